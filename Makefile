@@ -1,0 +1,44 @@
+# Each target sets up .venv by itself; nothing is installed elsewhere.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+  && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help demo test test-all lint clean
+
+help:
+	@echo 'make demo            learn an RBM four ways on real digits; a report page (3 minutes)'
+	@echo 'make test            the default tests'
+	@echo 'make test-all        every test, the slow ones too'
+	@echo 'make lint            style checks'
+	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
+
+.venv/installed: setup.py
+	@test -n '$(PYTHON)' || { echo 'Python >= 3.11 is needed: make PYTHON=/path/to/python3'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/python -m experiments.demo
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed-test
+	$(BIN)/python -m pytest -m ''
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+
+RESULTS ?= results/rbm
+reproduce-rbm: .venv/installed
+	$(BIN)/python -m experiments.reproduce.rbm --results=$(RESULTS) $(if $(SMOKE),--smoke)
+
+clean:
+	rm -rf .venv

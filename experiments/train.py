@@ -1,0 +1,47 @@
+"""Trains the algorithm of a config.
+
+Example:
+  python -m experiments.train --config=configs/stein_cd_mnist.py:digits \
+    --workdir=runs/stein_cd_digits --config.num_steps=2000
+"""
+
+from absl import app
+from absl import flags
+import jax
+from ml_collections import config_flags
+
+from stein_jax import evaluation
+from stein_jax import reporting
+from stein_jax import training
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'The config file; fields by --config.field=value.',
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Where the run lives; one that exists is continued.'
+)
+_MULTIHOST = flags.DEFINE_bool(
+    'multihost', False, 'Join the other processes of a pod; started on each.'
+)
+_EVALUATE = flags.DEFINE_bool(
+    'evaluate', True, 'Write the report when training has finished.'
+)
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
+  if _MULTIHOST.value:
+    jax.distributed.initialize()
+  config, workdir = _CONFIG.value, _WORKDIR.value
+  state = training.train(config, workdir)
+  if _EVALUATE.value and int(state.step) == config.num_steps:
+    print(evaluation.evaluate(config, workdir))
+    print(f'Report: {workdir}/report.html')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,4 @@
+"""Energy-based models and Stein variational methods in JAX.
+
+Import the modules: `from stein_jax import kernels, stein, samplers`.
+"""

@@ -1,0 +1,29 @@
+"""A module is an algorithm.
+
+Each defines, and the loop asks for nothing else:
+
+  State(NamedTuple)                    arrays and learners; `step` is its first field
+  init(rng, config, batch) -> State    the only function that sees the config
+  step(state, batch, rng, *, <hyper-parameters>, axis_name=None)
+      -> (State, metrics)              pure; state replicated, batch split
+  sample(state, rng, num, *, condition=None, ...) -> [num, ...]
+
+  SPLIT = ('chains',)                  optional: the fields of State whose leading
+                                       axis is split over devices like the batch
+
+`step`'s keywords are the config's `step` section, `sample`'s its `sample`
+section. There is nothing to inherit and nothing to register: a new file here is
+a new algorithm.
+"""
+
+import importlib
+import pkgutil
+import types
+
+
+def get(name: str) -> types.ModuleType:
+  """Returns the algorithm's module; ValueError with the names if there is none."""
+  names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+  if name not in names:
+    raise ValueError(f'algorithm={name!r} is unknown; allowed: {", ".join(names)}.')
+  return importlib.import_module(f'{__name__}.{name}')

@@ -1,0 +1,118 @@
+"""Stein variational gradient descent: particles on any log density [LW16].
+
+From one's own code: `create` a state from a log density over any pytree, then
+`step` it. From a config: the density is one of `densities`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jax import flatten_util
+import jax.numpy as jnp
+import optax
+
+from stein_jax import build
+from stein_jax import collectives
+from stein_jax import densities
+from stein_jax import kernels
+from stein_jax import learners
+from stein_jax import stein
+from stein_jax.types import Array, Batch, Metrics, PRNGKey, Tree
+
+SPLIT = ('particles',)
+
+
+class State(NamedTuple):
+  step: Array
+  particles: learners.Learner  # params: {'particles': leaves [n, ...]}
+
+
+def create(
+    log_density_fn: Callable[..., Array],
+    particles: Tree,
+    optimizer: optax.GradientTransformation,
+) -> State:
+  """Returns a state of particles on a log density.
+
+  Args:
+    log_density_fn: one position, a tree like one particle, to log p up to a
+      constant []; and the batch as second argument, if `step` is given one.
+    particles: a tree with leaves [n, ...].
+    optimizer: any of optax; it descends -phi.
+  """
+  learner = learners.Learner.create(
+      apply_fn=log_density_fn, params={'particles': particles}, tx=optimizer,
+  )
+  learner = learner.replace(step=jnp.zeros((), jnp.int32))
+  return State(jnp.zeros((), jnp.int32), learner)
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns particles drawn where the config's density says."""
+  density = build.build(densities, **config.density)
+  particles = density.start(rng, config.num_particles, batch)
+  optimizer = build.build(optax, **config.optimizer)
+  return create(density.log_density, particles, optimizer)
+
+
+def step(
+    state: State,
+    batch: Batch | None,
+    rng: PRNGKey,
+    *,
+    kernel: str = 'rbf',
+    normalize: str = 'count',
+    bandwidth_scale: float = 1.0,
+    axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the state after one SVGD step [LW16 alg 1] and its metrics.
+
+  Args:
+    state: the particles.
+    batch: data behind the log density, or None.
+    rng: unused, the update is deterministic.
+    kernel: a name in `kernels.PROFILES`, at its median bandwidth, or a profile.
+    normalize: of the direction: 'count' or 'row_sum'.
+    bandwidth_scale: factor on the median bandwidth.
+    axis_name: the mapped axis over which the particles, and the batch, are
+      split; every particle sees the whole batch.
+  """
+  del rng
+  particles = state.particles.params['particles']
+  data = () if batch is None else (collectives.all_gather(batch, axis_name),)
+  score_fn = jax.vmap(
+      jax.grad(lambda position: state.particles.apply_fn(position, *data))
+  )
+  ravel = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])
+  unravel = flatten_util.ravel_pytree(jax.tree.map(lambda x: x[0], particles))[1]
+
+  x, score = ravel(particles), ravel(score_fn(particles))
+  direction = stein.svgd_direction(
+      x, score,
+      kernels.at_median(kernel, x, scale=bandwidth_scale, axis_name=axis_name),
+      normalize=normalize, axis_name=axis_name,
+  )
+  learner = state.particles.apply_gradients(
+      grads={'particles': jax.vmap(unravel)(-direction)}
+  )
+  metrics = collectives.pmean(
+      {
+          'particles/move': jnp.mean(jnp.sum(direction**2, -1)),
+          'particles/score': jnp.mean(jnp.sum(score**2, -1)),
+      },
+      axis_name,
+  )
+  return State(state.step + 1, learner), metrics
+
+
+def sample(
+    state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
+) -> Tree:
+  """Returns particles [num, ...]: distinct ones, unless more than there are."""
+  if condition is not None:
+    raise ValueError('svgd has no condition: it holds particles of one density.')
+  particles = state.particles.params['particles']
+  n = jax.tree.leaves(particles)[0].shape[0]
+  chosen = jax.random.choice(rng, n, (num,), replace=num > n)
+  return jax.tree.map(lambda leaf: leaf[chosen], particles)

@@ -1,0 +1,44 @@
+"""Clear refusals of bad arguments.
+
+Traced values pass unchecked: a step size that `vmap` sweeps has no value yet.
+"""
+
+import numbers
+
+import numpy as np
+
+
+def positive(**values) -> None:
+  """Raises ValueError unless every number is finite and above zero."""
+  _require(lambda v: np.isfinite(v) and v > 0, 'a positive number', values)
+
+
+def non_negative(**values) -> None:
+  """Raises ValueError unless every number is finite and at least zero."""
+  _require(lambda v: np.isfinite(v) and v >= 0, 'zero or more', values)
+
+
+def count(**values) -> None:
+  """Raises ValueError unless every value is an integer of at least 1."""
+  for name, value in values.items():
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+      raise ValueError(f'{name}={value!r} must be an integer of at least 1.')
+    if value < 1:
+      raise ValueError(f'{name}={value} must be at least 1.')
+
+
+def choice(allowed, **values) -> None:
+  """Raises ValueError unless every value is among the allowed names."""
+  for name, value in values.items():
+    if value not in allowed:
+      raise ValueError(
+          f'{name}={value!r} is unknown; allowed: {", ".join(map(repr, allowed))}.'
+      )
+
+
+def _require(holds, wanted, values):
+  for name, value in values.items():
+    if isinstance(value, (bool, str)) or value is None:
+      raise ValueError(f'{name}={value!r} must be {wanted}.')
+    if isinstance(value, numbers.Number) and not holds(value):
+      raise ValueError(f'{name}={value} must be {wanted}.')

@@ -1,0 +1,289 @@
+"""Sources of examples, and batches of them.
+
+A source has a length, and `source[indices]` is a dict of arrays: 'image'
+float32 [n, ...], and 'label' int32 [n] where there are labels. A data set is a
+function that returns one; a config's `data` section calls it.
+"""
+
+from collections.abc import Iterator, Mapping
+import functools
+import os
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import densities
+
+
+class Arrays:
+  """A source of arrays in memory; uint8 images become float32 on reading."""
+
+  def __init__(self, arrays: Mapping[str, np.ndarray], *, pixels: str = 'unit'):
+    checks.choice(_PIXELS, pixels=pixels)
+    sizes = {name: len(value) for name, value in arrays.items()}
+    if len(set(sizes.values())) != 1 or not all(sizes.values()):
+      raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
+    self._arrays, self._pixels = dict(arrays), pixels
+
+  def __len__(self) -> int:
+    return len(self._arrays['image'])
+
+  def __getitem__(self, indices) -> dict[str, np.ndarray]:
+    rows = {name: value[indices] for name, value in self._arrays.items()}
+    return _as_batch(rows, self._pixels)
+
+
+class Records:
+  """A source that reads TFDS records when asked, for sets larger than memory."""
+
+  def __init__(self, records, *, size: int, pixels: str = 'unit'):
+    checks.choice(_PIXELS, pixels=pixels)
+    self._records, self._size, self._pixels = records, size, pixels
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, indices) -> dict[str, np.ndarray]:
+    indices = np.arange(len(self))[indices]
+    records = self._records.__getitems__([int(i) for i in indices])
+    images = [square(record['image'], self._size) for record in records]
+    return _as_batch({'image': np.stack(images)}, self._pixels)
+
+
+_PIXELS = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
+
+
+def load(name: str, **kwargs):
+  """Returns the source of a config's data section: `datasets.name(**kwargs)`.
+
+  Raises:
+    ValueError: no such data set; the message names those there are.
+    TypeError: an argument that the data set does not take.
+    FileNotFoundError: it is not on disk; the message has the command.
+  """
+  checks.choice(NAMES, **{'data.name': name})
+  function = globals()[name]
+  build.check_call(function, kwargs, f'data.{name}')
+  return function(**kwargs)
+
+
+def batches(
+    source, batch_size: int, *, seed: int, start: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields this process's rows of the batches from step `start` on, for ever.
+
+  The batch of a step is a pure function of (seed, step): epochs are seeded
+  permutations, and the rows left over at an epoch's end are dropped.
+
+  Args:
+    source: what to read.
+    batch_size: rows over all processes.
+    seed: of the permutations.
+    start: first step.
+
+  Raises:
+    ValueError: a batch larger than the source or not divisible by the processes.
+  """
+  checks.count(batch_size=batch_size)
+  processes = jax.process_count()
+  if batch_size > len(source):
+    raise ValueError(
+        f'batch_size={batch_size} is more than the {len(source)} examples.'
+    )
+  if batch_size % processes:
+    raise ValueError(
+        f'batch_size={batch_size} must divide over {processes} processes.'
+    )
+  return _batches(source, batch_size, seed, start)
+
+
+def _batches(source, batch_size, seed, step):
+  rows = batch_size // jax.process_count()
+  first = jax.process_index() * rows
+  per_epoch = len(source) // batch_size
+
+  @functools.lru_cache(maxsize=1)
+  def order(epoch):
+    return np.random.default_rng((seed, epoch)).permutation(len(source))
+
+  while True:
+    epoch, place = divmod(step, per_epoch)
+    begin = place * batch_size + first
+    yield source[order(epoch)[begin:begin + rows]]
+    step += 1
+
+
+def digits(split: str = 'train', pixels: str = 'unit') -> Arrays:
+  """Returns scikit-learn's 1,797 real handwritten digits, [8, 8, 1].
+
+  Every fifth is 'test' (360), the rest 'train' (1,437).
+  """
+  from sklearn import datasets as sklearn_datasets  # pylint: disable=g-import-not-at-top
+
+  checks.choice(('train', 'test'), **{'data.split': split})
+  bunch = sklearn_datasets.load_digits()
+  # Values are 0..16; as uint8 they go the way of every other image set.
+  images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+  test = np.arange(len(images)) % 5 == 0
+  keep = test if split == 'test' else ~test
+  arrays = {'image': images[keep], 'label': bunch.target[keep]}
+  return Arrays(arrays, pixels=pixels)
+
+
+def breast_cancer(split: str = 'train') -> Arrays:
+  """Returns scikit-learn's breast-cancer table: 30 standardised features, label.
+
+  Every fifth row is 'test' (114), the rest 'train' (455), whose mean and
+  standard deviation scale both.
+  """
+  from sklearn import datasets as sklearn_datasets  # pylint: disable=g-import-not-at-top
+
+  checks.choice(('train', 'test'), **{'data.split': split})
+  features, labels = sklearn_datasets.load_breast_cancer(return_X_y=True)
+  test = np.arange(len(features)) % 5 == 0
+  mean, spread = features[~test].mean(0), features[~test].std(0)
+  features = ((features - mean) / spread).astype(np.float32)
+  keep = test if split == 'test' else ~test
+  return Arrays({'image': features[keep], 'label': labels[keep]})
+
+
+def toy(
+    density: str = 'eight_gaussians', num_examples: int = 10_000,
+    split: str = 'train',
+) -> Arrays:
+  """Returns exact draws [n, d] from one of `densities`."""
+  checks.count(**{'data.num_examples': num_examples})
+  checks.choice(('train', 'test'), **{'data.split': split})
+  rng = jax.random.key(('train', 'test').index(split))
+  sample = build.build(densities, density).sample
+  return Arrays({'image': np.asarray(sample(rng, num_examples))})
+
+
+def synthetic(
+    shape: tuple[int, ...] = (8, 8, 1), num_examples: int = 64,
+    num_classes: int = 10, split: str = 'train', pixels: str = 'unit',
+) -> Arrays:
+  """Returns uint8 noise of that shape, for tests of everything but learning."""
+  rng = np.random.default_rng(('train', 'test').index(split))
+  return Arrays(
+      {
+          'image': rng.integers(0, 256, (num_examples, *shape), np.uint8),
+          'label': rng.integers(0, num_classes, num_examples),
+      },
+      pixels=pixels,
+  )
+
+
+def mnist(split: str = 'train', pixels: str = 'unit') -> Arrays:
+  """Returns MNIST through TFDS: [28, 28, 1], 60,000 'train', 10,000 'test'."""
+  return _in_memory('mnist', split, pixels)
+
+
+def fashion_mnist(split: str = 'train', pixels: str = 'unit') -> Arrays:
+  """Returns Fashion-MNIST through TFDS: [28, 28, 1], 60,000 and 10,000."""
+  return _in_memory('fashion_mnist', split, pixels)
+
+
+def cifar10(split: str = 'train', pixels: str = 'symmetric') -> Arrays:
+  """Returns CIFAR-10 through TFDS: [32, 32, 3], 50,000 and 10,000."""
+  return _in_memory('cifar10', split, pixels)
+
+
+def svhn_cropped(split: str = 'train', pixels: str = 'unit') -> Arrays:
+  """Returns SVHN through TFDS: [32, 32, 3], 73,257 and 26,032."""
+  return _in_memory('svhn_cropped', split, pixels)
+
+
+def celeb_a(
+    split: str = 'train', pixels: str = 'symmetric', size: int = 64
+) -> Records:
+  """Returns CelebA through TFDS, centre-cropped and resized to [size, size, 3]."""
+  return Records(_data_source('celeb_a', split), size=size, pixels=pixels)
+
+
+def lsun(
+    split: str = 'train', pixels: str = 'symmetric', size: int = 64,
+    category: str = 'bedroom',
+) -> Records:
+  """Returns a category of LSUN through TFDS, cropped to [size, size, 3]."""
+  return Records(
+      _data_source(f'lsun/{category}', split), size=size, pixels=pixels
+  )
+
+
+NAMES = (
+    'digits', 'breast_cancer', 'toy', 'synthetic', 'mnist', 'fashion_mnist',
+    'cifar10', 'svhn_cropped', 'celeb_a', 'lsun',
+)
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+  """Returns the central square of [h, w, c], resized to [size, size, c]."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  side = min(image.shape[:2])
+  top, left = ((extent - side) // 2 for extent in image.shape[:2])
+  box = (left, top, left + side, top + side)
+  picture = Image.fromarray(image)
+  return np.asarray(picture.resize((size, size), Image.Resampling.BOX, box=box))
+
+
+def _in_memory(name, split, pixels):
+  # One decoding per process: training and evaluation ask for the same split.
+  return Arrays(_decoded(name, split, _data_dir()), pixels=pixels)
+
+
+@functools.lru_cache(maxsize=8)
+def _decoded(name, split, data_dir):
+  del data_dir  # part of the cache key
+  records = _data_source(name, split)
+  rows = records.__getitems__(range(len(records)))
+  return {
+      'image': np.stack([row['image'] for row in rows]),
+      'label': np.array([row['label'] for row in rows], np.int32),
+  }
+
+
+def _data_source(name, split) -> Any:
+  """Returns TFDS's random-access source, or says how to prepare it."""
+  import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+
+  try:
+    builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
+    prepared = builder.data_path.exists() and bool(builder.info.splits)
+  except tfds.core.registered.DatasetNotFoundError as error:
+    raise FileNotFoundError(f'TFDS has no data set {name!r}: {error}') from None
+  if not prepared:
+    raise FileNotFoundError(
+        f'{name!r} is not prepared in {builder.data_path}. Prepare it once with\n'
+        '  pip install "stein_jax[prepare]" && python -c "import '
+        f'tensorflow_datasets as tfds; tfds.builder(\'{name}\', '
+        "file_format='array_record').download_and_prepare()\"\n"
+        'or set TFDS_DATA_DIR to a folder that holds it.'
+    )
+  names = sorted(builder.info.splits)
+  if re.split(r'[\[+]', split)[0] not in names:
+    raise ValueError(
+        f'data.split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
+    )
+  return builder.as_data_source(split=split)
+
+
+def _data_dir():
+  return os.environ.get('TFDS_DATA_DIR')
+
+
+def _as_batch(rows, pixels):
+  """Returns rows with uint8 images as float32 in the range of `pixels`."""
+  image = rows['image']
+  if image.dtype == np.uint8:
+    scale, offset = _PIXELS[pixels]
+    image = image * np.float32(scale) + np.float32(offset)
+  batch = {'image': image}
+  if 'label' in rows:
+    batch['label'] = np.asarray(rows['label'], np.int32)
+  return batch

@@ -1,0 +1,262 @@
+"""Energies E(x) [n], with p(x) proportional to exp(-E(x)).
+
+Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
+[n, d] come in. What a module offers beyond E is a method, called as
+`energy.apply_fn(energy.params, ..., method='log_partition')`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from stein_jax import checks
+from stein_jax import samplers
+from stein_jax.learners import Learner
+from stein_jax.types import Array, Metrics, Params, PRNGKey
+
+_MAX_ENUMERATED = 20
+_CHUNK = 2**12  # hidden states enumerated at a time
+
+
+class RBM(nn.Module):
+  """Gaussian-Bernoulli restricted Boltzmann machine [LW17 sec 5.1].
+
+  -E(x) = b.x - x.x / 2 + sum_i log 2 cosh((B'x + c)_i), hidden units in {-1, 1}
+  summed out: p(x) is a mixture of 2^num_hidden unit Gaussians N(b + Bh, I).
+
+  Attributes:
+    num_hidden: hidden units.
+    centered: replace x by x less a constant mean, that of the images given to
+      `init`. The family is the same, its parameters easier to learn.
+  """
+
+  num_hidden: int
+  centered: bool = False
+
+  def __post_init__(self):
+    checks.count(num_hidden=self.num_hidden)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns E(x) [n]."""
+    x = _flat(x)
+    d = x.shape[1]
+    bias = self.param('bias', nn.initializers.zeros, (d,))
+    # Rows are pixels. The range is what the authors' initialiser used.
+    weight = self.param('weight', _uniform(0.05), (d, self.num_hidden))
+    self.param('hidden_bias', nn.initializers.zeros, (self.num_hidden,))
+    if self.centered:
+      self.variable('constants', 'mean', lambda: jnp.mean(x, 0))
+    del weight  # read, like the others, by what `__call__` shares
+    x = self._centre(x)
+    hidden = _log_two_cosh(self._logits(x))
+    return 0.5 * jnp.sum(x * x, -1) - x @ bias - jnp.sum(hidden, -1)
+
+  def features(self, x: Array) -> Array:
+    """Returns E[h | x] = tanh(B'x + c) [n, num_hidden]."""
+    return jnp.tanh(self._logits(self._centre(_flat(x))))
+
+  def laplacian(self, x: Array) -> Array:
+    """Returns the trace of E's second derivative at x [n]."""
+    weight = self._get('weight')
+    slope = 1 - self.features(x) ** 2
+    return weight.shape[0] - slope @ jnp.sum(weight**2, 0)
+
+  def log_partition(self) -> Array:
+    """Returns log Z [], exactly, from all 2^num_hidden hidden states.
+
+    log Z = (d/2) log 2 pi + logsumexp_h [c.h + |b + Bh|^2 / 2].
+
+    Raises:
+      ValueError: above 20 hidden units; use `samplers.annealed_importance`.
+    """
+    log_states = self._log_states()
+    return jax.nn.logsumexp(log_states) + (
+        0.5 * self._get('bias').shape[0] * jnp.log(2 * jnp.pi)
+    )
+
+  def sample(self, rng: PRNGKey, num: int) -> Array:
+    """Returns independent exact samples [num, d], by enumeration of h."""
+    hidden_rng, noise_rng = jax.random.split(rng)
+    index = jax.random.categorical(
+        hidden_rng, self._log_states(), shape=(num,)
+    )
+    return self._visible(noise_rng, self._hidden(index))
+
+  def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
+    """Returns x after block Gibbs steps, like x.
+
+    p(h_i = 1 | x) = sigmoid(2 (B'x + c)_i), then x ~ N(b + Bh, I).
+    """
+    def step(flat, rng):
+      hidden_rng, noise_rng = jax.random.split(rng)
+      probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
+      up = jax.random.bernoulli(hidden_rng, probability)
+      return self._visible(noise_rng, 2.0 * up - 1.0), None
+
+    keys = jax.random.split(rng, num_steps)
+    return lax.scan(step, _flat(x), keys)[0].reshape(x.shape)
+
+  def _log_states(self):
+    """Returns c.h + |b + Bh|^2 / 2 [2^num_hidden], in chunks."""
+    if self.num_hidden > _MAX_ENUMERATED:
+      raise ValueError(
+          f'num_hidden={self.num_hidden}: enumeration stops at '
+          f'{_MAX_ENUMERATED}; use samplers.annealed_importance.'
+      )
+    bias, weight = self._get('bias'), self._get('weight')
+    gram, linear = weight.T @ weight, weight.T @ bias + self._get('hidden_bias')
+
+    def log_state(index):
+      h = self._hidden(index)
+      return h @ linear + 0.5 * h @ gram @ h
+
+    indices = jnp.arange(2**self.num_hidden)
+    states = lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
+    return states + 0.5 * bias @ bias
+
+  def _hidden(self, index):
+    """Returns the hidden state in {-1, 1} [..., num_hidden] of that number."""
+    bits = jnp.stack([(index >> i) & 1 for i in range(self.num_hidden)], -1)
+    return (2 * bits - 1).astype(self._get('weight').dtype)
+
+  def _visible(self, rng, hidden):
+    mean = hidden @ self._get('weight').T + self._get('bias')[None]
+    if self.centered:
+      mean = mean + self._get_mean()[None]
+    return mean + jax.random.normal(rng, mean.shape, mean.dtype)
+
+  def _logits(self, x):
+    return x @ self._get('weight') + self._get('hidden_bias')[None]
+
+  def _centre(self, x):
+    return x - self._get_mean()[None] if self.centered else x
+
+  def _get(self, name):
+    return self.get_variable('params', name)
+
+  def _get_mean(self):
+    return lax.stop_gradient(self.get_variable('constants', 'mean'))
+
+
+class MLP(nn.Module):
+  """Fully connected energy for low dimensions: dense layers, one output.
+
+  Attributes:
+    widths: of the hidden layers.
+    confinement: E carries confinement |x|^2 / 2, so that exp(-E) can be
+      normalised whatever the network does far out.
+  """
+
+  widths: Sequence[int] = (128, 128)
+  confinement: float = 0.01
+  activation: Callable[[Array], Array] = nn.swish
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns E(x) [n]."""
+    x = _flat(x)
+    hidden = x
+    for width in self.widths:
+      hidden = self.activation(nn.Dense(width)(hidden))
+    output = nn.Dense(1)(hidden)[:, 0]
+    return output + 0.5 * self.confinement * jnp.sum(x * x, -1)
+
+
+def score(energy: Learner, x: Array, *condition: Array) -> Array:
+  """Returns grad_x log p = -grad_x E at x, like x."""
+  total = lambda x: -jnp.sum(energy.apply_fn(energy.params, x, *condition))
+  return jax.grad(total)(x)
+
+
+def contrast(
+    energy: Learner, data: Array, samples: Array, *, negative_weight: float = 1.0
+) -> Callable[[Params], tuple[Array, Metrics]]:
+  """Returns the loss mean E(data) - weight mean E(samples) of the parameters.
+
+  Its gradient is minus that of the log likelihood where the samples, which are
+  constants, come from p [LW17 eq 7]. Both go through the energy in one batch.
+  """
+  samples = lax.stop_gradient(samples)
+
+  def loss_fn(params):
+    joint = jnp.concatenate([data, samples])
+    values = energy.apply_fn(params, joint)
+    positive, negative = jnp.mean(values[:len(data)]), jnp.mean(values[len(data):])
+    metrics = {'energy/data': positive, 'energy/samples': negative}
+    return positive - negative_weight * negative, metrics
+
+  return loss_fn
+
+
+def chain(
+    energy: Learner,
+    rng: PRNGKey,
+    x: Array,
+    *condition: Array,
+    sampler: str = 'langevin',
+    step_size: float = 0.1,
+    num_steps: int = 1,
+) -> Array:
+  """Returns x after a Markov chain of the energy, like x.
+
+  Args:
+    energy: the learner.
+    rng: key of the chain.
+    x: its start [n, ...].
+    *condition: what else the energy takes.
+    sampler: 'langevin' or 'mala' with `step_size`, or 'gibbs' where the energy
+      has that method.
+    step_size: delta.
+    num_steps: length of the chain.
+  """
+  checks.choice(('langevin', 'mala', 'gibbs'), sampler=sampler)
+  if sampler == 'langevin':
+    return samplers.langevin(
+        rng, x, lambda x: score(energy, x, *condition),
+        step_size=step_size, num_steps=num_steps,
+    )
+  if sampler == 'mala':
+    return samplers.mala(
+        rng, x, lambda x: -energy.apply_fn(energy.params, x, *condition),
+        step_size=step_size, num_steps=num_steps,
+    )[0]
+  return energy.apply_fn(energy.params, rng, x, num_steps, method='gibbs')
+
+
+def sample(
+    energy: Learner,
+    rng: PRNGKey,
+    num: int,
+    *,
+    condition: Array | None = None,
+    sampler: str = 'mala',
+    step_size: float = 0.3,
+    num_steps: int = 1000,
+) -> Array:
+  """Returns the ends [num, ...] of chains of the energy started at N(0, I)."""
+  start_rng, chain_rng = jax.random.split(rng)
+  x = jax.random.normal(start_rng, (num, *energy.input_shape))
+  condition = () if condition is None else (condition,)
+  return chain(
+      energy, chain_rng, x, *condition,
+      sampler=sampler, step_size=step_size, num_steps=num_steps,
+  )
+
+
+def _flat(x):
+  return x.reshape(len(x), -1)
+
+
+def _log_two_cosh(x):
+  return jnp.logaddexp(x, -x)
+
+
+def _uniform(limit):
+  def init(rng, shape, dtype=jnp.float32):
+    return jax.random.uniform(rng, shape, dtype, -limit, limit)
+  return init

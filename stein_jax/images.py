@@ -1,0 +1,48 @@
+"""Grids of images, and PNG files of them."""
+
+import base64
+import io
+import math
+
+import numpy as np
+
+
+def grid(images: np.ndarray, *, columns: int | None = None, pad: int = 2) -> np.ndarray:
+  """Returns one uint8 image [H, W, 3] of images [n, h, w, c] in [0, 1].
+
+  Rows are filled first; values outside [0, 1] are cut.
+  """
+  images = np.asarray(images, np.float32)
+  if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
+    raise ValueError(f'Images must be [n, h, w, 1 or 3]; got {images.shape}.')
+  n, h, w, _ = images.shape
+  columns = columns or math.ceil(n**0.5)
+  rows = math.ceil(n / columns)
+  page = np.ones((rows * (h + pad) + pad, columns * (w + pad) + pad, 3), np.float32)
+  for i, image in enumerate(images):
+    top = pad + (i // columns) * (h + pad)
+    left = pad + (i % columns) * (w + pad)
+    page[top:top + h, left:left + w] = image
+  return np.round(255 * np.clip(page, 0, 1)).astype(np.uint8)
+
+
+def png(image: np.ndarray, *, zoom: int = 1) -> bytes:
+  """Returns the PNG file of a uint8 image [h, w, 3], pixels repeated `zoom` times."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  image = np.repeat(np.repeat(image, zoom, 0), zoom, 1)
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, 'PNG')
+  return buffer.getvalue()
+
+
+def read_png(png_bytes: bytes) -> np.ndarray:
+  """Returns the uint8 image [h, w, 3] of a PNG file's bytes."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  return np.asarray(Image.open(io.BytesIO(png_bytes)).convert('RGB'))
+
+
+def data_uri(png_bytes: bytes) -> str:
+  """Returns the PNG as a string that an HTML page can hold."""
+  return 'data:image/png;base64,' + base64.b64encode(png_bytes).decode()

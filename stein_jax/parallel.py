@@ -1,0 +1,122 @@
+"""Compiling a step for the devices at hand: jit, pmap or shard_map.
+
+One body, three ways. `jit` sees the whole batch and lets XLA split the work;
+`pmap` and `shard_map` run the body per device with `axis_name` set. All take
+and give the same state, so that a checkpoint of one continues in another.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from stein_jax import checks
+from stein_jax.types import Batch, Tree
+
+MODES = ('jit', 'pmap', 'shard_map')
+AXIS = 'batch'
+
+
+def mesh() -> Mesh:
+  """Returns the mesh of all devices, one axis."""
+  return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def partition(state: Tree, split: Sequence[str] = ()) -> Tree:
+  """Returns a PartitionSpec for every leaf of a NamedTuple state.
+
+  Leaves of the fields named in `split` are split along their leading axis over
+  the devices, all others are replicated; so are the scalars (a step count)
+  inside a split field.
+  """
+  def of_field(name, value):
+    return jax.tree.map(
+        lambda leaf: PartitionSpec(AXIS)
+        if name in split and np.ndim(leaf) else PartitionSpec(),
+        value,
+    )
+
+  return type(state)(*map(of_field, state._fields, state))
+
+
+def replicate(state: Tree, spec: Tree | None = None) -> Tree:
+  """Returns the state placed on all devices, split where `spec` says."""
+  devices = mesh()
+  if spec is None:
+    spec = jax.tree.map(lambda _: PartitionSpec(), state)
+  return jax.tree.map(
+      lambda leaf, s: jax.device_put(leaf, NamedSharding(devices, s)),
+      state, spec,
+  )
+
+
+def compile_step(
+    step: Callable, mode: str, *, spec: Tree | None = None
+) -> Callable:
+  """Returns step(state, local_batch, rng) -> (state, metrics), compiled.
+
+  The state is donated. `local_batch` is this process's rows of the batch, as
+  host arrays.
+
+  Args:
+    step: an algorithm's step with its hyper-parameters bound.
+    mode: 'jit', 'pmap' or 'shard_map'.
+    spec: what of the state is split, from `partition`; None: nothing.
+
+  Raises:
+    ValueError: unknown mode, or rows that do not divide over the devices.
+  """
+  checks.choice(MODES, parallel=mode)
+  devices = mesh()
+  by_rows = NamedSharding(devices, PartitionSpec(AXIS))
+
+  def place(batch: Batch):
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
+    )
+
+  if mode == 'jit':
+    compiled = jax.jit(step, donate_argnums=0)
+  elif mode == 'shard_map':
+    state_spec = PartitionSpec() if spec is None else spec
+    compiled = jax.jit(
+        jax.shard_map(
+            functools.partial(step, axis_name=AXIS),
+            mesh=devices,
+            in_specs=(state_spec, PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=(state_spec, PartitionSpec()),
+        ),
+        donate_argnums=0,
+    )
+  else:
+    return _pmapped(functools.partial(step, axis_name=AXIS), spec)
+  return lambda state, batch, rng: compiled(state, place(batch), rng)
+
+
+def _pmapped(step, spec):
+  """Returns the step under pmap, on states without a device axis."""
+  num_local = jax.local_device_count()
+  by_device = lambda x: x.reshape(num_local, -1, *x.shape[1:])
+  joined = lambda x: x.reshape(-1, *x.shape[2:])
+
+  def on_split(function, state):
+    if spec is None:
+      return state
+    return jax.tree.map(lambda x, s: function(x) if len(s) else x, state, spec)
+
+  axes = None
+  if spec is not None:
+    axes = jax.tree.map(lambda s: 0 if len(s) else None, spec)
+  mapped = jax.pmap(
+      step, axis_name=AXIS, in_axes=(axes, 0, None), out_axes=(axes, None),
+      donate_argnums=0,
+  )
+
+  def compiled(state, batch, rng):
+    batch = jax.tree.map(by_device, batch)
+    state, metrics = mapped(on_split(by_device, state), batch, rng)
+    return on_split(joined, state), metrics
+
+  return compiled

@@ -1,0 +1,281 @@
+"""What a person sees: progress, metrics files, curves and the report page."""
+
+from collections.abc import Mapping, Sequence
+import html
+import io
+import json
+import pathlib
+import subprocess
+import time
+from typing import Any
+
+from absl import logging
+import jax
+import numpy as np
+
+from stein_jax import images
+
+METRICS_FILE = 'metrics.jsonl'
+
+
+class Reporter:
+  """Writes a run's metrics, and shows how far it is; process 0 alone does.
+
+  `metrics.jsonl` gets one object a line, TensorBoard events the same scalars,
+  images and hyper-parameters; a terminal a progress bar, anything else log lines.
+  """
+
+  def __init__(self, workdir, config, *, start: int):
+    self._active = jax.process_index() == 0
+    self._config = config
+    self._since = (start, time.monotonic())
+    if not self._active:
+      return
+    import tensorboardX  # pylint: disable=g-import-not-at-top
+    import tqdm  # pylint: disable=g-import-not-at-top
+
+    workdir = pathlib.Path(workdir)
+    _drop_later(workdir / METRICS_FILE, start)
+    self._lines = open(workdir / METRICS_FILE, 'a', encoding='utf-8')
+    self._events = tensorboardX.SummaryWriter(
+        str(workdir / 'events'), purge_step=start + 1 if start else None
+    )
+    self._bar = tqdm.tqdm(
+        total=config.num_steps, initial=start, desc=config.algorithm,
+        unit='step', disable=None, mininterval=0.5,
+    )
+
+  def advance(self, step: int) -> None:
+    """Moves the progress bar to that many steps done."""
+    if self._active:
+      self._bar.update(step - self._bar.n)
+
+  def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes the metrics after that many steps, and the speed up to there."""
+    if not self._active:
+      return
+    (before, then), now = self._since, time.monotonic()
+    self._since = (step, now)
+    speed = (step - before) / max(now - then, 1e-9)
+    metrics = {**metrics, 'steps_per_second': speed}
+    self._lines.write(json.dumps({'step': step, **metrics}) + '\n')
+    self._lines.flush()
+    for name, value in metrics.items():
+      self._events.add_scalar(name, value, step)
+    shown = ', '.join(f'{name} {value:.5g}' for name, value in metrics.items())
+    if self._bar.disable:
+      logging.info(
+          '%s: step %d of %d: %s',
+          self._config.algorithm, step, self._config.num_steps, shown,
+      )
+    else:
+      self._bar.set_postfix_str(shown)
+
+  def picture(self, step: int, name: str, png: bytes | None) -> None:
+    """Writes a PNG picture, if there is one, to the events."""
+    if self._active and png:
+      image = images.read_png(png)
+      self._events.add_image(name, image, step, dataformats='HWC')
+
+  def close(self, metrics: Mapping[str, float]) -> None:
+    """Writes the hyper-parameters beside the last metrics, and closes the files."""
+    if not self._active:
+      return
+    flat = {
+        key: value if isinstance(value, (int, float, str, bool)) else str(value)
+        for key, value in flat_config(self._config).items()
+    }
+    if metrics:
+      self._events.add_hparams(flat, dict(metrics), name='hparams')
+    self._events.close()
+    self._lines.close()
+    self._bar.close()
+
+
+def set_up_logging() -> None:
+  """Shows our log lines, and other libraries' only from warnings up."""
+  logging.set_verbosity(logging.INFO)
+  ours = str(pathlib.Path(__file__).parent.parent)
+  logging.get_absl_handler().addFilter(
+      lambda record: record.levelno >= logging.converter.STANDARD_WARNING
+      or (record.pathname.startswith(ours) and '/.venv/' not in record.pathname)
+  )
+
+
+def flat_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns the config with dotted names."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping) or hasattr(value, 'items'):
+      flat.update(flat_config(value, f'{prefix}{key}.'))
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def read_metrics(workdir) -> list[dict[str, float]]:
+  """Returns the lines of a run's metrics file, oldest first."""
+  path = pathlib.Path(workdir) / METRICS_FILE
+  if not path.exists():
+    return []
+  return [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    floor: Mapping[str, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+) -> bytes:
+  """Returns a PNG plot of named (x, y) series, with dashed lines at `floor`.
+
+  A y of shape [points, runs] is drawn as its mean with the 95 % interval.
+  """
+  figure, axes = _figure(xlabel, ylabel)
+  for i, (name, (x, y)) in enumerate(series.items()):
+    look = dict(label=name, linestyle=('-', '--', ':')[i // 10 % 3])
+    y = np.asarray(y, float)
+    if y.ndim == 1:
+      axes.plot(x, y, **look)
+      continue
+    mean, half = mean_interval(y, axis=1)
+    (line,) = axes.plot(x, mean, **look)
+    axes.fill_between(x, mean - half, mean + half, alpha=0.2, color=line.get_color())
+  for name, value in (floor or {}).items():
+    axes.axhline(value, color='0.5', linestyle='--', linewidth=1, label=name)
+  if ylim:
+    axes.set_ylim(*ylim)
+  axes.legend(fontsize='small')
+  return _png(figure)
+
+
+def scatter(
+    clouds: Mapping[str, np.ndarray], *, xlabel: str = 'x0', ylabel: str = 'x1'
+) -> bytes:
+  """Returns a PNG plot of named point sets [n, 1 or 2]; 1-D ones as histograms."""
+  figure, axes = _figure(xlabel, ylabel)
+  for name, points in clouds.items():
+    if points.shape[1] == 1:
+      axes.hist(points[:, 0], bins=60, density=True, alpha=0.5, label=name)
+    else:
+      axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.5, label=name)
+  axes.legend(fontsize='small')
+  return _png(figure)
+
+
+def mean_interval(values: np.ndarray, axis: int = 0):
+  """Returns the mean and half the width of its 95 % Student interval.
+
+  The half width of a single run is nan: it has no interval.
+  """
+  from scipy import stats  # pylint: disable=g-import-not-at-top
+
+  values = np.asarray(values, float)
+  n = values.shape[axis]
+  mean = values.mean(axis)
+  if n < 2:
+    return mean, np.full_like(mean, np.nan)
+  spread = values.std(axis, ddof=1) / n**0.5
+  return mean, stats.t.ppf(0.975, n - 1) * spread
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Returns a Markdown table; its columns are the keys of the first row."""
+  columns = list(rows[0])
+  lines = [columns, ['---'] * len(columns)]
+  lines += [[str(row.get(column, '')) for column in columns] for row in rows]
+  return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
+
+
+def write_page(
+    path,
+    title: str,
+    sections: Sequence[tuple[str, str | bytes | Sequence[Mapping[str, Any]] | Mapping]],
+) -> None:
+  """Writes one self-contained HTML page.
+
+  Args:
+    path: the file.
+    title: of the page.
+    sections: (heading, content) each: text as a paragraph, PNG bytes as a
+      picture, a list of rows as a table, a mapping as two columns.
+  """
+  body = [f'<h1>{html.escape(title)}</h1>']
+  for heading, content in sections:
+    body.append(f'<h2>{html.escape(heading)}</h2>{_as_html(content)}')
+  style = (
+      'body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}'
+      'table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2em .6em;'
+      'text-align:left;font-variant-numeric:tabular-nums}img{max-width:100%;'
+      'image-rendering:pixelated}'
+  )
+  pathlib.Path(path).write_text(
+      '<!doctype html><html lang="en"><meta charset="utf-8">'
+      f'<title>{html.escape(title)}</title><style>{style}</style>'
+      f'<body>{"".join(body)}</body></html>\n',
+      'utf-8',
+  )
+
+
+def commit() -> str:
+  """Returns the commit of the code that runs, with '+' if it was changed."""
+  here = pathlib.Path(__file__).parent
+  try:
+    run = lambda *words: subprocess.run(
+        ['git', *words], cwd=here, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return run('rev-parse', '--short', 'HEAD') + (
+        '+' if run('status', '--porcelain', '--untracked-files=no') else ''
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return 'unknown (not a git checkout)'
+
+
+def _as_html(content):
+  if isinstance(content, bytes):
+    return f'<img alt="" src="{images.data_uri(content)}">'
+  if isinstance(content, str):
+    return f'<p>{html.escape(content)}</p>'
+  if isinstance(content, Mapping):
+    content = [{'': key, 'value': value} for key, value in content.items()]
+  columns = list(content[0])
+  cells = lambda tag, values: ''.join(
+      f'<{tag}>{html.escape(str(value))}</{tag}>' for value in values
+  )
+  rows = ''.join(
+      f'<tr>{cells("td", [row.get(c, "") for c in columns])}</tr>' for row in content
+  )
+  return f'<table><tr>{cells("th", columns)}</tr>{rows}</table>'
+
+
+def _figure(xlabel, ylabel):
+  from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
+
+  figure = mpl_figure.Figure(figsize=(7, 4.2), layout='constrained')
+  axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+  axes.grid(alpha=0.3)
+  return figure, axes
+
+
+def _png(figure):
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', dpi=110)
+  return buffer.getvalue()
+
+
+def _drop_later(path, step):
+  """Cuts lines after that step: a resumed run writes them again."""
+  if not path.exists():
+    return
+  lines = path.read_text('utf-8').splitlines(keepends=True)
+  # A torn last line, of a run that was killed, is dropped as well.
+  kept = [
+      line for line in lines
+      if line.endswith('\n') and json.loads(line)['step'] <= step
+  ]
+  if kept != lines:
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(''.join(kept), 'utf-8')
+    temporary.replace(path)

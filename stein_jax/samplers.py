@@ -1,0 +1,203 @@
+"""Markov chains on any unnormalised log density, as scans.
+
+Points are a pytree whose leaves lead with the chain axis, [n, ...]; the chains
+are independent. `step_size` is the papers' delta: a step adds delta^2 / 2 times
+the score and delta times unit noise, and keeps dtype and shape.
+"""
+
+import functools
+import math
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from stein_jax import checks
+from stein_jax.types import Array, LogDensityFn, PRNGKey, ScoreFn, Tree
+
+
+def langevin(
+    rng: PRNGKey,
+    x: Tree,
+    score_fn: ScoreFn,
+    *,
+    step_size: float,
+    num_steps: int,
+    noise: bool = True,
+    noise_scale: float | None = None,
+    temperature: float = 1.0,
+    clip: tuple[float, float] | None = None,
+) -> Tree:
+  """Returns x after unadjusted Langevin steps, like x [LW17 eq 11].
+
+  x + (delta^2 / 2) s(x) + sqrt(temperature) delta xi, xi ~ N(0, I). Without the
+  accept step its stationary law is biased by O(delta^2).
+
+  Args:
+    rng: key of the noise.
+    x: where the chains start, leaves [n, ...].
+    score_fn: grad_x log p, like x.
+    step_size: delta.
+    num_steps: length of the chains; 0 returns x.
+    noise: False descends the energy.
+    noise_scale: in place of delta before xi, where the two are decoupled.
+    temperature: of the noise alone; 0 is `noise=False`.
+    clip: (low, high) that every step is cut to.
+  """
+  checks.positive(step_size=step_size)
+  checks.non_negative(num_steps=num_steps, temperature=temperature)
+  if noise_scale is None:
+    noise_scale = step_size
+  checks.non_negative(noise_scale=noise_scale)
+  spread = noise_scale * temperature**0.5
+
+  def step(x, rng):
+    x = _drift(x, score_fn(x), step_size)
+    if noise:
+      x = _add(x, spread, optax.tree.random_like(rng, x))
+    if clip is not None:
+      x = jax.tree.map(lambda leaf: jnp.clip(leaf, *clip), x)
+    return x, None
+
+  return lax.scan(step, x, jax.random.split(rng, num_steps))[0]
+
+
+def mala(
+    rng: PRNGKey,
+    x: Tree,
+    log_density_fn: LogDensityFn,
+    *,
+    step_size: float,
+    num_steps: int,
+) -> tuple[Tree, Array]:
+  """Returns (x after Metropolis-adjusted Langevin steps, acceptance rate []).
+
+  Proposes as `langevin` does and accepts each chain by itself, which leaves p
+  exactly invariant; a proposal whose density is not a number is rejected.
+
+  Args:
+    rng: key of the chains.
+    x: where the chains start, leaves [n, ...].
+    log_density_fn: x to unnormalised log p [n].
+    step_size: delta.
+    num_steps: length of the chains, at least 1.
+  """
+  checks.positive(step_size=step_size)
+  checks.count(num_steps=num_steps)
+
+  def step(here, rng):
+    return _mala_step(rng, here, log_density_fn, step_size)
+
+  here, accepts = lax.scan(
+      step, _evaluate(log_density_fn, x), jax.random.split(rng, num_steps)
+  )
+  return here[0], jnp.mean(accepts, dtype=jnp.float32)
+
+
+def annealed_importance(
+    rng: PRNGKey,
+    log_density_fn: LogDensityFn,
+    shape: tuple[int, ...],
+    *,
+    num_chains: int,
+    num_temperatures: int,
+    step_size: float,
+    init: Array | None = None,
+) -> Array:
+  """Returns log weights [num_chains], each an estimate of log Z = log int p.
+
+  Chains go from N(0, I) to p along p0^(1 - b) p^b, one MALA step at each of
+  `num_temperatures` values of b on a sigmoid schedule. Their mean, and their
+  `log_mean_exp`, are below log Z in expectation; backwards from exact samples
+  the mean, and -log_mean_exp(-weights), are above it [N01] [GGA15].
+
+  Args:
+    rng: key of the chains.
+    log_density_fn: x [n, *shape] to unnormalised log p [n].
+    shape: of one example.
+    num_chains: independent chains.
+    num_temperatures: intermediate densities.
+    step_size: delta of the MALA steps.
+    init: exact samples of p [num_chains, *shape], which run the chains backwards.
+  """
+  checks.count(num_chains=num_chains, num_temperatures=num_temperatures)
+  checks.positive(step_size=step_size)
+  size = math.prod(shape)
+  start_rng, chain_rng = jax.random.split(rng)
+  ramp = jax.nn.sigmoid(jnp.linspace(-4.0, 4.0, num_temperatures + 1))
+  inverse_temperatures = (ramp - ramp[0]) / (ramp[-1] - ramp[0])
+  if init is None:
+    x = jax.random.normal(start_rng, (num_chains, *shape))
+  else:
+    x = init
+    inverse_temperatures = inverse_temperatures[::-1]
+
+  def base(x):
+    flat = x.reshape(len(x), -1)
+    return -0.5 * (jnp.sum(flat**2, -1) + size * jnp.log(2 * jnp.pi))
+
+  def step(carry, inputs):
+    x, log_weight = carry
+    rng, now, then = inputs
+    log_weight += (then - now) * (log_density_fn(x) - base(x))
+    bridge = lambda x: (1 - then) * base(x) + then * log_density_fn(x)
+    (x, *_), _ = _mala_step(rng, _evaluate(bridge, x), bridge, step_size)
+    return (x, log_weight), None
+
+  keys = jax.random.split(chain_rng, num_temperatures)
+  inputs = (keys, inverse_temperatures[:-1], inverse_temperatures[1:])
+  (_, log_weights), _ = lax.scan(step, (x, jnp.zeros(num_chains)), inputs)
+  # Backwards, the weights estimate -log Z: the base is normalised.
+  return log_weights if init is None else -log_weights
+
+
+def _evaluate(log_density_fn, x):
+  """Returns (x, log density [n], score like x)."""
+  log_density, pullback = jax.vjp(log_density_fn, x)
+  (score,) = pullback(jnp.ones_like(log_density))
+  return x, log_density, score
+
+
+def _mala_step(rng, here, log_density_fn, step_size):
+  """Returns the evaluated points after one step, and who moved [n]."""
+  noise_rng, accept_rng = jax.random.split(rng)
+  x, log_density, score = here
+  noise = optax.tree.random_like(noise_rng, x)
+  proposal = _add(_drift(x, score, step_size), step_size, noise)
+  there = _evaluate(log_density_fn, proposal)
+  # The noise that the way back would need, in the same units.
+  back = jax.tree.map(
+      lambda x, mean: (x - mean) / step_size,
+      x, _drift(proposal, there[2], step_size),
+  )
+  log_ratio = (
+      there[1] - log_density
+      + 0.5 * _per_chain_sum_of_squares(noise)
+      - 0.5 * _per_chain_sum_of_squares(back)
+  )
+  uniform = jax.random.uniform(accept_rng, log_ratio.shape)
+  accept = jnp.log(uniform) < log_ratio  # False where the ratio is nan
+  return jax.tree.map(functools.partial(_select, accept), there, here), accept
+
+
+def _select(accept, new, old):
+  return jnp.where(accept.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def _drift(x, score, step_size):
+  return _add(x, step_size**2 / 2, score)
+
+
+def _add(x, scale, direction):
+  """Returns x + scale * direction, in the dtypes of x."""
+  return jax.tree.map(
+      lambda x, d: x + (scale * d).astype(x.dtype), x, direction
+  )
+
+
+def _per_chain_sum_of_squares(tree):
+  return sum(
+      jnp.sum(leaf.reshape(len(leaf), -1) ** 2, -1)
+      for leaf in jax.tree.leaves(tree)
+  )

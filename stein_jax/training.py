@@ -1,0 +1,198 @@
+"""The one loop that trains every algorithm."""
+
+import functools
+import json
+import pathlib
+import signal
+import threading
+
+from absl import logging
+import jax
+import numpy as np
+
+from stein_jax import algorithms
+from stein_jax import build
+from stein_jax import checkpoints
+from stein_jax import checks
+from stein_jax import datasets
+from stein_jax import evaluation
+from stein_jax import parallel
+from stein_jax import reporting
+from stein_jax.types import Tree
+
+CONFIG_FILE = 'config.json'
+_FIELDS = (
+    'algorithm', 'step', 'sample', 'data', 'evaluation', 'seed', 'batch_size',
+    'num_steps', 'parallel', 'log_every', 'eval_every', 'checkpoint_every',
+)
+
+
+def train(config, workdir) -> Tree:
+  """Returns the state after `config.num_steps` steps of the config's algorithm.
+
+  Writes checkpoints, metrics and events to the workdir, and continues from its
+  newest whole checkpoint: with the same numbers as an uninterrupted run. SIGTERM
+  and SIGINT save and return early.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: a wrong config, or a workdir made
+      with another one; before anything is compiled or written.
+    FloatingPointError: a metric or the state is not finite.
+  """
+  workdir = pathlib.Path(workdir)
+  algorithm, source, test_source = check(config)
+  _claim(workdir, config)
+  init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
+  first = next(datasets.batches(source, config.batch_size, seed=config.seed))
+  state = algorithm.init(init_rng, config, first)
+  spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
+  manager = checkpoints.manager(workdir / 'checkpoints')
+  state = checkpoints.restore(manager, parallel.replicate(state, spec))
+  step_fn = parallel.compile_step(
+      functools.partial(algorithm.step, **config.step), config.parallel, spec=spec
+  )
+  sample = evaluation.sampler(algorithm, config)
+  done = checked = int(state.step)
+  batches = datasets.batches(
+      source, config.batch_size, seed=config.seed, start=done
+  )
+  reporter = reporting.Reporter(workdir, config, start=done)
+  metrics = {}
+  due = lambda every: done == config.num_steps or (every and done % every == 0)
+  with _Interruption() as interruption:
+    while done < config.num_steps and not interruption.requested:
+      rng = jax.random.fold_in(step_rng, done)
+      state, metrics = step_fn(state, next(batches), rng)
+      done += 1
+      if due(config.log_every) or due(config.eval_every):
+        metrics = _finite(metrics, checked, done, manager)
+        checked = done
+        if due(config.eval_every):
+          metrics |= evaluation.test_metrics(config, state, test_source)
+          picture = evaluation.picture(sample(state), first)
+          reporter.picture(done, 'samples', picture)
+        reporter.scalars(done, metrics)
+      if due(config.checkpoint_every) or interruption.requested:
+        checkpoints.save(manager, state)
+      reporter.advance(done)
+  manager.wait_until_finished()
+  manager.close()
+  reporter.close(metrics)
+  return state
+
+
+def check(config):
+  """Returns (algorithm, training source, test source) of a config that can run.
+
+  Everything a config can get wrong short of the data's content is refused here:
+  the step is traced on shapes, so that its arguments are checked by the code that
+  uses them, but nothing is compiled.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: with the field and what is allowed.
+  """
+  missing = [name for name in _FIELDS if name not in config]
+  if missing:
+    raise ValueError(f'The config lacks: {", ".join(missing)}.')
+  checks.count(
+      batch_size=config.batch_size, num_steps=config.num_steps,
+      log_every=config.log_every,
+      **{'evaluation.num_samples': config.evaluation.num_samples},
+  )
+  checks.non_negative(
+      checkpoint_every=config.checkpoint_every, eval_every=config.eval_every,
+      seed=config.seed,
+  )
+  checks.choice(parallel.MODES, parallel=config.parallel)
+  if config.parallel != 'jit' or jax.device_count() > 1:
+    if config.batch_size % jax.device_count():
+      raise ValueError(
+          f'batch_size={config.batch_size} must divide over '
+          f'{jax.device_count()} devices.'
+      )
+  algorithm = algorithms.get(config.algorithm)
+  rng = jax.random.key(0)
+  for section, function in (('step', algorithm.step), ('sample', algorithm.sample)):
+    # Both take three arguments before their keywords.
+    build.check_call(function, config[section], section, None, None, None)
+  source = datasets.load(**config.data)
+  test_source = datasets.load(**config.evaluation.data)
+  batch = next(datasets.batches(source, config.batch_size, seed=config.seed))
+
+  def one_step(rng):
+    state = algorithm.init(rng, config, batch)
+    return algorithm.step(state, batch, rng, **config.step)
+
+  state, _ = jax.eval_shape(one_step, rng)
+  jax.eval_shape(
+      lambda state, rng: algorithm.sample(
+          state, rng, config.evaluation.num_samples, **config.sample
+      ),
+      state, rng,
+  )
+  return algorithm, source, test_source
+
+
+class _Interruption:
+  """Notes SIGTERM and SIGINT in `requested` while it is entered."""
+
+  def __init__(self):
+    self.requested = False
+    self._handlers = {}
+
+  def __enter__(self):
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._handlers[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *_):
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+
+  def _note(self, number, frame):
+    del frame
+    if self.requested:  # a second one does not wait for the step to end
+      raise KeyboardInterrupt
+    self.requested = True
+    logging.warning('Signal %d: stopping after this step.', number)
+
+
+def _claim(workdir, config):
+  """Makes the workdir this config's, or raises ValueError if it is another's."""
+  mine = json.loads(config.to_json_best_effort())
+  path = workdir / CONFIG_FILE
+  if path.exists():
+    theirs = json.loads(path.read_text('utf-8'))
+    a, b = reporting.flat_config(mine), reporting.flat_config(theirs)
+    changed = [
+        f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
+        for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)
+    ]
+    if changed:
+      raise ValueError(
+          f'{workdir} was made with another config; choose another workdir. '
+          f'Different: {"; ".join(changed)}.'
+      )
+    return
+  if workdir.exists() and any(workdir.iterdir()):
+    raise ValueError(f'{workdir} is not empty and holds no {CONFIG_FILE}.')
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(mine, indent=2) + '\n', 'utf-8')
+    temporary.replace(path)
+
+
+def _finite(metrics, checked, done, manager):
+  """Returns the metrics on the host; raises FloatingPointError on nan or inf."""
+  metrics = {name: float(value) for name, value in metrics.items()}
+  bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+  if bad:
+    good = manager.latest_step()
+    raise FloatingPointError(
+        f'Not finite between step {checked + 1} and {done}: {", ".join(bad)}. '
+        + (f'Last good checkpoint: step {good} in {manager.directory}.'
+           if good is not None else 'No checkpoint was saved before.')
+    )
+  return metrics

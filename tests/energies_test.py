@@ -1,0 +1,327 @@
+"""Tests of the energies against sums over every hidden state."""
+
+import itertools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stein_jax import energies
+from stein_jax import learners
+
+
+def _rbm(d=3, num_hidden=2, *, shape=None, centered=False, scale=0.7, dtype=None):
+  """Returns (learner, b, B, c) with random parameters, as NumPy float64."""
+  rng = np.random.default_rng(d + num_hidden)
+  b, c = rng.normal(size=d), 0.5 * rng.normal(size=num_hidden)
+  weight = scale * rng.normal(size=(d, num_hidden))
+  x = 1 + rng.normal(size=(5, *(shape or (d,))))
+  energy = learners.create(
+      jax.random.key(0), energies.RBM(num_hidden, centered), optax.sgd(1.0),
+      jnp.asarray(x, dtype),
+  )
+  return _with_params(energy, b, weight, c), b, weight, c
+
+
+def _with_params(energy, b, weight, c):
+  trained = {'bias': b, 'weight': weight, 'hidden_bias': c}
+  return energy.replace(
+      params={**energy.params, 'params': jax.tree.map(jnp.asarray, trained)}
+  )
+
+
+def _points(num=7, d=3):
+  return 2 * np.random.default_rng(1).normal(size=(num, d))
+
+
+def _states(num_hidden):
+  return np.array(list(itertools.product([-1.0, 1.0], repeat=num_hidden)))
+
+
+def _literal_energy(x, b, weight, c):
+  """-log sum_h exp(b.x - x.x / 2 + x'Bh + c.h)."""
+  total = 0
+  for h in _states(len(c)):
+    total += np.exp(x @ b - 0.5 * np.sum(x * x, 1) + x @ weight @ h + c @ h)
+  return -np.log(total)
+
+
+def _literal_state_weights(b, weight, c):
+  """int exp(b.x - x.x / 2 + x'Bh + c.h) dx = (2 pi)^(d/2) exp(c.h + |b + Bh|^2 / 2)."""
+  return np.array([
+      (2 * np.pi) ** (len(b) / 2) * np.exp(c @ h + 0.5 * np.sum((b + weight @ h) ** 2))
+      for h in _states(len(c))
+  ])
+
+
+def _literal_moments(b, weight, c):
+  """Mean and covariance of the mixture of N(b + Bh, I)."""
+  weights = _literal_state_weights(b, weight, c)
+  means = b + _states(len(c)) @ weight.T
+  mean = np.average(means, 0, weights)
+  return mean, np.eye(len(b)) + np.cov(means.T, aweights=weights, ddof=0)
+
+
+def _call(energy, *args, **kwargs):
+  return energy.apply_fn(energy.params, *args, **kwargs)
+
+
+class RBMTest(parameterized.TestCase):
+
+  def test_energy_is_the_sum_over_hidden_states(self):
+    energy, *params = _rbm()
+    np.testing.assert_allclose(
+        _call(energy, _points()), _literal_energy(_points(), *params), rtol=2e-6
+    )
+
+  def test_score_and_features(self):
+    energy, b, weight, c = _rbm()
+    x = _points()
+    hidden = np.tanh(x @ weight + c)
+    np.testing.assert_allclose(
+        energies.score(energy, jnp.asarray(x)), b - x + hidden @ weight.T, atol=2e-6
+    )
+    np.testing.assert_allclose(
+        _call(energy, x, method='features'), hidden, atol=1e-6
+    )
+
+  @parameterized.parameters((1, 3), (2, 2))
+  def test_log_partition_by_quadrature(self, d, num_hidden):
+    self.enter_context(jax.enable_x64(True))
+    energy, *_ = _rbm(d, num_hidden)
+    # The trapezoid rule on a Gaussian errs by exp(-2 pi^2 / spacing^2).
+    axis = np.arange(-14, 14, 0.2)
+    grid = np.stack(np.meshgrid(*[axis] * d), -1).reshape(-1, d)
+    total = np.sum(np.exp(-np.asarray(_call(energy, grid)))) * 0.2**d
+    np.testing.assert_allclose(
+        _call(energy, method='log_partition'), np.log(total), rtol=1e-12
+    )
+
+  @parameterized.parameters(1, 5, 13)  # 2^13 states are two chunks
+  def test_log_partition_by_enumeration(self, num_hidden):
+    self.enter_context(jax.enable_x64(True))
+    energy, *params = _rbm(6, num_hidden, scale=0.3)
+    np.testing.assert_allclose(
+        _call(energy, method='log_partition'),
+        np.log(np.sum(_literal_state_weights(*params))), rtol=1e-13,
+    )
+
+  def test_enumeration_has_a_limit(self):
+    energy, *_ = _rbm(2, 21)
+    for call in (('log_partition',), ('sample', jax.random.key(0), 2)):
+      with self.assertRaisesRegex(ValueError, 'num_hidden=21.*annealed_importance'):
+        _call(energy, *call[1:], method=call[0])
+
+  def test_num_hidden_is_a_count(self):
+    with self.assertRaisesRegex(ValueError, 'num_hidden=0'):
+      energies.RBM(0)
+
+  def test_large_logits(self):
+    energy, *_ = _rbm(2, 2)
+    b = np.array([1.0, -1.0])
+    energy = _with_params(energy, b, np.eye(2), np.zeros(2))
+    x = np.array([[200.0, -200.0], [-200.0, 200.0]])
+    # log 2 cosh(a) = |a| and tanh(a) = sign(a) up to exp(-400).
+    np.testing.assert_allclose(_call(energy, x), 40000 - x @ b - 400, rtol=1e-6)
+    np.testing.assert_allclose(
+        energies.score(energy, jnp.asarray(x)), b - x + np.sign(x), rtol=1e-6
+    )
+
+  @parameterized.parameters(1.0, 0.0)
+  def test_laplacian_is_the_trace_of_the_hessian(self, scale):
+    energy, b, weight, c = _rbm(3, 4)
+    energy = _with_params(energy, b, weight, scale * c)
+    x = jnp.asarray(scale * _points(), jnp.float32)  # scale 0: the logits are 0
+    hessian = jax.vmap(jax.hessian(lambda x: _call(energy, x[None])[0]))(x)
+    np.testing.assert_allclose(
+        _call(energy, x, method='laplacian'),
+        np.trace(hessian, axis1=1, axis2=2), rtol=2e-5,
+    )
+    if not scale:  # log 2 cosh has second derivative 1 at 0
+      np.testing.assert_allclose(
+          np.trace(hessian, axis1=1, axis2=2), 3 - np.sum(weight**2), rtol=1e-5
+      )
+
+  @parameterized.named_parameters(
+      ('exact', 'sample', 0), ('after_gibbs', 'sample', 3), ('from_afar', 'chain', 100)
+  )
+  def test_samples_have_the_enumerated_moments(self, start, num_steps):
+    energy, *params = _rbm()
+    num = 20_000
+    if start == 'chain':
+      sample = jax.jit(lambda rng: energies.sample(
+          energy, rng, num, sampler='gibbs', num_steps=num_steps
+      ))
+    else:
+      def sample(rng):
+        x = _call(energy, rng, num, method='sample')
+        return _call(energy, jax.random.key(2), x, num_steps, method='gibbs')
+    x = np.asarray(sample(jax.random.key(1)), np.float64)
+    mean, covariance = _literal_moments(*params)
+    self.assert_mean(x, mean)
+    deviation = x - mean
+    self.assert_mean(deviation[:, :, None] * deviation[:, None, :], covariance)
+
+  def test_one_gibbs_step_by_hand(self):
+    energy, b, weight, c = _rbm()
+    x = np.array([0.3, -1.0, 0.5])
+    # p(h_i = 1 | x) = sigmoid(2 a_i) makes E[h_i] = tanh(a_i), independently.
+    hidden = np.tanh(x @ weight + c)
+    start = jnp.tile(jnp.asarray(x, jnp.float32), (20_000, 1))
+    after = _call(energy, jax.random.key(0), start, 1, method='gibbs')
+    mean = b + weight @ hidden
+    covariance = np.eye(3) + weight @ np.diag(1 - hidden**2) @ weight.T
+    deviation = np.asarray(after, np.float64) - mean
+    self.assert_mean(deviation, 0)
+    self.assert_mean(deviation[:, :, None] * deviation[:, None, :], covariance)
+
+  def test_centering_is_a_change_of_parameters(self):
+    centered, b, weight, c = _rbm(centered=True)
+    m = np.asarray(centered.params['constants']['mean'])
+    # b.(x - m) - |x - m|^2 / 2 is (b + m).x - |x|^2 / 2 less b.m + |m|^2 / 2.
+    plain = _with_params(_rbm()[0], b + m, weight, c - weight.T @ m)
+    shift = b @ m + m @ m / 2
+    x, rng = jnp.asarray(_points(), jnp.float32), jax.random.key(3)
+    for method, args, change in (
+        (None, (x,), shift),
+        ('log_partition', (), -shift),
+        ('features', (x,), 0),
+        ('laplacian', (x,), 0),
+        ('sample', (rng, 50), 0),
+        ('gibbs', (rng, x, 2), 0),
+    ):
+      with self.subTest(method or 'energy'):
+        np.testing.assert_allclose(
+            _call(centered, *args, method=method),
+            _call(plain, *args, method=method) + change, rtol=1e-5, atol=2e-5,
+        )
+    np.testing.assert_allclose(
+        energies.score(centered, x), energies.score(plain, x), atol=1e-5
+    )
+
+  def test_the_mean_of_the_images_is_constant(self):
+    x = jnp.asarray(_points(), jnp.float32)
+    energy = learners.create(
+        jax.random.key(0), energies.RBM(2, centered=True), optax.adam(0.1), x
+    )
+    mean = energy.params['constants']['mean']
+    np.testing.assert_allclose(mean, _points().mean(0), atol=1e-6)
+    loss = energies.contrast(energy, x, x[::-1] + 1)
+    gradient = jax.grad(lambda params: loss(params)[0])(energy.params)
+    np.testing.assert_array_equal(gradient['constants']['mean'], 0)
+    moved = energy
+    for _ in range(3):
+      moved, _ = learners.descend(moved, loss)
+    np.testing.assert_array_equal(moved.params['constants']['mean'], mean)
+    self.assertGreater(jnp.max(jnp.abs(moved.params['params']['bias'])), 0.1)
+
+  @parameterized.parameters(False, True)
+  def test_images_are_vectors(self, centered):
+    images, *_ = _rbm(6, shape=(2, 3, 1), centered=centered)
+    vectors, *_ = _rbm(6, centered=centered)
+    x = jnp.asarray(_points(4, 6), jnp.float32)
+    image = x.reshape(4, 2, 3, 1)
+    np.testing.assert_array_equal(_call(images, image), _call(vectors, x))
+    np.testing.assert_array_equal(
+        energies.score(images, image), energies.score(vectors, x).reshape(image.shape)
+    )
+    self.assertEqual(images.input_shape, (2, 3, 1))
+
+  def assert_mean(self, values, expected):
+    """Asserts that the mean over the leading axis is within 4 standard errors."""
+    error = np.std(values, 0) / np.sqrt(len(values))
+    np.testing.assert_array_less(np.abs(np.mean(values, 0) - expected), 4 * error)
+
+
+class MLPTest(absltest.TestCase):
+
+  def test_confinement_is_a_parabola(self):
+    x = jnp.asarray(_points(4, 6), jnp.float32).reshape(4, 2, 3, 1)
+    loose = energies.MLP((5, 4), confinement=0.0)
+    tight = energies.MLP((5, 4), confinement=0.3)
+    params = loose.init(jax.random.key(0), x)
+    values = loose.apply(params, x)
+    self.assertEqual(values.shape, (4,))
+    self.assertGreater(np.ptp(values), 0)
+    np.testing.assert_allclose(
+        tight.apply(params, x) - values, 0.15 * np.sum(x**2, (1, 2, 3)), rtol=1e-5
+    )
+
+
+class ChainTest(parameterized.TestCase):
+
+  @parameterized.parameters(1.0, 0.3)
+  def test_contrast_gradient_by_hand(self, weight):
+    energy, _, matrix, c = _rbm()
+    data, samples = _points(4), _points(7)[4:] + 1  # unequal in number
+    loss = energies.contrast(
+        energy, jnp.asarray(data), jnp.asarray(samples), negative_weight=weight
+    )
+    gradient, metrics = jax.grad(loss, has_aux=True)(energy.params)
+
+    def expectations(x):  # -dE / d(b, B, c) = (x, x h', h) at h = tanh(B'x + c)
+      h = np.tanh(x @ matrix + c)
+      return {
+          'bias': x.mean(0), 'weight': x.T @ h / len(x), 'hidden_bias': h.mean(0)
+      }
+
+    positive, negative = expectations(data), expectations(samples)
+    for name, value in gradient['params'].items():
+      np.testing.assert_allclose(
+          value, weight * negative[name] - positive[name], atol=2e-6
+      )
+    np.testing.assert_allclose(
+        metrics['energy/data'], jnp.mean(_call(energy, data)), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics['energy/samples'], jnp.mean(_call(energy, samples)), rtol=1e-6
+    )
+
+  def test_samples_are_constants(self):
+    energy, *_ = _rbm()
+    data = jnp.asarray(_points(), jnp.float32)
+    loss = lambda shift: energies.contrast(energy, data, data + shift)(energy.params)[0]
+    self.assertEqual(jax.grad(loss)(0.5), 0)
+    self.assertNotAlmostEqual(loss(0.5), 0)
+
+  @parameterized.parameters('langevin', 'mala', 'gibbs')
+  def test_chains_keep_the_shape(self, sampler):
+    energy, *_ = _rbm(4, shape=(2, 2, 1))
+    x = jnp.asarray(_points(5, 4), jnp.float32).reshape(5, 2, 2, 1)
+    rng = jax.random.key(0)
+    moved = energies.chain(energy, rng, x, sampler=sampler, num_steps=3)
+    self.assertEqual((moved.shape, moved.dtype), (x.shape, x.dtype))
+    self.assertFalse(np.array_equal(moved, x))
+    for num in (1, 6):
+      samples = energies.sample(energy, rng, num, sampler=sampler, num_steps=2)
+      self.assertEqual(samples.shape, (num, 2, 2, 1))
+      self.assertLen(np.unique(samples.reshape(num, -1), axis=0), num)
+
+  def test_unknown_sampler(self):
+    energy, *_ = _rbm()
+    with self.assertRaisesRegex(ValueError, "sampler='hmc'.*'langevin'.*'gibbs'"):
+      energies.chain(energy, jax.random.key(0), _points(), sampler='hmc')
+
+  def test_condition_reaches_the_energy(self):
+    # E(x, y) = |x - y|^2 / 2 has score y - x, and p(x | y) = N(y, I).
+    energy, *_ = _rbm()
+    energy = energy.replace(
+        apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
+    )
+    y = jnp.full((4000, 3), 5.0)
+    np.testing.assert_allclose(energies.score(energy, y + 1, y), -np.ones_like(y))
+    for sampler in ('langevin', 'mala'):
+      x = energies.sample(
+          energy, jax.random.key(0), 4000, condition=y,
+          sampler=sampler, step_size=0.5, num_steps=60,
+      )
+      # Left of the start: 5 (1 - delta^2 / 2)^60 < 0.002; 4 / sqrt(12000) of noise,
+      # times the spread of unadjusted Langevin, 1 / sqrt(1 - delta^2 / 4).
+      self.assertAlmostEqual(jnp.mean(x), 5, delta=0.002 + 0.0365 * 1.04)
+
+
+if __name__ == '__main__':
+  absltest.main()
