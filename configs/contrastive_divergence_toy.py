@@ -24,6 +24,7 @@ def get_config(scale=''):
   config.evaluation = ConfigDict(dict(
       data=dict(name='toy', density='eight_gaussians', split='test'),
       log_likelihood='ais', num_samples=2000,
+      ais=dict(num_chains=1000, num_temperatures=1000, step_size=0.5),
   ))
   config.persistent = True
   config.seed, config.batch_size, config.num_steps = 0, 200, 4000
@@ -32,6 +33,7 @@ def get_config(scale=''):
   if scale == 'smoke':
     config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
     config.energy.widths, config.sample.num_steps = (4,), 4
+    config.evaluation.ais.num_temperatures = 10
     config.evaluation.num_samples, config.batch_size = 4, 8
     config.num_steps, config.log_every = 4, 2
     config.eval_every, config.checkpoint_every = 4, 2

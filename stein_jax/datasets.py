@@ -168,6 +168,9 @@ def synthetic(
     num_classes: int = 10, split: str = 'train', pixels: str = 'unit',
 ) -> Arrays:
   """Returns uint8 noise of that shape, for tests of everything but learning."""
+  checks.count(**{'data.num_examples': num_examples, 'data.num_classes': num_classes})
+  checks.count(**{f'data.shape[{i}]': size for i, size in enumerate(shape)})
+  checks.choice(('train', 'test'), **{'data.split': split})
   rng = np.random.default_rng(('train', 'test').index(split))
   return Arrays(
       {
@@ -228,8 +231,10 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
   side = min(image.shape[:2])
   top, left = ((extent - side) // 2 for extent in image.shape[:2])
   box = (left, top, left + side, top + side)
-  picture = Image.fromarray(image)
-  return np.asarray(picture.resize((size, size), Image.Resampling.BOX, box=box))
+  # Pillow has no one-channel arrays of rank 3.
+  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  picture = picture.resize((size, size), Image.Resampling.BOX, box=box)
+  return np.asarray(picture).reshape(size, size, -1)
 
 
 def _in_memory(name, split, pixels):

@@ -215,6 +215,7 @@ def chain(
     num_steps: length of the chain.
   """
   checks.choice(('langevin', 'mala', 'gibbs'), sampler=sampler)
+  checks.count(num_steps=num_steps)
   if sampler == 'langevin':
     return samplers.langevin(
         rng, x, lambda x: score(energy, x, *condition),
@@ -228,8 +229,8 @@ def chain(
   return energy.apply_fn(energy.params, rng, x, num_steps, method='gibbs')
 
 
-def sample(
-    energy: Learner,
+def sample_state(
+    state,
     rng: PRNGKey,
     num: int,
     *,
@@ -238,12 +239,16 @@ def sample(
     step_size: float = 0.3,
     num_steps: int = 1000,
 ) -> Array:
-  """Returns the ends [num, ...] of chains of the energy started at N(0, I)."""
+  """Returns the ends [num, ...] of chains of `state.energy` started at N(0, I).
+
+  The `sample` of every algorithm that learns an energy alone; further arguments
+  are those of `chain`.
+  """
   start_rng, chain_rng = jax.random.split(rng)
-  x = jax.random.normal(start_rng, (num, *energy.input_shape))
+  x = jax.random.normal(start_rng, (num, *state.energy.input_shape))
   condition = () if condition is None else (condition,)
   return chain(
-      energy, chain_rng, x, *condition,
+      state.energy, chain_rng, x, *condition,
       sampler=sampler, step_size=step_size, num_steps=num_steps,
   )
 

@@ -1,6 +1,7 @@
 """How good a model is: pure metrics, and `evaluate` on a finished run."""
 
 from collections.abc import Callable
+import functools
 import json
 import pathlib
 from typing import Any
@@ -20,8 +21,6 @@ from stein_jax import reporting
 from stein_jax import samplers
 from stein_jax.learners import Learner
 from stein_jax.types import Array, PRNGKey, Tree
-
-_METHODS = ('exact', 'ais', 'none')
 
 
 def log_likelihood(energy: Learner, x: Array, log_partition: Array) -> Array:
@@ -75,13 +74,36 @@ def energy_distance(x: Array, y: Array) -> Array:
   return 2 * distance(x, y, 0) - distance(x, x, 1) - distance(y, y, 1)
 
 
+def check(config, state) -> None:
+  """Raises ValueError if a state like this cannot be evaluated as asked.
+
+  Args:
+    config: its `evaluation` section is what asks.
+    state: a state, or its shapes.
+  """
+  method = config.evaluation.log_likelihood
+  checks.choice(('exact', 'ais', 'none'), **{'evaluation.log_likelihood': method})
+  if method != 'none' and not hasattr(state, 'energy'):
+    raise ValueError(
+        f'evaluation.log_likelihood={method!r} needs an energy, and '
+        f'{config.algorithm} learns none; allowed: \'none\'.'
+    )
+  if method == 'exact':
+    try:
+      jax.eval_shape(exact_log_partition, state.energy)
+    except AttributeError as error:
+      raise ValueError(
+          f'evaluation.log_likelihood={method!r}: {error}; use \'ais\'.'
+      ) from None
+
+
 def test_metrics(config, state, source) -> dict[str, float]:
   """Returns the test metrics that `config.evaluation` asks for.
 
   'test/log_likelihood' in nats, the mean over the source, by the energy's own
-  log Z ('exact') or an estimate of it ('ais', which overstates the likelihood).
+  log Z ('exact') or an estimate of it ('ais', with `config.evaluation.ais` its
+  keywords, which overstates the likelihood).
   """
-  checks.choice(_METHODS, log_likelihood=config.evaluation.log_likelihood)
   if config.evaluation.log_likelihood == 'none':
     return {}
   energy = state.energy
@@ -89,7 +111,9 @@ def test_metrics(config, state, source) -> dict[str, float]:
   if config.evaluation.log_likelihood == 'exact':
     log_partition = _jitted_exact(energy)
   else:
-    log_partition = _jitted_ais(energy, jax.random.key(config.seed))
+    log_partition = jax.jit(
+        functools.partial(ais_log_partition, **config.evaluation.ais)
+    )(energy, jax.random.key(config.seed))
     metrics['test/log_partition'] = float(log_partition)
   total = 0.0
   for first in range(0, len(source), 1000):
@@ -102,7 +126,6 @@ def test_metrics(config, state, source) -> dict[str, float]:
 
 _jitted_log_likelihood = jax.jit(log_likelihood)
 _jitted_exact = jax.jit(exact_log_partition)
-_jitted_ais = jax.jit(ais_log_partition)
 
 
 def sampler(algorithm, config) -> Callable[[Any], Tree]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from stein_jax import build
+from stein_jax import checks
 from stein_jax import collectives
 from stein_jax.types import Array, Metrics, Params, PRNGKey
 
@@ -42,7 +43,7 @@ def create(
   """
   params = jax.jit(module.init)(rng, *inputs)
   if not isinstance(optimizer, optax.GradientTransformation):
-    optimizer = build.build(optax, **optimizer)
+    optimizer = build_optimizer(optimizer)
   if set(params) != {'params'}:
     trained = {collection: collection == 'params' for collection in params}
     optimizer = optax.masked(optimizer, trained)
@@ -53,6 +54,18 @@ def create(
   )
   # An array from the start: a Python int would compile the step twice.
   return learner.replace(step=jnp.zeros((), jnp.int32))
+
+
+def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
+  """Returns the optax optimizer of a config section.
+
+  Raises:
+    ValueError: unknown name, or a learning rate that is not positive.
+    TypeError: an argument that the optimizer does not take.
+  """
+  if 'learning_rate' in section:
+    checks.positive(learning_rate=section['learning_rate'])
+  return build.build(optax, **section)
 
 
 def descend(

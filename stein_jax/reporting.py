@@ -147,7 +147,7 @@ def curves(
     axes.axhline(value, color='0.5', linestyle='--', linewidth=1, label=name)
   if ylim:
     axes.set_ylim(*ylim)
-  axes.legend(fontsize='small')
+  figure.legend(loc='outside right upper', fontsize='small')
   return _png(figure)
 
 
@@ -253,7 +253,7 @@ def _as_html(content):
 def _figure(xlabel, ylabel):
   from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
 
-  figure = mpl_figure.Figure(figsize=(7, 4.2), layout='constrained')
+  figure = mpl_figure.Figure(figsize=(9, 4.5), layout='constrained')
   axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
   axes.grid(alpha=0.3)
   return figure, axes

@@ -8,6 +8,7 @@ import threading
 
 from absl import logging
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 
 from stein_jax import algorithms
@@ -124,6 +125,7 @@ def check(config):
     return algorithm.step(state, batch, rng, **config.step)
 
   state, _ = jax.eval_shape(one_step, rng)
+  evaluation.check(config, state)
   jax.eval_shape(
       lambda state, rng: algorithm.sample(
           state, rng, config.evaluation.num_samples, **config.sample
@@ -131,6 +133,18 @@ def check(config):
       state, rng,
   )
   return algorithm, source, test_source
+
+
+def read_config(workdir) -> ConfigDict:
+  """Returns the config that a workdir was made with.
+
+  Raises:
+    FileNotFoundError: it is no workdir.
+  """
+  path = pathlib.Path(workdir) / CONFIG_FILE
+  if not path.exists():
+    raise FileNotFoundError(f'{workdir} holds no {CONFIG_FILE}; train there first.')
+  return ConfigDict(json.loads(path.read_text('utf-8')))
 
 
 class _Interruption:

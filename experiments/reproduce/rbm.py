@@ -1,9 +1,9 @@
 """LW17 Figure 1(a): an RBM on MNIST by exact likelihood, SteinCD, CD and others.
 
-Every way of learning starts at each of `RATES` (annealed linearly to 0); the
-rate, and the Langevin step size of CD, are chosen on 10,000 validation images,
-and the last epoch is reported on the test images. log Z is exact, in float64.
-Beside it stands KSD^2 on test batches: what the Stein methods descend.
+Every way of learning starts at each of `RATES`, annealed linearly to 0. The rate
+is chosen on 10,000 validation images, and so is the Langevin step size of CD, in
+a sweep at the first rate. The last epoch is reported, on the test images, with an
+exact log Z in float64. Beside it stands KSD^2 on test batches: what the Stein methods descend.
 Each finished row is a file in the results folder: an interrupted run continues.
 
 Example:
@@ -44,7 +44,7 @@ _SMOKE = flags.DEFINE_bool(
 
 BATCH_SIZE = 100
 RATES = (2e-3, 3e-4)
-STEP_SIZES = (0.1, 0.3, 0.6, 1.0, 1.2, 1.4)
+STEP_SIZES = (0.1, 0.3, 0.6, 1.0, 1.4)
 
 
 class Row(NamedTuple):
@@ -86,7 +86,7 @@ def main(argv):
   settings = dict(
       dataset=_DATASET.value, epochs=1 if smoke else _EPOCHS.value,
       seeds=2 if smoke else _SEEDS.value, steps=20 if smoke else None,
-      sizes=STEP_SIZES[::3] if smoke else STEP_SIZES,
+      sizes=STEP_SIZES[::2] if smoke else STEP_SIZES,
       rates=RATES[:1] if smoke else RATES,
   )
   claim(results, settings)
@@ -94,7 +94,7 @@ def main(argv):
   begin = time.monotonic()
   train = functools.partial(finished, results, data=data, settings=settings)
 
-  sweep = [train(row) for row in sweep_rows(settings['sizes'], settings['rates'])]
+  sweep = [train(row) for row in sweep_rows(settings['sizes'])]
   best = {name: best_size(sweep, name) for name in ('CD-1 Langevin', 'CD-10 Langevin')}
   rows = main_rows(settings['seeds'], settings['rates'], best)
   main_results = [train(row) for row in rows]
@@ -115,8 +115,6 @@ def main_rows(
       ('SteinCD, phi / row sum', 'stein_cd', dict(normalize='row_sum'), {}),
       ('SteinCD, symmetric', 'stein_cd', dict(symmetric=True), {}),
       ('SteinCD, bandwidth / 4', 'stein_cd', dict(bandwidth_scale=0.25), {}),
-      ('SteinCD, phi / row sum, 5 steps of 0.3', 'stein_cd',
-       dict(normalize='row_sum', num_steps=5, epsilon=0.3), {}),
       ('Stein score matching', 'score_matching', dict(objective='stein'), {}),
       ('Score matching', 'score_matching', dict(objective='closed_form'), {}),
       *((name, cd, dict(num_steps=int(name[3:5]), step_size=size), {})
@@ -134,12 +132,12 @@ def main_rows(
   ]
 
 
-def sweep_rows(sizes: tuple[float, ...], rates: tuple[float, ...]) -> list[Row]:
+def sweep_rows(sizes: tuple[float, ...]) -> list[Row]:
   """Returns CD-1 and CD-10 with Langevin steps of several sizes, two seeds each."""
   return [
-      Row(f'CD-{k} Langevin', 'contrastive_divergence', rate, dict(num_steps=k),
-          sizes=sizes, seeds=2)
-      for k in (1, 10) for rate in rates
+      Row(f'CD-{k} Langevin', 'contrastive_divergence', RATES[0],
+          dict(num_steps=k), sizes=sizes, seeds=2)
+      for k in (1, 10)
   ]
 
 
@@ -284,12 +282,9 @@ def gaussian_floors(data: Images) -> dict[str, float]:
 
 def best_size(sweep, name: str) -> float:
   """Returns the step size with the best last validation likelihood."""
-  score = {}
-  for result in sweep:
-    if result['name'] == name:
-      for size, value in zip(result['sizes'], result['valid'][-1], strict=True):
-        score.setdefault((size, result['rate']), []).append(value)
-  return max(score, key=lambda key: np.mean(score[key]))[0]
+  (result,) = (result for result in sweep if result['name'] == name)
+  sizes, valid = np.array(result['sizes']), np.array(result['valid'][-1])
+  return max(result['sizes'], key=lambda size: valid[sizes == size].mean())
 
 
 def claim(results, settings) -> None:

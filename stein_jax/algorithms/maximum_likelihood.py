@@ -52,9 +52,4 @@ def step(
   return State(state.step + 1, energy), metrics
 
 
-def sample(
-    state: State, rng: PRNGKey, num: int, *, condition: Array | None = None,
-    **chain,
-) -> Array:
-  """Returns samples [num, ...]; keywords as in `energies.sample`."""
-  return energies.sample(state.energy, rng, num, condition=condition, **chain)
+sample = energies.sample_state  # a chain of the energy

@@ -176,12 +176,7 @@ def denoising_objective(energy, x, rng, noise_scale=0.1):
   return loss_fn
 
 
-def sample(
-    state: State, rng: PRNGKey, num: int, *, condition: Array | None = None,
-    **chain,
-) -> Array:
-  """Returns samples [num, ...]; keywords as in `energies.sample`."""
-  return energies.sample(state.energy, rng, num, condition=condition, **chain)
+sample = energies.sample_state  # a chain of the energy
 
 
 def _sum_of_squares(x):

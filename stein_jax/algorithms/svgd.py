@@ -52,7 +52,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns particles drawn where the config's density says."""
   density = build.build(densities, **config.density)
   particles = density.start(rng, config.num_particles, batch)
-  optimizer = build.build(optax, **config.optimizer)
+  optimizer = learners.build_optimizer(config.optimizer)
   return create(density.log_density, particles, optimizer)
 
 

@@ -38,7 +38,6 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
   def test_no_drift_at_the_truth(self, hyper, invariant):
     x = jnp.asarray(exact.data(64 * 400), jnp.float32).reshape(64, 400, 4)
     largest = np.max(self.z_scores(x, jax.random.key(0), **hyper))
-    print('LARGEST', hyper, largest)
     if invariant:
       self.assertLess(largest, 4)
     else:

@@ -74,7 +74,8 @@ def at_truth(algorithm, x, **config):
 def ascent(algorithm, state, x, rng=None, **hyper):
   """Returns what one step adds to the parameters."""
   rng = jax.random.key(0) if rng is None else rng
-  moved, _ = algorithm.step(state, {'image': jnp.asarray(x)}, rng, **hyper)
+  step = jax.jit(functools.partial(algorithm.step, **hyper))
+  moved, _ = step(state, {'image': jnp.asarray(x)}, rng)
   return jax.tree.map(
       jnp.subtract, moved.energy.params['params'], state.energy.params['params']
   )

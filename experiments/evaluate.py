@@ -1,0 +1,41 @@
+"""Evaluates the newest checkpoint of a run: numbers, samples, report page.
+
+Example:
+  python -m experiments.evaluate --workdir=runs/stein_cd_digits --num_samples=400
+"""
+
+from absl import app
+from absl import flags
+
+from stein_jax import evaluation
+from stein_jax import reporting
+from stein_jax import training
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
+_NUM_SAMPLES = flags.DEFINE_integer(
+    'num_samples', None, "Samples drawn; the config's number by default.",
+    lower_bound=1,
+)
+_LOG_LIKELIHOOD = flags.DEFINE_enum(
+    'log_likelihood', None, ['exact', 'ais', 'none'],
+    "How log Z is found; the config's way by default.",
+)
+flags.mark_flag_as_required('workdir')
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
+  config = training.read_config(_WORKDIR.value)
+  if _NUM_SAMPLES.value:
+    config.evaluation.num_samples = _NUM_SAMPLES.value
+  if _LOG_LIKELIHOOD.value:
+    config.evaluation.log_likelihood = _LOG_LIKELIHOOD.value
+    config.evaluation.ais = config.evaluation.get('ais', {})
+  print(evaluation.evaluate(config, _WORKDIR.value))
+  print(f'Report: {_WORKDIR.value}/report.html')
+
+
+if __name__ == '__main__':
+  app.run(main)

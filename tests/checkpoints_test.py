@@ -1,0 +1,112 @@
+"""Checkpoints round-trip, and damage is noticed and stepped over."""
+
+import pathlib
+import shutil
+from typing import NamedTuple
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stein_jax import checkpoints
+from stein_jax import parallel
+
+
+class State(NamedTuple):
+  step: jax.Array
+  weight: jax.Array
+  nothing: None
+  nested: dict
+
+
+def state_at(step):
+  rng = np.random.default_rng(step)
+  return State(
+      jnp.array(step, jnp.int32),
+      jnp.asarray(rng.normal(size=(64, 33)), jnp.float32),
+      None,
+      {'count': jnp.array(step), 'half': jnp.ones(3, jnp.bfloat16)},
+  )
+
+
+def data_files(folder):
+  """Returns the files that hold array data, largest first."""
+  files = [path for path in (folder / 'state').rglob('*') if path.is_file()]
+  return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def flip_bit(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+DAMAGE = {
+    'flipped bit': lambda folder: flip_bit(data_files(folder)[0]),
+    'truncated': lambda folder: data_files(folder)[0].write_bytes(b''),
+    'data deleted': lambda folder: data_files(folder)[0].unlink(),
+    'no digest': lambda folder: shutil.rmtree(folder / 'digest'),
+    'no metadata': lambda folder: (folder / 'state' / '_METADATA').unlink(),
+}
+
+
+class CheckpointsTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+  def save(self, *steps):
+    with checkpoints.manager(self.folder) as manager:
+      for step in steps:
+        checkpoints.save(manager, state_at(step))
+
+  def restore(self):
+    with checkpoints.manager(self.folder) as manager:
+      return checkpoints.restore(manager, parallel.replicate(state_at(0)))
+
+  def test_round_trip_keeps_values_dtypes_and_placement(self):
+    self.save(3)
+    restored = self.restore()
+    chex.assert_trees_all_equal(restored, state_at(3))
+    chex.assert_trees_all_equal_dtypes(restored, state_at(3))
+    self.assertEqual(
+        restored.weight.sharding, parallel.replicate(state_at(0)).weight.sharding
+    )
+
+  def test_without_a_checkpoint_the_state_given_comes_back(self):
+    chex.assert_trees_all_equal(self.restore(), state_at(0))
+
+  def test_the_last_three_are_kept(self):
+    self.save(1, 2, 3, 4)
+    kept = sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir())
+    self.assertEqual(kept, [2, 3, 4])
+
+  @parameterized.parameters(*DAMAGE)
+  def test_damage_to_the_newest_falls_back_with_a_warning(self, damage):
+    self.save(1, 2)
+    DAMAGE[damage](self.folder / '2')
+    with self.assertLogs(level='ERROR') as logs:
+      restored = self.restore()
+    chex.assert_trees_all_equal(restored, state_at(1))
+    self.assertIn('Checkpoint 2', logs.output[0])
+
+  def test_nothing_whole_raises(self):
+    self.save(1)
+    flip_bit(data_files(self.folder / '1')[0])
+    with self.assertRaisesRegex(RuntimeError, r'\[1\].*whole'):
+      self.restore()
+
+  def test_a_state_that_is_not_finite_is_not_saved(self):
+    bad = state_at(5)._replace(weight=jnp.array([1.0, jnp.nan]))
+    with checkpoints.manager(self.folder) as manager:
+      with self.assertRaisesRegex(FloatingPointError, 'step 5'):
+        checkpoints.save(manager, bad)
+      self.assertIsNone(manager.latest_step())
+
+
+if __name__ == '__main__':
+  absltest.main()

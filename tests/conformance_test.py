@@ -1,0 +1,160 @@
+"""Every config in configs/, at its smoke scale, keeps the contract."""
+
+import functools
+import importlib
+import itertools
+import os
+import pathlib
+import signal
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stein_jax import algorithms
+from stein_jax import datasets
+from stein_jax import parallel
+from stein_jax import reporting
+from stein_jax import training
+
+_CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+NAMES = sorted(path.stem for path in _CONFIGS.glob('*.py'))
+
+
+def get_config(name, scale='smoke'):
+  return importlib.import_module(f'configs.{name}').get_config(scale)
+
+
+# One config of each algorithm, for what does not depend on the data.
+ALGORITHMS = {get_config(name).algorithm: name for name in reversed(NAMES)}
+
+
+def begin(config):
+  """Returns the algorithm, its first state and the first batch."""
+  algorithm = algorithms.get(config.algorithm)
+  source = datasets.load(**config.data)
+  batch = next(datasets.batches(source, config.batch_size, seed=0))
+  return algorithm, algorithm.init(jax.random.key(0), config, batch), batch
+
+
+def stop_after(num_steps):
+  """Returns a patch that sends this process SIGTERM during that step."""
+  compile_step, calls = parallel.compile_step, itertools.count(1)
+
+  def patched(*args, **kwargs):
+    step = compile_step(*args, **kwargs)
+
+    def stopping(*args):
+      if next(calls) == num_steps:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step(*args)
+
+    return stopping
+
+  return mock.patch.object(parallel, 'compile_step', patched)
+
+
+def metric_lines(workdir):
+  """Returns the lines of the metrics file without what the clock decides."""
+  lines = reporting.read_metrics(workdir)
+  return [{k: v for k, v in line.items() if k != 'steps_per_second'} for line in lines]
+
+
+class ConfigTest(parameterized.TestCase):
+
+  @parameterized.parameters(NAMES)
+  def test_step_keeps_the_state_and_gives_finite_scalars(self, name):
+    config = get_config(name)
+    algorithm, state, batch = begin(config)
+    step = jax.jit(functools.partial(algorithm.step, **config.step))
+    after, metrics = step(state, batch, jax.random.key(1))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+    chex.assert_tree_all_finite((metrics, after))
+    self.assertEqual(int(after.step), 1)
+    for metric, value in metrics.items():
+      self.assertRegex(metric, r'^[a-z]+/[a-z_]+$')
+      self.assertEqual(value.shape, ())
+    self.assertTrue(any(
+        np.any(np.asarray(a != b)) for a, b in zip(
+            jax.tree.leaves(state[1].params), jax.tree.leaves(after[1].params),
+            strict=True,
+        )
+    ))
+
+  @parameterized.parameters(NAMES)
+  def test_every_hyper_parameter_is_reachable_from_a_flag(self, name):
+    config = get_config(name, '')
+    algorithm = algorithms.get(config.algorithm)
+    keywords = set(algorithm.step.__kwdefaults__) - {'axis_name'}
+    self.assertEqual(set(config.step), keywords)
+
+  @parameterized.parameters(NAMES)
+  def test_sample_gives_any_number_in_the_shape_of_the_data(self, name):
+    config = get_config(name)
+    algorithm, state, batch = begin(config)
+    for num in (1, 3):
+      samples = algorithm.sample(state, jax.random.key(2), num, **config.sample)
+      for leaf in jax.tree.leaves(samples):
+        self.assertLen(leaf, num)
+      if isinstance(samples, jax.Array):
+        self.assertEqual(samples.shape[1:], batch['image'].shape[1:])
+
+  @parameterized.parameters(NAMES)
+  def test_unknown_scale_is_refused(self, name):
+    with self.assertRaisesRegex(ValueError, 'huge.*smoke'):
+      get_config(name, 'huge')
+
+  @parameterized.parameters(NAMES)
+  def test_a_stopped_run_that_goes_on_equals_an_uninterrupted_one(self, name):
+    config = get_config(name)
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    straight = training.train(config, folder / 'straight')
+    # Step 3 of 4: off the checkpoint and logging intervals.
+    with stop_after(3):
+      stopped = training.train(config, folder / 'stopped')
+    self.assertEqual(int(stopped.step), 3)
+    resumed = training.train(config, folder / 'stopped')
+    chex.assert_trees_all_equal(jax.tree.leaves(straight), jax.tree.leaves(resumed))
+    self.assertEqual(
+        metric_lines(folder / 'straight'), metric_lines(folder / 'stopped')
+    )
+
+
+class MappedModesTest(parameterized.TestCase):
+
+  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  def test_modes_agree_on_four_devices_and_trace_once(self, name):
+    config = get_config(name)
+    ends, changes_with_key = {}, []
+    for mode in parallel.MODES:
+      algorithm, state, batch = begin(config)
+      spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
+      traced_once = chex.assert_max_traces(algorithm.step, n=1)
+      step = parallel.compile_step(
+          functools.partial(traced_once, **config.step), mode, spec=spec
+      )
+      fresh = jax.tree.map(jnp.copy, state)
+      state = parallel.replicate(state, spec)
+      for i in range(3):
+        state, metrics = step(state, batch, jax.random.key(i))
+      ends[mode] = jax.tree.map(np.asarray, (jax.tree.leaves(state), metrics))
+      if mode == 'jit':
+        for key in (7, 8):
+          start = parallel.replicate(jax.tree.map(jnp.copy, fresh), spec)
+          after, _ = step(start, batch, jax.random.key(key))
+          changes_with_key.append(np.asarray(jax.tree.leaves(after[1].params)[-1]))
+    close = functools.partial(
+        chex.assert_trees_all_close, rtol=1e-5, atol=1e-6
+    )
+    close(ends['pmap'], ends['shard_map'])
+    # Random numbers of the mapped modes are each device's own.
+    if np.array_equal(*changes_with_key):
+      close(ends['jit'], ends['shard_map'])
+
+
+if __name__ == '__main__':
+  absltest.main()

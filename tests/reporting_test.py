@@ -1,0 +1,74 @@
+"""Intervals, tables, pictures and pages."""
+
+import pathlib
+
+from absl.testing import absltest
+import numpy as np
+
+from stein_jax import images
+from stein_jax import reporting
+
+
+class ReportingTest(absltest.TestCase):
+
+  def test_mean_interval_is_students(self):
+    # Of 1..5: sd sqrt(2.5), t(0.975, 4) = 2.776445.
+    mean, half = reporting.mean_interval(np.arange(1, 6))
+    self.assertAlmostEqual(mean, 3.0)
+    self.assertAlmostEqual(half, 2.776445 * 2.5**0.5 / 5**0.5, places=5)
+
+  def test_one_run_has_no_interval(self):
+    self.assertTrue(np.isnan(reporting.mean_interval(np.array([2.0]))[1]))
+
+  def test_table(self):
+    text = reporting.table([{'a': 1, 'b': 'x'}, {'a': 2}])
+    self.assertEqual(text, '| a | b |\n| --- | --- |\n| 1 | x |\n| 2 |  |\n')
+
+  def test_flat_config(self):
+    flat = reporting.flat_config({'a': 1, 'b': {'c': 2, 'd': {'e': 3}}})
+    self.assertEqual(flat, {'a': 1, 'b.c': 2, 'b.d.e': 3})
+
+  def test_page_escapes_what_it_is_given(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / 'page.html'
+    reporting.write_page(path, 'a < b', [('<i>', '<script>'), ('t', [{'k': '<td>'}])])
+    page = path.read_text()
+    self.assertIn('a &lt; b', page)
+    for tag in ('<script>', '<i>', '<td><td>'):
+      self.assertNotIn(tag, page)
+
+  def test_curves_and_scatter_are_pngs(self):
+    plots = [
+        reporting.curves(
+            {'a': ([0, 1], [1, 2]), 'b': ([0, 1], [[1, 2], [3, 4]])},
+            xlabel='x', ylabel='y', floor={'f': 0.0},
+        ),
+        reporting.scatter({'p': np.zeros((3, 2)), 'q': np.zeros((3, 1))}),
+    ]
+    for plot in plots:
+      self.assertEqual(images.read_png(plot).shape[-1], 3)
+
+
+class ImagesTest(absltest.TestCase):
+
+  def test_grid_places_rows_first(self):
+    shades = np.linspace(0, 1, 5)[:, None, None, None] * np.ones((5, 2, 3, 1))
+    page = images.grid(shades, columns=3, pad=1)
+    self.assertEqual(page.shape, (2 * 3 + 1, 3 * 4 + 1, 3))
+    for i, shade in enumerate(np.round(255 * np.linspace(0, 1, 5))):
+      np.testing.assert_array_equal(
+          page[1 + i // 3 * 3:3 + i // 3 * 3, 1 + i % 3 * 4:4 + i % 3 * 4], shade
+      )
+
+  def test_png_keeps_every_pixel(self):
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    back = images.read_png(images.png(image, zoom=2))
+    np.testing.assert_array_equal(back[::2, ::2], image)
+    self.assertEqual(back.shape, (8, 10, 3))
+
+  def test_what_is_no_image_is_refused(self):
+    with self.assertRaisesRegex(ValueError, r'\(3, 4\)'):
+      images.grid(np.zeros((3, 4)))
+
+
+if __name__ == '__main__':
+  absltest.main()
