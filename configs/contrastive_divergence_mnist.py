@@ -1,8 +1,10 @@
-"""CD-k on MNIST: an RBM by Langevin steps from the data (LW17, section 5.1).
+"""CD-k on MNIST: an RBM by Langevin steps from the data (LW17, 5.1).
 
-python -m experiments.train --config=configs/contrastive_divergence_mnist.py --workdir=runs/contrastive_divergence_mnist
-Scales: '' is MNIST through TFDS; `configs/contrastive_divergence_mnist.py:digits` scikit-learn's 8x8
-digits, no download; `:smoke` a few steps on noise.
+python -m experiments.train \
+  --config=configs/contrastive_divergence_mnist.py --workdir=runs/contrastive_divergence_mnist
+
+Scales: '' is MNIST through TFDS; ':digits' behind the file's name is
+scikit-learn's 8x8 digits, no download; ':smoke' a few steps on noise.
 Expect: @@
 """
 

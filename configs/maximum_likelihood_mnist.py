@@ -1,8 +1,10 @@
-"""Exact maximum likelihood on MNIST: an RBM by its exact gradient (LW17, eq 7).
+"""Maximum likelihood on MNIST: an RBM by its exact gradient (LW17, eq 7).
 
-python -m experiments.train --config=configs/maximum_likelihood_mnist.py --workdir=runs/maximum_likelihood_mnist
-Scales: '' is MNIST through TFDS; `configs/maximum_likelihood_mnist.py:digits` scikit-learn's 8x8
-digits, no download; `:smoke` a few steps on noise.
+python -m experiments.train \
+  --config=configs/maximum_likelihood_mnist.py --workdir=runs/maximum_likelihood_mnist
+
+Scales: '' is MNIST through TFDS; ':digits' behind the file's name is
+scikit-learn's 8x8 digits, no download; ':smoke' a few steps on noise.
 Expect: @@
 """
 

@@ -1,8 +1,10 @@
-"""Stein score matching on MNIST: an RBM by the gradient of KSD^2 (LW17, eq 15).
+"""Stein score matching on MNIST: an RBM by the KSD (LW17, eq 15).
 
-python -m experiments.train --config=configs/score_matching_mnist.py --workdir=runs/score_matching_mnist
-Scales: '' is MNIST through TFDS; `configs/score_matching_mnist.py:digits` scikit-learn's 8x8
-digits, no download; `:smoke` a few steps on noise.
+python -m experiments.train \
+  --config=configs/score_matching_mnist.py --workdir=runs/score_matching_mnist
+
+Scales: '' is MNIST through TFDS; ':digits' behind the file's name is
+scikit-learn's 8x8 digits, no download; ':smoke' a few steps on noise.
 Expect: @@
 """
 

@@ -1,8 +1,10 @@
-"""SteinCD on MNIST: an RBM by one step of SVGD on the data (LW17, section 5.1).
+"""SteinCD on MNIST: an RBM by a step of SVGD on the data (LW17, 5.1).
 
-python -m experiments.train --config=configs/stein_cd_mnist.py --workdir=runs/stein_cd_mnist
-Scales: '' is MNIST through TFDS; `configs/stein_cd_mnist.py:digits` scikit-learn's 8x8
-digits, no download; `:smoke` a few steps on noise.
+python -m experiments.train \
+  --config=configs/stein_cd_mnist.py --workdir=runs/stein_cd_mnist
+
+Scales: '' is MNIST through TFDS; ':digits' behind the file's name is
+scikit-learn's 8x8 digits, no download; ':smoke' a few steps on noise.
 Expect: @@
 """
 

@@ -18,7 +18,7 @@ _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
 
 def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
-  """Returns s(x).phi(x) + div phi(x) [n], of mean zero under p [LW17 eq 2].
+  """Returns s(x).phi(x) + div phi(x) [n], of mean zero under p [WL16 eq 4].
 
   The literal definition, one Jacobian per point; both functions take [n, d].
   """
@@ -78,7 +78,7 @@ def svgd_direction(
 def stein_matrix(
     x: Array, score_x: Array, y: Array, score_y: Array, kernel: Kernel
 ) -> Array:
-  """Returns the Stein kernel u(x_i, y_j) [n, m] [LW17 eq 3].
+  """Returns the Stein kernel u(x_i, y_j) [n, m] [WL16 eq 6].
 
   u(x, y) = s(x).s(y) k + s(x).grad_y k + s(y).grad_x k + tr grad_x grad_y k,
   of mean zero under p in either argument.

@@ -56,8 +56,8 @@ class BuildTest(parameterized.TestCase):
     self.assertNotIn(name, listed)
 
   @parameterized.parameters(
-      (energies, dict(name='RBM', num_hiden=3), "energies.RBM: .*'num_hid.*num_hidden, c"),
-      (energies, dict(name='RBM'), "missing.*'num_hidden'.*takes: num_hidden, centered"),
+      (energies, dict(name='RBM', num_hiden=3), 'energies.RBM: .*takes: num_hidden, c'),
+      (energies, dict(name='RBM'), "missing.*'num_hidden'.*takes: num_hidden, c"),
       (optax, dict(name='sgd', lr=1.0), 'optax.sgd: .*takes: learning_rate, momentum'),
       (optax, dict(name='sgd', learning_rate=dict(name='constant_schedule', v=1)),
        'optax.constant_schedule: .*takes: value'),

@@ -127,12 +127,30 @@ class ConfigTest(parameterized.TestCase):
 class MappedModesTest(parameterized.TestCase):
 
   @parameterized.parameters(sorted(ALGORITHMS.values()))
+  def test_seeds_are_an_axis(self, name):
+    config = get_config(name)
+    algorithm, _, batch = begin(config)
+
+    def run(key):
+      state = algorithm.init(key, config, batch)
+      return algorithm.step(state, batch, key, **config.step)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = jax.jit(jax.vmap(run))(keys)
+    alone = jax.jit(run)(keys[1])
+    chex.assert_trees_all_close(
+        [leaf[1] for leaf in jax.tree.leaves(together)], jax.tree.leaves(alone),
+        rtol=1e-5, atol=1e-6,
+    )
+
+  @parameterized.parameters(sorted(ALGORITHMS.values()))
   def test_modes_agree_on_four_devices_and_trace_once(self, name):
     config = get_config(name)
     ends, changes_with_key = {}, []
     for mode in parallel.MODES:
       algorithm, state, batch = begin(config)
       spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
+      chex.clear_trace_counter()
       traced_once = chex.assert_max_traces(algorithm.step, n=1)
       step = parallel.compile_step(
           functools.partial(traced_once, **config.step), mode, spec=spec

@@ -1,6 +1,8 @@
 """Tests of the energies against sums over every hidden state."""
 
+import functools
 import itertools
+import types
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -31,6 +33,10 @@ def _with_params(energy, b, weight, c):
   return energy.replace(
       params={**energy.params, 'params': jax.tree.map(jnp.asarray, trained)}
   )
+
+
+def _state(energy):
+  return types.SimpleNamespace(energy=energy)
 
 
 def _points(num=7, d=3):
@@ -66,7 +72,8 @@ def _literal_moments(b, weight, c):
 
 
 def _call(energy, *args, **kwargs):
-  return energy.apply_fn(energy.params, *args, **kwargs)
+  call = jax.jit(lambda params: energy.apply_fn(params, *args, **kwargs))
+  return call(energy.params)
 
 
 class RBMTest(parameterized.TestCase):
@@ -135,7 +142,8 @@ class RBMTest(parameterized.TestCase):
     energy, b, weight, c = _rbm(3, 4)
     energy = _with_params(energy, b, weight, scale * c)
     x = jnp.asarray(scale * _points(), jnp.float32)  # scale 0: the logits are 0
-    hessian = jax.vmap(jax.hessian(lambda x: _call(energy, x[None])[0]))(x)
+    at = lambda x: energy.apply_fn(energy.params, x[None])[0]
+    hessian = jax.jit(jax.vmap(jax.hessian(at)))(x)
     np.testing.assert_allclose(
         _call(energy, x, method='laplacian'),
         np.trace(hessian, axis1=1, axis2=2), rtol=2e-5,
@@ -152,8 +160,8 @@ class RBMTest(parameterized.TestCase):
     energy, *params = _rbm()
     num = 20_000
     if start == 'chain':
-      sample = jax.jit(lambda rng: energies.sample(
-          energy, rng, num, sampler='gibbs', num_steps=num_steps
+      sample = jax.jit(lambda rng: energies.sample_state(
+          _state(energy), rng, num, sampler='gibbs', num_steps=num_steps
       ))
     else:
       def sample(rng):
@@ -212,9 +220,9 @@ class RBMTest(parameterized.TestCase):
     loss = energies.contrast(energy, x, x[::-1] + 1)
     gradient = jax.grad(lambda params: loss(params)[0])(energy.params)
     np.testing.assert_array_equal(gradient['constants']['mean'], 0)
-    moved = energy
+    moved, step = energy, jax.jit(lambda energy: learners.descend(energy, loss)[0])
     for _ in range(3):
-      moved, _ = learners.descend(moved, loss)
+      moved = step(moved)
     np.testing.assert_array_equal(moved.params['constants']['mean'], mean)
     self.assertGreater(jnp.max(jnp.abs(moved.params['params']['bias'])), 0.1)
 
@@ -292,18 +300,24 @@ class ChainTest(parameterized.TestCase):
     energy, *_ = _rbm(4, shape=(2, 2, 1))
     x = jnp.asarray(_points(5, 4), jnp.float32).reshape(5, 2, 2, 1)
     rng = jax.random.key(0)
-    moved = energies.chain(energy, rng, x, sampler=sampler, num_steps=3)
+    chain = functools.partial(energies.chain, energy, sampler=sampler, num_steps=3)
+    moved = jax.jit(chain)(rng, x)
     self.assertEqual((moved.shape, moved.dtype), (x.shape, x.dtype))
     self.assertFalse(np.array_equal(moved, x))
-    for num in (1, 6):
-      samples = energies.sample(energy, rng, num, sampler=sampler, num_steps=2)
-      self.assertEqual(samples.shape, (num, 2, 2, 1))
-      self.assertLen(np.unique(samples.reshape(num, -1), axis=0), num)
+    sample = lambda num: functools.partial(
+        energies.sample_state, _state(energy), num=num, sampler=sampler, num_steps=2
+    )
+    self.assertEqual(jax.eval_shape(sample(1), rng).shape, (1, 2, 2, 1))
+    samples = jax.jit(sample(6))(rng)
+    self.assertEqual(samples.shape, (6, 2, 2, 1))
+    self.assertLen(np.unique(samples.reshape(6, -1), axis=0), 6)
 
-  def test_unknown_sampler(self):
+  def test_bad_arguments(self):
     energy, *_ = _rbm()
     with self.assertRaisesRegex(ValueError, "sampler='hmc'.*'langevin'.*'gibbs'"):
       energies.chain(energy, jax.random.key(0), _points(), sampler='hmc')
+    with self.assertRaisesRegex(ValueError, 'num_steps=0'):
+      energies.chain(energy, jax.random.key(0), _points(), num_steps=0)
 
   def test_condition_reaches_the_energy(self):
     # E(x, y) = |x - y|^2 / 2 has score y - x, and p(x | y) = N(y, I).
@@ -314,10 +328,11 @@ class ChainTest(parameterized.TestCase):
     y = jnp.full((4000, 3), 5.0)
     np.testing.assert_allclose(energies.score(energy, y + 1, y), -np.ones_like(y))
     for sampler in ('langevin', 'mala'):
-      x = energies.sample(
-          energy, jax.random.key(0), 4000, condition=y,
+      sample = lambda rng: energies.sample_state(
+          _state(energy), rng, 4000, condition=y,
           sampler=sampler, step_size=0.5, num_steps=60,
       )
+      x = jax.jit(sample)(jax.random.key(0))
       # Left of the start: 5 (1 - delta^2 / 2)^60 < 0.002; 4 / sqrt(12000) of noise,
       # times the spread of unadjusted Langevin, 1 / sqrt(1 - delta^2 / 4).
       self.assertAlmostEqual(jnp.mean(x), 5, delta=0.002 + 0.0365 * 1.04)

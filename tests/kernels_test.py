@@ -40,6 +40,9 @@ def _normal(*shape, offset=0.0, spread=1.0, dtype=np.float32):
   return np.asarray(offset + spread * draws, dtype)
 
 
+_distance = jax.jit(kernels.squared_distance)
+
+
 @functools.partial(
     jax.jit, static_argnames=('scale', 'diagonal', 'log', 'block_size')
 )
@@ -49,7 +52,7 @@ def _bandwidth(x, **rule):
 
 class ProfilesTest(chex.TestCase):
 
-  @chex.all_variants
+  @chex.variants(with_jit=True, without_jit=True)
   @parameterized.named_parameters(
       ('rbf_unit', kernels.rbf, {}, 2.0, np.exp(-2)),
       ('rbf', kernels.rbf, {'bandwidth': 4.0}, 2.0, np.exp(-0.5)),
@@ -96,7 +99,7 @@ class SquaredDistanceTest(chex.TestCase):
   )
   def test_is_the_sum_of_squared_differences(self, x_shape, y_shape, keywords):
     x, y = _normal(*x_shape, **keywords), _normal(*y_shape, **keywords)
-    actual = kernels.squared_distance(jnp.array(x), jnp.array(y))
+    actual = _distance(jnp.array(x), jnp.array(y))
     self.assertEqual(actual.dtype, jnp.float32)
     np.testing.assert_allclose(
         actual, _pairwise(x, y), rtol=0, atol=_tolerance(x, y)
@@ -106,19 +109,19 @@ class SquaredDistanceTest(chex.TestCase):
   def test_of_duplicates(self, offset):
     x = _normal(4, 3, offset=offset)
     pairs = np.repeat(x, 2, 0)
-    actual = kernels.squared_distance(jnp.array(pairs), jnp.array(pairs))
+    actual = _distance(jnp.array(pairs), jnp.array(pairs))
     np.testing.assert_allclose(
         actual, _pairwise(pairs, pairs), rtol=0, atol=_tolerance(x, x)
     )
     self.assertGreaterEqual(jnp.min(actual), 0)
     same = jnp.array(np.repeat(x[:1], 5, 0))
-    np.testing.assert_array_equal(kernels.squared_distance(same, same), 0)
+    np.testing.assert_array_equal(_distance(same, same), 0)
 
   @parameterized.parameters('bfloat16', 'float16')
   def test_half_precision_is_summed_in_float32(self, dtype):
     # Distances near 10^6 pass the largest float16, 65504.
     x = jnp.array(_normal(64, 8, spread=300.0), dtype)
-    actual = kernels.squared_distance(x, x)
+    actual = _distance(x, x)
     self.assertEqual(actual.dtype, jnp.float32)
     np.testing.assert_allclose(
         actual, _pairwise(x, x), rtol=0, atol=_tolerance(x, x)
@@ -127,7 +130,7 @@ class SquaredDistanceTest(chex.TestCase):
   def test_float64_stays(self):
     with jax.enable_x64(True):
       x = _normal(7, 3, offset=1e4, dtype=np.float64)
-      actual = kernels.squared_distance(jnp.array(x), jnp.array(x))
+      actual = _distance(jnp.array(x), jnp.array(x))
       self.assertEqual(actual.dtype, jnp.float64)
     np.testing.assert_allclose(
         actual, _pairwise(x, x), rtol=0, atol=_tolerance(x, x, np.float64)
@@ -238,12 +241,13 @@ class AtMedianTest(chex.TestCase):
   @parameterized.parameters(*sorted(kernels.PROFILES))
   def test_of_a_name(self, name):
     x = _normal(4, 2)
-    kernel = kernels.at_median(name, jnp.array(x), scale=2.0, diagonal=False)
     bandwidth = 2 * _median(x, diagonal=False) / np.log(5)
     sq_dist = jnp.array([0.0, 1.0, 4.0])
-    np.testing.assert_allclose(
-        kernel(sq_dist), kernels.PROFILES[name](sq_dist, bandwidth), rtol=1e-5
-    )
+    actual = jax.jit(lambda x: kernels.at_median(
+        name, x, scale=2.0, diagonal=False
+    )(sq_dist))(x)
+    expected = kernels.PROFILES[name](sq_dist, bandwidth)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
   def test_of_a_kernel(self):
     self.assertIs(kernels.at_median(kernels.imq, jnp.ones((2, 1))), kernels.imq)

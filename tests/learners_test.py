@@ -46,6 +46,10 @@ def _loss(learner, x, y):
   return loss_fn
 
 
+def _slope(params):
+  return jnp.sum(params['params']['bias']), {}
+
+
 def _step(learner, x, y, axis_name=None):
   return learners.descend(learner, _loss(learner, x, y), axis_name=axis_name)
 
@@ -85,18 +89,29 @@ class CreateTest(parameterized.TestCase):
   def test_optimizer(self, optimizer):
     learner = _learner(optimizer)
     for _ in range(2):
-      learner, _ = learners.descend(learner, lambda p: (jnp.sum(p['params']['bias']), {}))
+      learner, _ = learners.descend(learner, _slope)
     # Gradients of 1 with momentum 0.9: 0.5 (1 + 1.9).
     np.testing.assert_allclose(learner.params['params']['bias'], -1.45, rtol=1e-6)
 
   def test_nested_schedule(self):
-    rate = dict(name='linear_schedule', init_value=1.0, end_value=0.0, transition_steps=2)
+    rate = dict(
+        name='linear_schedule', init_value=1.0, end_value=0.0, transition_steps=2
+    )
     learner = _learner(dict(name='sgd', learning_rate=rate))
     path = []
     for _ in range(4):
-      learner, _ = learners.descend(learner, lambda p: (jnp.sum(p['params']['bias']), {}))
+      learner, _ = learners.descend(learner, _slope)
       path.append(float(learner.params['params']['bias'][0]))
     self.assertEqual(path, [-1.0, -1.5, -1.5, -1.5])  # rates 1, 1/2, 0, 0
+
+  @parameterized.parameters(
+      (ValueError, 'learning_rate=0.0', dict(name='sgd', learning_rate=0.0)),
+      (ValueError, "'adamm'.*adam", dict(name='adamm', learning_rate=0.1)),
+      (TypeError, 'takes: learning_rate', dict(name='sgd', learning_rate=0.1, b1=0.5)),
+  )
+  def test_bad_optimizer(self, error, message, section):
+    with self.assertRaisesRegex(error, message):
+      _learner(section)
 
   @parameterized.parameters(((5, 3),), ((2, 4, 4, 1),))
   def test_input_shape(self, shape):

@@ -43,6 +43,8 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one SteinCD update [LW17 alg 1] and its metrics.
 
+  Descends mean E(x) - mean E(x + epsilon phi(x)), phi held fixed [LW17 eq 13].
+
   Args:
     state: the energy.
     batch: 'image' [n, ...]; the minibatch is its own set of particles.
@@ -85,8 +87,10 @@ def step(
   energy, metrics = learners.descend(
       state.energy, energy_loss, axis_name=axis_name
   )
-  moved = jnp.sqrt(jnp.mean(jnp.sum((samples - data).reshape(len(data), -1) ** 2, 1)))
-  metrics['samples/move'] = collectives.pmean(moved, axis_name)
+  moved = jnp.sum((samples - data).reshape(len(data), -1) ** 2, 1)
+  metrics['samples/move'] = jnp.sqrt(
+      collectives.pmean(jnp.mean(moved), axis_name)
+  )
   return State(state.step + 1, energy), metrics
 
 

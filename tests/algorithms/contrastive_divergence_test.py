@@ -1,5 +1,7 @@
 """Tests of contrastive divergence on exact samples of a small RBM."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -19,7 +21,7 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
 
   def z_scores(self, x, rng, expected=None, **hyper):
     """Returns the mean update's distance from the expected, in standard errors."""
-    state = exact.at_truth(contrastive_divergence, x[0], **_CD)
+    state = exact.at_truth(contrastive_divergence, x[0], chains=None)
     updates = jax.jit(jax.vmap(lambda x, rng: exact.ascent(
         contrastive_divergence, state, x, rng, **hyper
     )))(x, jax.random.split(rng, len(x)))
@@ -57,34 +59,39 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
   @parameterized.parameters('langevin', 'mala', 'gibbs')
   def test_persistent_chains(self, sampler):
     x, hyper = exact.data(6).astype(np.float32), dict(sampler=sampler, step_size=0.3)
-    state = exact.at_truth(contrastive_divergence, x, **_PCD)
-    np.testing.assert_array_equal(state.chains, x)
+    state = exact.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
     other = {'image': jnp.asarray(x[:3] + 1)}  # the chains need not fit the batch
+    chain = jax.jit(functools.partial(energies.chain, **hyper))
+    step = jax.jit(functools.partial(contrastive_divergence.step, **hyper))
     for seed in range(2):
       rng = jax.random.key(seed)
-      chains = energies.chain(
-          state.energy, jax.random.fold_in(rng, 0), state.chains, **hyper
+      chains = chain(state.energy, jax.random.fold_in(rng, 0), state.chains)
+      before = state.energy.params['params']
+      positive, negative = (
+          exact.statistics(before, x) for x in (other['image'], chains)
       )
-      statistics = [
-          exact.statistics(state.energy.params['params'], x)
-          for x in (other['image'], chains)
-      ]
-      moved, _ = contrastive_divergence.step(state, other, rng, **hyper)
+      moved, _ = step(state, other, rng)
       np.testing.assert_allclose(moved.chains, chains, rtol=1e-6)
       self.assertGreater(np.max(np.abs(moved.chains - state.chains)), 0.1)
-      for name, before in state.energy.params['params'].items():
+      for name, after in moved.energy.params['params'].items():
         np.testing.assert_allclose(
-            moved.energy.params['params'][name],
-            before + statistics[0][name] - statistics[1][name], atol=1e-5,
+            after, before[name] + positive[name] - negative[name], atol=1e-5
         )
       state = moved
     self.assertEqual(state.step, 2)
 
-  def test_without_persistence_there_are_no_chains(self):
-    state = exact.at_truth(contrastive_divergence, exact.data(6), **_CD)
-    batch = {'image': jnp.asarray(exact.data(6), jnp.float32)}
-    moved, _ = contrastive_divergence.step(state, batch, jax.random.key(0))
-    self.assertIsNone(moved.chains)
+  @parameterized.parameters(_CD, _PCD)
+  def test_chains_start_at_the_data(self, persistent):
+    x = jnp.asarray(exact.data(6), jnp.float32)
+    state = exact.init(
+        contrastive_divergence, jax.random.key(0), x,
+        dict(name='sgd', learning_rate=1.0), persistent=persistent,
+    )
+    if persistent:
+      np.testing.assert_array_equal(state.chains, x)
+    else:
+      moved, _ = contrastive_divergence.step(state, {'image': x}, jax.random.key(0))
+      self.assertIsNone(moved.chains)
 
   @parameterized.parameters(
       (_CD, 600, dict(sampler='gibbs')),

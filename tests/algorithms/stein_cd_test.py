@@ -40,7 +40,7 @@ def _distance(actual, expected):
 
 class SteinCDTest(parameterized.TestCase):
 
-  @parameterized.product(symmetric=(False, True), normalize=('count', 'row_sum'))
+  @parameterized.parameters((False, 'count'), (True, 'count'), (True, 'row_sum'))
   def test_limit_is_stein_score_matching(self, symmetric, normalize):
     self.enter_context(jax.enable_x64(True))
     x = exact.data(12) + 0.5
@@ -121,7 +121,7 @@ class SteinCDTest(parameterized.TestCase):
 
   def _assert_learns(self, **hyper):
     x = exact.data(exact.NUM_DATA)
-    for params in exact.learn(stein_cd, x, num_train_steps=300, **hyper):
+    for params in exact.learn(stein_cd, x, num_train_steps=200, **hyper):
       self.assertGreater(
           exact.log_likelihood(params, x),
           exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,

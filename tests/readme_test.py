@@ -1,0 +1,38 @@
+"""The Python blocks of README.md run as they stand."""
+
+import pathlib
+import re
+import unittest
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+
+_README = pathlib.Path(__file__).parent.parent / 'README.md'
+_BLOCKS = re.findall(r'```python\n(.*?)```', _README.read_text('utf-8'), re.S)
+
+
+class ReadmeTest(parameterized.TestCase):
+
+  @parameterized.parameters(range(len(_BLOCKS)))
+  def test_block_runs(self, i):
+    if 'numpyro' in _BLOCKS[i]:
+      try:
+        import numpyro  # noqa: F401
+      except ImportError:
+        raise unittest.SkipTest('numpyro is not installed') from None
+    names = {}
+    # Readers do not raise on rank promotion.
+    with jax.numpy_rank_promotion('allow'):
+      exec(_BLOCKS[i], names)  # pylint: disable=exec-used
+    checks = {
+        0: lambda: abs(names['x'].mean() - 3.0) < 0.05,
+        # The sample mean is 1.475, and a prior of scale 10 hardly moves it.
+        1: lambda: abs(names['posterior']['mean'].mean() - 1.475) < 0.05,
+        2: lambda: names['metrics']['energy/data'] < 0,
+    }
+    self.assertTrue(checks[i]())
+
+
+if __name__ == '__main__':
+  absltest.main()
