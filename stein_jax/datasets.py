@@ -22,19 +22,23 @@ from stein_jax import densities
 class Arrays:
   """A source of arrays in memory; uint8 images become float32 on reading."""
 
-  def __init__(self, arrays: Mapping[str, np.ndarray], *, pixels: str = 'unit'):
+  def __init__(
+      self, arrays: Mapping[str, np.ndarray], *, pixels: str = 'unit',
+      scale: float = 1.0,
+  ):
     checks.choice(_PIXELS, pixels=pixels)
+    checks.positive(scale=scale)
     sizes = {name: len(value) for name, value in arrays.items()}
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
-    self._arrays, self._pixels = dict(arrays), pixels
+    self._arrays, self._pixels, self._scale = dict(arrays), pixels, scale
 
   def __len__(self) -> int:
     return len(self._arrays['image'])
 
   def __getitem__(self, indices) -> dict[str, np.ndarray]:
     rows = {name: value[indices] for name, value in self._arrays.items()}
-    return _as_batch(rows, self._pixels)
+    return _as_batch(rows, self._pixels, self._scale)
 
 
 class Records:
@@ -117,10 +121,13 @@ def _batches(source, batch_size, seed, step):
     step += 1
 
 
-def digits(split: str = 'train', pixels: str = 'unit') -> Arrays:
+def digits(
+    split: str = 'train', pixels: str = 'unit', scale: float = 1.0
+) -> Arrays:
   """Returns scikit-learn's 1,797 real handwritten digits, [8, 8, 1].
 
-  Every fifth is 'test' (360), the rest 'train' (1,437).
+  Every fifth is 'test' (360), the rest 'train' (1,437). `scale` multiplies the
+  pixels: an energy with unit noise, as the RBM, sees strokes of that height.
   """
   from sklearn import datasets as sklearn_datasets  # pylint: disable=g-import-not-at-top
 
@@ -131,7 +138,7 @@ def digits(split: str = 'train', pixels: str = 'unit') -> Arrays:
   test = np.arange(len(images)) % 5 == 0
   keep = test if split == 'test' else ~test
   arrays = {'image': images[keep], 'label': bunch.target[keep]}
-  return Arrays(arrays, pixels=pixels)
+  return Arrays(arrays, pixels=pixels, scale=scale)
 
 
 def breast_cancer(split: str = 'train') -> Arrays:
@@ -282,12 +289,12 @@ def _data_dir():
   return os.environ.get('TFDS_DATA_DIR')
 
 
-def _as_batch(rows, pixels):
-  """Returns rows with uint8 images as float32 in the range of `pixels`."""
+def _as_batch(rows, pixels, multiple=1.0):
+  """Returns rows with uint8 images as float32 in the range of `pixels`, scaled."""
   image = rows['image']
   if image.dtype == np.uint8:
     scale, offset = _PIXELS[pixels]
-    image = image * np.float32(scale) + np.float32(offset)
+    image = image * np.float32(multiple * scale) + np.float32(multiple * offset)
   batch = {'image': image}
   if 'label' in rows:
     batch['label'] = np.asarray(rows['label'], np.int32)
