@@ -45,8 +45,10 @@ def create(
   if not isinstance(optimizer, optax.GradientTransformation):
     optimizer = build_optimizer(optimizer)
   if set(params) != {'params'}:
-    trained = {collection: collection == 'params' for collection in params}
-    optimizer = optax.masked(optimizer, trained)
+    labels = {name: 'train' if name == 'params' else 'keep' for name in params}
+    optimizer = optax.partition(
+        {'train': optimizer, 'keep': optax.set_to_zero()}, labels
+    )
   shape = inputs[0].shape[1:] if hasattr(inputs[0], 'shape') else ()
   learner = Learner.create(
       apply_fn=module.apply, params=params, tx=optimizer,

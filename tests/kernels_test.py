@@ -107,7 +107,7 @@ class SquaredDistanceTest(chex.TestCase):
 
   @parameterized.parameters(0.0, 1e4)
   def test_of_duplicates(self, offset):
-    x = _normal(4, 3, offset=offset)
+    x = _normal(50, 30, offset=offset)
     pairs = np.repeat(x, 2, 0)
     actual = _distance(jnp.array(pairs), jnp.array(pairs))
     np.testing.assert_allclose(
@@ -209,9 +209,12 @@ class MedianBandwidthTest(chex.TestCase):
     expected = max(expected / np.log(len(x) + 1), np.finfo(np.float32).tiny**0.5)
     np.testing.assert_allclose(actual, expected, rtol=1e-3)
 
-  def test_has_no_gradient(self):
-    x = jnp.array(_normal(5, 2))
-    np.testing.assert_array_equal(jax.grad(_bandwidth)(x), 0)
+  @parameterized.named_parameters(
+      ('distinct', _normal(6, 3)), ('majority', np.eye(6)[[0, 0, 0, 0, 0, 1]])
+  )
+  def test_has_no_gradient(self, x):
+    gradient = jax.grad(_bandwidth)(jnp.array(x, jnp.float32))
+    np.testing.assert_array_equal(gradient, 0)
 
   def test_does_not_sort(self):
     traced = lambda f: str(jax.make_jaxpr(f)(jnp.ones((5, 2))))

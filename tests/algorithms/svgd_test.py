@@ -5,7 +5,6 @@ import functools
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
-from jax import flatten_util
 from jax import lax
 import jax.numpy as jnp
 import ml_collections
