@@ -35,6 +35,7 @@ test-all: .venv/installed-test
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 RESULTS ?= results/rbm
 reproduce-rbm: .venv/installed

@@ -3,43 +3,46 @@
 import setuptools
 
 setuptools.setup(
-    name='stein_jax',
-    version='0.1.0',
-    description=(
-        'Energy-based models and Stein variational methods as pure functions in JAX'
-    ),
-    long_description=open('README.md', encoding='utf-8').read(),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    python_requires='>=3.11',
-    packages=setuptools.find_packages(include=['stein_jax', 'stein_jax.*']),
-    install_requires=[
-        'absl-py>=2.1',
-        'chex>=0.1.92',
-        'flax>=0.12.8',
-        # Tried: 0.10.2, the newest for Python 3.11, and 0.12.0 on 3.12 and 3.13.
-        'jax>=0.10.2,<0.13',
-        'jaxlib>=0.10.2,<0.13',
-        'ml-collections>=1.1',
-        'optax>=0.2.8',
-        'orbax-checkpoint>=0.12.8,<0.13',
-        'tensorflow-datasets>=4.9.10',
-        # Beyond the core nine:
-        'importlib_resources',
-        'matplotlib>=3.9',
-        'pillow>=10',
-        'scikit-learn>=1.5',
-        'tensorboardX>=2.6.5',
-        'tqdm>=4.66',
+  name='stein_jax',
+  version='0.1.0',
+  description=(
+    'Energy-based models and Stein variational methods as pure functions in JAX'
+  ),
+  long_description=open('README.md', encoding='utf-8').read(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['stein_jax', 'stein_jax.*']),
+  install_requires=[
+    'absl-py>=2.1',
+    'chex>=0.1.92',
+    'flax>=0.12.8',
+    # Tried: 0.10.2, the newest for Python 3.11, and 0.12.0 on 3.12 and 3.13.
+    'jax>=0.10.2,<0.13',
+    'jaxlib>=0.10.2,<0.13',
+    'ml-collections>=1.1',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8,<0.13',
+    'tensorflow-datasets>=4.9.10',
+    # Beyond the core nine:
+    'importlib_resources',
+    'matplotlib>=3.9',
+    'pillow>=10',
+    'scikit-learn>=1.5',
+    'tensorboardX>=2.6.5',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],
+    'cuda13': ['jax[cuda13]>=0.10.2,<0.13'],
+    'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+    'prepare': ['tensorflow-cpu>=2.18'],
+    'test': [
+      'hypothesis>=6.100',
+      'numpyro>=0.18',
+      'pytest>=8',
+      'ruff>=0.9',
+      'tensorboard>=2.18',
     ],
-    extras_require={
-        'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],
-        'cuda13': ['jax[cuda13]>=0.10.2,<0.13'],
-        'tpu': ['jax[tpu]>=0.10.2,<0.13'],
-        'prepare': ['tensorflow-cpu>=2.18'],
-        'test': [
-            'hypothesis>=6.100', 'numpyro>=0.18', 'pytest>=8', 'ruff>=0.9',
-            'tensorboard>=2.18',
-        ],
-    },
+  },
 )

@@ -1,7 +1,7 @@
 """CD-k on MNIST: an RBM by Langevin steps from the data (LW17, 5.1).
 
 python -m experiments.train \
-  --config=configs/contrastive_divergence_mnist.py --workdir=runs/contrastive_divergence_mnist
+  --config=configs/contrastive_divergence_mnist.py --workdir=runs/cd_mnist
 
 Scales: '' is MNIST through TFDS; ':digits' behind the file's name is
 scikit-learn's 8x8 digits, no download; ':smoke' a few steps on noise.
@@ -18,15 +18,30 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'contrastive_divergence'
   config.step = ConfigDict(dict(sampler='langevin', num_steps=1, step_size=1.0))
-  config.sample = ConfigDict(dict(sampler='gibbs', num_steps=1000, step_size=0.3))
+  config.sample = ConfigDict(
+    dict(sampler='gibbs', num_steps=1000, step_size=0.3)
+  )
   config.energy = ConfigDict(dict(name='RBM', num_hidden=10, centered=False))
-  config.optimizer = ConfigDict(dict(name='adam', b1=0.5, learning_rate=dict(
-      name='linear_schedule', init_value=2e-3, end_value=0.0, transition_steps=10_000,
-  )))
+  config.optimizer = ConfigDict(
+    dict(
+      name='adam',
+      b1=0.5,
+      learning_rate=dict(
+        name='linear_schedule',
+        init_value=2e-3,
+        end_value=0.0,
+        transition_steps=10_000,
+      ),
+    )
+  )
   config.data = ConfigDict(dict(name='mnist', split='train[:50000]'))
-  config.evaluation = ConfigDict(dict(
-      data=dict(name='mnist', split='test'), log_likelihood='exact', num_samples=100,
-  ))
+  config.evaluation = ConfigDict(
+    dict(
+      data=dict(name='mnist', split='test'),
+      log_likelihood='exact',
+      num_samples=100,
+    )
+  )
   config.persistent = False  # True: chains go on from where they were (PCD)
   config.seed, config.batch_size, config.num_steps = 0, 100, 10_000
   config.parallel, config.log_every = 'jit', 100
@@ -41,7 +56,9 @@ def get_config(scale=''):
     config.optimizer.learning_rate.transition_steps = 2000
   if scale == 'smoke':
     config.data = ConfigDict(dict(name='synthetic', shape=(4, 4, 1)))
-    config.evaluation.data = dict(name='synthetic', shape=(4, 4, 1), split='test')
+    config.evaluation.data = dict(
+      name='synthetic', shape=(4, 4, 1), split='test'
+    )
     config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
     config.energy.num_hidden, config.sample.num_steps = 3, 4
     config.batch_size, config.num_steps, config.evaluation.num_samples = 8, 4, 4

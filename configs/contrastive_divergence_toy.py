@@ -15,17 +15,33 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'contrastive_divergence'
   config.step = ConfigDict(dict(sampler='mala', num_steps=10, step_size=0.5))
-  config.sample = ConfigDict(dict(sampler='mala', num_steps=2000, step_size=0.5))
-  config.energy = ConfigDict(dict(name='MLP', widths=(64, 64), confinement=0.01))
-  config.optimizer = ConfigDict(dict(name='adam', b1=0.5, learning_rate=dict(
-      name='linear_schedule', init_value=2e-3, end_value=0.0, transition_steps=4000,
-  )))
+  config.sample = ConfigDict(
+    dict(sampler='mala', num_steps=2000, step_size=0.5)
+  )
+  config.energy = ConfigDict(
+    dict(name='MLP', widths=(64, 64), confinement=0.01)
+  )
+  config.optimizer = ConfigDict(
+    dict(
+      name='adam',
+      b1=0.5,
+      learning_rate=dict(
+        name='linear_schedule',
+        init_value=2e-3,
+        end_value=0.0,
+        transition_steps=4000,
+      ),
+    )
+  )
   config.data = ConfigDict(dict(name='toy', density='eight_gaussians'))
-  config.evaluation = ConfigDict(dict(
+  config.evaluation = ConfigDict(
+    dict(
       data=dict(name='toy', density='eight_gaussians', split='test'),
-      log_likelihood='ais', num_samples=2000,
+      log_likelihood='ais',
+      num_samples=2000,
       ais=dict(num_chains=1000, num_temperatures=1000, step_size=0.5),
-  ))
+    )
+  )
   config.persistent = True
   config.seed, config.batch_size, config.num_steps = 0, 200, 4000
   config.parallel, config.log_every = 'jit', 100

@@ -17,19 +17,40 @@ def get_config(scale=''):
     raise ValueError(f'scale={scale!r} is unknown; allowed: digits, smoke.')
   config = ConfigDict()
   config.algorithm = 'score_matching'
-  config.step = ConfigDict(dict(
-      objective='stein', normalize='count', kernel='rbf', bandwidth_scale=1.0,
-      num_projections=1, noise_scale=0.1,
-  ))
-  config.sample = ConfigDict(dict(sampler='gibbs', num_steps=1000, step_size=0.3))
+  config.step = ConfigDict(
+    dict(
+      objective='stein',
+      normalize='count',
+      kernel='rbf',
+      bandwidth_scale=1.0,
+      num_projections=1,
+      noise_scale=0.1,
+    )
+  )
+  config.sample = ConfigDict(
+    dict(sampler='gibbs', num_steps=1000, step_size=0.3)
+  )
   config.energy = ConfigDict(dict(name='RBM', num_hidden=10, centered=False))
-  config.optimizer = ConfigDict(dict(name='adam', b1=0.5, learning_rate=dict(
-      name='linear_schedule', init_value=3e-4, end_value=0.0, transition_steps=10_000,
-  )))
+  config.optimizer = ConfigDict(
+    dict(
+      name='adam',
+      b1=0.5,
+      learning_rate=dict(
+        name='linear_schedule',
+        init_value=3e-4,
+        end_value=0.0,
+        transition_steps=10_000,
+      ),
+    )
+  )
   config.data = ConfigDict(dict(name='mnist', split='train[:50000]'))
-  config.evaluation = ConfigDict(dict(
-      data=dict(name='mnist', split='test'), log_likelihood='exact', num_samples=100,
-  ))
+  config.evaluation = ConfigDict(
+    dict(
+      data=dict(name='mnist', split='test'),
+      log_likelihood='exact',
+      num_samples=100,
+    )
+  )
   config.seed, config.batch_size, config.num_steps = 0, 100, 10_000
   config.parallel, config.log_every = 'jit', 100
   config.eval_every, config.checkpoint_every = 500, 1000
@@ -43,7 +64,9 @@ def get_config(scale=''):
     config.optimizer.learning_rate.transition_steps = 2000
   if scale == 'smoke':
     config.data = ConfigDict(dict(name='synthetic', shape=(4, 4, 1)))
-    config.evaluation.data = dict(name='synthetic', shape=(4, 4, 1), split='test')
+    config.evaluation.data = dict(
+      name='synthetic', shape=(4, 4, 1), split='test'
+    )
     config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
     config.energy.num_hidden, config.sample.num_steps = 3, 4
     config.batch_size, config.num_steps, config.evaluation.num_samples = 8, 4, 4

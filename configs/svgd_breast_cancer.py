@@ -14,16 +14,23 @@ def get_config(scale=''):
     raise ValueError(f'scale={scale!r} is unknown; allowed: smoke.')
   config = ConfigDict()
   config.algorithm = 'svgd'
-  config.step = ConfigDict(dict(kernel='rbf', normalize='count', bandwidth_scale=1.0))
+  config.step = ConfigDict(
+    dict(kernel='rbf', normalize='count', bandwidth_scale=1.0)
+  )
   config.sample = ConfigDict()
-  config.density = ConfigDict(dict(name='logistic_regression', num_examples=455))
+  config.density = ConfigDict(
+    dict(name='logistic_regression', num_examples=455)
+  )
   config.num_particles = 100
   config.optimizer = ConfigDict(dict(name='adagrad', learning_rate=0.1))
   config.data = ConfigDict(dict(name='breast_cancer', split='train'))
-  config.evaluation = ConfigDict(dict(
-      data=dict(name='breast_cancer', split='test'), log_likelihood='none',
+  config.evaluation = ConfigDict(
+    dict(
+      data=dict(name='breast_cancer', split='test'),
+      log_likelihood='none',
       num_samples=100,
-  ))
+    )
+  )
   config.seed, config.batch_size, config.num_steps = 0, 48, 2000
   config.parallel, config.log_every = 'jit', 100
   config.eval_every, config.checkpoint_every = 0, 1000

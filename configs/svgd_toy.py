@@ -14,17 +14,22 @@ def get_config(scale=''):
     raise ValueError(f'scale={scale!r} is unknown; allowed: smoke.')
   config = ConfigDict()
   config.algorithm = 'svgd'
-  config.step = ConfigDict(dict(kernel='rbf', normalize='count', bandwidth_scale=1.0))
+  config.step = ConfigDict(
+    dict(kernel='rbf', normalize='count', bandwidth_scale=1.0)
+  )
   config.sample = ConfigDict()
   config.density = ConfigDict(dict(name='eight_gaussians'))
   config.num_particles = 400
   config.optimizer = ConfigDict(dict(name='adam', learning_rate=0.1))
   # The density takes no data; exact draws stand beside the particles.
   config.data = ConfigDict(dict(name='toy', density='eight_gaussians'))
-  config.evaluation = ConfigDict(dict(
+  config.evaluation = ConfigDict(
+    dict(
       data=dict(name='toy', density='eight_gaussians', split='test'),
-      log_likelihood='none', num_samples=400,
-  ))
+      log_likelihood='none',
+      num_samples=400,
+    )
+  )
   config.seed, config.batch_size, config.num_steps = 0, 8, 2000
   config.parallel, config.log_every = 'jit', 100
   config.eval_every, config.checkpoint_every = 0, 1000

@@ -23,15 +23,15 @@ from stein_jax import reporting
 from stein_jax import training
 
 _WORKDIR = flags.DEFINE_string(
-    'workdir', 'runs/demo', 'Where the runs and the report go.'
+  'workdir', 'runs/demo', 'Where the runs and the report go.'
 )
 _FRESH = flags.DEFINE_bool('fresh', True, 'Start again; False continues.')
 
 _RUNS = {
-    'Exact maximum likelihood': ('maximum_likelihood_mnist', {}),
-    'SteinCD': ('stein_cd_mnist', {}),
-    'CD-1 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 1}),
-    'CD-10 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 10}),
+  'Exact maximum likelihood': ('maximum_likelihood_mnist', {}),
+  'SteinCD': ('stein_cd_mnist', {}),
+  'CD-1 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 1}),
+  'CD-10 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 10}),
 }
 
 
@@ -47,7 +47,9 @@ def main(argv):
   curves, rows, samples = {}, [], []
   for name, (config_name, step) in _RUNS.items():
     logging.info('%s', name)
-    config = importlib.import_module(f'configs.{config_name}').get_config('digits')
+    config = importlib.import_module(f'configs.{config_name}').get_config(
+      'digits'
+    )
     config.step.update(step)
     run = workdir / _slug(name)
     begin = time.monotonic()
@@ -55,40 +57,53 @@ def main(argv):
     seconds = time.monotonic() - begin
     metrics = evaluation.evaluate(config, run)
     points = [
-        (line['step'], line['test/log_likelihood'])
-        for line in reporting.read_metrics(run) if 'test/log_likelihood' in line
+      (line['step'], line['test/log_likelihood'])
+      for line in reporting.read_metrics(run)
+      if 'test/log_likelihood' in line
     ]
     curves[name] = tuple(zip(*points, strict=True))
-    rows.append({
+    rows.append(
+      {
         'learned by': name,
         'test log likelihood (nats)': f'{metrics["test/log_likelihood"]:.2f}',
         'best on the way': f'{max(value for _, value in points):.2f}',
         'seconds': f'{seconds:.0f}',
-    })
+      }
+    )
     noisy = np.load(run / 'samples.npy')[:50]
     # One more Gibbs step without its noise: the mean b + B tanh(B'x + c).
     clean = noisy + energies.score(state.energy, noisy)
-    samples.append((
+    samples.append(
+      (
         f'{name}: samples, and below them the same with the noise taken off',
         evaluation.picture(np.concatenate([noisy, clean]), {'image': clean}),
-    ))
+      )
+    )
 
-  low = min(min(values[len(values) // 4:]) for _, values in curves.values())
+  low = min(min(values[len(values) // 4 :]) for _, values in curves.values())
   high = max(max(values) for _, values in curves.values())
   plot = reporting.curves(
-      curves, xlabel='step', ylabel='test log likelihood (nats)',
-      ylim=(low - 0.5, high + 0.5),
+    curves,
+    xlabel='step',
+    ylabel='test log likelihood (nats)',
+    ylim=(low - 0.5, high + 0.5),
   )
   (workdir / 'curves.png').write_bytes(plot)
   reporting.write_page(
-      workdir / 'report.html', 'An energy model learned four ways',
-      [
-          ('', 'A Gaussian-Bernoulli RBM with 10 hidden units on the 8x8 digits of '
-           'scikit-learn, scaled to [0, 4] beside its unit noise; log Z is exact, by '
-           'enumeration. Samples by 1,000 Gibbs steps from noise.'),
-          ('Test log likelihood', plot), ('At the last step', rows), *samples,
-          ('Code', f'commit {reporting.commit()}'),
-      ],
+    workdir / 'report.html',
+    'An energy model learned four ways',
+    [
+      (
+        '',
+        'A Gaussian-Bernoulli RBM with 10 hidden units on the 8x8 digits of '
+        'scikit-learn, scaled to [0, 4] beside its unit noise; log Z is exact, by '
+        'enumeration. Samples by 1,000 Gibbs steps from noise.',
+      ),
+      ('Test log likelihood', plot),
+      ('At the last step', rows),
+      *samples,
+      ('Code', f'commit {reporting.commit()}'),
+    ],
   )
   print(reporting.table(rows))
   print(f'Report: {(workdir / "report.html").absolute()}')

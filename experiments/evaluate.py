@@ -13,12 +13,16 @@ from stein_jax import training
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
 _NUM_SAMPLES = flags.DEFINE_integer(
-    'num_samples', None, "Samples drawn; the config's number by default.",
-    lower_bound=1,
+  'num_samples',
+  None,
+  "Samples drawn; the config's number by default.",
+  lower_bound=1,
 )
 _LOG_LIKELIHOOD = flags.DEFINE_enum(
-    'log_likelihood', None, ['exact', 'ais', 'none'],
-    "How log Z is found; the config's way by default.",
+  'log_likelihood',
+  None,
+  ['exact', 'ais', 'none'],
+  "How log Z is found; the config's way by default.",
 )
 flags.mark_flag_as_required('workdir')
 

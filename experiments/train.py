@@ -15,17 +15,19 @@ from stein_jax import reporting
 from stein_jax import training
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'The config file; fields by --config.field=value.',
-    lock_config=True,
+  'config',
+  None,
+  'The config file; fields by --config.field=value.',
+  lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Where the run lives; one that exists is continued.'
+  'workdir', None, 'Where the run lives; one that exists is continued.'
 )
 _MULTIHOST = flags.DEFINE_bool(
-    'multihost', False, 'Join the other processes of a pod; started on each.'
+  'multihost', False, 'Join the other processes of a pod; started on each.'
 )
 _EVALUATE = flags.DEFINE_bool(
-    'evaluate', True, 'Write the report when training has finished.'
+  'evaluate', True, 'Write the report when training has finished.'
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 

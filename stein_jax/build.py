@@ -20,12 +20,13 @@ def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
   factory = None if name.startswith('_') else getattr(namespace, name, None)
   if not callable(factory):
     raise ValueError(
-        f'{where} has no {name!r}; it has: {", ".join(_callables(namespace))}.'
+      f'{where} has no {name!r}; it has: {", ".join(_callables(namespace))}.'
     )
   kwargs = {
-      key: build(namespace, **value)
-      if hasattr(value, 'keys') and 'name' in value else value
-      for key, value in kwargs.items()
+    key: build(namespace, **value)
+    if hasattr(value, 'keys') and 'name' in value
+    else value
+    for key, value in kwargs.items()
   }
   check_call(factory, kwargs, f'{where}.{name}')
   return factory(**kwargs)
@@ -38,15 +39,20 @@ def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
     signature.bind(*args, **kwargs)
   except TypeError as error:
     allowed = ', '.join(
-        p.name for p in signature.parameters.values()
-        if p.name not in ('parent', 'name', 'axis_name')
+      p.name
+      for p in signature.parameters.values()
+      if p.name not in ('parent', 'name', 'axis_name')
     )
     raise TypeError(f'{label}: {error}; it takes: {allowed}.') from None
 
 
 def _callables(namespace):
   return [
-      name for name, value in vars(namespace).items()
-      if not name.startswith('_') and callable(value)
-      and getattr(value, '__module__', '').startswith(namespace.__name__.split('.')[0])
+    name
+    for name, value in vars(namespace).items()
+    if not name.startswith('_')
+    and callable(value)
+    and getattr(value, '__module__', '').startswith(
+      namespace.__name__.split('.')[0]
+    )
   ]

@@ -19,11 +19,11 @@ from stein_jax.types import Tree
 def manager(directory, max_to_keep: int = 3) -> ocp.CheckpointManager:
   """Returns the manager of a folder, which is made if it is missing."""
   return ocp.CheckpointManager(
-      pathlib.Path(directory).absolute(),
-      item_names=('state', 'digest'),
-      options=ocp.CheckpointManagerOptions(
-          max_to_keep=max_to_keep, cleanup_tmp_directories=True, create=True
-      ),
+    pathlib.Path(directory).absolute(),
+    item_names=('state', 'digest'),
+    options=ocp.CheckpointManagerOptions(
+      max_to_keep=max_to_keep, cleanup_tmp_directories=True, create=True
+    ),
   )
 
 
@@ -35,14 +35,14 @@ def save(manager: ocp.CheckpointManager, state: Tree) -> None:
   """
   if not finite(state):
     raise FloatingPointError(
-        f'The state of step {int(state.step)} is not finite; not saved.'
+      f'The state of step {int(state.step)} is not finite; not saved.'
     )
   manager.save(
-      int(state.step),
-      args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
-          digest=ocp.args.JsonSave(_digest(state)),
-      ),
+    int(state.step),
+    args=ocp.args.Composite(
+      state=ocp.args.StandardSave(state),
+      digest=ocp.args.JsonSave(_digest(state)),
+    ),
   )
 
 
@@ -59,11 +59,11 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
     # FileNotFoundError, KeyError, JSON errors.
     try:
       restored = manager.restore(
-          step,
-          args=ocp.args.Composite(
-              state=ocp.args.StandardRestore(template),
-              digest=ocp.args.JsonRestore(),
-          ),
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(template),
+          digest=ocp.args.JsonRestore(),
+        ),
       )
       damaged = _differences(restored.digest, _digest(restored.state))
     except Exception as error:  # pylint: disable=broad-exception-caught
@@ -74,7 +74,7 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
     logging.error('Checkpoint %d is damaged in: %s', step, ', '.join(damaged))
   if steps:
     raise RuntimeError(
-        f'No checkpoint of {steps} in {manager.directory} is whole.'
+      f'No checkpoint of {steps} in {manager.directory} is whole.'
     )
   return state
 
@@ -82,16 +82,17 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
 def finite(tree: Tree) -> bool:
   """Returns whether every floating-point number of the tree is finite."""
   return all(
-      np.all(np.isfinite(array)) for array in _host(tree).values()
-      if np.issubdtype(array.dtype, np.floating)
+    np.all(np.isfinite(array))
+    for array in _host(tree).values()
+    if np.issubdtype(array.dtype, np.floating)
   )
 
 
 def _digest(state):
   """Returns the CRC-32 of every leaf that this process holds, by its path."""
   return {
-      path: zlib.crc32(np.ascontiguousarray(array))
-      for path, array in _host(state).items()
+    path: zlib.crc32(np.ascontiguousarray(array))
+    for path, array in _host(state).items()
   }
 
 
@@ -105,7 +106,7 @@ def _host(tree):
   Left out is a leaf that is split over processes.
   """
   return {
-      jax.tree_util.keystr(path): np.asarray(leaf)
-      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-      if leaf.is_fully_addressable or leaf.is_fully_replicated
+    jax.tree_util.keystr(path): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    if leaf.is_fully_addressable or leaf.is_fully_replicated
   }

@@ -32,7 +32,7 @@ def choice(allowed, **values) -> None:
   for name, value in values.items():
     if value not in allowed:
       raise ValueError(
-          f'{name}={value!r} is unknown; allowed: {", ".join(map(repr, allowed))}.'
+        f'{name}={value!r} is unknown; allowed: {", ".join(map(repr, allowed))}.'
       )
 
 

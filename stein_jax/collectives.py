@@ -26,7 +26,7 @@ def all_gather(tree: Tree, axis_name: str | None) -> Tree:
   if axis_name is None:
     return tree
   return jax.tree.map(
-      lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), tree
+    lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), tree
   )
 
 

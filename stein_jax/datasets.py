@@ -23,8 +23,11 @@ class Arrays:
   """A source of arrays in memory; uint8 images become float32 on reading."""
 
   def __init__(
-      self, arrays: Mapping[str, np.ndarray], *, pixels: str = 'unit',
-      scale: float = 1.0,
+    self,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    pixels: str = 'unit',
+    scale: float = 1.0,
   ):
     checks.choice(_PIXELS, pixels=pixels)
     checks.positive(scale=scale)
@@ -76,7 +79,7 @@ def load(name: str, **kwargs):
 
 
 def batches(
-    source, batch_size: int, *, seed: int, start: int = 0
+  source, batch_size: int, *, seed: int, start: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields this process's rows of the batches from step `start` on, for ever.
 
@@ -96,11 +99,11 @@ def batches(
   processes = jax.process_count()
   if batch_size > len(source):
     raise ValueError(
-        f'batch_size={batch_size} is more than the {len(source)} examples.'
+      f'batch_size={batch_size} is more than the {len(source)} examples.'
     )
   if batch_size % processes:
     raise ValueError(
-        f'batch_size={batch_size} must divide over {processes} processes.'
+      f'batch_size={batch_size} must divide over {processes} processes.'
     )
   return _batches(source, batch_size, seed, start)
 
@@ -117,12 +120,12 @@ def _batches(source, batch_size, seed, step):
   while True:
     epoch, place = divmod(step, per_epoch)
     begin = place * batch_size + first
-    yield source[order(epoch)[begin:begin + rows]]
+    yield source[order(epoch)[begin : begin + rows]]
     step += 1
 
 
 def digits(
-    split: str = 'train', pixels: str = 'unit', scale: float = 1.0
+  split: str = 'train', pixels: str = 'unit', scale: float = 1.0
 ) -> Arrays:
   """Returns scikit-learn's 1,797 real handwritten digits, [8, 8, 1].
 
@@ -159,8 +162,9 @@ def breast_cancer(split: str = 'train') -> Arrays:
 
 
 def toy(
-    density: str = 'eight_gaussians', num_examples: int = 10_000,
-    split: str = 'train',
+  density: str = 'eight_gaussians',
+  num_examples: int = 10_000,
+  split: str = 'train',
 ) -> Arrays:
   """Returns exact draws [n, d] from one of `densities`."""
   checks.count(**{'data.num_examples': num_examples})
@@ -171,20 +175,25 @@ def toy(
 
 
 def synthetic(
-    shape: tuple[int, ...] = (8, 8, 1), num_examples: int = 64,
-    num_classes: int = 10, split: str = 'train', pixels: str = 'unit',
+  shape: tuple[int, ...] = (8, 8, 1),
+  num_examples: int = 64,
+  num_classes: int = 10,
+  split: str = 'train',
+  pixels: str = 'unit',
 ) -> Arrays:
   """Returns uint8 noise of that shape, for tests of everything but learning."""
-  checks.count(**{'data.num_examples': num_examples, 'data.num_classes': num_classes})
+  checks.count(
+    **{'data.num_examples': num_examples, 'data.num_classes': num_classes}
+  )
   checks.count(**{f'data.shape[{i}]': size for i, size in enumerate(shape)})
   checks.choice(('train', 'test'), **{'data.split': split})
   rng = np.random.default_rng(('train', 'test').index(split))
   return Arrays(
-      {
-          'image': rng.integers(0, 256, (num_examples, *shape), np.uint8),
-          'label': rng.integers(0, num_classes, num_examples),
-      },
-      pixels=pixels,
+    {
+      'image': rng.integers(0, 256, (num_examples, *shape), np.uint8),
+      'label': rng.integers(0, num_classes, num_examples),
+    },
+    pixels=pixels,
   )
 
 
@@ -209,25 +218,35 @@ def svhn_cropped(split: str = 'train', pixels: str = 'unit') -> Arrays:
 
 
 def celeb_a(
-    split: str = 'train', pixels: str = 'symmetric', size: int = 64
+  split: str = 'train', pixels: str = 'symmetric', size: int = 64
 ) -> Records:
   """Returns CelebA through TFDS, centre-cropped and resized to [size, size, 3]."""
   return Records(_data_source('celeb_a', split), size=size, pixels=pixels)
 
 
 def lsun(
-    split: str = 'train', pixels: str = 'symmetric', size: int = 64,
-    category: str = 'bedroom',
+  split: str = 'train',
+  pixels: str = 'symmetric',
+  size: int = 64,
+  category: str = 'bedroom',
 ) -> Records:
   """Returns a category of LSUN through TFDS, cropped to [size, size, 3]."""
   return Records(
-      _data_source(f'lsun/{category}', split), size=size, pixels=pixels
+    _data_source(f'lsun/{category}', split), size=size, pixels=pixels
   )
 
 
 NAMES = (
-    'digits', 'breast_cancer', 'toy', 'synthetic', 'mnist', 'fashion_mnist',
-    'cifar10', 'svhn_cropped', 'celeb_a', 'lsun',
+  'digits',
+  'breast_cancer',
+  'toy',
+  'synthetic',
+  'mnist',
+  'fashion_mnist',
+  'cifar10',
+  'svhn_cropped',
+  'celeb_a',
+  'lsun',
 )
 
 
@@ -255,8 +274,8 @@ def _decoded(name, split, data_dir):
   records = _data_source(name, split)
   rows = records.__getitems__(range(len(records)))
   return {
-      'image': np.stack([row['image'] for row in rows]),
-      'label': np.array([row['label'] for row in rows], np.int32),
+    'image': np.stack([row['image'] for row in rows]),
+    'label': np.array([row['label'] for row in rows], np.int32),
   }
 
 
@@ -265,22 +284,24 @@ def _data_source(name, split) -> Any:
   import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
 
   try:
-    builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
+    builder = tfds.builder(
+      name, data_dir=_data_dir(), file_format='array_record'
+    )
     prepared = builder.data_path.exists() and bool(builder.info.splits)
   except tfds.core.registered.DatasetNotFoundError as error:
     raise FileNotFoundError(f'TFDS has no data set {name!r}: {error}') from None
   if not prepared:
     raise FileNotFoundError(
-        f'{name!r} is not prepared in {builder.data_path}. Prepare it once with\n'
-        '  pip install "stein_jax[prepare]" && python -c "import '
-        f'tensorflow_datasets as tfds; tfds.builder(\'{name}\', '
-        "file_format='array_record').download_and_prepare()\"\n"
-        'or set TFDS_DATA_DIR to a folder that holds it.'
+      f'{name!r} is not prepared in {builder.data_path}. Prepare it once with\n'
+      '  pip install "stein_jax[prepare]" && python -c "import '
+      f"tensorflow_datasets as tfds; tfds.builder('{name}', "
+      "file_format='array_record').download_and_prepare()\"\n"
+      'or set TFDS_DATA_DIR to a folder that holds it.'
     )
   names = sorted(builder.info.splits)
   if re.split(r'[\[+]', split)[0] not in names:
     raise ValueError(
-        f'data.split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
+      f'data.split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
     )
   return builder.as_data_source(split=split)
 

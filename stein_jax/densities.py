@@ -27,7 +27,9 @@ class Density(NamedTuple):
   sample: Callable[[PRNGKey, int], Array] | None
 
 
-def mixture(means: Array, scale: float, weights: Array, start: float) -> Density:
+def mixture(
+  means: Array, scale: float, weights: Array, start: float
+) -> Density:
   """Returns a mixture of N(mean, scale^2 I); particles start at N(start, I)."""
   means, weights = jnp.asarray(means), jnp.asarray(weights)
   d = means.shape[1]
@@ -36,9 +38,10 @@ def mixture(means: Array, scale: float, weights: Array, start: float) -> Density
     del batch
     sq_dist = jnp.sum((position[None] - means) ** 2, -1)
     constant = -0.5 * d * jnp.log(2 * jnp.pi * scale**2)
-    return jax.nn.logsumexp(
-        -0.5 * sq_dist / scale**2, b=weights / jnp.sum(weights)
-    ) + constant
+    return (
+      jax.nn.logsumexp(-0.5 * sq_dist / scale**2, b=weights / jnp.sum(weights))
+      + constant
+    )
 
   def sample(rng, num):
     which_rng, noise_rng = jax.random.split(rng)
@@ -96,7 +99,9 @@ def logistic_regression(num_examples: int) -> Density:
     sign = 2 * batch['label'] - 1
     log_likelihood = num_examples * jnp.mean(jax.nn.log_sigmoid(sign * logits))
     precision = jnp.exp(log_precision)
-    log_prior = 0.5 * (len(weights) * log_precision - precision * weights @ weights)
+    log_prior = 0.5 * (
+      len(weights) * log_precision - precision * weights @ weights
+    )
     # Gamma(1, rate) on the precision, as a density of its logarithm.
     log_hyperprior = log_precision - rate * precision
     return log_likelihood + log_prior + log_hyperprior
@@ -104,10 +109,9 @@ def logistic_regression(num_examples: int) -> Density:
   def start(rng, num, batch):
     d = batch['image'].shape[1] + 1
     return {
-        'weights': 0.1 * jax.random.normal(rng, (num, d)),
-        'log_precision': 0.1 * jax.random.normal(
-            jax.random.fold_in(rng, 1), (num,)
-        ),
+      'weights': 0.1 * jax.random.normal(rng, (num, d)),
+      'log_precision': 0.1
+      * jax.random.normal(jax.random.fold_in(rng, 1), (num,)),
     }
 
   return Density(log_density, start, None)

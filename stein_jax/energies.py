@@ -76,15 +76,13 @@ class RBM(nn.Module):
     """
     log_states = self._log_states()
     return jax.nn.logsumexp(log_states) + (
-        0.5 * self._get('bias').shape[0] * jnp.log(2 * jnp.pi)
+      0.5 * self._get('bias').shape[0] * jnp.log(2 * jnp.pi)
     )
 
   def sample(self, rng: PRNGKey, num: int) -> Array:
     """Returns independent exact samples [num, d], by enumeration of h."""
     hidden_rng, noise_rng = jax.random.split(rng)
-    index = jax.random.categorical(
-        hidden_rng, self._log_states(), shape=(num,)
-    )
+    index = jax.random.categorical(hidden_rng, self._log_states(), shape=(num,))
     return self._visible(noise_rng, self._hidden(index))
 
   def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
@@ -92,6 +90,7 @@ class RBM(nn.Module):
 
     p(h_i = 1 | x) = sigmoid(2 (B'x + c)_i), then x ~ N(b + Bh, I).
     """
+
     def step(flat, rng):
       hidden_rng, noise_rng = jax.random.split(rng)
       probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
@@ -105,8 +104,8 @@ class RBM(nn.Module):
     """Returns c.h + |b + Bh|^2 / 2 [2^num_hidden], in chunks."""
     if self.num_hidden > _MAX_ENUMERATED:
       raise ValueError(
-          f'num_hidden={self.num_hidden}: enumeration stops at '
-          f'{_MAX_ENUMERATED}; use samplers.annealed_importance.'
+        f'num_hidden={self.num_hidden}: enumeration stops at '
+        f'{_MAX_ENUMERATED}; use samplers.annealed_importance.'
       )
     bias, weight = self._get('bias'), self._get('weight')
     gram, linear = weight.T @ weight, weight.T @ bias + self._get('hidden_bias')
@@ -174,7 +173,7 @@ def score(energy: Learner, x: Array, *condition: Array) -> Array:
 
 
 def contrast(
-    energy: Learner, data: Array, samples: Array, *, negative_weight: float = 1.0
+  energy: Learner, data: Array, samples: Array, *, negative_weight: float = 1.0
 ) -> Callable[[Params], tuple[Array, Metrics]]:
   """Returns the loss mean E(data) - weight mean E(samples) of the parameters.
 
@@ -186,7 +185,10 @@ def contrast(
   def loss_fn(params):
     joint = jnp.concatenate([data, samples])
     values = energy.apply_fn(params, joint)
-    positive, negative = jnp.mean(values[:len(data)]), jnp.mean(values[len(data):])
+    positive, negative = (
+      jnp.mean(values[: len(data)]),
+      jnp.mean(values[len(data) :]),
+    )
     metrics = {'energy/data': positive, 'energy/samples': negative}
     return positive - negative_weight * negative, metrics
 
@@ -194,13 +196,13 @@ def contrast(
 
 
 def chain(
-    energy: Learner,
-    rng: PRNGKey,
-    x: Array,
-    *condition: Array,
-    sampler: str = 'langevin',
-    step_size: float = 0.1,
-    num_steps: int = 1,
+  energy: Learner,
+  rng: PRNGKey,
+  x: Array,
+  *condition: Array,
+  sampler: str = 'langevin',
+  step_size: float = 0.1,
+  num_steps: int = 1,
 ) -> Array:
   """Returns x after a Markov chain of the energy, like x.
 
@@ -218,26 +220,32 @@ def chain(
   checks.count(num_steps=num_steps)
   if sampler == 'langevin':
     return samplers.langevin(
-        rng, x, lambda x: score(energy, x, *condition),
-        step_size=step_size, num_steps=num_steps,
+      rng,
+      x,
+      lambda x: score(energy, x, *condition),
+      step_size=step_size,
+      num_steps=num_steps,
     )
   if sampler == 'mala':
     return samplers.mala(
-        rng, x, lambda x: -energy.apply_fn(energy.params, x, *condition),
-        step_size=step_size, num_steps=num_steps,
+      rng,
+      x,
+      lambda x: -energy.apply_fn(energy.params, x, *condition),
+      step_size=step_size,
+      num_steps=num_steps,
     )[0]
   return energy.apply_fn(energy.params, rng, x, num_steps, method='gibbs')
 
 
 def sample_state(
-    state,
-    rng: PRNGKey,
-    num: int,
-    *,
-    condition: Array | None = None,
-    sampler: str = 'mala',
-    step_size: float = 0.3,
-    num_steps: int = 1000,
+  state,
+  rng: PRNGKey,
+  num: int,
+  *,
+  condition: Array | None = None,
+  sampler: str = 'mala',
+  step_size: float = 0.3,
+  num_steps: int = 1000,
 ) -> Array:
   """Returns the ends [num, ...] of chains of `state.energy` started at N(0, I).
 
@@ -248,8 +256,13 @@ def sample_state(
   x = jax.random.normal(start_rng, (num, *state.energy.input_shape))
   condition = () if condition is None else (condition,)
   return chain(
-      state.energy, chain_rng, x, *condition,
-      sampler=sampler, step_size=step_size, num_steps=num_steps,
+    state.energy,
+    chain_rng,
+    x,
+    *condition,
+    sampler=sampler,
+    step_size=step_size,
+    num_steps=num_steps,
   )
 
 
@@ -264,4 +277,5 @@ def _log_two_cosh(x):
 def _uniform(limit):
   def init(rng, shape, dtype=jnp.float32):
     return jax.random.uniform(rng, shape, dtype, -limit, limit)
+
   return init

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import algorithms
-from stein_jax import checks
 from stein_jax import checkpoints
+from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import images
 from stein_jax import parallel
@@ -39,13 +39,13 @@ def exact_log_partition(energy: Learner) -> Array:
 
 
 def ais_log_partition(
-    energy: Learner,
-    rng: PRNGKey,
-    *,
-    num_chains: int = 100,
-    num_temperatures: int = 1000,
-    step_size: float = 0.2,
-    init: Array | None = None,
+  energy: Learner,
+  rng: PRNGKey,
+  *,
+  num_chains: int = 100,
+  num_temperatures: int = 1000,
+  step_size: float = 0.2,
+  init: Array | None = None,
 ) -> Array:
   """Returns an estimate of log Z [] by annealed importance sampling.
 
@@ -53,9 +53,13 @@ def ais_log_partition(
   one. Arguments as in `samplers.annealed_importance`.
   """
   log_weights = samplers.annealed_importance(
-      rng, lambda x: -energy.apply_fn(energy.params, x), energy.input_shape,
-      num_chains=num_chains, num_temperatures=num_temperatures,
-      step_size=step_size, init=init,
+    rng,
+    lambda x: -energy.apply_fn(energy.params, x),
+    energy.input_shape,
+    num_chains=num_chains,
+    num_temperatures=num_temperatures,
+    step_size=step_size,
+    init=init,
   )
   if init is None:
     return log_mean_exp(log_weights)
@@ -67,6 +71,7 @@ def energy_distance(x: Array, y: Array) -> Array:
 
   Zero only where two samples [n, d], [m, d] have one law; unbiased means.
   """
+
   def distance(a, b, same):
     total = jnp.sum(jnp.sqrt(jnp.sum((a[:, None] - b[None]) ** 2, -1)))
     return total / (len(a) * (len(b) - same))
@@ -82,18 +87,20 @@ def check(config, state) -> None:
     state: a state, or its shapes.
   """
   method = config.evaluation.log_likelihood
-  checks.choice(('exact', 'ais', 'none'), **{'evaluation.log_likelihood': method})
+  checks.choice(
+    ('exact', 'ais', 'none'), **{'evaluation.log_likelihood': method}
+  )
   if method != 'none' and not hasattr(state, 'energy'):
     raise ValueError(
-        f'evaluation.log_likelihood={method!r} needs an energy, and '
-        f'{config.algorithm} learns none; allowed: \'none\'.'
+      f'evaluation.log_likelihood={method!r} needs an energy, and '
+      f"{config.algorithm} learns none; allowed: 'none'."
     )
   if method == 'exact':
     try:
       jax.eval_shape(exact_log_partition, state.energy)
     except AttributeError as error:
       raise ValueError(
-          f'evaluation.log_likelihood={method!r}: {error}; use \'ais\'.'
+        f"evaluation.log_likelihood={method!r}: {error}; use 'ais'."
       ) from None
 
 
@@ -112,7 +119,7 @@ def test_metrics(config, state, source) -> dict[str, float]:
     log_partition = _jitted_exact(energy)
   else:
     log_partition = jax.jit(
-        functools.partial(ais_log_partition, **config.evaluation.ais)
+      functools.partial(ais_log_partition, **config.evaluation.ais)
     )(energy, jax.random.key(config.seed))
     metrics['test/log_partition'] = float(log_partition)
   total = 0.0
@@ -132,9 +139,9 @@ def sampler(algorithm, config) -> Callable[[Any], Tree]:
   """Returns a compiled function of the state: `config.evaluation`'s samples."""
   rng = jax.random.key(config.seed + 1)
   return jax.jit(
-      lambda state: algorithm.sample(
-          state, rng, config.evaluation.num_samples, **config.sample
-      )
+    lambda state: algorithm.sample(
+      state, rng, config.evaluation.num_samples, **config.sample
+    )
   )
 
 
@@ -150,7 +157,7 @@ def picture(samples, batch) -> bytes | None:
     low = min(0.0, float(data.min()))
     return images.png(images.grid((samples - low) / (data.max() - low)), zoom=3)
   if samples.ndim == 2 and samples.shape[1] <= 2:
-    return reporting.scatter({'data': data[:len(samples)], 'samples': samples})
+    return reporting.scatter({'data': data[: len(samples)], 'samples': samples})
   return None
 
 
@@ -183,7 +190,7 @@ def evaluate(config, workdir) -> dict[str, float]:
     np.save(workdir / 'samples.npy', samples)
     if samples.ndim == 2:
       metrics['samples/energy_distance'] = float(
-          energy_distance(samples, jnp.asarray(test_batch['image']))
+        energy_distance(samples, jnp.asarray(test_batch['image']))
       )
   image = picture(samples, test_batch)
   if image:
@@ -194,11 +201,15 @@ def evaluate(config, workdir) -> dict[str, float]:
   numbers = {'step': int(state.step), **metrics}
   _write_json(workdir / 'evaluation.json', numbers)
   reporting.write_page(
-      workdir / 'report.html',
-      f'{config.algorithm} on {config.data.name}',
-      [('Numbers', numbers), *_curve_sections(workdir), *sections,
-       ('Config', reporting.flat_config(config)),
-       ('Code', f'commit {reporting.commit()}')],
+    workdir / 'report.html',
+    f'{config.algorithm} on {config.data.name}',
+    [
+      ('Numbers', numbers),
+      *_curve_sections(workdir),
+      *sections,
+      ('Config', reporting.flat_config(config)),
+      ('Code', f'commit {reporting.commit()}'),
+    ],
   )
   return metrics
 
@@ -211,7 +222,9 @@ def _curve_sections(workdir):
   for name in names:
     points = [(line['step'], line[name]) for line in lines if name in line]
     if len(points) > 1:
-      plot = reporting.curves({name: tuple(zip(*points))}, xlabel='step', ylabel=name)
+      plot = reporting.curves(
+        {name: tuple(zip(*points, strict=True))}, xlabel='step', ylabel=name
+      )
       sections.append((name, plot))
   return sections
 

@@ -7,7 +7,9 @@ import math
 import numpy as np
 
 
-def grid(images: np.ndarray, *, columns: int | None = None, pad: int = 2) -> np.ndarray:
+def grid(
+  images: np.ndarray, *, columns: int | None = None, pad: int = 2
+) -> np.ndarray:
   """Returns one uint8 image [H, W, 3] of images [n, h, w, c] in [0, 1].
 
   Rows are filled first; values outside [0, 1] are cut.
@@ -18,11 +20,13 @@ def grid(images: np.ndarray, *, columns: int | None = None, pad: int = 2) -> np.
   n, h, w, _ = images.shape
   columns = columns or math.ceil(n**0.5)
   rows = math.ceil(n / columns)
-  page = np.ones((rows * (h + pad) + pad, columns * (w + pad) + pad, 3), np.float32)
+  page = np.ones(
+    (rows * (h + pad) + pad, columns * (w + pad) + pad, 3), np.float32
+  )
   for i, image in enumerate(images):
     top = pad + (i // columns) * (h + pad)
     left = pad + (i % columns) * (w + pad)
-    page[top:top + h, left:left + w] = image
+    page[top : top + h, left : left + w] = image
   return np.round(255 * np.clip(page, 0, 1)).astype(np.uint8)
 
 

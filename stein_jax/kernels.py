@@ -26,14 +26,14 @@ def rbf(sq_dist: Array, bandwidth: Array | float = 1.0) -> Array:
 
 
 def imq(
-    sq_dist: Array, bandwidth: Array | float = 1.0, exponent: float = -0.5
+  sq_dist: Array, bandwidth: Array | float = 1.0, exponent: float = -0.5
 ) -> Array:
   """Returns the inverse multiquadric (1 + sq_dist / bandwidth)^exponent."""
   return (1 + sq_dist / bandwidth) ** exponent
 
 
 def rational_quadratic(
-    sq_dist: Array, bandwidth: Array | float = 1.0, mixture: float = 1.0
+  sq_dist: Array, bandwidth: Array | float = 1.0, mixture: float = 1.0
 ) -> Array:
   """Returns (1 + sq_dist / (mixture bandwidth))^-mixture.
 
@@ -46,7 +46,7 @@ PROFILES = {'rbf': rbf, 'imq': imq, 'rational_quadratic': rational_quadratic}
 
 
 def at_median(
-    kernel: str | Kernel, x: Array, *, axis_name: str | None = None, **rule
+  kernel: str | Kernel, x: Array, *, axis_name: str | None = None, **rule
 ) -> Kernel:
   """Returns the named profile with its median bandwidth on x [n, d].
 
@@ -78,13 +78,13 @@ def squared_distance(x: Array, y: Array) -> Array:
 
 
 def median_bandwidth(
-    x: Array,
-    *,
-    scale: float = 1.0,
-    diagonal: bool = True,
-    log: str = 'n+1',
-    block_size: int | None = None,
-    axis_name: str | None = None,
+  x: Array,
+  *,
+  scale: float = 1.0,
+  diagonal: bool = True,
+  log: str = 'n+1',
+  block_size: int | None = None,
+  axis_name: str | None = None,
 ) -> Array:
   """Returns scale * median_ij |x_i - x_j|^2 / log(n + 1) [], without gradient.
 
@@ -166,19 +166,19 @@ def _median(x, diagonal, block_size):
     if whole:
       return combine(jax.vmap(reduce_row)(matrix))
     return combine(
-        map_rows(lambda r: reduce_row(row_bits(*r)), rows, n, block_size)
+      map_rows(lambda r: reduce_row(row_bits(*r)), rows, n, block_size)
     )
 
   def reaches(rank, value):
     """Whether at least `rank` pairs are up to `value`; n^2 passes 32 bits."""
     counts = over_pairs(
-        lambda row: jnp.sum(row <= value, dtype=jnp.uint32), lambda rows: rows
+      lambda row: jnp.sum(row <= value, dtype=jnp.uint32), lambda rows: rows
     )
     low = jnp.sum(counts % _LIMB)
     high = jnp.sum(counts // _LIMB) + low // _LIMB
     rank_high, rank_low = divmod(rank, _LIMB)
     return (high > rank_high) | (
-        (high == rank_high) & (low % _LIMB >= rank_low)
+      (high == rank_high) & (low % _LIMB >= rank_low)
     )
 
   def halve(bracket):
@@ -192,10 +192,8 @@ def _median(x, diagonal, block_size):
   # The middle pair of an even count: the next value is the same one if it
   # repeats, else the smallest above it.
   above = over_pairs(
-      lambda row: jnp.min(jnp.where(row > lower, row, infinity)), jnp.min
+    lambda row: jnp.min(jnp.where(row > lower, row, infinity)), jnp.min
   )
   upper = jnp.where(reaches(total // 2 + 1, lower), lower, above)
-  lower, upper = (
-      lax.bitcast_convert_type(v, x.dtype) for v in (lower, upper)
-  )
+  lower, upper = (lax.bitcast_convert_type(v, x.dtype) for v in (lower, upper))
   return lower if total % 2 else lower + (upper - lower) / 2

@@ -27,10 +27,10 @@ class Learner(train_state.TrainState):
 
 
 def create(
-    rng: PRNGKey,
-    module: nn.Module,
-    optimizer: Mapping[str, Any] | optax.GradientTransformation,
-    *inputs: Any,
+  rng: PRNGKey,
+  module: nn.Module,
+  optimizer: Mapping[str, Any] | optax.GradientTransformation,
+  *inputs: Any,
 ) -> Learner:
   """Returns a learner of the module, initialised on the inputs.
 
@@ -47,12 +47,14 @@ def create(
   if set(params) != {'params'}:
     labels = {name: 'train' if name == 'params' else 'keep' for name in params}
     optimizer = optax.partition(
-        {'train': optimizer, 'keep': optax.set_to_zero()}, labels
+      {'train': optimizer, 'keep': optax.set_to_zero()}, labels
     )
   shape = inputs[0].shape[1:] if hasattr(inputs[0], 'shape') else ()
   learner = Learner.create(
-      apply_fn=module.apply, params=params, tx=optimizer,
-      input_shape=tuple(shape),
+    apply_fn=module.apply,
+    params=params,
+    tx=optimizer,
+    input_shape=tuple(shape),
   )
   # An array from the start: a Python int would compile the step twice.
   return learner.replace(step=jnp.zeros((), jnp.int32))
@@ -71,16 +73,17 @@ def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
 
 
 def descend(
-    learner: train_state.TrainState,
-    loss_fn: Callable[[Params], tuple[Array, Metrics]],
-    *,
-    axis_name: str | None = None,
+  learner: train_state.TrainState,
+  loss_fn: Callable[[Params], tuple[Array, Metrics]],
+  *,
+  axis_name: str | None = None,
 ) -> tuple[train_state.TrainState, Metrics]:
   """Returns the learner after one gradient step, and the loss's metrics.
 
   A loss that is a mean over the batch is averaged over the axis here; one that
   is not must average its own batch terms with `collectives.pmean`.
   """
+
   # The mean inside keeps shard_map's autodiff from summing over devices; the
   # one outside is what pmap and vmap need. Together they are right in all.
   def mean_loss(params):

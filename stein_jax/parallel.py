@@ -31,11 +31,15 @@ def partition(state: Tree, split: Sequence[str] = ()) -> Tree:
   the devices, all others are replicated; so are the scalars (a step count)
   inside a split field.
   """
+
   def of_field(name, value):
     return jax.tree.map(
-        lambda leaf: PartitionSpec(AXIS)
-        if name in split and np.ndim(leaf) else PartitionSpec(),
-        value,
+      lambda leaf: (
+        PartitionSpec(AXIS)
+        if name in split and np.ndim(leaf)
+        else PartitionSpec()
+      ),
+      value,
     )
 
   return type(state)(*map(of_field, state._fields, state))
@@ -47,13 +51,14 @@ def replicate(state: Tree, spec: Tree | None = None) -> Tree:
   if spec is None:
     spec = jax.tree.map(lambda _: PartitionSpec(), state)
   return jax.tree.map(
-      lambda leaf, s: jax.device_put(leaf, NamedSharding(devices, s)),
-      state, spec,
+    lambda leaf, s: jax.device_put(leaf, NamedSharding(devices, s)),
+    state,
+    spec,
   )
 
 
 def compile_step(
-    step: Callable, mode: str, *, spec: Tree | None = None
+  step: Callable, mode: str, *, spec: Tree | None = None
 ) -> Callable:
   """Returns step(state, local_batch, rng) -> (state, metrics), compiled.
 
@@ -74,7 +79,7 @@ def compile_step(
 
   def place(batch: Batch):
     return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
+      lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
     )
 
   if mode == 'jit':
@@ -82,13 +87,13 @@ def compile_step(
   elif mode == 'shard_map':
     state_spec = PartitionSpec() if spec is None else spec
     compiled = jax.jit(
-        jax.shard_map(
-            functools.partial(step, axis_name=AXIS),
-            mesh=devices,
-            in_specs=(state_spec, PartitionSpec(AXIS), PartitionSpec()),
-            out_specs=(state_spec, PartitionSpec()),
-        ),
-        donate_argnums=0,
+      jax.shard_map(
+        functools.partial(step, axis_name=AXIS),
+        mesh=devices,
+        in_specs=(state_spec, PartitionSpec(AXIS), PartitionSpec()),
+        out_specs=(state_spec, PartitionSpec()),
+      ),
+      donate_argnums=0,
     )
   else:
     return _pmapped(functools.partial(step, axis_name=AXIS), spec)
@@ -110,8 +115,11 @@ def _pmapped(step, spec):
   if spec is not None:
     axes = jax.tree.map(lambda s: 0 if len(s) else None, spec)
   mapped = jax.pmap(
-      step, axis_name=AXIS, in_axes=(axes, 0, None), out_axes=(axes, None),
-      donate_argnums=0,
+    step,
+    axis_name=AXIS,
+    in_axes=(axes, 0, None),
+    out_axes=(axes, None),
+    donate_argnums=0,
   )
 
   def compiled(state, batch, rng):

@@ -38,11 +38,15 @@ class Reporter:
     _drop_later(workdir / METRICS_FILE, start)
     self._lines = open(workdir / METRICS_FILE, 'a', encoding='utf-8')
     self._events = tensorboardX.SummaryWriter(
-        str(workdir / 'events'), purge_step=start + 1 if start else None
+      str(workdir / 'events'), purge_step=start + 1 if start else None
     )
     self._bar = tqdm.tqdm(
-        total=config.num_steps, initial=start, desc=config.algorithm,
-        unit='step', disable=None, mininterval=0.5,
+      total=config.num_steps,
+      initial=start,
+      desc=config.algorithm,
+      unit='step',
+      disable=None,
+      mininterval=0.5,
     )
 
   def advance(self, step: int) -> None:
@@ -65,8 +69,11 @@ class Reporter:
     shown = ', '.join(f'{name} {value:.5g}' for name, value in metrics.items())
     if self._bar.disable:
       logging.info(
-          '%s: step %d of %d: %s',
-          self._config.algorithm, step, self._config.num_steps, shown,
+        '%s: step %d of %d: %s',
+        self._config.algorithm,
+        step,
+        self._config.num_steps,
+        shown,
       )
     else:
       self._bar.set_postfix_str(shown)
@@ -82,8 +89,8 @@ class Reporter:
     if not self._active:
       return
     flat = {
-        key: value if isinstance(value, (int, float, str, bool)) else str(value)
-        for key, value in flat_config(self._config).items()
+      key: value if isinstance(value, (int, float, str, bool)) else str(value)
+      for key, value in flat_config(self._config).items()
     }
     if metrics:
       self._events.add_hparams(flat, dict(metrics), name='hparams')
@@ -97,8 +104,10 @@ def set_up_logging() -> None:
   logging.set_verbosity(logging.INFO)
   ours = str(pathlib.Path(__file__).parent.parent)
   logging.get_absl_handler().addFilter(
-      lambda record: record.levelno >= logging.converter.STANDARD_WARNING
+    lambda record: (
+      record.levelno >= logging.converter.STANDARD_WARNING
       or (record.pathname.startswith(ours) and '/.venv/' not in record.pathname)
+    )
   )
 
 
@@ -122,12 +131,12 @@ def read_metrics(workdir) -> list[dict[str, float]]:
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    floor: Mapping[str, float] | None = None,
-    ylim: tuple[float, float] | None = None,
+  series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+  *,
+  xlabel: str,
+  ylabel: str,
+  floor: Mapping[str, float] | None = None,
+  ylim: tuple[float, float] | None = None,
 ) -> bytes:
   """Returns a PNG plot of named (x, y) series, with dashed lines at `floor`.
 
@@ -142,7 +151,9 @@ def curves(
       continue
     mean, half = mean_interval(y, axis=1)
     (line,) = axes.plot(x, mean, **look)
-    axes.fill_between(x, mean - half, mean + half, alpha=0.2, color=line.get_color())
+    axes.fill_between(
+      x, mean - half, mean + half, alpha=0.2, color=line.get_color()
+    )
   for name, value in (floor or {}).items():
     axes.axhline(value, color='0.5', linestyle='--', linewidth=1, label=name)
   if ylim:
@@ -152,7 +163,7 @@ def curves(
 
 
 def scatter(
-    clouds: Mapping[str, np.ndarray], *, xlabel: str = 'x0', ylabel: str = 'x1'
+  clouds: Mapping[str, np.ndarray], *, xlabel: str = 'x0', ylabel: str = 'x1'
 ) -> bytes:
   """Returns a PNG plot of named point sets [n, 1 or 2]; 1-D ones as histograms."""
   figure, axes = _figure(xlabel, ylabel)
@@ -190,9 +201,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_page(
-    path,
-    title: str,
-    sections: Sequence[tuple[str, str | bytes | Sequence[Mapping[str, Any]] | Mapping]],
+  path,
+  title: str,
+  sections: Sequence[
+    tuple[str, str | bytes | Sequence[Mapping[str, Any]] | Mapping]
+  ],
 ) -> None:
   """Writes one self-contained HTML page.
 
@@ -206,16 +219,16 @@ def write_page(
   for heading, content in sections:
     body.append(f'<h2>{html.escape(heading)}</h2>{_as_html(content)}')
   style = (
-      'body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}'
-      'table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2em .6em;'
-      'text-align:left;font-variant-numeric:tabular-nums}img{max-width:100%;'
-      'image-rendering:pixelated}'
+    'body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}'
+    'table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2em .6em;'
+    'text-align:left;font-variant-numeric:tabular-nums}img{max-width:100%;'
+    'image-rendering:pixelated}'
   )
   pathlib.Path(path).write_text(
-      '<!doctype html><html lang="en"><meta charset="utf-8">'
-      f'<title>{html.escape(title)}</title><style>{style}</style>'
-      f'<body>{"".join(body)}</body></html>\n',
-      'utf-8',
+    '<!doctype html><html lang="en"><meta charset="utf-8">'
+    f'<title>{html.escape(title)}</title><style>{style}</style>'
+    f'<body>{"".join(body)}</body></html>\n',
+    'utf-8',
   )
 
 
@@ -224,10 +237,10 @@ def commit() -> str:
   here = pathlib.Path(__file__).parent
   try:
     run = lambda *words: subprocess.run(
-        ['git', *words], cwd=here, capture_output=True, text=True, check=True
+      ['git', *words], cwd=here, capture_output=True, text=True, check=True
     ).stdout.strip()
     return run('rev-parse', '--short', 'HEAD') + (
-        '+' if run('status', '--porcelain', '--untracked-files=no') else ''
+      '+' if run('status', '--porcelain', '--untracked-files=no') else ''
     )
   except (OSError, subprocess.CalledProcessError):
     return 'unknown (not a git checkout)'
@@ -242,10 +255,11 @@ def _as_html(content):
     content = [{'': key, 'value': value} for key, value in content.items()]
   columns = list(content[0])
   cells = lambda tag, values: ''.join(
-      f'<{tag}>{html.escape(str(value))}</{tag}>' for value in values
+    f'<{tag}>{html.escape(str(value))}</{tag}>' for value in values
   )
   rows = ''.join(
-      f'<tr>{cells("td", [row.get(c, "") for c in columns])}</tr>' for row in content
+    f'<tr>{cells("td", [row.get(c, "") for c in columns])}</tr>'
+    for row in content
   )
   return f'<table><tr>{cells("th", columns)}</tr>{rows}</table>'
 
@@ -272,8 +286,9 @@ def _drop_later(path, step):
   lines = path.read_text('utf-8').splitlines(keepends=True)
   # A torn last line, of a run that was killed, is dropped as well.
   kept = [
-      line for line in lines
-      if line.endswith('\n') and json.loads(line)['step'] <= step
+    line
+    for line in lines
+    if line.endswith('\n') and json.loads(line)['step'] <= step
   ]
   if kept != lines:
     temporary = path.with_suffix('.tmp')

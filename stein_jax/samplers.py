@@ -18,16 +18,16 @@ from stein_jax.types import Array, LogDensityFn, PRNGKey, ScoreFn, Tree
 
 
 def langevin(
-    rng: PRNGKey,
-    x: Tree,
-    score_fn: ScoreFn,
-    *,
-    step_size: float,
-    num_steps: int,
-    noise: bool = True,
-    noise_scale: float | None = None,
-    temperature: float = 1.0,
-    clip: tuple[float, float] | None = None,
+  rng: PRNGKey,
+  x: Tree,
+  score_fn: ScoreFn,
+  *,
+  step_size: float,
+  num_steps: int,
+  noise: bool = True,
+  noise_scale: float | None = None,
+  temperature: float = 1.0,
+  clip: tuple[float, float] | None = None,
 ) -> Tree:
   """Returns x after unadjusted Langevin steps, like x [LW17 eq 11].
 
@@ -64,12 +64,12 @@ def langevin(
 
 
 def mala(
-    rng: PRNGKey,
-    x: Tree,
-    log_density_fn: LogDensityFn,
-    *,
-    step_size: float,
-    num_steps: int,
+  rng: PRNGKey,
+  x: Tree,
+  log_density_fn: LogDensityFn,
+  *,
+  step_size: float,
+  num_steps: int,
 ) -> tuple[Tree, Array]:
   """Returns (x after Metropolis-adjusted Langevin steps, acceptance rate []).
 
@@ -90,20 +90,20 @@ def mala(
     return _mala_step(rng, here, log_density_fn, step_size)
 
   here, accepts = lax.scan(
-      step, _evaluate(log_density_fn, x), jax.random.split(rng, num_steps)
+    step, _evaluate(log_density_fn, x), jax.random.split(rng, num_steps)
   )
   return here[0], jnp.mean(accepts, dtype=jnp.float32)
 
 
 def annealed_importance(
-    rng: PRNGKey,
-    log_density_fn: LogDensityFn,
-    shape: tuple[int, ...],
-    *,
-    num_chains: int,
-    num_temperatures: int,
-    step_size: float,
-    init: Array | None = None,
+  rng: PRNGKey,
+  log_density_fn: LogDensityFn,
+  shape: tuple[int, ...],
+  *,
+  num_chains: int,
+  num_temperatures: int,
+  step_size: float,
+  init: Array | None = None,
 ) -> Array:
   """Returns log weights [num_chains], each an estimate of log Z = log int p.
 
@@ -168,13 +168,15 @@ def _mala_step(rng, here, log_density_fn, step_size):
   there = _evaluate(log_density_fn, proposal)
   # The noise that the way back would need, in the same units.
   back = jax.tree.map(
-      lambda x, mean: (x - mean) / step_size,
-      x, _drift(proposal, there[2], step_size),
+    lambda x, mean: (x - mean) / step_size,
+    x,
+    _drift(proposal, there[2], step_size),
   )
   log_ratio = (
-      there[1] - log_density
-      + 0.5 * _per_chain_sum_of_squares(noise)
-      - 0.5 * _per_chain_sum_of_squares(back)
+    there[1]
+    - log_density
+    + 0.5 * _per_chain_sum_of_squares(noise)
+    - 0.5 * _per_chain_sum_of_squares(back)
   )
   uniform = jax.random.uniform(accept_rng, log_ratio.shape)
   accept = jnp.log(uniform) < log_ratio  # False where the ratio is nan
@@ -192,12 +194,12 @@ def _drift(x, score, step_size):
 def _add(x, scale, direction):
   """Returns x + scale * direction, in the dtypes of x."""
   return jax.tree.map(
-      lambda x, d: x + (scale * d).astype(x.dtype), x, direction
+    lambda x, d: x + (scale * d).astype(x.dtype), x, direction
   )
 
 
 def _per_chain_sum_of_squares(tree):
   return sum(
-      jnp.sum(leaf.reshape(len(leaf), -1) ** 2, -1)
-      for leaf in jax.tree.leaves(tree)
+    jnp.sum(leaf.reshape(len(leaf), -1) ** 2, -1)
+    for leaf in jax.tree.leaves(tree)
   )

@@ -22,6 +22,7 @@ def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
 
   The literal definition, one Jacobian per point; both functions take [n, d].
   """
+
   def at(point):
     single = lambda y: test_fn(y[None])[0]
     divergence = jnp.trace(jax.jacfwd(single)(point))
@@ -31,13 +32,13 @@ def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
 
 
 def svgd_direction(
-    x: Array,
-    score: Array,
-    kernel: Kernel,
-    *,
-    normalize: str = 'count',
-    block_size: int | None = None,
-    axis_name: str | None = None,
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  *,
+  normalize: str = 'count',
+  block_size: int | None = None,
+  axis_name: str | None = None,
 ) -> Array:
   """Returns phi(x_i), the steepest descent on KL [n, d] [LW17 eq 5] [WL16 eq 7].
 
@@ -76,7 +77,7 @@ def svgd_direction(
 
 
 def stein_matrix(
-    x: Array, score_x: Array, y: Array, score_y: Array, kernel: Kernel
+  x: Array, score_x: Array, y: Array, score_y: Array, kernel: Kernel
 ) -> Array:
   """Returns the Stein kernel u(x_i, y_j) [n, m] [WL16 eq 6].
 
@@ -92,21 +93,23 @@ def stein_matrix(
   (k, _), (dk, ddk) = _with_slope(_with_slope(kernel))(sq_dist)
   # (s(y) - s(x)).(x - y), as matrix products.
   change = (
-      dot(x, score_y) + dot(score_x, y)
-      - jnp.sum(x * score_x, 1)[:, None] - jnp.sum(y * score_y, 1)[None, :]
+    dot(x, score_y)
+    + dot(score_x, y)
+    - jnp.sum(x * score_x, 1)[:, None]
+    - jnp.sum(y * score_y, 1)[None, :]
   )
   trace = -4 * ddk * sq_dist - 2 * x.shape[1] * dk
   return k * dot(score_x, score_y) + 2 * dk * change + trace
 
 
 def ksd(
-    x: Array,
-    score: Array,
-    kernel: Kernel,
-    *,
-    unbiased: bool = False,
-    block_size: int | None = None,
-    axis_name: str | None = None,
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  *,
+  unbiased: bool = False,
+  block_size: int | None = None,
+  axis_name: str | None = None,
 ) -> Array:
   """Returns the squared kernelised Stein discrepancy [] [LW17 eq 14] [WL16 eq 6].
 
@@ -142,14 +145,14 @@ def ksd(
 
 
 def ksd_test(
-    rng: PRNGKey,
-    x: Array,
-    score: Array,
-    kernel: Kernel,
-    *,
-    num_bootstrap: int = 1000,
-    flip_probability: float = 0.5,
-    block_size: int | None = None,
+  rng: PRNGKey,
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  *,
+  num_bootstrap: int = 1000,
+  flip_probability: float = 0.5,
+  block_size: int | None = None,
 ) -> tuple[Array, Array]:
   """Returns n KSD^2 (V-statistic) [] and its p-value [] under x ~ p.
 
@@ -170,13 +173,13 @@ def ksd_test(
   checks.count(num_bootstrap=num_bootstrap)
   if not 0 < flip_probability <= 0.5:
     raise ValueError(
-        f'flip_probability={flip_probability} must be in (0, 0.5].'
+      f'flip_probability={flip_probability} must be in (0, 0.5].'
     )
   x, score, _ = _points(x, score)
   n = x.shape[0]
   flips = jax.random.bernoulli(rng, flip_probability, (num_bootstrap, n))
   first = jax.random.rademacher(
-      jax.random.fold_in(rng, 1), (num_bootstrap, 1), x.dtype
+    jax.random.fold_in(rng, 1), (num_bootstrap, 1), x.dtype
   )
   signs = first * jnp.cumprod(jnp.where(flips, -1, 1), 1).astype(x.dtype)
   weights = jnp.concatenate([jnp.ones((1, n), x.dtype), signs])
@@ -196,8 +199,8 @@ def _points(x, score):
   """Returns points and scores [n, d] in their accumulation dtype, and x's own."""
   if x.ndim != 2 or x.shape != score.shape or not x.shape[0]:
     raise ValueError(
-        f'Points and scores must be [n, d] alike, n >= 1; got {x.shape} and '
-        f'{score.shape}.'
+      f'Points and scores must be [n, d] alike, n >= 1; got {x.shape} and '
+      f'{score.shape}.'
     )
   return kernels.accumulated(x), kernels.accumulated(score), x.dtype
 

@@ -23,8 +23,18 @@ from stein_jax.types import Tree
 
 CONFIG_FILE = 'config.json'
 _FIELDS = (
-    'algorithm', 'step', 'sample', 'data', 'evaluation', 'seed', 'batch_size',
-    'num_steps', 'parallel', 'log_every', 'eval_every', 'checkpoint_every',
+  'algorithm',
+  'step',
+  'sample',
+  'data',
+  'evaluation',
+  'seed',
+  'batch_size',
+  'num_steps',
+  'parallel',
+  'log_every',
+  'eval_every',
+  'checkpoint_every',
 )
 
 
@@ -50,12 +60,12 @@ def train(config, workdir) -> Tree:
   manager = checkpoints.manager(workdir / 'checkpoints')
   state = checkpoints.restore(manager, parallel.replicate(state, spec))
   step_fn = parallel.compile_step(
-      functools.partial(algorithm.step, **config.step), config.parallel, spec=spec
+    functools.partial(algorithm.step, **config.step), config.parallel, spec=spec
   )
   sample = evaluation.sampler(algorithm, config)
   done = checked = int(state.step)
   batches = datasets.batches(
-      source, config.batch_size, seed=config.seed, start=done
+    source, config.batch_size, seed=config.seed, start=done
   )
   reporter = reporting.Reporter(workdir, config, start=done)
   metrics = {}
@@ -96,24 +106,29 @@ def check(config):
   if missing:
     raise ValueError(f'The config lacks: {", ".join(missing)}.')
   checks.count(
-      batch_size=config.batch_size, num_steps=config.num_steps,
-      log_every=config.log_every,
-      **{'evaluation.num_samples': config.evaluation.num_samples},
+    batch_size=config.batch_size,
+    num_steps=config.num_steps,
+    log_every=config.log_every,
+    **{'evaluation.num_samples': config.evaluation.num_samples},
   )
   checks.non_negative(
-      checkpoint_every=config.checkpoint_every, eval_every=config.eval_every,
-      seed=config.seed,
+    checkpoint_every=config.checkpoint_every,
+    eval_every=config.eval_every,
+    seed=config.seed,
   )
   checks.choice(parallel.MODES, parallel=config.parallel)
   if config.parallel != 'jit' or jax.device_count() > 1:
     if config.batch_size % jax.device_count():
       raise ValueError(
-          f'batch_size={config.batch_size} must divide over '
-          f'{jax.device_count()} devices.'
+        f'batch_size={config.batch_size} must divide over '
+        f'{jax.device_count()} devices.'
       )
   algorithm = algorithms.get(config.algorithm)
   rng = jax.random.key(0)
-  for section, function in (('step', algorithm.step), ('sample', algorithm.sample)):
+  for section, function in (
+    ('step', algorithm.step),
+    ('sample', algorithm.sample),
+  ):
     # Both take three arguments before their keywords.
     build.check_call(function, config[section], section, None, None, None)
   source = datasets.load(**config.data)
@@ -127,10 +142,11 @@ def check(config):
   state, _ = jax.eval_shape(one_step, rng)
   evaluation.check(config, state)
   jax.eval_shape(
-      lambda state, rng: algorithm.sample(
-          state, rng, config.evaluation.num_samples, **config.sample
-      ),
-      state, rng,
+    lambda state, rng: algorithm.sample(
+      state, rng, config.evaluation.num_samples, **config.sample
+    ),
+    state,
+    rng,
   )
   return algorithm, source, test_source
 
@@ -143,7 +159,9 @@ def read_config(workdir) -> ConfigDict:
   """
   path = pathlib.Path(workdir) / CONFIG_FILE
   if not path.exists():
-    raise FileNotFoundError(f'{workdir} holds no {CONFIG_FILE}; train there first.')
+    raise FileNotFoundError(
+      f'{workdir} holds no {CONFIG_FILE}; train there first.'
+    )
   return ConfigDict(json.loads(path.read_text('utf-8')))
 
 
@@ -180,13 +198,14 @@ def _claim(workdir, config):
     theirs = json.loads(path.read_text('utf-8'))
     a, b = reporting.flat_config(mine), reporting.flat_config(theirs)
     changed = [
-        f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
-        for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)
+      f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
+      for key in sorted(a.keys() | b.keys())
+      if a.get(key) != b.get(key)
     ]
     if changed:
       raise ValueError(
-          f'{workdir} was made with another config; choose another workdir. '
-          f'Different: {"; ".join(changed)}.'
+        f'{workdir} was made with another config; choose another workdir. '
+        f'Different: {"; ".join(changed)}.'
       )
     return
   if workdir.exists() and any(workdir.iterdir()):
@@ -205,8 +224,11 @@ def _finite(metrics, checked, done, manager):
   if bad:
     good = manager.latest_step()
     raise FloatingPointError(
-        f'Not finite between step {checked + 1} and {done}: {", ".join(bad)}. '
-        + (f'Last good checkpoint: step {good} in {manager.directory}.'
-           if good is not None else 'No checkpoint was saved before.')
+      f'Not finite between step {checked + 1} and {done}: {", ".join(bad)}. '
+      + (
+        f'Last good checkpoint: step {good} in {manager.directory}.'
+        if good is not None
+        else 'No checkpoint was saved before.'
+      )
     )
   return metrics

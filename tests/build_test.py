@@ -18,7 +18,6 @@ from stein_jax import energies
 
 
 class BuildTest(parameterized.TestCase):
-
   @parameterized.parameters(dict, ml_collections.ConfigDict)
   def test_a_section_is_a_call(self, section):
     energy = build.build(energies, **section(dict(name='RBM', num_hidden=3)))
@@ -27,12 +26,18 @@ class BuildTest(parameterized.TestCase):
   @parameterized.parameters(dict, ml_collections.ConfigDict)
   def test_sections_nest(self, section):
     rate = dict(
-        name='linear_schedule', init_value=2.0, end_value=1.0, transition_steps=1
+      name='linear_schedule', init_value=2.0, end_value=1.0, transition_steps=1
     )
-    optimizer = build.build(optax, **section(dict(
-        name='apply_if_finite', max_consecutive_errors=1,
-        inner=dict(name='sgd', learning_rate=rate),
-    )))
+    optimizer = build.build(
+      optax,
+      **section(
+        dict(
+          name='apply_if_finite',
+          max_consecutive_errors=1,
+          inner=dict(name='sgd', learning_rate=rate),
+        )
+      ),
+    )
     state, updates = optimizer.init(jnp.ones(())), []
     for gradient in (1.0, jnp.nan, 1.0):
       update, state = optimizer.update(jnp.asarray(gradient), state)
@@ -40,11 +45,11 @@ class BuildTest(parameterized.TestCase):
     self.assertEqual(updates, [-2, 0, -1])  # the nan is skipped, the rate falls
 
   @parameterized.parameters(
-      (energies, 'Rbm', 'stein_jax.energies', ('RBM', 'MLP')),
-      (densities, 'two_mode', 'stein_jax.densities', ('two_modes', 'banana')),
-      (optax, 'adamm', 'optax', ('adam', 'sgd')),
-      (energies, '_uniform', 'stein_jax.energies', ('RBM', 'MLP')),
-      (energies, '__doc__', 'stein_jax.energies', ('RBM', 'MLP')),
+    (energies, 'Rbm', 'stein_jax.energies', ('RBM', 'MLP')),
+    (densities, 'two_mode', 'stein_jax.densities', ('two_modes', 'banana')),
+    (optax, 'adamm', 'optax', ('adam', 'sgd')),
+    (energies, '_uniform', 'stein_jax.energies', ('RBM', 'MLP')),
+    (energies, '__doc__', 'stein_jax.energies', ('RBM', 'MLP')),
   )
   def test_unknown_name(self, namespace, name, where, allowed):
     with self.assertRaises(ValueError) as caught:
@@ -56,11 +61,22 @@ class BuildTest(parameterized.TestCase):
     self.assertNotIn(name, listed)
 
   @parameterized.parameters(
-      (energies, dict(name='RBM', num_hiden=3), 'energies.RBM: .*takes: num_hidden, c'),
-      (energies, dict(name='RBM'), "missing.*'num_hidden'.*takes: num_hidden, c"),
-      (optax, dict(name='sgd', lr=1.0), 'optax.sgd: .*takes: learning_rate, momentum'),
-      (optax, dict(name='sgd', learning_rate=dict(name='constant_schedule', v=1)),
-       'optax.constant_schedule: .*takes: value'),
+    (
+      energies,
+      dict(name='RBM', num_hiden=3),
+      'energies.RBM: .*takes: num_hidden, c',
+    ),
+    (energies, dict(name='RBM'), "missing.*'num_hidden'.*takes: num_hidden, c"),
+    (
+      optax,
+      dict(name='sgd', lr=1.0),
+      'optax.sgd: .*takes: learning_rate, momentum',
+    ),
+    (
+      optax,
+      dict(name='sgd', learning_rate=dict(name='constant_schedule', v=1)),
+      'optax.constant_schedule: .*takes: value',
+    ),
   )
   def test_unknown_keyword(self, namespace, section, message):
     with self.assertRaisesRegex(TypeError, message):
@@ -74,21 +90,30 @@ class BuildTest(parameterized.TestCase):
 
   def test_unknown_algorithm(self):
     with self.assertRaisesRegex(
-        ValueError, "'stein'.*contrastive_divergence.*stein_cd, svgd"
+      ValueError, "'stein'.*contrastive_divergence.*stein_cd, svgd"
     ):
       algorithms.get('stein')
     self.assertTrue(callable(algorithms.get('svgd').step))
 
 
 class ChecksTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      (checks.positive, (1, 1e-30, np.float32(2), np.int64(1)),
-       (0, -1, float('nan'), float('inf'), True, 'one', None)),
-      (checks.non_negative, (0, 0.0, 3.5, np.float32(0)),
-       (-1e-30, float('nan'), float('inf'), False, '0', None)),
-      (checks.count, (1, 7, np.int32(2)), (0, -1, 1.0, True, '1', None, float('nan'))),
-      (functools.partial(checks.choice, ('a', 'b')), ('a', 'b'), ('c', None, 1)),
+    (
+      checks.positive,
+      (1, 1e-30, np.float32(2), np.int64(1)),
+      (0, -1, float('nan'), float('inf'), True, 'one', None),
+    ),
+    (
+      checks.non_negative,
+      (0, 0.0, 3.5, np.float32(0)),
+      (-1e-30, float('nan'), float('inf'), False, '0', None),
+    ),
+    (
+      checks.count,
+      (1, 7, np.int32(2)),
+      (0, -1, 1.0, True, '1', None, float('nan')),
+    ),
+    (functools.partial(checks.choice, ('a', 'b')), ('a', 'b'), ('c', None, 1)),
   )
   def test_bounds(self, check, good, bad):
     for value in good:
@@ -98,7 +123,9 @@ class ChecksTest(parameterized.TestCase):
         check(first=good[0], second=value)
 
   def test_choice_names_the_allowed(self):
-    with self.assertRaisesRegex(ValueError, "kernel='c' is unknown; allowed: 'a', 'b'"):
+    with self.assertRaisesRegex(
+      ValueError, "kernel='c' is unknown; allowed: 'a', 'b'"
+    ):
       checks.choice({'a': 1, 'b': 2}, kernel='c')
 
   def test_traced_values_pass(self):
@@ -106,7 +133,10 @@ class ChecksTest(parameterized.TestCase):
       checks.positive(x=x)
       checks.non_negative(x=x)
       return 2 * x
-    np.testing.assert_array_equal(jax.vmap(double)(jnp.array([-1.0, 2.0])), [-2, 4])
+
+    np.testing.assert_array_equal(
+      jax.vmap(double)(jnp.array([-1.0, 2.0])), [-2, 4]
+    )
 
 
 if __name__ == '__main__':

@@ -25,10 +25,10 @@ class State(NamedTuple):
 def state_at(step):
   rng = np.random.default_rng(step)
   return State(
-      jnp.array(step, jnp.int32),
-      jnp.asarray(rng.normal(size=(64, 33)), jnp.float32),
-      None,
-      {'count': jnp.array(step), 'half': jnp.ones(3, jnp.bfloat16)},
+    jnp.array(step, jnp.int32),
+    jnp.asarray(rng.normal(size=(64, 33)), jnp.float32),
+    None,
+    {'count': jnp.array(step), 'half': jnp.ones(3, jnp.bfloat16)},
   )
 
 
@@ -45,16 +45,15 @@ def flip_bit(path):
 
 
 DAMAGE = {
-    'flipped bit': lambda folder: flip_bit(data_files(folder)[0]),
-    'truncated': lambda folder: data_files(folder)[0].write_bytes(b''),
-    'data deleted': lambda folder: data_files(folder)[0].unlink(),
-    'no digest': lambda folder: shutil.rmtree(folder / 'digest'),
-    'no metadata': lambda folder: (folder / 'state' / '_METADATA').unlink(),
+  'flipped bit': lambda folder: flip_bit(data_files(folder)[0]),
+  'truncated': lambda folder: data_files(folder)[0].write_bytes(b''),
+  'data deleted': lambda folder: data_files(folder)[0].unlink(),
+  'no digest': lambda folder: shutil.rmtree(folder / 'digest'),
+  'no metadata': lambda folder: (folder / 'state' / '_METADATA').unlink(),
 }
 
 
 class CheckpointsTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
@@ -74,7 +73,7 @@ class CheckpointsTest(parameterized.TestCase):
     chex.assert_trees_all_equal(restored, state_at(3))
     chex.assert_trees_all_equal_dtypes(restored, state_at(3))
     self.assertEqual(
-        restored.weight.sharding, parallel.replicate(state_at(0)).weight.sharding
+      restored.weight.sharding, parallel.replicate(state_at(0)).weight.sharding
     )
 
   def test_without_a_checkpoint_the_state_given_comes_back(self):
@@ -82,7 +81,9 @@ class CheckpointsTest(parameterized.TestCase):
 
   def test_the_last_three_are_kept(self):
     self.save(1, 2, 3, 4)
-    kept = sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir())
+    kept = sorted(
+      int(path.name) for path in self.folder.iterdir() if path.is_dir()
+    )
     self.assertEqual(kept, [2, 3, 4])
 
   @parameterized.parameters(*DAMAGE)

@@ -61,11 +61,12 @@ def stop_after(num_steps):
 def metric_lines(workdir):
   """Returns the lines of the metrics file without what the clock decides."""
   lines = reporting.read_metrics(workdir)
-  return [{k: v for k, v in line.items() if k != 'steps_per_second'} for line in lines]
+  return [
+    {k: v for k, v in line.items() if k != 'steps_per_second'} for line in lines
+  ]
 
 
 class ConfigTest(parameterized.TestCase):
-
   @parameterized.parameters(NAMES)
   def test_step_keeps_the_state_and_gives_finite_scalars(self, name):
     config = get_config(name)
@@ -78,12 +79,16 @@ class ConfigTest(parameterized.TestCase):
     for metric, value in metrics.items():
       self.assertRegex(metric, r'^[a-z]+/[a-z_]+$')
       self.assertEqual(value.shape, ())
-    self.assertTrue(any(
-        np.any(np.asarray(a != b)) for a, b in zip(
-            jax.tree.leaves(state[1].params), jax.tree.leaves(after[1].params),
-            strict=True,
+    self.assertTrue(
+      any(
+        np.any(np.asarray(a != b))
+        for a, b in zip(
+          jax.tree.leaves(state[1].params),
+          jax.tree.leaves(after[1].params),
+          strict=True,
         )
-    ))
+      )
+    )
 
   @parameterized.parameters(NAMES)
   def test_every_hyper_parameter_is_reachable_from_a_flag(self, name):
@@ -118,14 +123,15 @@ class ConfigTest(parameterized.TestCase):
       stopped = training.train(config, folder / 'stopped')
     self.assertEqual(int(stopped.step), 3)
     resumed = training.train(config, folder / 'stopped')
-    chex.assert_trees_all_equal(jax.tree.leaves(straight), jax.tree.leaves(resumed))
+    chex.assert_trees_all_equal(
+      jax.tree.leaves(straight), jax.tree.leaves(resumed)
+    )
     self.assertEqual(
-        metric_lines(folder / 'straight'), metric_lines(folder / 'stopped')
+      metric_lines(folder / 'straight'), metric_lines(folder / 'stopped')
     )
 
 
 class MappedModesTest(parameterized.TestCase):
-
   @parameterized.parameters(sorted(ALGORITHMS.values()))
   def test_seeds_are_an_axis(self, name):
     config = get_config(name)
@@ -139,8 +145,10 @@ class MappedModesTest(parameterized.TestCase):
     together = jax.jit(jax.vmap(run))(keys)
     alone = jax.jit(run)(keys[1])
     chex.assert_trees_all_close(
-        [leaf[1] for leaf in jax.tree.leaves(together)], jax.tree.leaves(alone),
-        rtol=1e-5, atol=1e-6,
+      [leaf[1] for leaf in jax.tree.leaves(together)],
+      jax.tree.leaves(alone),
+      rtol=1e-5,
+      atol=1e-6,
     )
 
   @parameterized.parameters(sorted(ALGORITHMS.values()))
@@ -153,7 +161,7 @@ class MappedModesTest(parameterized.TestCase):
       chex.clear_trace_counter()
       traced_once = chex.assert_max_traces(algorithm.step, n=1)
       step = parallel.compile_step(
-          functools.partial(traced_once, **config.step), mode, spec=spec
+        functools.partial(traced_once, **config.step), mode, spec=spec
       )
       fresh = jax.tree.map(jnp.copy, state)
       state = parallel.replicate(state, spec)
@@ -164,10 +172,10 @@ class MappedModesTest(parameterized.TestCase):
         for key in (7, 8):
           start = parallel.replicate(jax.tree.map(jnp.copy, fresh), spec)
           after, _ = step(start, batch, jax.random.key(key))
-          changes_with_key.append(np.asarray(jax.tree.leaves(after[1].params)[-1]))
-    close = functools.partial(
-        chex.assert_trees_all_close, rtol=1e-5, atol=1e-6
-    )
+          changes_with_key.append(
+            np.asarray(jax.tree.leaves(after[1].params)[-1])
+          )
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
     close(ends['pmap'], ends['shard_map'])
     # Random numbers of the mapped modes are each device's own.
     if np.array_equal(*changes_with_key):

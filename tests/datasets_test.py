@@ -12,8 +12,8 @@ import numpy as np
 from stein_jax import datasets
 
 TFDS_MNIST = unittest.skipUnless(
-    os.path.isdir(os.path.join(os.environ.get('TFDS_DATA_DIR', ''), 'mnist')),
-    'real MNIST is not here: TFDS_DATA_DIR names no folder with a prepared mnist',
+  os.path.isdir(os.path.join(os.environ.get('TFDS_DATA_DIR', ''), 'mnist')),
+  'real MNIST is not here: TFDS_DATA_DIR names no folder with a prepared mnist',
 )
 
 
@@ -22,11 +22,13 @@ def first(batches, num):
 
 
 class SourcesTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      ('digits', 'train', 1437, (8, 8, 1)), ('digits', 'test', 360, (8, 8, 1)),
-      ('breast_cancer', 'train', 455, (30,)), ('breast_cancer', 'test', 114, (30,)),
-      ('toy', 'train', 10_000, (2,)), ('synthetic', 'train', 64, (8, 8, 1)),
+    ('digits', 'train', 1437, (8, 8, 1)),
+    ('digits', 'test', 360, (8, 8, 1)),
+    ('breast_cancer', 'train', 455, (30,)),
+    ('breast_cancer', 'test', 114, (30,)),
+    ('toy', 'train', 10_000, (2,)),
+    ('synthetic', 'train', 64, (8, 8, 1)),
   )
   def test_embedded_sets(self, name, split, size, shape):
     source = datasets.load(name, split=split)
@@ -39,18 +41,21 @@ class SourcesTest(parameterized.TestCase):
 
   def test_digits_are_the_real_ones(self):
     from sklearn import datasets as sklearn_datasets
+
     bunch = sklearn_datasets.load_digits()
     train = datasets.load('digits')[:]
     # Row 0 is test, so train begins with row 1; 16 grey levels survive 8 bits.
     np.testing.assert_allclose(
-        train['image'][0, ..., 0], bunch.images[1] / 16, atol=0.5 / 255
+      train['image'][0, ..., 0], bunch.images[1] / 16, atol=0.5 / 255
     )
     self.assertEqual(train['label'][0], bunch.target[1])
     self.assertEqual(train['image'].max(), 1.0)
 
   def test_splits_share_no_row(self):
-    train, test = (datasets.load('breast_cancer', split=s)[:]['image']
-                   for s in ('train', 'test'))
+    train, test = (
+      datasets.load('breast_cancer', split=s)[:]['image']
+      for s in ('train', 'test')
+    )
     rows = {row.tobytes() for row in train}
     self.assertFalse(any(row.tobytes() in rows for row in test))
     np.testing.assert_allclose(train.mean(0), 0, atol=1e-5)
@@ -58,8 +63,8 @@ class SourcesTest(parameterized.TestCase):
 
   def test_symmetric_pixels(self):
     unit, symmetric = (
-        datasets.load('digits', pixels=pixels)[:10]['image']
-        for pixels in ('unit', 'symmetric')
+      datasets.load('digits', pixels=pixels)[:10]['image']
+      for pixels in ('unit', 'symmetric')
     )
     np.testing.assert_allclose(symmetric, 2 * unit - 1, atol=1e-6)
 
@@ -73,7 +78,7 @@ class SourcesTest(parameterized.TestCase):
     # The published mean and deviation of the training pixels.
     images = train[:]['image']
     np.testing.assert_allclose(
-        [images.mean(), images.std()], [0.1307, 0.3081], atol=5e-5
+      [images.mean(), images.std()], [0.1307, 0.3081], atol=5e-5
     )
     self.assertLen(datasets._data_source('mnist', 'train[:50000]'), 50_000)
 
@@ -92,22 +97,25 @@ class SourcesTest(parameterized.TestCase):
     image[:, 2:6] = 200
     np.testing.assert_array_equal(datasets.square(image, 2), 200)
 
-  @parameterized.parameters('mnist', 'cifar10', 'svhn_cropped', 'celeb_a', 'lsun')
+  @parameterized.parameters(
+    'mnist', 'cifar10', 'svhn_cropped', 'celeb_a', 'lsun'
+  )
   def test_a_missing_set_names_the_command(self, name):
     folder = self.create_tempdir().full_path
     with mock.patch.dict(os.environ, TFDS_DATA_DIR=folder):
       with self.assertRaisesRegex(
-          FileNotFoundError, rf'{name}(.|\n)*download_and_prepare(.|\n)*TFDS_DATA_DIR'
+        FileNotFoundError,
+        rf'{name}(.|\n)*download_and_prepare(.|\n)*TFDS_DATA_DIR',
       ):
         datasets.load(name)
 
   @parameterized.parameters(
-      (dict(name='mnits'), ValueError, "'mnits'.*'mnist'"),
-      (dict(name='digits', splt='train'), TypeError, 'splt.*split'),
-      (dict(name='digits', split='valid'), ValueError, "'valid'.*'test'"),
-      (dict(name='toy', density='logistic'), ValueError, 'logistic.*banana'),
-      (dict(name='toy', num_examples=0), ValueError, '0.*at least 1'),
-      (dict(name='synthetic', pixels='bytes'), ValueError, "'bytes'.*'unit'"),
+    (dict(name='mnits'), ValueError, "'mnits'.*'mnist'"),
+    (dict(name='digits', splt='train'), TypeError, 'splt.*split'),
+    (dict(name='digits', split='valid'), ValueError, "'valid'.*'test'"),
+    (dict(name='toy', density='logistic'), ValueError, 'logistic.*banana'),
+    (dict(name='toy', num_examples=0), ValueError, '0.*at least 1'),
+    (dict(name='synthetic', pixels='bytes'), ValueError, "'bytes'.*'unit'"),
   )
   def test_bad_sections_are_refused(self, section, error, message):
     with self.assertRaisesRegex(error, message):
@@ -115,22 +123,27 @@ class SourcesTest(parameterized.TestCase):
 
 
 class BatchesTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.source = datasets.Arrays({'image': np.arange(10.0, dtype=np.float32)})
 
   def test_an_epoch_shows_every_example_once(self):
     rows = np.concatenate(
-        [b['image'] for b in first(datasets.batches(self.source, 5, seed=0), 2)]
+      [b['image'] for b in first(datasets.batches(self.source, 5, seed=0), 2)]
     )
     np.testing.assert_array_equal(np.sort(rows), np.arange(10))
 
   def test_epochs_and_seeds_differ(self):
     orders = [
-        np.concatenate([b['image'] for b in first(
-            datasets.batches(self.source, 5, seed=seed, start=start), 2)]).tolist()
-        for seed, start in [(0, 0), (0, 2), (1, 0)]
+      np.concatenate(
+        [
+          b['image']
+          for b in first(
+            datasets.batches(self.source, 5, seed=seed, start=start), 2
+          )
+        ]
+      ).tolist()
+      for seed, start in [(0, 0), (0, 2), (1, 0)]
     ]
     self.assertLen({tuple(order) for order in orders}, 3)
 
@@ -139,23 +152,24 @@ class BatchesTest(parameterized.TestCase):
     whole = first(datasets.batches(self.source, 3, seed=4), start + 2)[start:]
     later = first(datasets.batches(self.source, 3, seed=4, start=start), 2)
     np.testing.assert_array_equal(
-        [b['image'] for b in whole], [b['image'] for b in later]
+      [b['image'] for b in whole], [b['image'] for b in later]
     )
 
   def test_processes_split_the_same_global_batch(self):
     (alone,) = first(datasets.batches(self.source, 6, seed=2), 1)
     parts = []
     for index in range(3):
-      with mock.patch('jax.process_count', return_value=3), mock.patch(
-          'jax.process_index', return_value=index
+      with (
+        mock.patch('jax.process_count', return_value=3),
+        mock.patch('jax.process_index', return_value=index),
       ):
         parts += first(datasets.batches(self.source, 6, seed=2), 1)
     np.testing.assert_array_equal(
-        np.concatenate([p['image'] for p in parts]), alone['image']
+      np.concatenate([p['image'] for p in parts]), alone['image']
     )
 
   @parameterized.parameters(
-      (11, '11.*10 examples'), (0, '0.*at least 1'), (2.5, '2.5.*integer')
+    (11, '11.*10 examples'), (0, '0.*at least 1'), (2.5, '2.5.*integer')
   )
   def test_bad_sizes_are_refused(self, size, message):
     with self.assertRaisesRegex(ValueError, message):

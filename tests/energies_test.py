@@ -15,15 +15,19 @@ from stein_jax import energies
 from stein_jax import learners
 
 
-def _rbm(d=3, num_hidden=2, *, shape=None, centered=False, scale=0.7, dtype=None):
+def _rbm(
+  d=3, num_hidden=2, *, shape=None, centered=False, scale=0.7, dtype=None
+):
   """Returns (learner, b, B, c) with random parameters, as NumPy float64."""
   rng = np.random.default_rng(d + num_hidden)
   b, c = rng.normal(size=d), 0.5 * rng.normal(size=num_hidden)
   weight = scale * rng.normal(size=(d, num_hidden))
   x = 1 + rng.normal(size=(5, *(shape or (d,))))
   energy = learners.create(
-      jax.random.key(0), energies.RBM(num_hidden, centered), optax.sgd(1.0),
-      jnp.asarray(x, dtype),
+    jax.random.key(0),
+    energies.RBM(num_hidden, centered),
+    optax.sgd(1.0),
+    jnp.asarray(x, dtype),
   )
   return _with_params(energy, b, weight, c), b, weight, c
 
@@ -31,7 +35,7 @@ def _rbm(d=3, num_hidden=2, *, shape=None, centered=False, scale=0.7, dtype=None
 def _with_params(energy, b, weight, c):
   trained = {'bias': b, 'weight': weight, 'hidden_bias': c}
   return energy.replace(
-      params={**energy.params, 'params': jax.tree.map(jnp.asarray, trained)}
+    params={**energy.params, 'params': jax.tree.map(jnp.asarray, trained)}
   )
 
 
@@ -57,10 +61,13 @@ def _literal_energy(x, b, weight, c):
 
 def _literal_state_weights(b, weight, c):
   """int exp(b.x - x.x / 2 + x'Bh + c.h) dx = (2 pi)^(d/2) exp(c.h + |b + Bh|^2 / 2)."""
-  return np.array([
-      (2 * np.pi) ** (len(b) / 2) * np.exp(c @ h + 0.5 * np.sum((b + weight @ h) ** 2))
+  return np.array(
+    [
+      (2 * np.pi) ** (len(b) / 2)
+      * np.exp(c @ h + 0.5 * np.sum((b + weight @ h) ** 2))
       for h in _states(len(c))
-  ])
+    ]
+  )
 
 
 def _literal_moments(b, weight, c):
@@ -77,11 +84,10 @@ def _call(energy, *args, **kwargs):
 
 
 class RBMTest(parameterized.TestCase):
-
   def test_energy_is_the_sum_over_hidden_states(self):
     energy, *params = _rbm()
     np.testing.assert_allclose(
-        _call(energy, _points()), _literal_energy(_points(), *params), rtol=2e-6
+      _call(energy, _points()), _literal_energy(_points(), *params), rtol=2e-6
     )
 
   def test_score_and_features(self):
@@ -89,10 +95,12 @@ class RBMTest(parameterized.TestCase):
     x = _points()
     hidden = np.tanh(x @ weight + c)
     np.testing.assert_allclose(
-        energies.score(energy, jnp.asarray(x)), b - x + hidden @ weight.T, atol=2e-6
+      energies.score(energy, jnp.asarray(x)),
+      b - x + hidden @ weight.T,
+      atol=2e-6,
     )
     np.testing.assert_allclose(
-        _call(energy, x, method='features'), hidden, atol=1e-6
+      _call(energy, x, method='features'), hidden, atol=1e-6
     )
 
   @parameterized.parameters((1, 3), (2, 2))
@@ -104,7 +112,7 @@ class RBMTest(parameterized.TestCase):
     grid = np.stack(np.meshgrid(*[axis] * d), -1).reshape(-1, d)
     total = np.sum(np.exp(-np.asarray(_call(energy, grid)))) * 0.2**d
     np.testing.assert_allclose(
-        _call(energy, method='log_partition'), np.log(total), rtol=1e-12
+      _call(energy, method='log_partition'), np.log(total), rtol=1e-12
     )
 
   @parameterized.parameters(1, 5, 13)  # 2^13 states are two chunks
@@ -112,14 +120,17 @@ class RBMTest(parameterized.TestCase):
     self.enter_context(jax.enable_x64(True))
     energy, *params = _rbm(6, num_hidden, scale=0.3)
     np.testing.assert_allclose(
-        _call(energy, method='log_partition'),
-        np.log(np.sum(_literal_state_weights(*params))), rtol=1e-13,
+      _call(energy, method='log_partition'),
+      np.log(np.sum(_literal_state_weights(*params))),
+      rtol=1e-13,
     )
 
   def test_enumeration_has_a_limit(self):
     energy, *_ = _rbm(2, 21)
     for call in (('log_partition',), ('sample', jax.random.key(0), 2)):
-      with self.assertRaisesRegex(ValueError, 'num_hidden=21.*annealed_importance'):
+      with self.assertRaisesRegex(
+        ValueError, 'num_hidden=21.*annealed_importance'
+      ):
         _call(energy, *call[1:], method=call[0])
 
   def test_num_hidden_is_a_count(self):
@@ -134,7 +145,7 @@ class RBMTest(parameterized.TestCase):
     # log 2 cosh(a) = |a| and tanh(a) = sign(a) up to exp(-400).
     np.testing.assert_allclose(_call(energy, x), 40000 - x @ b - 400, rtol=1e-6)
     np.testing.assert_allclose(
-        energies.score(energy, jnp.asarray(x)), b - x + np.sign(x), rtol=1e-6
+      energies.score(energy, jnp.asarray(x)), b - x + np.sign(x), rtol=1e-6
     )
 
   @parameterized.parameters(1.0, 0.0)
@@ -145,28 +156,35 @@ class RBMTest(parameterized.TestCase):
     at = lambda x: energy.apply_fn(energy.params, x[None])[0]
     hessian = jax.jit(jax.vmap(jax.hessian(at)))(x)
     np.testing.assert_allclose(
-        _call(energy, x, method='laplacian'),
-        np.trace(hessian, axis1=1, axis2=2), rtol=2e-5,
+      _call(energy, x, method='laplacian'),
+      np.trace(hessian, axis1=1, axis2=2),
+      rtol=2e-5,
     )
     if not scale:  # log 2 cosh has second derivative 1 at 0
       np.testing.assert_allclose(
-          np.trace(hessian, axis1=1, axis2=2), 3 - np.sum(weight**2), rtol=1e-5
+        np.trace(hessian, axis1=1, axis2=2), 3 - np.sum(weight**2), rtol=1e-5
       )
 
   @parameterized.named_parameters(
-      ('exact', 'sample', 0), ('after_gibbs', 'sample', 3), ('from_afar', 'chain', 100)
+    ('exact', 'sample', 0),
+    ('after_gibbs', 'sample', 3),
+    ('from_afar', 'chain', 100),
   )
   def test_samples_have_the_enumerated_moments(self, start, num_steps):
     energy, *params = _rbm()
     num = 20_000
     if start == 'chain':
-      sample = jax.jit(lambda rng: energies.sample_state(
+      sample = jax.jit(
+        lambda rng: energies.sample_state(
           _state(energy), rng, num, sampler='gibbs', num_steps=num_steps
-      ))
+        )
+      )
     else:
+
       def sample(rng):
         x = _call(energy, rng, num, method='sample')
         return _call(energy, jax.random.key(2), x, num_steps, method='gibbs')
+
     x = np.asarray(sample(jax.random.key(1)), np.float64)
     mean, covariance = _literal_moments(*params)
     self.assert_mean(x, mean)
@@ -194,33 +212,38 @@ class RBMTest(parameterized.TestCase):
     shift = b @ m + m @ m / 2
     x, rng = jnp.asarray(_points(), jnp.float32), jax.random.key(3)
     for method, args, change in (
-        (None, (x,), shift),
-        ('log_partition', (), -shift),
-        ('features', (x,), 0),
-        ('laplacian', (x,), 0),
-        ('sample', (rng, 50), 0),
-        ('gibbs', (rng, x, 2), 0),
+      (None, (x,), shift),
+      ('log_partition', (), -shift),
+      ('features', (x,), 0),
+      ('laplacian', (x,), 0),
+      ('sample', (rng, 50), 0),
+      ('gibbs', (rng, x, 2), 0),
     ):
       with self.subTest(method or 'energy'):
         np.testing.assert_allclose(
-            _call(centered, *args, method=method),
-            _call(plain, *args, method=method) + change, rtol=1e-5, atol=2e-5,
+          _call(centered, *args, method=method),
+          _call(plain, *args, method=method) + change,
+          rtol=1e-5,
+          atol=2e-5,
         )
     np.testing.assert_allclose(
-        energies.score(centered, x), energies.score(plain, x), atol=1e-5
+      energies.score(centered, x), energies.score(plain, x), atol=1e-5
     )
 
   def test_the_mean_of_the_images_is_constant(self):
     x = jnp.asarray(_points(), jnp.float32)
     energy = learners.create(
-        jax.random.key(0), energies.RBM(2, centered=True), optax.adam(0.1), x
+      jax.random.key(0), energies.RBM(2, centered=True), optax.adam(0.1), x
     )
     mean = energy.params['constants']['mean']
     np.testing.assert_allclose(mean, _points().mean(0), atol=1e-6)
     loss = energies.contrast(energy, x, x[::-1] + 1)
     gradient = jax.grad(lambda params: loss(params)[0])(energy.params)
     np.testing.assert_array_equal(gradient['constants']['mean'], 0)
-    moved, step = energy, jax.jit(lambda energy: learners.descend(energy, loss)[0])
+    moved, step = (
+      energy,
+      jax.jit(lambda energy: learners.descend(energy, loss)[0]),
+    )
     for _ in range(3):
       moved = step(moved)
     np.testing.assert_array_equal(moved.params['constants']['mean'], mean)
@@ -234,18 +257,20 @@ class RBMTest(parameterized.TestCase):
     image = x.reshape(4, 2, 3, 1)
     np.testing.assert_array_equal(_call(images, image), _call(vectors, x))
     np.testing.assert_array_equal(
-        energies.score(images, image), energies.score(vectors, x).reshape(image.shape)
+      energies.score(images, image),
+      energies.score(vectors, x).reshape(image.shape),
     )
     self.assertEqual(images.input_shape, (2, 3, 1))
 
   def assert_mean(self, values, expected):
     """Asserts that the mean over the leading axis is within 4 standard errors."""
     error = np.std(values, 0) / np.sqrt(len(values))
-    np.testing.assert_array_less(np.abs(np.mean(values, 0) - expected), 4 * error)
+    np.testing.assert_array_less(
+      np.abs(np.mean(values, 0) - expected), 4 * error
+    )
 
 
 class MLPTest(absltest.TestCase):
-
   def test_confinement_is_a_parabola(self):
     x = jnp.asarray(_points(4, 6), jnp.float32).reshape(4, 2, 3, 1)
     loose = energies.MLP((5, 4), confinement=0.0)
@@ -255,43 +280,46 @@ class MLPTest(absltest.TestCase):
     self.assertEqual(values.shape, (4,))
     self.assertGreater(np.ptp(values), 0)
     np.testing.assert_allclose(
-        tight.apply(params, x) - values, 0.15 * np.sum(x**2, (1, 2, 3)), rtol=1e-5
+      tight.apply(params, x) - values, 0.15 * np.sum(x**2, (1, 2, 3)), rtol=1e-5
     )
 
 
 class ChainTest(parameterized.TestCase):
-
   @parameterized.parameters(1.0, 0.3)
   def test_contrast_gradient_by_hand(self, weight):
     energy, _, matrix, c = _rbm()
     data, samples = _points(4), _points(7)[4:] + 1  # unequal in number
     loss = energies.contrast(
-        energy, jnp.asarray(data), jnp.asarray(samples), negative_weight=weight
+      energy, jnp.asarray(data), jnp.asarray(samples), negative_weight=weight
     )
     gradient, metrics = jax.grad(loss, has_aux=True)(energy.params)
 
     def expectations(x):  # -dE / d(b, B, c) = (x, x h', h) at h = tanh(B'x + c)
       h = np.tanh(x @ matrix + c)
       return {
-          'bias': x.mean(0), 'weight': x.T @ h / len(x), 'hidden_bias': h.mean(0)
+        'bias': x.mean(0),
+        'weight': x.T @ h / len(x),
+        'hidden_bias': h.mean(0),
       }
 
     positive, negative = expectations(data), expectations(samples)
     for name, value in gradient['params'].items():
       np.testing.assert_allclose(
-          value, weight * negative[name] - positive[name], atol=2e-6
+        value, weight * negative[name] - positive[name], atol=2e-6
       )
     np.testing.assert_allclose(
-        metrics['energy/data'], jnp.mean(_call(energy, data)), rtol=1e-6
+      metrics['energy/data'], jnp.mean(_call(energy, data)), rtol=1e-6
     )
     np.testing.assert_allclose(
-        metrics['energy/samples'], jnp.mean(_call(energy, samples)), rtol=1e-6
+      metrics['energy/samples'], jnp.mean(_call(energy, samples)), rtol=1e-6
     )
 
   def test_samples_are_constants(self):
     energy, *_ = _rbm()
     data = jnp.asarray(_points(), jnp.float32)
-    loss = lambda shift: energies.contrast(energy, data, data + shift)(energy.params)[0]
+    loss = lambda shift: energies.contrast(energy, data, data + shift)(
+      energy.params
+    )[0]
     self.assertEqual(jax.grad(loss)(0.5), 0)
     self.assertNotAlmostEqual(loss(0.5), 0)
 
@@ -300,12 +328,18 @@ class ChainTest(parameterized.TestCase):
     energy, *_ = _rbm(4, shape=(2, 2, 1))
     x = jnp.asarray(_points(5, 4), jnp.float32).reshape(5, 2, 2, 1)
     rng = jax.random.key(0)
-    chain = functools.partial(energies.chain, energy, sampler=sampler, num_steps=3)
+    chain = functools.partial(
+      energies.chain, energy, sampler=sampler, num_steps=3
+    )
     moved = jax.jit(chain)(rng, x)
     self.assertEqual((moved.shape, moved.dtype), (x.shape, x.dtype))
     self.assertFalse(np.array_equal(moved, x))
     sample = lambda num: functools.partial(
-        energies.sample_state, _state(energy), num=num, sampler=sampler, num_steps=2
+      energies.sample_state,
+      _state(energy),
+      num=num,
+      sampler=sampler,
+      num_steps=2,
     )
     self.assertEqual(jax.eval_shape(sample(1), rng).shape, (1, 2, 2, 1))
     samples = jax.jit(sample(6))(rng)
@@ -314,7 +348,9 @@ class ChainTest(parameterized.TestCase):
 
   def test_bad_arguments(self):
     energy, *_ = _rbm()
-    with self.assertRaisesRegex(ValueError, "sampler='hmc'.*'langevin'.*'gibbs'"):
+    with self.assertRaisesRegex(
+      ValueError, "sampler='hmc'.*'langevin'.*'gibbs'"
+    ):
       energies.chain(energy, jax.random.key(0), _points(), sampler='hmc')
     with self.assertRaisesRegex(ValueError, 'num_steps=0'):
       energies.chain(energy, jax.random.key(0), _points(), num_steps=0)
@@ -323,14 +359,21 @@ class ChainTest(parameterized.TestCase):
     # E(x, y) = |x - y|^2 / 2 has score y - x, and p(x | y) = N(y, I).
     energy, *_ = _rbm()
     energy = energy.replace(
-        apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
+      apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
     )
     y = jnp.full((4000, 3), 5.0)
-    np.testing.assert_allclose(energies.score(energy, y + 1, y), -np.ones_like(y))
+    np.testing.assert_allclose(
+      energies.score(energy, y + 1, y), -np.ones_like(y)
+    )
     for sampler in ('langevin', 'mala'):
       sample = lambda rng: energies.sample_state(
-          _state(energy), rng, 4000, condition=y,
-          sampler=sampler, step_size=0.5, num_steps=60,
+        _state(energy),
+        rng,
+        4000,
+        condition=y,
+        sampler=sampler,
+        step_size=0.5,
+        num_steps=60,
       )
       x = jax.jit(sample)(jax.random.key(0))
       # Left of the start: 5 (1 - delta^2 / 2)^60 < 0.002; 4 / sqrt(12000) of noise,

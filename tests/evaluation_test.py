@@ -18,13 +18,14 @@ from tests import conformance_test
 
 def rbm(seed=0, d=3, num_hidden=2):
   return learners.create(
-      jax.random.key(seed), energies.RBM(num_hidden),
-      dict(name='sgd', learning_rate=0.1), jnp.zeros((1, d)),
+    jax.random.key(seed),
+    energies.RBM(num_hidden),
+    dict(name='sgd', learning_rate=0.1),
+    jnp.zeros((1, d)),
   )
 
 
 class MetricsTest(parameterized.TestCase):
-
   def test_log_likelihood_of_a_gaussian(self):
     # With B = 0 and c = 0 the RBM is N(b, I).
     energy = rbm()
@@ -35,19 +36,23 @@ class MetricsTest(parameterized.TestCase):
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     expected = -0.5 * np.sum((x - mean) ** 2, 1) - 1.5 * np.log(2 * np.pi)
     values = evaluation.log_likelihood(
-        energy, x, evaluation.exact_log_partition(energy)
+      energy, x, evaluation.exact_log_partition(energy)
     )
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
   def test_ais_brackets_the_exact_log_partition(self):
     energy = rbm(d=6, num_hidden=4)
-    energy = energy.replace(params=jax.tree.map(lambda p: 10 * p, energy.params))
+    energy = energy.replace(
+      params=jax.tree.map(lambda p: 10 * p, energy.params)
+    )
     exact = float(evaluation.exact_log_partition(energy))
     options = dict(num_chains=400, num_temperatures=200, step_size=0.4)
-    draws = energy.apply_fn(energy.params, jax.random.key(1), 400, method='sample')
+    draws = energy.apply_fn(
+      energy.params, jax.random.key(1), 400, method='sample'
+    )
     below = evaluation.ais_log_partition(energy, jax.random.key(2), **options)
     above = evaluation.ais_log_partition(
-        energy, jax.random.key(3), init=draws, **options
+      energy, jax.random.key(3), init=draws, **options
     )
     # The weights' spread at these lengths is below 0.5 nats: 4 errors are 0.1.
     self.assertAlmostEqual(float(below), exact, delta=0.1)
@@ -61,23 +66,27 @@ class MetricsTest(parameterized.TestCase):
     # at d = 3, E|N(3, 2)| = 3.0688 and E|N(0, 2)| = 2 / sqrt(pi).
     scale = 2**0.5
     from scipy import stats
+
     folded = stats.foldnorm(3 / scale, scale=scale).mean()
     expected = 2 * folded - 2 * 2 / np.pi**0.5
-    self.assertAlmostEqual(float(evaluation.energy_distance(x, y)), 0, delta=0.01)
     self.assertAlmostEqual(
-        float(evaluation.energy_distance(x, y + 3)), expected, delta=0.15
+      float(evaluation.energy_distance(x, y)), 0, delta=0.01
+    )
+    self.assertAlmostEqual(
+      float(evaluation.energy_distance(x, y + 3)), expected, delta=0.15
     )
 
   def test_log_mean_exp(self):
     values = np.array([0.3, -2.0, 1.5], np.float32)
     self.assertAlmostEqual(
-        float(evaluation.log_mean_exp(values)), np.log(np.exp(values).mean()), 6
+      float(evaluation.log_mean_exp(values)), np.log(np.exp(values).mean()), 6
     )
 
 
 class EvaluateTest(parameterized.TestCase):
-
-  @parameterized.parameters('stein_cd_mnist', 'contrastive_divergence_toy', 'svgd_toy')
+  @parameterized.parameters(
+    'stein_cd_mnist', 'contrastive_divergence_toy', 'svgd_toy'
+  )
   def test_writes_numbers_samples_and_a_page_that_stands_alone(self, name):
     workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
     config = conformance_test.get_config(name)
@@ -85,7 +94,9 @@ class EvaluateTest(parameterized.TestCase):
     metrics = evaluation.evaluate(training.read_config(workdir), workdir)
     written = json.loads((workdir / 'evaluation.json').read_text())
     self.assertEqual(written, {'step': 4, **metrics})
-    self.assertLen(np.load(workdir / 'samples.npy'), config.evaluation.num_samples)
+    self.assertLen(
+      np.load(workdir / 'samples.npy'), config.evaluation.num_samples
+    )
     page = (workdir / 'report.html').read_text()
     self.assertIn('data:image/png;base64,', page)
     self.assertIn(config.algorithm, page)
@@ -96,7 +107,9 @@ class EvaluateTest(parameterized.TestCase):
   def test_without_a_checkpoint_it_says_so(self):
     workdir = self.create_tempdir().full_path
     with self.assertRaisesRegex(FileNotFoundError, 'No checkpoint'):
-      evaluation.evaluate(conformance_test.get_config('stein_cd_mnist'), workdir)
+      evaluation.evaluate(
+        conformance_test.get_config('stein_cd_mnist'), workdir
+      )
 
 
 if __name__ == '__main__':

@@ -18,43 +18,52 @@ _MAINS = ('train', 'evaluate', 'demo', 'reproduce.rbm')
 def run(module, *flags):
   """Returns the finished process of `python -m experiments.<module>`."""
   return subprocess.run(
-      [sys.executable, '-m', f'experiments.{module}', *flags],
-      cwd=_ROOT, capture_output=True, text=True, check=False, timeout=600,
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(_ROOT)},
+    [sys.executable, '-m', f'experiments.{module}', *flags],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=600,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(_ROOT)},
   )
 
 
 class ExperimentsTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
 
   def test_train_then_evaluate(self):
     trained = run(
-        'train', '--config=configs/stein_cd_mnist.py:smoke',
-        f'--workdir={self.folder}/run', '--config.num_steps=6',
+      'train',
+      '--config=configs/stein_cd_mnist.py:smoke',
+      f'--workdir={self.folder}/run',
+      '--config.num_steps=6',
     )
     self.assertEqual(trained.returncode, 0, trained.stderr)
     self.assertIn('report.html', trained.stdout)
     self.assertIn('step 6 of 6', trained.stderr)
     self.assertNotIn('orbax', trained.stderr)  # others' chatter is left out
     evaluated = run(
-        'evaluate', f'--workdir={self.folder}/run', '--num_samples=3',
-        '--log_likelihood=none',
+      'evaluate',
+      f'--workdir={self.folder}/run',
+      '--num_samples=3',
+      '--log_likelihood=none',
     )
     self.assertEqual(evaluated.returncode, 0, evaluated.stderr)
     numbers = json.loads((self.folder / 'run' / 'evaluation.json').read_text())
     self.assertEqual(numbers, {'step': 6})
 
   @parameterized.parameters(
-      ('--config.step.epsilom=1', 'epsilon'),
-      ('stray', 'stray'),
+    ('--config.step.epsilom=1', 'epsilon'),
+    ('stray', 'stray'),
   )
   def test_bad_commands_are_refused_and_leave_nothing(self, flag, message):
     process = run(
-        'train', '--config=configs/stein_cd_mnist.py:smoke',
-        f'--workdir={self.folder}/run', flag,
+      'train',
+      '--config=configs/stein_cd_mnist.py:smoke',
+      f'--workdir={self.folder}/run',
+      flag,
     )
     self.assertNotEqual(process.returncode, 0)
     self.assertIn(message, process.stderr)
@@ -86,8 +95,12 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertEqual(again.returncode, 0, again.stderr)
     # The one row missing is trained again; its numbers come out the same.
     strip = lambda text: [line.rsplit('|', 2)[0] for line in text.splitlines()]
-    self.assertEqual(strip(table), strip((self.folder / 'rbm' / 'table.md').read_text()))
-    other = run('reproduce.rbm', '--dataset=digits', f'--results={self.folder}/rbm')
+    self.assertEqual(
+      strip(table), strip((self.folder / 'rbm' / 'table.md').read_text())
+    )
+    other = run(
+      'reproduce.rbm', '--dataset=digits', f'--results={self.folder}/rbm'
+    )
     self.assertIn('choose another folder', other.stderr)
 
 

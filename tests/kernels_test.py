@@ -2,7 +2,8 @@
 
 import functools
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import hypothesis
 from hypothesis import strategies
@@ -44,25 +45,27 @@ _distance = jax.jit(kernels.squared_distance)
 
 
 @functools.partial(
-    jax.jit, static_argnames=('scale', 'diagonal', 'log', 'block_size')
+  jax.jit, static_argnames=('scale', 'diagonal', 'log', 'block_size')
 )
 def _bandwidth(x, **rule):
   return kernels.median_bandwidth(x, **rule)
 
 
 class ProfilesTest(chex.TestCase):
-
   @chex.variants(with_jit=True, without_jit=True)
   @parameterized.named_parameters(
-      ('rbf_unit', kernels.rbf, {}, 2.0, np.exp(-2)),
-      ('rbf', kernels.rbf, {'bandwidth': 4.0}, 2.0, np.exp(-0.5)),
-      ('imq_unit', kernels.imq, {}, 3.0, 1 / 2),
-      ('imq', kernels.imq, {'bandwidth': 2.0, 'exponent': -1.0}, 6.0, 1 / 4),
-      ('quadratic_unit', kernels.rational_quadratic, {}, 3.0, 1 / 4),
-      (
-          'quadratic', kernels.rational_quadratic,
-          {'bandwidth': 2.0, 'mixture': 2.0}, 4.0, 1 / 4,
-      ),
+    ('rbf_unit', kernels.rbf, {}, 2.0, np.exp(-2)),
+    ('rbf', kernels.rbf, {'bandwidth': 4.0}, 2.0, np.exp(-0.5)),
+    ('imq_unit', kernels.imq, {}, 3.0, 1 / 2),
+    ('imq', kernels.imq, {'bandwidth': 2.0, 'exponent': -1.0}, 6.0, 1 / 4),
+    ('quadratic_unit', kernels.rational_quadratic, {}, 3.0, 1 / 4),
+    (
+      'quadratic',
+      kernels.rational_quadratic,
+      {'bandwidth': 2.0, 'mixture': 2.0},
+      4.0,
+      1 / 4,
+    ),
   )
   def test_by_hand(self, profile, keywords, sq_dist, expected):
     profile = self.variant(functools.partial(profile, **keywords))
@@ -73,36 +76,38 @@ class ProfilesTest(chex.TestCase):
     # (1 + t / m)^-m = exp(-t + t^2 / 2m - ...): relative error below t^2 / m.
     sq_dist, mixture = jnp.linspace(0.0, 2.0, 5), 1000.0
     np.testing.assert_allclose(
-        kernels.rational_quadratic(sq_dist, 1.0, mixture),
-        kernels.rbf(sq_dist), rtol=2.0**2 / mixture,
+      kernels.rational_quadratic(sq_dist, 1.0, mixture),
+      kernels.rbf(sq_dist),
+      rtol=2.0**2 / mixture,
     )
 
   @parameterized.product(
-      name=sorted(kernels.PROFILES), dtype=['bfloat16', 'float16', 'float32']
+    name=sorted(kernels.PROFILES), dtype=['bfloat16', 'float16', 'float32']
   )
   def test_keeps_dtype(self, name, dtype):
-    self.assertEqual(kernels.PROFILES[name](jnp.ones(3, dtype), 2.0).dtype, dtype)
+    self.assertEqual(
+      kernels.PROFILES[name](jnp.ones(3, dtype), 2.0).dtype, dtype
+    )
 
 
 class SquaredDistanceTest(chex.TestCase):
-
   @parameterized.named_parameters(
-      ('plain', (7, 3), (5, 3), {}),
-      ('one', (1, 1), (1, 1), {}),
-      ('two', (2, 3), (1, 3), {}),
-      ('three', (3, 1), (3, 1), {}),
-      ('wide', (3, 3072), (2, 3072), {}),
-      ('offset', (7, 3), (5, 3), {'offset': 1e4}),
-      ('wide_offset', (3, 3072), (2, 3072), {'offset': 1e4}),
-      ('spread', (7, 3), (5, 3), {'spread': 1e-6}),
-      ('offset_spread', (7, 3), (5, 3), {'offset': 1.0, 'spread': 1e-6}),
+    ('plain', (7, 3), (5, 3), {}),
+    ('one', (1, 1), (1, 1), {}),
+    ('two', (2, 3), (1, 3), {}),
+    ('three', (3, 1), (3, 1), {}),
+    ('wide', (3, 3072), (2, 3072), {}),
+    ('offset', (7, 3), (5, 3), {'offset': 1e4}),
+    ('wide_offset', (3, 3072), (2, 3072), {'offset': 1e4}),
+    ('spread', (7, 3), (5, 3), {'spread': 1e-6}),
+    ('offset_spread', (7, 3), (5, 3), {'offset': 1.0, 'spread': 1e-6}),
   )
   def test_is_the_sum_of_squared_differences(self, x_shape, y_shape, keywords):
     x, y = _normal(*x_shape, **keywords), _normal(*y_shape, **keywords)
     actual = _distance(jnp.array(x), jnp.array(y))
     self.assertEqual(actual.dtype, jnp.float32)
     np.testing.assert_allclose(
-        actual, _pairwise(x, y), rtol=0, atol=_tolerance(x, y)
+      actual, _pairwise(x, y), rtol=0, atol=_tolerance(x, y)
     )
 
   @parameterized.parameters(0.0, 1e4)
@@ -111,7 +116,7 @@ class SquaredDistanceTest(chex.TestCase):
     pairs = np.repeat(x, 2, 0)
     actual = _distance(jnp.array(pairs), jnp.array(pairs))
     np.testing.assert_allclose(
-        actual, _pairwise(pairs, pairs), rtol=0, atol=_tolerance(x, x)
+      actual, _pairwise(pairs, pairs), rtol=0, atol=_tolerance(x, x)
     )
     self.assertGreaterEqual(jnp.min(actual), 0)
     same = jnp.array(np.repeat(x[:1], 5, 0))
@@ -124,7 +129,7 @@ class SquaredDistanceTest(chex.TestCase):
     actual = _distance(x, x)
     self.assertEqual(actual.dtype, jnp.float32)
     np.testing.assert_allclose(
-        actual, _pairwise(x, x), rtol=0, atol=_tolerance(x, x)
+      actual, _pairwise(x, x), rtol=0, atol=_tolerance(x, x)
     )
 
   def test_float64_stays(self):
@@ -133,15 +138,16 @@ class SquaredDistanceTest(chex.TestCase):
       actual = _distance(jnp.array(x), jnp.array(x))
       self.assertEqual(actual.dtype, jnp.float64)
     np.testing.assert_allclose(
-        actual, _pairwise(x, x), rtol=0, atol=_tolerance(x, x, np.float64)
+      actual, _pairwise(x, x), rtol=0, atol=_tolerance(x, x, np.float64)
     )
 
 
 class MedianBandwidthTest(chex.TestCase):
-
   def assert_median(self, actual, x, expected):
     """The median moves by no more than the distances do."""
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=_tolerance(x, x))
+    np.testing.assert_allclose(
+      actual, expected, rtol=1e-6, atol=_tolerance(x, x)
+    )
 
   @parameterized.product(n=[2, 3, 4, 5, 90], diagonal=[True, False])
   def test_is_that_of_numpy(self, n, diagonal):
@@ -152,7 +158,7 @@ class MedianBandwidthTest(chex.TestCase):
     self.assert_median(actual, x, _median(x, diagonal))
 
   @parameterized.product(
-      log=[('n+1', np.log(6)), ('n', np.log(5)), ('none', 1)], scale=[1.0, 0.25]
+    log=[('n+1', np.log(6)), ('n', np.log(5)), ('none', 1)], scale=[1.0, 0.25]
   )
   def test_scale_and_logarithm(self, log, scale):
     x, (log, divisor) = _normal(5, 2), log
@@ -162,24 +168,21 @@ class MedianBandwidthTest(chex.TestCase):
   @parameterized.parameters(1, 4, 10, 100)
   def test_blocks(self, block_size):
     x = _normal(10, 2, offset=1e4)
-    actual = _bandwidth(
-        jnp.array(x), log='none', block_size=block_size
-    )
+    actual = _bandwidth(jnp.array(x), log='none', block_size=block_size)
     self.assert_median(actual, x, _median(x))
 
   def test_past_one_block(self):
     x = _normal(2100, 1)
     self.assertGreater(len(x) ** 2, kernels._BLOCK_ENTRIES)
-    self.assert_median(
-        _bandwidth(jnp.array(x)), x, _median(x) / np.log(2101)
-    )
+    self.assert_median(_bandwidth(jnp.array(x)), x, _median(x) / np.log(2101))
 
   @chex.all_variants
   def test_variants(self):
     x = _normal(6, 3)
     self.assert_median(
-        self.variant(kernels.median_bandwidth)(jnp.array(x)), x,
-        _median(x) / np.log(7),
+      self.variant(kernels.median_bandwidth)(jnp.array(x)),
+      x,
+      _median(x) / np.log(7),
     )
 
   @parameterized.parameters('bfloat16', 'float16', 'float32', 'float64')
@@ -192,12 +195,12 @@ class MedianBandwidthTest(chex.TestCase):
     np.testing.assert_allclose(actual, _median(x), atol=_tolerance(x, x, wide))
 
   @parameterized.named_parameters(
-      ('one', np.full((1, 3), 7.0), {}),
-      ('one_without_diagonal', np.full((1, 3), 7.0), {'diagonal': False}),
-      ('one_log_n', np.full((1, 3), 7.0), {'log': 'n'}),
-      ('same', np.full((5, 3), 1e4), {}),
-      ('majority', np.eye(6)[[0, 0, 0, 0, 0, 1]], {}),
-      ('majority_offset', 1e4 + np.eye(6)[[0, 0, 0, 0, 0, 1]], {}),
+    ('one', np.full((1, 3), 7.0), {}),
+    ('one_without_diagonal', np.full((1, 3), 7.0), {'diagonal': False}),
+    ('one_log_n', np.full((1, 3), 7.0), {'log': 'n'}),
+    ('same', np.full((5, 3), 1e4), {}),
+    ('majority', np.eye(6)[[0, 0, 0, 0, 0, 1]], {}),
+    ('majority_offset', 1e4 + np.eye(6)[[0, 0, 0, 0, 0, 1]], {}),
   )
   def test_of_zero_is_replaced(self, x, keywords):
     x = np.float32(x)
@@ -206,11 +209,13 @@ class MedianBandwidthTest(chex.TestCase):
     # Epsilon times the mean squared distance, above a floor; at 1e4 the centre
     # is rounded to about 1e-3.
     expected = np.finfo(np.float32).eps * np.mean(_pairwise(x, x))
-    expected = max(expected / np.log(len(x) + 1), np.finfo(np.float32).tiny**0.5)
+    expected = max(
+      expected / np.log(len(x) + 1), np.finfo(np.float32).tiny ** 0.5
+    )
     np.testing.assert_allclose(actual, expected, rtol=1e-3)
 
   @parameterized.named_parameters(
-      ('distinct', _normal(6, 3)), ('majority', np.eye(6)[[0, 0, 0, 0, 0, 1]])
+    ('distinct', _normal(6, 3)), ('majority', np.eye(6)[[0, 0, 0, 0, 0, 1]])
   )
   def test_has_no_gradient(self, x):
     gradient = jax.grad(_bandwidth)(jnp.array(x, jnp.float32))
@@ -222,33 +227,34 @@ class MedianBandwidthTest(chex.TestCase):
     self.assertNotIn(' sort[', traced(kernels.median_bandwidth))
 
   @hypothesis.settings(
-      deadline=None, max_examples=25, database=None, derandomize=True
+    deadline=None, max_examples=25, database=None, derandomize=True
   )
   @hypothesis.given(
-      arrays.arrays(
-          np.float32, (6, 2),
-          elements=strategies.integers(-4, 4) | strategies.floats(-100, 100, width=32),
-      )
+    arrays.arrays(
+      np.float32,
+      (6, 2),
+      elements=strategies.integers(-4, 4)
+      | strategies.floats(-100, 100, width=32),
+    )
   )
   def test_of_any_points(self, x):
     actual = _bandwidth(x, log='none')
     self.assertGreater(actual, 0)
     floor = np.finfo(np.float32).tiny ** 0.5
     np.testing.assert_allclose(
-        actual, _median(x), rtol=1e-6, atol=_tolerance(x, x) + floor
+      actual, _median(x), rtol=1e-6, atol=_tolerance(x, x) + floor
     )
 
 
 class AtMedianTest(chex.TestCase):
-
   @parameterized.parameters(*sorted(kernels.PROFILES))
   def test_of_a_name(self, name):
     x = _normal(4, 2)
     bandwidth = 2 * _median(x, diagonal=False) / np.log(5)
     sq_dist = jnp.array([0.0, 1.0, 4.0])
-    actual = jax.jit(lambda x: kernels.at_median(
-        name, x, scale=2.0, diagonal=False
-    )(sq_dist))(x)
+    actual = jax.jit(
+      lambda x: kernels.at_median(name, x, scale=2.0, diagonal=False)(sq_dist)
+    )(x)
     expected = kernels.PROFILES[name](sq_dist, bandwidth)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
@@ -257,37 +263,39 @@ class AtMedianTest(chex.TestCase):
 
 
 class MapRowsTest(chex.TestCase):
-
   @parameterized.parameters(1, 3, 7, 100, None)
   def test_is_a_loop(self, block_size):
     rows = np.arange(14.0).reshape(7, 2), np.arange(7)
     shifted, total = kernels.map_rows(
-        lambda row: (row[0] + row[1], jnp.sum(row[0])),
-        jax.tree.map(jnp.array, rows), 2, block_size,
+      lambda row: (row[0] + row[1], jnp.sum(row[0])),
+      jax.tree.map(jnp.array, rows),
+      2,
+      block_size,
     )
-    np.testing.assert_array_equal(shifted, [x + i for x, i in zip(*rows)])
+    np.testing.assert_array_equal(
+      shifted, [x + i for x, i in zip(*rows, strict=True)]
+    )
     np.testing.assert_array_equal(total, [1, 5, 9, 13, 17, 21, 25])
 
   @parameterized.parameters((7, False), (2**22, True), (2**23, True))
   def test_chooses_blocks_by_columns(self, num_columns, loops):
     traced = jax.make_jaxpr(
-        lambda x: kernels.map_rows(jnp.sum, x, num_columns, None)
+      lambda x: kernels.map_rows(jnp.sum, x, num_columns, None)
     )(jnp.ones((7, 2)))
     self.assertEqual('scan' in str(traced), loops)
 
 
 class ArgumentsTest(chex.TestCase):
-
   @parameterized.parameters(
-      (kernels.median_bandwidth, {'scale': 0.0}, 'scale=0.0'),
-      (kernels.median_bandwidth, {'scale': -1.5}, 'scale=-1.5'),
-      (kernels.median_bandwidth, {'scale': np.nan}, 'scale=nan'),
-      (kernels.median_bandwidth, {'log': 'n+2'}, "log='n+2'"),
-      (kernels.median_bandwidth, {'log': None}, 'log=None'),
-      (kernels.median_bandwidth, {'block_size': 0}, 'block_size=0'),
-      (kernels.median_bandwidth, {'block_size': 1.5}, 'block_size=1.5'),
-      (functools.partial(kernels.at_median, 'gauss'), {}, "kernel='gauss'"),
-      (functools.partial(kernels.at_median, 'rbf'), {'scale': -2}, 'scale=-2'),
+    (kernels.median_bandwidth, {'scale': 0.0}, 'scale=0.0'),
+    (kernels.median_bandwidth, {'scale': -1.5}, 'scale=-1.5'),
+    (kernels.median_bandwidth, {'scale': np.nan}, 'scale=nan'),
+    (kernels.median_bandwidth, {'log': 'n+2'}, "log='n+2'"),
+    (kernels.median_bandwidth, {'log': None}, 'log=None'),
+    (kernels.median_bandwidth, {'block_size': 0}, 'block_size=0'),
+    (kernels.median_bandwidth, {'block_size': 1.5}, 'block_size=1.5'),
+    (functools.partial(kernels.at_median, 'gauss'), {}, "kernel='gauss'"),
+    (functools.partial(kernels.at_median, 'rbf'), {'scale': -2}, 'scale=-2'),
   )
   def test_refuses(self, function, keywords, message):
     with self.assertRaisesRegex(ValueError, message.replace('+', r'\+')):

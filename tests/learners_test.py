@@ -27,8 +27,10 @@ class _Shifted(nn.Module):
 
 def _learner(optimizer, x=None):
   return learners.create(
-      jax.random.key(0), nn.Dense(2, kernel_init=nn.initializers.zeros),
-      optimizer, _data()[0] if x is None else x,
+    jax.random.key(0),
+    nn.Dense(2, kernel_init=nn.initializers.zeros),
+    optimizer,
+    _data()[0] if x is None else x,
   )
 
 
@@ -40,9 +42,11 @@ def _data():
 
 def _loss(learner, x, y):
   """Returns |x @ kernel + bias - y|^2 / 2, a mean over the batch."""
+
   def loss_fn(params):
     loss = 0.5 * jnp.mean(jnp.sum((learner.apply_fn(params, x) - y) ** 2, 1))
     return loss, {'loss': loss}
+
   return loss_fn
 
 
@@ -66,36 +70,38 @@ def _vmap(learner, x, y):
 def _pmap(learner, x, y):
   body = lambda learner, x, y: _step(learner, x, y, _AXIS)
   return jax.pmap(body, axis_name=_AXIS, in_axes=(None, 0, 0))(
-      learner, _sharded(x), _sharded(y)
+    learner, _sharded(x), _sharded(y)
   )
 
 
 def _shard_map(learner, x, y):
   split, whole = PartitionSpec(_AXIS), PartitionSpec()
   body = jax.shard_map(
-      lambda learner, x, y: _step(learner, x, y, _AXIS),
-      mesh=Mesh(np.array(jax.devices()[:_DEVICES]), (_AXIS,)),
-      in_specs=(whole, split, split), out_specs=(whole, whole),
+    lambda learner, x, y: _step(learner, x, y, _AXIS),
+    mesh=Mesh(np.array(jax.devices()[:_DEVICES]), (_AXIS,)),
+    in_specs=(whole, split, split),
+    out_specs=(whole, whole),
   )
   return jax.jit(body)(learner, x, y)
 
 
 class CreateTest(parameterized.TestCase):
-
   @parameterized.named_parameters(
-      ('section', dict(name='sgd', learning_rate=0.5, momentum=0.9)),
-      ('transform', optax.sgd(0.5, momentum=0.9)),
+    ('section', dict(name='sgd', learning_rate=0.5, momentum=0.9)),
+    ('transform', optax.sgd(0.5, momentum=0.9)),
   )
   def test_optimizer(self, optimizer):
     learner = _learner(optimizer)
     for _ in range(2):
       learner, _ = learners.descend(learner, _slope)
     # Gradients of 1 with momentum 0.9: 0.5 (1 + 1.9).
-    np.testing.assert_allclose(learner.params['params']['bias'], -1.45, rtol=1e-6)
+    np.testing.assert_allclose(
+      learner.params['params']['bias'], -1.45, rtol=1e-6
+    )
 
   def test_nested_schedule(self):
     rate = dict(
-        name='linear_schedule', init_value=1.0, end_value=0.0, transition_steps=2
+      name='linear_schedule', init_value=1.0, end_value=0.0, transition_steps=2
     )
     learner = _learner(dict(name='sgd', learning_rate=rate))
     path = []
@@ -105,9 +111,13 @@ class CreateTest(parameterized.TestCase):
     self.assertEqual(path, [-1.0, -1.5, -1.5, -1.5])  # rates 1, 1/2, 0, 0
 
   @parameterized.parameters(
-      (ValueError, 'learning_rate=0.0', dict(name='sgd', learning_rate=0.0)),
-      (ValueError, "'adamm'.*adam", dict(name='adamm', learning_rate=0.1)),
-      (TypeError, 'takes: learning_rate', dict(name='sgd', learning_rate=0.1, b1=0.5)),
+    (ValueError, 'learning_rate=0.0', dict(name='sgd', learning_rate=0.0)),
+    (ValueError, "'adamm'.*adam", dict(name='adamm', learning_rate=0.1)),
+    (
+      TypeError,
+      'takes: learning_rate',
+      dict(name='sgd', learning_rate=0.1, b1=0.5),
+    ),
   )
   def test_bad_optimizer(self, error, message, section):
     with self.assertRaisesRegex(error, message):
@@ -116,7 +126,7 @@ class CreateTest(parameterized.TestCase):
   @parameterized.parameters(((5, 3),), ((2, 4, 4, 1),))
   def test_input_shape(self, shape):
     self.assertEqual(
-        _learner(optax.sgd(1.0), jnp.zeros(shape)).input_shape, shape[1:]
+      _learner(optax.sgd(1.0), jnp.zeros(shape)).input_shape, shape[1:]
     )
 
   def test_input_shape_without_arrays(self):
@@ -124,6 +134,7 @@ class CreateTest(parameterized.TestCase):
       @nn.compact
       def __call__(self, num):
         return jnp.zeros(3) + self.param('bias', nn.initializers.zeros, ())
+
     learner = learners.create(jax.random.key(0), Count(), optax.sgd(1.0), 4)
     self.assertEqual(learner.input_shape, ())
 
@@ -136,15 +147,18 @@ class CreateTest(parameterized.TestCase):
     np.testing.assert_array_equal(moved.params['constants']['shift'], 1)
     # Adam's first step is its rate, against the sign of the gradient.
     np.testing.assert_allclose(
-        moved.params['params']['kernel'],
-        -0.1 * np.sign(gradient['params']['kernel']), rtol=1e-4,
+      moved.params['params']['kernel'],
+      -0.1 * np.sign(gradient['params']['kernel']),
+      rtol=1e-4,
     )
 
 
 class DescendTest(parameterized.TestCase):
-
   @parameterized.named_parameters(
-      ('alone', _step), ('vmap', _vmap), ('pmap', _pmap), ('shard_map', _shard_map)
+    ('alone', _step),
+    ('vmap', _vmap),
+    ('pmap', _pmap),
+    ('shard_map', _shard_map),
   )
   def test_gradient_is_that_of_the_whole_batch(self, run):
     x, y = _data()
@@ -156,7 +170,7 @@ class DescendTest(parameterized.TestCase):
       ratio = -actual / jnp.broadcast_to(expected, actual.shape)
       np.testing.assert_allclose(ratio, 1.0, atol=1e-6)
     np.testing.assert_allclose(
-        metrics['loss'], 0.5 * np.mean(np.sum(np.square(y), 1)), rtol=1e-6
+      metrics['loss'], 0.5 * np.mean(np.sum(np.square(y), 1)), rtol=1e-6
     )
 
   def test_many_steps_compile_once(self):

@@ -13,7 +13,6 @@ _BLOCKS = re.findall(r'```python\n(.*?)```', _README.read_text('utf-8'), re.S)
 
 
 class ReadmeTest(parameterized.TestCase):
-
   @parameterized.parameters(range(len(_BLOCKS)))
   def test_block_runs(self, i):
     if 'numpyro' in _BLOCKS[i]:
@@ -26,10 +25,10 @@ class ReadmeTest(parameterized.TestCase):
     with jax.numpy_rank_promotion('allow'):
       exec(_BLOCKS[i], names)  # pylint: disable=exec-used
     checks = {
-        0: lambda: abs(names['x'].mean() - 3.0) < 0.05,
-        # The sample mean is 1.475, and a prior of scale 10 hardly moves it.
-        1: lambda: abs(names['posterior']['mean'].mean() - 1.475) < 0.05,
-        2: lambda: names['metrics']['energy/data'] < 0,
+      0: lambda: abs(names['x'].mean() - 3.0) < 0.05,
+      # The sample mean is 1.475, and a prior of scale 10 hardly moves it.
+      1: lambda: abs(names['posterior']['mean'].mean() - 1.475) < 0.05,
+      2: lambda: names['metrics']['energy/data'] < 0,
     }
     self.assertTrue(checks[i]())
 

@@ -10,7 +10,9 @@ from absl.testing import absltest
 _ROOT = pathlib.Path(__file__).parent.parent
 _TAG = re.compile(r'\[([A-Z][A-Za-z]*\d\d)((?: [^\]]*)?)\]')
 _NOTES = (_ROOT / 'BUILD_NOTES.md').read_text('utf-8')
-_BIBLIOGRAPHY = set(re.findall(r'^\| \*\*([A-Z][A-Za-z]*\d\d)\*\* \|', _NOTES, re.M))
+_BIBLIOGRAPHY = set(
+  re.findall(r'^\| \*\*([A-Z][A-Za-z]*\d\d)\*\* \|', _NOTES, re.M)
+)
 
 
 def table():
@@ -20,12 +22,11 @@ def table():
 
 
 class ReferencesTest(absltest.TestCase):
-
   def test_every_tag_has_its_paper(self):
     used = {
-        match[0]
-        for path in (_ROOT / 'stein_jax').rglob('*.py')
-        for match in _TAG.findall(path.read_text('utf-8'))
+      match[0]
+      for path in (_ROOT / 'stein_jax').rglob('*.py')
+      for match in _TAG.findall(path.read_text('utf-8'))
     }
     self.assertNotEmpty(used)
     self.assertEqual(used - _BIBLIOGRAPHY, set())
@@ -35,7 +36,9 @@ class ReferencesTest(absltest.TestCase):
     self.assertGreater(len(rows), 12)
     for tag, module, name in rows:
       owner = importlib.import_module(f'stein_jax.{module}')
-      self.assertIn(tag, inspect.getdoc(getattr(owner, name)) or '', (module, name))
+      self.assertIn(
+        tag, inspect.getdoc(getattr(owner, name)) or '', (module, name)
+      )
 
   def test_every_equation_tag_in_the_code_is_in_the_table(self):
     listed = {tag for tag, *_ in table()}

@@ -10,7 +10,6 @@ from stein_jax import reporting
 
 
 class ReportingTest(absltest.TestCase):
-
   def test_mean_interval_is_students(self):
     # Of 1..5: sd sqrt(2.5), t(0.975, 4) = 2.776445.
     mean, half = reporting.mean_interval(np.arange(1, 6))
@@ -30,7 +29,9 @@ class ReportingTest(absltest.TestCase):
 
   def test_page_escapes_what_it_is_given(self):
     path = pathlib.Path(self.create_tempdir().full_path) / 'page.html'
-    reporting.write_page(path, 'a < b', [('<i>', '<script>'), ('t', [{'k': '<td>'}])])
+    reporting.write_page(
+      path, 'a < b', [('<i>', '<script>'), ('t', [{'k': '<td>'}])]
+    )
     page = path.read_text()
     self.assertIn('a &lt; b', page)
     for tag in ('<script>', '<i>', '<td><td>'):
@@ -38,25 +39,27 @@ class ReportingTest(absltest.TestCase):
 
   def test_curves_and_scatter_are_pngs(self):
     plots = [
-        reporting.curves(
-            {'a': ([0, 1], [1, 2]), 'b': ([0, 1], [[1, 2], [3, 4]])},
-            xlabel='x', ylabel='y', floor={'f': 0.0},
-        ),
-        reporting.scatter({'p': np.zeros((3, 2)), 'q': np.zeros((3, 1))}),
+      reporting.curves(
+        {'a': ([0, 1], [1, 2]), 'b': ([0, 1], [[1, 2], [3, 4]])},
+        xlabel='x',
+        ylabel='y',
+        floor={'f': 0.0},
+      ),
+      reporting.scatter({'p': np.zeros((3, 2)), 'q': np.zeros((3, 1))}),
     ]
     for plot in plots:
       self.assertEqual(images.read_png(plot).shape[-1], 3)
 
 
 class ImagesTest(absltest.TestCase):
-
   def test_grid_places_rows_first(self):
     shades = np.linspace(0, 1, 5)[:, None, None, None] * np.ones((5, 2, 3, 1))
     page = images.grid(shades, columns=3, pad=1)
     self.assertEqual(page.shape, (2 * 3 + 1, 3 * 4 + 1, 3))
     for i, shade in enumerate(np.round(255 * np.linspace(0, 1, 5))):
       np.testing.assert_array_equal(
-          page[1 + i // 3 * 3:3 + i // 3 * 3, 1 + i % 3 * 4:4 + i % 3 * 4], shade
+        page[1 + i // 3 * 3 : 3 + i // 3 * 3, 1 + i % 3 * 4 : 4 + i % 3 * 4],
+        shade,
       )
 
   def test_png_keeps_every_pixel(self):

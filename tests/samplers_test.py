@@ -2,7 +2,8 @@
 
 import functools
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ _score = functools.partial(jax.tree.map, jnp.negative)
 
 def _log_density(x):
   return sum(
-      -0.5 * jnp.sum(leaf.reshape(len(leaf), -1) ** 2, 1)
-      for leaf in jax.tree.leaves(x)
+    -0.5 * jnp.sum(leaf.reshape(len(leaf), -1) ** 2, 1)
+    for leaf in jax.tree.leaves(x)
   )
 
 
@@ -32,50 +33,65 @@ def _assert_variance(x, variance):
 
 
 class LangevinTest(chex.TestCase):
-
   # x' = (1 - delta^2 / 2) x + sigma xi rests where v = (1 - delta^2 / 2)^2 v
   # + sigma^2: v = (sigma / delta)^2 / (1 - delta^2 / 4).
   @parameterized.named_parameters(
-      ('small', 0.5, {}, 1 / (1 - 0.25 / 4)),
-      ('large', 1.0, {}, 4 / 3),
-      ('larger', 1.5, {}, 1 / (1 - 2.25 / 4)),
-      ('temperature', 1.0, {'temperature': 0.25}, 1 / 3),
-      ('decoupled', 1.0, {'noise_scale': 0.5}, 1 / 3),
-      ('both', 1.0, {'noise_scale': 2.0, 'temperature': 0.25}, 4 / 3),
+    ('small', 0.5, {}, 1 / (1 - 0.25 / 4)),
+    ('large', 1.0, {}, 4 / 3),
+    ('larger', 1.5, {}, 1 / (1 - 2.25 / 4)),
+    ('temperature', 1.0, {'temperature': 0.25}, 1 / 3),
+    ('decoupled', 1.0, {'noise_scale': 0.5}, 1 / 3),
+    ('both', 1.0, {'noise_scale': 2.0, 'temperature': 0.25}, 4 / 3),
   )
   def test_stationary_variance(self, step_size, keywords, variance):
-    run = jax.jit(functools.partial(
-        samplers.langevin, score_fn=_score, step_size=step_size, num_steps=80,
+    run = jax.jit(
+      functools.partial(
+        samplers.langevin,
+        score_fn=_score,
+        step_size=step_size,
+        num_steps=80,
         **keywords,
-    ))
+      )
+    )
     _assert_variance(run(jax.random.key(0), jnp.ones(_NUM)), variance)
 
   @chex.all_variants
   @parameterized.named_parameters(
-      ('noiseless', {'noise': False}),
-      ('cold', {'temperature': 0.0}),
-      ('scaled', {'noise_scale': 0.0}),
+    ('noiseless', {'noise': False}),
+    ('cold', {'temperature': 0.0}),
+    ('scaled', {'noise_scale': 0.0}),
   )
   def test_without_noise_halves(self, keywords):
     # delta = 1 on s(x) = -x: x - x / 2, exactly.
-    run = self.variant(functools.partial(
-        samplers.langevin, score_fn=_score, step_size=1.0, num_steps=3, **keywords
-    ))
+    run = self.variant(
+      functools.partial(
+        samplers.langevin,
+        score_fn=_score,
+        step_size=1.0,
+        num_steps=3,
+        **keywords,
+      )
+    )
     x = jnp.array([[8.0, -16.0]])
     np.testing.assert_array_equal(run(jax.random.key(0), x), [[1, -2]])
 
   def test_clips_every_step(self):
     # 8 -> 4, cut to 2 -> 1; cut at the end alone it were 2.
     x = samplers.langevin(
-        jax.random.key(0), jnp.array([8.0, -8.0]), _score, step_size=1.0,
-        num_steps=2, noise=False, clip=(-2.0, 1.5),
+      jax.random.key(0),
+      jnp.array([8.0, -8.0]),
+      _score,
+      step_size=1.0,
+      num_steps=2,
+      noise=False,
+      clip=(-2.0, 1.5),
     )
     np.testing.assert_array_equal(x, [0.75, -1])
 
   def test_of_no_steps(self):
     x = {'a': jnp.arange(3.0), 'b': jnp.ones((3, 2, 2))}
     actual = samplers.langevin(
-        jax.random.key(0), x, _score, step_size=1.0, num_steps=0
+      jax.random.key(0), x, _score, step_size=1.0, num_steps=0
     )
     chex.assert_trees_all_equal(actual, x)
 
@@ -83,34 +99,42 @@ class LangevinTest(chex.TestCase):
     # Every step multiplies by 1 - delta^2 / 2.
     steps = jnp.array([0.5, 1.0, 1.5])
     run = lambda step_size: samplers.langevin(
-        jax.random.key(0), jnp.ones(2), _score, step_size=step_size,
-        num_steps=3, noise=False,
+      jax.random.key(0),
+      jnp.ones(2),
+      _score,
+      step_size=step_size,
+      num_steps=3,
+      noise=False,
     )
     factors = (1 - np.float64(steps) ** 2 / 2) ** 3
     np.testing.assert_allclose(
-        jax.jit(jax.vmap(run))(steps), np.column_stack([factors, factors]),
-        rtol=1e-6,
+      jax.jit(jax.vmap(run))(steps),
+      np.column_stack([factors, factors]),
+      rtol=1e-6,
     )
 
 
 class MalaTest(chex.TestCase):
-
   @parameterized.parameters(0.5, 1.0, 1.5)
   def test_stationary_variance(self, step_size):
     # Langevin's own are 16 / 15, 4 / 3 and 16 / 7.
-    run = jax.jit(functools.partial(
-        samplers.mala, log_density_fn=_log_density, step_size=step_size,
+    run = jax.jit(
+      functools.partial(
+        samplers.mala,
+        log_density_fn=_log_density,
+        step_size=step_size,
         num_steps=80,
-    ))
+      )
+    )
     x, rate = run(jax.random.key(0), jnp.ones(_NUM))
     _assert_variance(x, 1.0)
     self.assertBetween(float(rate), 0.1, 1.0)
 
   def test_acceptance_nears_one(self):
     # The log ratio is O(delta^3) per step, for smooth densities.
-    run = jax.jit(functools.partial(
-        samplers.mala, log_density_fn=_log_density, num_steps=5
-    ))
+    run = jax.jit(
+      functools.partial(samplers.mala, log_density_fn=_log_density, num_steps=5)
+    )
     x = jax.random.normal(jax.random.key(0), (1000, 3))
     rates = [run(jax.random.key(1), x, step_size=s)[1] for s in (3.0, 1.0, 0.1)]
     self.assertBetween(float(rates[0]), 0, 1)
@@ -122,9 +146,11 @@ class MalaTest(chex.TestCase):
   def test_rejects_where_there_is_no_density(self, outside):
     # An exponential law, moments 1 and 2, whose log has no value below 0.
     log_density = lambda x: jnp.where(x > 0, -x, outside)
-    x, rate = jax.jit(lambda rng, x: samplers.mala(
+    x, rate = jax.jit(
+      lambda rng, x: samplers.mala(
         rng, x, log_density, step_size=1.0, num_steps=10
-    ))(jax.random.key(0), jax.random.exponential(jax.random.key(1), (_NUM,)))
+      )
+    )(jax.random.key(0), jax.random.exponential(jax.random.key(1), (_NUM,)))
     self.assertBetween(float(rate), 0.1, 0.9)
     self.assertGreater(np.min(x), 0)
     # Var x = 1 and Var x^2 = 4! - 2^2 = 20.
@@ -136,7 +162,7 @@ class MalaTest(chex.TestCase):
     x = jnp.arange(3.0)[:, None]
     log_density = lambda y: jnp.where(jnp.all(x == y, 1), 0.0, jnp.nan)
     actual, rate = samplers.mala(
-        jax.random.key(0), x, log_density, step_size=1.0, num_steps=3
+      jax.random.key(0), x, log_density, step_size=1.0, num_steps=3
     )
     np.testing.assert_array_equal(actual, x)
     self.assertEqual(rate, 0)
@@ -151,12 +177,11 @@ def _run_mala(rng, x, **keywords):
 
 
 class PositionsTest(chex.TestCase):
-
   @parameterized.product(run=[_run_langevin, _run_mala], traced=[False, True])
   def test_keep_dtypes_and_shapes(self, run, traced):
     x = {
-        'a': jnp.ones((4, 2, 3), jnp.bfloat16),
-        'b': (jnp.ones(4), jnp.ones((4, 1), jnp.float16)),
+      'a': jnp.ones((4, 2, 3), jnp.bfloat16),
+      'b': (jnp.ones(4), jnp.ones((4, 1), jnp.float16)),
     }
     run = functools.partial(run, jax.random.key(0), num_steps=2)
     if traced:
@@ -175,7 +200,7 @@ class PositionsTest(chex.TestCase):
   def test_of_a_tree_are_independent(self, run, variance):
     x = {'a': jnp.zeros((_NUM, 2)), 'b': jnp.zeros(_NUM)}
     x = jax.jit(functools.partial(run, step_size=1.0, num_steps=60))(
-        jax.random.key(0), x
+      jax.random.key(0), x
     )
     columns = np.column_stack([x['a'], x['b']])
     for column in columns.T:
@@ -201,7 +226,6 @@ def _normalized(x):
 
 
 class AnnealedImportanceTest(chex.TestCase):
-
   def test_brackets_log_z(self):
     # The integral of exp(-|x - m|^2 / 2 s^2) is (2 pi s^2)^(d / 2).
     shape, center, scale, num = (2, 2), 1.0, 0.5, 1000
@@ -212,16 +236,21 @@ class AnnealedImportanceTest(chex.TestCase):
     @functools.partial(jax.jit, static_argnums=0)
     def run(num_temperatures, init):
       return samplers.annealed_importance(
-          jax.random.key(0), log_density, shape, num_chains=num,
-          num_temperatures=num_temperatures, step_size=0.5, init=init,
+        jax.random.key(0),
+        log_density,
+        shape,
+        num_chains=num,
+        num_temperatures=num_temperatures,
+        step_size=0.5,
+        init=init,
       )
 
     error = lambda values: np.std(values) / num**0.5
     gaps = []
     for num_temperatures in 10, 100:
       below, above = (
-          np.asarray(run(num_temperatures, init), np.float64) - log_z
-          for init in (None, exact)
+        np.asarray(run(num_temperatures, init), np.float64) - log_z
+        for init in (None, exact)
       )
       self.assertEqual(below.shape, (num,))
       self.assertLess(np.mean(below), 4 * error(below))
@@ -231,34 +260,42 @@ class AnnealedImportanceTest(chex.TestCase):
     # Forwards exp(w) has mean Z, backwards exp(-w) has mean 1 / Z.
     for ratio in np.exp(below), np.exp(-above):
       self.assertLess(error(ratio), 0.1)
-      np.testing.assert_allclose(np.mean(ratio), 1, rtol=0, atol=4 * error(ratio))
+      np.testing.assert_allclose(
+        np.mean(ratio), 1, rtol=0, atol=4 * error(ratio)
+      )
 
   @parameterized.product(backwards=[False, True], log_z=[0.0, 3.0])
   def test_of_the_base_is_exact(self, backwards, log_z):
     # Every weight is the telescoped sum of (b' - b) log_z, whatever the chain.
     x = jax.random.normal(jax.random.key(1), (8, 2, 3)) if backwards else None
-    log_weights = jax.jit(lambda rng: samplers.annealed_importance(
-        rng, lambda x: _normalized(x) + log_z, (2, 3), num_chains=8,
-        num_temperatures=10, step_size=0.5, init=x,
-    ))(jax.random.key(0))
+    log_weights = jax.jit(
+      lambda rng: samplers.annealed_importance(
+        rng,
+        lambda x: _normalized(x) + log_z,
+        (2, 3),
+        num_chains=8,
+        num_temperatures=10,
+        step_size=0.5,
+        init=x,
+      )
+    )(jax.random.key(0))
     np.testing.assert_allclose(log_weights, np.full(8, log_z), atol=1e-5)
 
 
 class ArgumentsTest(chex.TestCase):
-
   @parameterized.parameters(
-      ('langevin', {'step_size': 0.0}, 'step_size=0.0'),
-      ('langevin', {'step_size': -1}, 'step_size=-1'),
-      ('langevin', {'step_size': np.inf}, 'step_size=inf'),
-      ('langevin', {'num_steps': -1}, 'num_steps=-1'),
-      ('langevin', {'temperature': -0.5}, 'temperature=-0.5'),
-      ('langevin', {'noise_scale': -2.0}, 'noise_scale=-2.0'),
-      ('mala', {'step_size': np.nan}, 'step_size=nan'),
-      ('mala', {'num_steps': 0}, 'num_steps=0'),
-      ('mala', {'num_steps': 1.5}, 'num_steps=1.5'),
-      ('ais', {'step_size': 0}, 'step_size=0'),
-      ('ais', {'num_chains': 0}, 'num_chains=0'),
-      ('ais', {'num_temperatures': 0}, 'num_temperatures=0'),
+    ('langevin', {'step_size': 0.0}, 'step_size=0.0'),
+    ('langevin', {'step_size': -1}, 'step_size=-1'),
+    ('langevin', {'step_size': np.inf}, 'step_size=inf'),
+    ('langevin', {'num_steps': -1}, 'num_steps=-1'),
+    ('langevin', {'temperature': -0.5}, 'temperature=-0.5'),
+    ('langevin', {'noise_scale': -2.0}, 'noise_scale=-2.0'),
+    ('mala', {'step_size': np.nan}, 'step_size=nan'),
+    ('mala', {'num_steps': 0}, 'num_steps=0'),
+    ('mala', {'num_steps': 1.5}, 'num_steps=1.5'),
+    ('ais', {'step_size': 0}, 'step_size=0'),
+    ('ais', {'num_chains': 0}, 'num_chains=0'),
+    ('ais', {'num_temperatures': 0}, 'num_temperatures=0'),
   )
   def test_refuses(self, name, keywords, message):
     rng, x = jax.random.key(0), jnp.ones((2, 1))
@@ -266,7 +303,9 @@ class ArgumentsTest(chex.TestCase):
     ais = {'step_size': 0.1, 'num_chains': 2, 'num_temperatures': 2}
     with self.assertRaisesRegex(ValueError, message):
       if name == 'ais':
-        samplers.annealed_importance(rng, _log_density, (1,), **{**ais, **keywords})
+        samplers.annealed_importance(
+          rng, _log_density, (1,), **{**ais, **keywords}
+        )
       else:
         run = {'langevin': _run_langevin, 'mala': _run_mala}[name]
         run(rng, x, **{**chain, **keywords})

@@ -2,11 +2,12 @@
 
 import functools
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
-from jax.sharding import Mesh, PartitionSpec
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 
 from stein_jax import kernels
@@ -43,6 +44,7 @@ def _in_float64(function, static=()):
 @functools.partial(_in_float64, static='normalize')
 def _direction(name, bandwidth, x, score, *, normalize='count'):
   """The mean over j of k(x_j, x_i) s(x_j) + grad_{x_j} k(x_j, x_i)."""
+
   def term(x_j, score_j, x_i):
     k, gradient = jax.value_and_grad(_pair(name, bandwidth))(x_j, x_i)
     return k * score_j + gradient, k
@@ -90,13 +92,16 @@ def _assert_close(actual, expected, dtype=np.float32, largest=None):
   expected = np.asarray(expected, np.float64)
   largest = np.max(np.abs(expected)) if largest is None else largest
   np.testing.assert_allclose(
-      np.asarray(actual, np.float64), expected, rtol=0,
-      atol=_ROUNDINGS * np.finfo(dtype).eps * largest,
+    np.asarray(actual, np.float64),
+    expected,
+    rtol=0,
+    atol=_ROUNDINGS * np.finfo(dtype).eps * largest,
   )
 
 
 def _compiled(function, *static):
   """Returns a primitive with its kernel as (name, bandwidth), compiled."""
+
   def named(name, bandwidth, *arrays, **keywords):
     return function(*arrays, _kernel(name, bandwidth), **keywords)
 
@@ -108,30 +113,29 @@ _actual_matrix = _compiled(stein.stein_matrix)
 _actual_ksd = _compiled(stein.ksd, 'unbiased', 'block_size')
 
 _HARD = (
-    ('one', 1, 1, {}),
-    ('two', 2, 3, {}),
-    ('three', 3, 1, {}),
-    ('offset', 6, 3, {'offset': 1e4}),
-    ('spread', 6, 3, {'spread': 1e-6}),
-    ('duplicates', 3, 3, {'repeats': 2}),
-    ('offset_duplicates', 3, 3, {'repeats': 2, 'offset': 1e4}),
-    ('same', 1, 3, {'repeats': 6, 'offset': 1e4}),
+  ('one', 1, 1, {}),
+  ('two', 2, 3, {}),
+  ('three', 3, 1, {}),
+  ('offset', 6, 3, {'offset': 1e4}),
+  ('spread', 6, 3, {'spread': 1e-6}),
+  ('duplicates', 3, 3, {'repeats': 2}),
+  ('offset_duplicates', 3, 3, {'repeats': 2, 'offset': 1e4}),
+  ('same', 1, 3, {'repeats': 6, 'offset': 1e4}),
 )
 _WIDE = (
-    ('one_wide', 1, 3072, {}),
-    ('wide', 3, 3072, {}),
-    ('wide_offset', 3, 3072, {'offset': 1e4}),
+  ('one_wide', 1, 3072, {}),
+  ('wide', 3, 3072, {}),
+  ('wide_offset', 3, 3072, {'offset': 1e4}),
 )
 
 
 class OperatorTest(chex.TestCase):
-
   @chex.all_variants
   def test_by_hand(self):
     # For s(x) = -x and phi(x) = x: s.phi + div phi = d - |x|^2.
     x = jnp.array([[0.0, 0.0], [1.0, 2.0], [3.0, 0.0]])
     operator = self.variant(
-        lambda x: stein.stein_operator(jnp.negative, lambda y: y, x)
+      lambda x: stein.stein_operator(jnp.negative, lambda y: y, x)
     )
     np.testing.assert_array_equal(operator(x), [2, -3, -7])
 
@@ -145,26 +149,28 @@ class OperatorTest(chex.TestCase):
       sq_dist = jnp.sum((x[None] - jnp.array(means)) ** 2, -1)
       return jax.nn.logsumexp(-0.5 * sq_dist)
 
-    operator = jax.jit(functools.partial(
-        stein.stein_operator, jax.vmap(jax.grad(log_density)),
+    operator = jax.jit(
+      functools.partial(
+        stein.stein_operator,
+        jax.vmap(jax.grad(log_density)),
         lambda x: jnp.sin(x) + x[:, ::-1] ** 2,
-    ))
+      )
+    )
     values = np.asarray(operator(jnp.array(x, jnp.float32)), np.float64)
     errors = abs(np.mean(values)) / (np.std(values) / num**0.5)
     self.assertEqual(errors < 4, is_zero)
 
 
 class DirectionTest(chex.TestCase):
-
   @parameterized.product(
-      name=_PROFILES, normalize=['count', 'row_sum'], block_size=[None, 4]
+    name=_PROFILES, normalize=['count', 'row_sum'], block_size=[None, 4]
   )
   def test_is_the_definition(self, name, normalize, block_size):
     x, score = _points(6, 3)
     arguments = name, 2.0, x, score
     _assert_close(
-        _actual_direction(*arguments, normalize=normalize, block_size=block_size),
-        _direction(*arguments, normalize=normalize),
+      _actual_direction(*arguments, normalize=normalize, block_size=block_size),
+      _direction(*arguments, normalize=normalize),
     )
 
   @parameterized.named_parameters(*_HARD, *_WIDE)
@@ -197,8 +203,8 @@ class DirectionTest(chex.TestCase):
     moved = x + np.float32(1e4)
     np.testing.assert_array_equal(moved - np.float32(1e4), x)
     _assert_close(
-        _actual_direction('rbf', 2.0, moved, score),
-        _actual_direction('rbf', 2.0, x, score),
+      _actual_direction('rbf', 2.0, moved, score),
+      _actual_direction('rbf', 2.0, x, score),
     )
 
   @parameterized.parameters('bfloat16', 'float16')
@@ -209,9 +215,10 @@ class DirectionTest(chex.TestCase):
     expected = _direction('rbf', 16.0, x, score)
     # One rounding of the result to its dtype, above float32's own.
     np.testing.assert_allclose(
-        np.asarray(actual, np.float64), expected,
-        rtol=float(jnp.finfo(dtype).eps) / 2,
-        atol=1e-5 * np.max(np.abs(expected)),
+      np.asarray(actual, np.float64),
+      expected,
+      rtol=float(jnp.finfo(dtype).eps) / 2,
+      atol=1e-5 * np.max(np.abs(expected)),
     )
 
   @parameterized.parameters(0.0, 1e4)
@@ -226,7 +233,6 @@ class DirectionTest(chex.TestCase):
 
 
 class DiscrepancyTest(chex.TestCase):
-
   @parameterized.parameters(*_PROFILES)
   def test_matrix_is_the_definition(self, name):
     arguments = name, 2.0, *_points(4, 3), *_points(3, 3)
@@ -245,16 +251,16 @@ class DiscrepancyTest(chex.TestCase):
       actual = _actual_matrix(*arguments)
       self.assertEqual(actual.dtype, jnp.float64)
     np.testing.assert_allclose(
-        actual, _stein_matrix(*arguments), rtol=1e-12, atol=1e-12
+      actual, _stein_matrix(*arguments), rtol=1e-12, atol=1e-12
     )
 
   @parameterized.product(
-      name=_PROFILES, unbiased=[False, True], block_size=[None, 4]
+    name=_PROFILES, unbiased=[False, True], block_size=[None, 4]
   )
   def test_ksd_is_the_mean(self, name, unbiased, block_size):
     x, score = _points(6, 3)
     actual = _actual_ksd(
-        name, 2.0, x, score, unbiased=unbiased, block_size=block_size
+      name, 2.0, x, score, unbiased=unbiased, block_size=block_size
     )
     self.assertEqual(actual.shape, ())
     u = _stein_matrix(name, 2.0, x, score, x, score)
@@ -276,17 +282,18 @@ class DiscrepancyTest(chex.TestCase):
     score_fn = lambda x: jnp.sin(2 * x) - x
 
     def direction_at(y):
-      k, gradient = jax.vmap(
-          jax.value_and_grad(_pair(name, 2.0)), (0, None)
-      )(x, y)
+      k, gradient = jax.vmap(jax.value_and_grad(_pair(name, 2.0)), (0, None))(
+        x, y
+      )
       return jnp.mean(k[:, None] * score_fn(x) + gradient, 0)
 
-    operator = jax.jit(functools.partial(
-        stein.stein_operator, score_fn, jax.vmap(direction_at)
-    ))(x)
+    operator = jax.jit(
+      functools.partial(stein.stein_operator, score_fn, jax.vmap(direction_at))
+    )(x)
     _assert_close(
-        _actual_ksd(name, 2.0, x, score_fn(x)), np.mean(operator),
-        largest=np.max(np.abs(operator)),
+      _actual_ksd(name, 2.0, x, score_fn(x)),
+      np.mean(operator),
+      largest=np.max(np.abs(operator)),
     )
 
   @parameterized.parameters((1, 0.5, 2.0), (2, 1.0, 3.0))
@@ -297,35 +304,37 @@ class DiscrepancyTest(chex.TestCase):
     expected = shift**2 * d * (1 + 4 / bandwidth) ** (-d / 2)
     kernel = _kernel('rbf', bandwidth)
     x = shift + jax.random.normal(jax.random.key(0), (400, 50, d))
-    draws = jax.jit(jax.vmap(
-        lambda x: stein.ksd(x, -x, kernel, unbiased=True)
-    ))(x)
+    draws = jax.jit(
+      jax.vmap(lambda x: stein.ksd(x, -x, kernel, unbiased=True))
+    )(x)
     error = np.std(draws) / len(draws) ** 0.5
     self.assertLess(4 * error, expected / 4)
     np.testing.assert_allclose(np.mean(draws), expected, rtol=0, atol=4 * error)
 
 
 class VariantsTest(chex.TestCase):
-
   @chex.all_variants
   def test_direction_and_ksd(self):
     x, score = map(jnp.array, _points(6, 3))
     kernel = _kernel('rbf', 2.0)
-    direction, ksd = self.variant(lambda x, score: (
-        stein.svgd_direction(x, score, kernel), stein.ksd(x, score, kernel)
-    ))(x, score)
+    direction, ksd = self.variant(
+      lambda x, score: (
+        stein.svgd_direction(x, score, kernel),
+        stein.ksd(x, score, kernel),
+      )
+    )(x, score)
     _assert_close(direction, _direction('rbf', 2.0, x, score))
     u = _stein_matrix('rbf', 2.0, x, score, x, score)
     _assert_close(ksd, np.mean(u), largest=np.max(np.abs(u)))
 
 
 class KsdTestTest(chex.TestCase):
-
   def _percents(self, x, **keywords):
     """Returns p-values [m] of x [m, n, 1] against N(0, 1), 100 times."""
+
     def p_value(rng, x):
       return stein.ksd_test(
-          rng, x, -x, kernels.rbf, num_bootstrap=99, **keywords
+        rng, x, -x, kernels.rbf, num_bootstrap=99, **keywords
       )[1]
 
     keys = jax.random.split(jax.random.key(1), len(x))
@@ -340,10 +349,16 @@ class KsdTestTest(chex.TestCase):
   @parameterized.parameters(None, 4)
   def test_statistic(self, block_size):
     x, score = _points(6, 3)
-    statistic, _ = jax.jit(lambda x, score: stein.ksd_test(
-        jax.random.key(0), x, score, _kernel('rbf', 2.0), num_bootstrap=9,
+    statistic, _ = jax.jit(
+      lambda x, score: stein.ksd_test(
+        jax.random.key(0),
+        x,
+        score,
+        _kernel('rbf', 2.0),
+        num_bootstrap=9,
         block_size=block_size,
-    ))(x, score)
+      )
+    )(x, score)
     u = _stein_matrix('rbf', 2.0, x, score, x, score)
     _assert_close(statistic, 6 * np.mean(u), largest=6 * np.max(np.abs(u)))
 
@@ -365,14 +380,22 @@ class KsdTestTest(chex.TestCase):
     # With k = 1 and s = 1, u = 1: a draw (sum_i w_i)^2 / n reaches n only where
     # all signs agree, so where none of n - 1 flips.
     n, num = 4, 20000
-    statistic, p_value = jax.jit(lambda x: stein.ksd_test(
-        jax.random.key(0), x, jnp.ones_like(x), jnp.ones_like,
-        num_bootstrap=num, flip_probability=flip_probability,
-    ))(jnp.zeros((n, 1)))
+    statistic, p_value = jax.jit(
+      lambda x: stein.ksd_test(
+        jax.random.key(0),
+        x,
+        jnp.ones_like(x),
+        jnp.ones_like,
+        num_bootstrap=num,
+        flip_probability=flip_probability,
+      )
+    )(jnp.zeros((n, 1)))
     self.assertEqual(statistic, n)
     expected = (1 - flip_probability) ** (n - 1)
     error = (expected * (1 - expected) / num) ** 0.5
-    np.testing.assert_allclose(p_value, expected, rtol=0, atol=4 * error + 1 / num)
+    np.testing.assert_allclose(
+      p_value, expected, rtol=0, atol=4 * error + 1 / num
+    )
 
   def test_flip_probability_on_a_chain(self):
     # x_t = 0.8 x_{t-1} + 0.6 noise leaves N(0, 1) invariant; independent signs
@@ -380,11 +403,11 @@ class KsdTestTest(chex.TestCase):
     num, level = 200, 0.05
     noise = jax.random.normal(jax.random.key(0), (101, num, 1))
     _, x = jax.lax.scan(
-        lambda x, noise: (2 * (0.8 * x + 0.6 * noise,)), noise[0], noise[1:]
+      lambda x, noise: 2 * (0.8 * x + 0.6 * noise,), noise[0], noise[1:]
     )
     independent, persistent = (
-        np.mean(self._percents(jnp.swapaxes(x, 0, 1), flip_probability=p) <= 5)
-        for p in (0.5, 0.05)
+      np.mean(self._percents(jnp.swapaxes(x, 0, 1), flip_probability=p) <= 5)
+      for p in (0.5, 0.05)
     )
     bound = level + 4 * (level * (1 - level) / num) ** 0.5
     self.assertGreater(independent, 2 * bound)
@@ -396,17 +419,17 @@ def _all_forms(x, score, axis_name=None):
   at = {'axis_name': axis_name}
   median = {'diagonal': False, 'block_size': 3, **at}
   results = {
-      'direction': stein.svgd_direction(
-          x, score, kernels.rbf, normalize='row_sum', block_size=1, **at
-      ),
-      'at_median': stein.svgd_direction(
-          x, score, kernels.at_median('imq', x, **median), **at
-      ),
-      'ksd_v': stein.ksd(x, score, kernels.imq, **at),
-      'ksd_u': stein.ksd(
-          x, score, kernels.imq, unbiased=True, block_size=1, **at
-      ),
-      'median': kernels.median_bandwidth(x, **at),
+    'direction': stein.svgd_direction(
+      x, score, kernels.rbf, normalize='row_sum', block_size=1, **at
+    ),
+    'at_median': stein.svgd_direction(
+      x, score, kernels.at_median('imq', x, **median), **at
+    ),
+    'ksd_v': stein.ksd(x, score, kernels.imq, **at),
+    'ksd_u': stein.ksd(
+      x, score, kernels.imq, unbiased=True, block_size=1, **at
+    ),
+    'median': kernels.median_bandwidth(x, **at),
   }
   return jax.tree.map(jnp.atleast_1d, results)
 
@@ -417,15 +440,17 @@ _all_unsharded = jax.jit(_all_forms)
 def _sharded(function, out_spec):
   rows = PartitionSpec(_AXIS)
   return jax.shard_map(
-      function, mesh=Mesh(np.array(jax.devices()), (_AXIS,)),
-      in_specs=(rows, rows), out_specs=out_spec, check_vma=True,
+    function,
+    mesh=Mesh(np.array(jax.devices()), (_AXIS,)),
+    in_specs=(rows, rows),
+    out_specs=out_spec,
+    check_vma=True,
   )
 
 
 class ShardedTest(chex.TestCase):
-
   @parameterized.parameters(
-      ('vmap', 1), ('vmap', 2), ('pmap', 2), ('shard_map', 2)
+    ('vmap', 1), ('vmap', 2), ('pmap', 2), ('shard_map', 2)
   )
   def test_equals_unsharded(self, mode, rows):
     x, score = map(jnp.array, _points(4 * rows, 3))
@@ -435,12 +460,13 @@ class ShardedTest(chex.TestCase):
       actual = jax.jit(_sharded(local, PartitionSpec(_AXIS)))(x, score)
     else:
       mapped = (
-          jax.pmap(local, axis_name=_AXIS) if mode == 'pmap'
-          else jax.jit(jax.vmap(local, axis_name=_AXIS))
+        jax.pmap(local, axis_name=_AXIS)
+        if mode == 'pmap'
+        else jax.jit(jax.vmap(local, axis_name=_AXIS))
       )
       split = lambda a: a.reshape(4, rows, *a.shape[1:])
       actual = jax.tree.map(
-          lambda a: a.reshape(-1, *a.shape[2:]), mapped(split(x), split(score))
+        lambda a: a.reshape(-1, *a.shape[2:]), mapped(split(x), split(score))
       )
     for name, want in expected.items():
       with self.subTest(name):
@@ -453,7 +479,7 @@ class ShardedTest(chex.TestCase):
   def test_ksd_is_replicated(self, unbiased):
     x, score = map(jnp.array, _points(8, 3))
     local = lambda x, score: stein.ksd(
-        x, score, kernels.imq, unbiased=unbiased, axis_name=_AXIS
+      x, score, kernels.imq, unbiased=unbiased, axis_name=_AXIS
     )
     actual = jax.jit(_sharded(local, PartitionSpec()))(x, score)
     u = _stein_matrix('imq', 1.0, x, score, x, score)
@@ -461,18 +487,21 @@ class ShardedTest(chex.TestCase):
 
 
 class MemoryTest(chex.TestCase):
-
   @parameterized.named_parameters(
-      ('direction', stein.svgd_direction), ('ksd', stein.ksd)
+    ('direction', stein.svgd_direction), ('ksd', stein.ksd)
   )
   def test_blocks_bound_it(self, function):
     n = 4096
     points = jax.ShapeDtypeStruct((n, 2), jnp.float32)
 
     def temporary(block_size):
-      compiled = jax.jit(functools.partial(
-          function, kernel=kernels.rbf, block_size=block_size
-      )).lower(points, points).compile()
+      compiled = (
+        jax.jit(
+          functools.partial(function, kernel=kernels.rbf, block_size=block_size)
+        )
+        .lower(points, points)
+        .compile()
+      )
       return compiled.memory_analysis().temp_size_in_bytes
 
     matrix = 4 * n * n
@@ -481,21 +510,32 @@ class MemoryTest(chex.TestCase):
 
 
 class ArgumentsTest(chex.TestCase):
-
   @parameterized.parameters(
-      (stein.svgd_direction, (3, 2), {'normalize': 'sum'}, "normalize='sum'"),
-      (stein.svgd_direction, (3, 2), {'block_size': 0}, 'block_size=0'),
-      (stein.svgd_direction, (3,), {}, r'got \(3,\)'),
-      (stein.svgd_direction, (0, 2), {}, r'got \(0, 2\)'),
-      (stein.ksd, (3, 2), {'block_size': -1}, 'block_size=-1'),
-      (stein.ksd, (1, 2), {'unbiased': True}, 'got 1'),
-      (stein.ksd, (3, 2, 2), {}, r'got \(3, 2, 2\)'),
-      (functools.partial(stein.ksd_test, jax.random.key(0)), (3, 2),
-       {'num_bootstrap': 0}, 'num_bootstrap=0'),
-      (functools.partial(stein.ksd_test, jax.random.key(0)), (3, 2),
-       {'flip_probability': 0.7}, 'flip_probability=0.7'),
-      (functools.partial(stein.ksd_test, jax.random.key(0)), (3, 2),
-       {'flip_probability': 0}, 'flip_probability=0 '),
+    (stein.svgd_direction, (3, 2), {'normalize': 'sum'}, "normalize='sum'"),
+    (stein.svgd_direction, (3, 2), {'block_size': 0}, 'block_size=0'),
+    (stein.svgd_direction, (3,), {}, r'got \(3,\)'),
+    (stein.svgd_direction, (0, 2), {}, r'got \(0, 2\)'),
+    (stein.ksd, (3, 2), {'block_size': -1}, 'block_size=-1'),
+    (stein.ksd, (1, 2), {'unbiased': True}, 'got 1'),
+    (stein.ksd, (3, 2, 2), {}, r'got \(3, 2, 2\)'),
+    (
+      functools.partial(stein.ksd_test, jax.random.key(0)),
+      (3, 2),
+      {'num_bootstrap': 0},
+      'num_bootstrap=0',
+    ),
+    (
+      functools.partial(stein.ksd_test, jax.random.key(0)),
+      (3, 2),
+      {'flip_probability': 0.7},
+      'flip_probability=0.7',
+    ),
+    (
+      functools.partial(stein.ksd_test, jax.random.key(0)),
+      (3, 2),
+      {'flip_probability': 0},
+      'flip_probability=0 ',
+    ),
   )
   def test_refuses(self, function, shape, keywords, message):
     with self.assertRaisesRegex(ValueError, message):

@@ -18,13 +18,12 @@ def smoke(**changes):
   """Returns SteinCD's smoke config with dotted fields changed."""
   config = conformance_test.get_config('stein_cd_mnist')
   config.update_from_flattened_dict(
-      {name.replace('__', '.'): value for name, value in changes.items()}
+    {name.replace('__', '.'): value for name, value in changes.items()}
   )
   return config
 
 
 class TrainTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     self.workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
@@ -37,15 +36,17 @@ class TrainTest(parameterized.TestCase):
     for name in ('energy/data', 'test/log_likelihood', 'steps_per_second'):
       self.assertIn(name, lines[0])
 
-    events = event_accumulator.EventAccumulator(str(self.workdir / 'events')).Reload()
+    events = event_accumulator.EventAccumulator(
+      str(self.workdir / 'events')
+    ).Reload()
     scalar = events.Scalars('test/log_likelihood')
     self.assertEqual([event.step for event in scalar], [2, 4])
     self.assertAlmostEqual(
-        scalar[1].value, lines[1]['test/log_likelihood'], delta=1e-4
+      scalar[1].value, lines[1]['test/log_likelihood'], delta=1e-4
     )
     self.assertEqual([image.step for image in events.Images('samples')], [2, 4])
     hparams = event_accumulator.EventAccumulator(
-        str(self.workdir / 'events' / 'hparams')
+      str(self.workdir / 'events' / 'hparams')
     ).Reload()
     self.assertNotEmpty(hparams.Tags()['scalars'])
 
@@ -56,7 +57,9 @@ class TrainTest(parameterized.TestCase):
     training.train(smoke(), self.workdir)
     before = (self.workdir / reporting.METRICS_FILE).read_text()
     training.train(smoke(), self.workdir)
-    self.assertEqual((self.workdir / reporting.METRICS_FILE).read_text(), before)
+    self.assertEqual(
+      (self.workdir / reporting.METRICS_FILE).read_text(), before
+    )
 
   def test_a_torn_metrics_line_is_dropped_on_resume(self):
     with conformance_test.stop_after(3):
@@ -70,10 +73,12 @@ class TrainTest(parameterized.TestCase):
   def test_another_configs_workdir_is_refused_untouched(self):
     training.train(smoke(), self.workdir)
     files = {path: path.stat().st_mtime_ns for path in self.workdir.rglob('*')}
-    with self.assertRaisesRegex(ValueError, 'step.epsilon: 0.1 there, 0.5 here'):
+    with self.assertRaisesRegex(
+      ValueError, 'step.epsilon: 0.1 there, 0.5 here'
+    ):
       training.train(smoke(step__epsilon=0.5), self.workdir)
     self.assertEqual(
-        files, {path: path.stat().st_mtime_ns for path in self.workdir.rglob('*')}
+      files, {path: path.stat().st_mtime_ns for path in self.workdir.rglob('*')}
     )
 
   def test_a_folder_of_something_else_is_refused(self):
@@ -87,7 +92,7 @@ class TrainTest(parameterized.TestCase):
     config = smoke(optimizer__learning_rate=1e38, num_steps=8, eval_every=0)
     config.checkpoint_every = 0
     with self.assertRaisesRegex(
-        FloatingPointError, 'between step 1 and 2.*energy.*No checkpoint'
+      FloatingPointError, 'between step 1 and 2.*energy.*No checkpoint'
     ):
       training.train(config, self.workdir)
 
@@ -103,45 +108,45 @@ class TrainTest(parameterized.TestCase):
       self.assertEqual(manager.latest_step(), 2)
 
   @parameterized.parameters(
-      (dict(algorithm='stein_dc'), ValueError, "'stein_dc'.*stein_cd"),
-      (dict(batch_size=0), ValueError, 'batch_size=0'),
-      (dict(batch_size=1000), ValueError, '1000.*64 examples'),
-      (dict(batch_size=6), ValueError, '6.*4 devices'),
-      (dict(num_steps=-3), ValueError, 'num_steps=-3'),
-      (dict(log_every=0), ValueError, 'log_every=0'),
-      (dict(checkpoint_every=-1), ValueError, 'checkpoint_every=-1'),
-      (dict(parallel='tpu'), ValueError, "'tpu'.*'jit', 'pmap', 'shard_map'"),
-      (dict(energy__name='RBN'), ValueError, "'RBN'.*RBM"),
-      (dict(energy__num_hidden=0), ValueError, 'num_hidden=0'),
-      (dict(optimizer__name='adan_'), ValueError, "'adan_'.*adam"),
-      (dict(optimizer__learning_rate=-0.1), ValueError, 'learning_rate=-0.1'),
-      (dict(data__name='mnits'), ValueError, "'mnits'.*mnist"),
-      (dict(data__shape=(0, 4, 1)), ValueError, 'shape'),
-      (dict(evaluation__data__name='nothing'), ValueError, "'nothing'"),
-      (dict(evaluation__num_samples=0), ValueError, 'num_samples=0'),
-      (dict(evaluation__log_likelihood='hais'), ValueError, "'hais'.*'ais'"),
-      (dict(step__epsilon=-0.1), ValueError, 'epsilon=-0.1'),
-      (dict(step__epsilon=float('nan')), ValueError, 'epsilon=nan'),
-      (dict(step__num_steps=0), ValueError, 'num_steps=0'),
-      (dict(step__kernel='rbff'), ValueError, "'rbff'.*'rbf'"),
-      (dict(step__normalize='rows'), ValueError, "'rows'.*'row_sum'"),
-      (dict(step__bandwidth_scale=0.0), ValueError, 'scale=0.0'),
-      (dict(sample__sampler='gibs'), ValueError, "'gibs'.*'gibbs'"),
-      (dict(sample__num_steps=-1), ValueError, 'num_steps=-1'),
-      (dict(seed=-1), ValueError, 'seed=-1'),
+    (dict(algorithm='stein_dc'), ValueError, "'stein_dc'.*stein_cd"),
+    (dict(batch_size=0), ValueError, 'batch_size=0'),
+    (dict(batch_size=1000), ValueError, '1000.*64 examples'),
+    (dict(batch_size=6), ValueError, '6.*4 devices'),
+    (dict(num_steps=-3), ValueError, 'num_steps=-3'),
+    (dict(log_every=0), ValueError, 'log_every=0'),
+    (dict(checkpoint_every=-1), ValueError, 'checkpoint_every=-1'),
+    (dict(parallel='tpu'), ValueError, "'tpu'.*'jit', 'pmap', 'shard_map'"),
+    (dict(energy__name='RBN'), ValueError, "'RBN'.*RBM"),
+    (dict(energy__num_hidden=0), ValueError, 'num_hidden=0'),
+    (dict(optimizer__name='adan_'), ValueError, "'adan_'.*adam"),
+    (dict(optimizer__learning_rate=-0.1), ValueError, 'learning_rate=-0.1'),
+    (dict(data__name='mnits'), ValueError, "'mnits'.*mnist"),
+    (dict(data__shape=(0, 4, 1)), ValueError, 'shape'),
+    (dict(evaluation__data__name='nothing'), ValueError, "'nothing'"),
+    (dict(evaluation__num_samples=0), ValueError, 'num_samples=0'),
+    (dict(evaluation__log_likelihood='hais'), ValueError, "'hais'.*'ais'"),
+    (dict(step__epsilon=-0.1), ValueError, 'epsilon=-0.1'),
+    (dict(step__epsilon=float('nan')), ValueError, 'epsilon=nan'),
+    (dict(step__num_steps=0), ValueError, 'num_steps=0'),
+    (dict(step__kernel='rbff'), ValueError, "'rbff'.*'rbf'"),
+    (dict(step__normalize='rows'), ValueError, "'rows'.*'row_sum'"),
+    (dict(step__bandwidth_scale=0.0), ValueError, 'scale=0.0'),
+    (dict(sample__sampler='gibs'), ValueError, "'gibs'.*'gibbs'"),
+    (dict(sample__num_steps=-1), ValueError, 'num_steps=-1'),
+    (dict(seed=-1), ValueError, 'seed=-1'),
   )
   def test_bad_values_are_refused_before_anything_is_written(
-      self, change, error, message
+    self, change, error, message
   ):
     with self.assertRaisesRegex(error, message):
       training.train(smoke(**change), self.workdir)
     self.assertFalse(self.workdir.exists())
 
   @parameterized.parameters(
-      ('step', 'epsilom', TypeError, 'epsilom.*epsilon'),
-      ('sample', 'steps', TypeError, 'steps.*num_steps'),
-      ('energy', 'hidden', TypeError, 'hidden.*num_hidden'),
-      ('optimizer', 'b3', TypeError, 'b3.*learning_rate'),
+    ('step', 'epsilom', TypeError, 'epsilom.*epsilon'),
+    ('sample', 'steps', TypeError, 'steps.*num_steps'),
+    ('energy', 'hidden', TypeError, 'hidden.*num_hidden'),
+    ('optimizer', 'b3', TypeError, 'b3.*learning_rate'),
   )
   def test_unknown_fields_are_refused(self, section, field, error, message):
     config = smoke()

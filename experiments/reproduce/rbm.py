@@ -3,8 +3,8 @@
 Every way of learning starts at each of `RATES`, annealed linearly to 0. The rate
 is chosen on 10,000 validation images, and so is the Langevin step size of CD, in
 a sweep at the first rate. The last epoch is reported, on the test images, with an
-exact log Z in float64. Beside it stands KSD^2 on test batches: what the Stein methods descend.
-Each finished row is a file in the results folder: an interrupted run continues.
+exact log Z in float64. Beside it stands KSD^2 on test batches: what the Stein
+methods descend. Each finished row is a file: an interrupted run continues.
 
 Example:
   python -m experiments.reproduce.rbm --results=results/rbm
@@ -32,14 +32,20 @@ from stein_jax import kernels
 from stein_jax import reporting
 from stein_jax import stein
 
-_RESULTS = flags.DEFINE_string('results', 'results/rbm', 'Folder of the results.')
-_DATASET = flags.DEFINE_enum(
-    'dataset', 'mnist', ['mnist', 'fashion_mnist', 'digits'], 'Which images.'
+_RESULTS = flags.DEFINE_string(
+  'results', 'results/rbm', 'Folder of the results.'
 )
-_EPOCHS = flags.DEFINE_integer('epochs', 20, 'Epochs of every row.', lower_bound=1)
-_SEEDS = flags.DEFINE_integer('seeds', 5, 'Runs of every main row.', lower_bound=2)
+_DATASET = flags.DEFINE_enum(
+  'dataset', 'mnist', ['mnist', 'fashion_mnist', 'digits'], 'Which images.'
+)
+_EPOCHS = flags.DEFINE_integer(
+  'epochs', 20, 'Epochs of every row.', lower_bound=1
+)
+_SEEDS = flags.DEFINE_integer(
+  'seeds', 5, 'Runs of every main row.', lower_bound=2
+)
 _SMOKE = flags.DEFINE_bool(
-    'smoke', False, 'One epoch of 20 steps, two seeds, two step sizes: a minute.'
+  'smoke', False, 'One epoch of 20 steps, two seeds, two step sizes: a minute.'
 )
 
 BATCH_SIZE = 100
@@ -84,10 +90,12 @@ def main(argv):
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)
   settings = dict(
-      dataset=_DATASET.value, epochs=1 if smoke else _EPOCHS.value,
-      seeds=2 if smoke else _SEEDS.value, steps=20 if smoke else None,
-      sizes=STEP_SIZES[::2] if smoke else STEP_SIZES,
-      rates=RATES[:1] if smoke else RATES,
+    dataset=_DATASET.value,
+    epochs=1 if smoke else _EPOCHS.value,
+    seeds=2 if smoke else _SEEDS.value,
+    steps=20 if smoke else None,
+    sizes=STEP_SIZES[::2] if smoke else STEP_SIZES,
+    rates=RATES[:1] if smoke else RATES,
   )
   claim(results, settings)
   data = load(_DATASET.value)
@@ -95,7 +103,9 @@ def main(argv):
   train = functools.partial(finished, results, data=data, settings=settings)
 
   sweep = [train(row) for row in sweep_rows(settings['sizes'])]
-  best = {name: best_size(sweep, name) for name in ('CD-1 Langevin', 'CD-10 Langevin')}
+  best = {
+    name: best_size(sweep, name) for name in ('CD-1 Langevin', 'CD-10 Langevin')
+  }
   rows = main_rows(settings['seeds'], settings['rates'], best)
   main_results = [train(row) for row in rows]
   logging.info('All rows took %.0f s of this call.', time.monotonic() - begin)
@@ -103,41 +113,50 @@ def main(argv):
 
 
 def main_rows(
-    seeds: int, rates: tuple[float, ...], sizes: dict[str, float]
+  seeds: int, rates: tuple[float, ...], sizes: dict[str, float]
 ) -> list[Row]:
   """Returns the rows of the table; `sizes` are those the sweep chose for CD."""
   cd = 'contrastive_divergence'
   gibbs = dict(sampler='gibbs')
   centred = dict(centered=True)
   methods = [
-      ('Exact maximum likelihood', 'maximum_likelihood', {}, {}),
-      ('SteinCD, phi / n', 'stein_cd', {}, {}),
-      ('SteinCD, phi / row sum', 'stein_cd', dict(normalize='row_sum'), {}),
-      ('SteinCD, symmetric', 'stein_cd', dict(symmetric=True), {}),
-      ('SteinCD, bandwidth / 4', 'stein_cd', dict(bandwidth_scale=0.25), {}),
-      ('Stein score matching', 'score_matching', dict(objective='stein'), {}),
-      ('Score matching', 'score_matching', dict(objective='closed_form'), {}),
-      *((name, cd, dict(num_steps=int(name[3:5]), step_size=size), {})
-        for name, size in sizes.items()),
-      ('CD-1 Gibbs', cd, gibbs, {}),
-      ('CD-10 Gibbs', cd, dict(num_steps=10, **gibbs), {}),
-      ('PCD (1 Gibbs step)', cd, gibbs, dict(persistent=True)),
-      ('Exact maximum likelihood, centred', 'maximum_likelihood', {}, centred),
-      ('SteinCD, phi / n, centred', 'stein_cd', {}, centred),
-      ('CD-1 Gibbs, centred', cd, gibbs, centred),
+    ('Exact maximum likelihood', 'maximum_likelihood', {}, {}),
+    ('SteinCD, phi / n', 'stein_cd', {}, {}),
+    ('SteinCD, phi / row sum', 'stein_cd', dict(normalize='row_sum'), {}),
+    ('SteinCD, symmetric', 'stein_cd', dict(symmetric=True), {}),
+    ('SteinCD, bandwidth / 4', 'stein_cd', dict(bandwidth_scale=0.25), {}),
+    ('Stein score matching', 'score_matching', dict(objective='stein'), {}),
+    ('Score matching', 'score_matching', dict(objective='closed_form'), {}),
+    *(
+      (name, cd, dict(num_steps=int(name[3:5]), step_size=size), {})
+      for name, size in sizes.items()
+    ),
+    ('CD-1 Gibbs', cd, gibbs, {}),
+    ('CD-10 Gibbs', cd, dict(num_steps=10, **gibbs), {}),
+    ('PCD (1 Gibbs step)', cd, gibbs, dict(persistent=True)),
+    ('Exact maximum likelihood, centred', 'maximum_likelihood', {}, centred),
+    ('SteinCD, phi / n, centred', 'stein_cd', {}, centred),
+    ('CD-1 Gibbs, centred', cd, gibbs, centred),
   ]
   return [
-      Row(name, algorithm, rate, step, seeds=seeds, config=config)
-      for name, algorithm, step, config in methods for rate in rates
+    Row(name, algorithm, rate, step, seeds=seeds, config=config)
+    for name, algorithm, step, config in methods
+    for rate in rates
   ]
 
 
 def sweep_rows(sizes: tuple[float, ...]) -> list[Row]:
   """Returns CD-1 and CD-10 with Langevin steps of several sizes, two seeds each."""
   return [
-      Row(f'CD-{k} Langevin', 'contrastive_divergence', RATES[0],
-          dict(num_steps=k), sizes=sizes, seeds=2)
-      for k in (1, 10)
+    Row(
+      f'CD-{k} Langevin',
+      'contrastive_divergence',
+      RATES[0],
+      dict(num_steps=k),
+      sizes=sizes,
+      seeds=2,
+    )
+    for k in (1, 10)
   ]
 
 
@@ -156,22 +175,34 @@ def finished(results, row: Row, *, data: Images, settings) -> dict[str, Any]:
   return result
 
 
-def train_row(row: Row, data: Images, epochs: int, steps: int | None) -> dict[str, Any]:
+def train_row(
+  row: Row, data: Images, epochs: int, steps: int | None
+) -> dict[str, Any]:
   """Returns log likelihoods [epochs + 1, runs] of runs trained together by vmap."""
   algorithm = algorithms.get(row.algorithm)
   train = data.train
   steps = steps or len(train) // BATCH_SIZE
-  runs = [(seed, size) for size in row.sizes or (None,) for seed in range(row.seeds)]
+  runs = [
+    (seed, size) for size in row.sizes or (None,) for seed in range(row.seeds)
+  ]
   centered = row.config.get('centered', False)
   module = energies.RBM(num_hidden=10, centered=centered)
-  config = ConfigDict(dict(
+  config = ConfigDict(
+    dict(
       energy=dict(name='RBM', num_hidden=10, centered=centered),
-      optimizer=dict(name='adam', b1=0.5, learning_rate=dict(
-          name='linear_schedule', init_value=row.rate, end_value=0.0,
+      optimizer=dict(
+        name='adam',
+        b1=0.5,
+        learning_rate=dict(
+          name='linear_schedule',
+          init_value=row.rate,
+          end_value=0.0,
           transition_steps=epochs * steps,
-      )),
+        ),
+      ),
       persistent=row.config.get('persistent', False),
-  ))
+    )
+  )
   # The constant mean of a centred RBM comes from what `init` is shown.
   first = train[:5000] if centered else train[:BATCH_SIZE]
   # One key per seed: runs of two step sizes differ in nothing else.
@@ -193,7 +224,7 @@ def train_row(row: Row, data: Images, epochs: int, steps: int | None) -> dict[st
       rows = jax.lax.dynamic_slice(order, (i * BATCH_SIZE,), (BATCH_SIZE,))
       rng = jax.random.fold_in(step_key, i)
       return algorithm.step(
-          state, {'image': train[rows]}, rng, **row.step, **sizes
+        state, {'image': train[rows]}, rng, **row.step, **sizes
       )[0], None
 
     return jax.lax.scan(step, state, jnp.arange(steps))[0]
@@ -211,29 +242,36 @@ def train_row(row: Row, data: Images, epochs: int, steps: int | None) -> dict[st
   seconds = time.monotonic() - begin
   whole = len(data.test) // BATCH_SIZE * BATCH_SIZE
   test_batches = np.asarray(data.test, np.float32)[:whole].reshape(
-      -1, BATCH_SIZE, data.test.shape[1]
+    -1, BATCH_SIZE, data.test.shape[1]
   )
   ksd = _batch_ksd(module, state.energy.params, test_batches)
   logging.info(
-      '%s: test %.2f nats, %d runs, %.0f s', label, curves[-1][1].mean(), len(runs),
-      seconds,
+    '%s: test %.2f nats, %d runs, %.0f s',
+    label,
+    curves[-1][1].mean(),
+    len(runs),
+    seconds,
   )
   return dict(
-      name=row.name, rate=row.rate, seconds=seconds,
-      sizes=[size for _, size in runs],
-      valid=[valid.tolist() for valid, _ in curves],
-      test=[test.tolist() for _, test in curves],
-      ksd=np.asarray(ksd, float).tolist(),
+    name=row.name,
+    rate=row.rate,
+    seconds=seconds,
+    sizes=[size for _, size in runs],
+    valid=[valid.tolist() for valid, _ in curves],
+    test=[test.tolist() for _, test in curves],
+    ksd=np.asarray(ksd, float).tolist(),
   )
 
 
-def exact_log_likelihoods(module, params, data) -> tuple[np.ndarray, np.ndarray]:
+def exact_log_likelihoods(
+  module, params, data
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns the mean validation and test log likelihood [runs], in float64 nats."""
   with jax.enable_x64(True):
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     return tuple(
-        np.asarray(_mean_log_likelihood(module, params, x))
-        for x in (data.valid, data.test)
+      np.asarray(_mean_log_likelihood(module, params, x))
+      for x in (data.valid, data.test)
     )
 
 
@@ -248,6 +286,7 @@ def _mean_log_likelihood(module, params, x):
 @functools.partial(jax.vmap, in_axes=(None, 0, None))
 def _batch_ksd(module, params, x):
   """Returns KSD^2 over batches [num, n, d]: what SteinCD descends, on test data."""
+
   def of_batch(x):
     score = -jax.grad(lambda x: jnp.sum(module.apply(params, x)))(x)
     return stein.ksd(x, score, kernels.at_median('rbf', x))
@@ -265,7 +304,9 @@ def load(name: str) -> Images:
   with jax.enable_x64(True):
     double = lambda x: jnp.asarray(x, jnp.float64)
     return Images(
-        jnp.asarray(images[order[:cut]]), double(images[order[cut:]]), double(test)
+      jnp.asarray(images[order[:cut]]),
+      double(images[order[cut:]]),
+      double(test),
     )
 
 
@@ -275,8 +316,10 @@ def gaussian_floors(data: Images) -> dict[str, float]:
   constant = -0.5 * test.shape[1] * np.log(2 * np.pi)
   of_mean = lambda mean: constant - 0.5 * np.mean(np.sum((test - mean) ** 2, 1))
   return {
-      'N(training mean, I)': of_mean(np.asarray(data.train).mean(0, dtype=np.float64)),
-      'N(0, I)': of_mean(0.0),
+    'N(training mean, I)': of_mean(
+      np.asarray(data.train).mean(0, dtype=np.float64)
+    ),
+    'N(0, I)': of_mean(0.0),
   }
 
 
@@ -293,8 +336,8 @@ def claim(results, settings) -> None:
   text = json.dumps(settings)
   if path.exists() and path.read_text('utf-8') != text:
     raise ValueError(
-        f'{results} holds results of {path.read_text("utf-8")}, not of {text}; '
-        'choose another folder.'
+      f'{results} holds results of {path.read_text("utf-8")}, not of {text}; '
+      'choose another folder.'
     )
   results.mkdir(parents=True, exist_ok=True)
   path.write_text(text, 'utf-8')
@@ -310,8 +353,12 @@ def report(results, settings, main_results, sweep, floors) -> None:
   ranked = sorted(chosen.values(), key=lambda r: -np.mean(r['test'][-1]))
   rows = [_table_row(result) for result in ranked]
   rows += [
-      {**dict.fromkeys(rows[0], ''), 'learned by': name, 'test (nats)': f'{value:.2f}'}
-      for name, value in floors.items()
+    {
+      **dict.fromkeys(rows[0], ''),
+      'learned by': name,
+      'test (nats)': f'{value:.2f}',
+    }
+    for name, value in floors.items()
   ]
   others = [_table_row(result) for result in main_results]
   sizes = [_sweep_row(*point) for result in sweep for point in _points(result)]
@@ -319,32 +366,47 @@ def report(results, settings, main_results, sweep, floors) -> None:
   epochs = np.arange(settings['epochs'] + 1)
   floor = {'N(training mean, I)': floors['N(training mean, I)']}
   figure = lambda kept: reporting.curves(
-      {r['name']: (epochs, r['test']) for r in kept},
-      xlabel='epoch', ylabel='test log likelihood (nats)', floor=floor,
-      ylim=(floor['N(training mean, I)'] - 6, max(np.max(r['test']) for r in ranked) + 0.5),
+    {r['name']: (epochs, r['test']) for r in kept},
+    xlabel='epoch',
+    ylabel='test log likelihood (nats)',
+    floor=floor,
+    ylim=(
+      floor['N(training mean, I)'] - 6,
+      max(np.max(r['test']) for r in ranked) + 0.5,
+    ),
   )
   centred = [r for r in ranked if 'centred' in r['name']]
   uncentred = [r for r in ranked if 'centred' not in r['name']]
   figures = {
-      'Figure 1(a): test log likelihood, mean and 95 % interval': figure(uncentred),
-      'The same family with centred inputs': figure(centred),
-      'Langevin step size of CD': _sweep_figure(sweep, floor),
+    'Figure 1(a): test log likelihood, mean and 95 % interval': figure(
+      uncentred
+    ),
+    'The same family with centred inputs': figure(centred),
+    'Langevin step size of CD': _sweep_figure(sweep, floor),
   }
-  for name, png in zip(('figure', 'centred', 'sweep'), figures.values(), strict=True):
+  for name, png in zip(
+    ('figure', 'centred', 'sweep'), figures.values(), strict=True
+  ):
     (results / f'{name}.png').write_bytes(png)
   (results / 'table.md').write_text(reporting.table(rows), 'utf-8')
   (results / 'results.json').write_text(
-      json.dumps(dict(settings=settings, floors=floors, main=main_results, sweep=sweep))
-      + '\n', 'utf-8',
+    json.dumps(
+      dict(settings=settings, floors=floors, main=main_results, sweep=sweep)
+    )
+    + '\n',
+    'utf-8',
   )
   reporting.write_page(
-      results / 'report.html', 'LW17 Figure 1(a): learning an RBM',
-      [
-          ('Last epoch, rate chosen on validation images', rows), *figures.items(),
-          ('Every rate', others), ('Step sizes of CD, two seeds each', sizes),
-          ('Settings', {k: str(v) for k, v in settings.items()}),
-          ('Code', f'commit {reporting.commit()}'),
-      ],
+    results / 'report.html',
+    'LW17 Figure 1(a): learning an RBM',
+    [
+      ('Last epoch, rate chosen on validation images', rows),
+      *figures.items(),
+      ('Every rate', others),
+      ('Step sizes of CD, two seeds each', sizes),
+      ('Settings', {k: str(v) for k, v in settings.items()}),
+      ('Code', f'commit {reporting.commit()}'),
+    ],
   )
   print(reporting.table(rows))
   print(f'Report: {(results / "report.html").absolute()}')
@@ -354,13 +416,13 @@ def _table_row(result):
   mean, half = reporting.mean_interval(result['test'][-1])
   curve = np.mean(result['test'], 1)
   return {
-      'learned by': result['name'],
-      'test (nats)': f'{mean:.2f} ± {half:.2f}',
-      'test KSD²': f'{np.mean(result["ksd"]):.4g}',
-      'best epoch': f'{curve.max():.2f} at {curve.argmax()}',
-      'rate': f'{result["rate"]:g}',
-      'seeds': len(result['sizes']),
-      'seconds': f'{result["seconds"]:.0f}',
+    'learned by': result['name'],
+    'test (nats)': f'{mean:.2f} ± {half:.2f}',
+    'test KSD²': f'{np.mean(result["ksd"]):.4g}',
+    'best epoch': f'{curve.max():.2f} at {curve.argmax()}',
+    'rate': f'{result["rate"]:g}',
+    'seeds': len(result['sizes']),
+    'seconds': f'{result["seconds"]:.0f}',
   }
 
 
@@ -373,9 +435,11 @@ def _points(result):
 
 def _sweep_row(result, size, values):
   return {
-      'learned by': result['name'], 'rate': f'{result["rate"]:g}',
-      'step size': f'{size:g}', 'test (nats)': f'{values.mean():.2f}',
-      'runs': ', '.join(f'{value:.2f}' for value in values),
+    'learned by': result['name'],
+    'rate': f'{result["rate"]:g}',
+    'step size': f'{size:g}',
+    'test (nats)': f'{values.mean():.2f}',
+    'runs': ', '.join(f'{value:.2f}' for value in values),
   }
 
 
@@ -383,10 +447,14 @@ def _sweep_figure(sweep, floor):
   series = {}
   for result in sweep:
     points = [(size, values.mean()) for _, size, values in _points(result)]
-    series[f'{result["name"]}, rate {result["rate"]:g}'] = tuple(zip(*points, strict=True))
+    series[f'{result["name"]}, rate {result["rate"]:g}'] = tuple(
+      zip(*points, strict=True)
+    )
   return reporting.curves(
-      series, xlabel='Langevin step size (delta)', ylabel='test log likelihood (nats)',
-      floor=floor,
+    series,
+    xlabel='Langevin step size (delta)',
+    ylabel='test log likelihood (nats)',
+    floor=floor,
   )
 
 

@@ -25,5 +25,7 @@ def get(name: str) -> types.ModuleType:
   """Returns the algorithm's module; ValueError with the names if there is none."""
   names = sorted(module.name for module in pkgutil.iter_modules(__path__))
   if name not in names:
-    raise ValueError(f'algorithm={name!r} is unknown; allowed: {", ".join(names)}.')
+    raise ValueError(
+      f'algorithm={name!r} is unknown; allowed: {", ".join(names)}.'
+    )
   return importlib.import_module(f'{__name__}.{name}')

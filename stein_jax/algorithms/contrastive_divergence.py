@@ -22,22 +22,24 @@ class State(NamedTuple):
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state; persistent chains start at the batch."""
   energy = learners.create(
-      rng, build.build(energies, **config.energy), config.optimizer,
-      batch['image'],
+    rng,
+    build.build(energies, **config.energy),
+    config.optimizer,
+    batch['image'],
   )
   chains = jnp.array(batch['image']) if config.persistent else None
   return State(jnp.zeros((), jnp.int32), energy, chains)
 
 
 def step(
-    state: State,
-    batch: Batch,
-    rng: PRNGKey,
-    *,
-    sampler: str = 'langevin',
-    num_steps: int = 1,
-    step_size: float = 0.1,
-    axis_name: str | None = None,
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  sampler: str = 'langevin',
+  num_steps: int = 1,
+  step_size: float = 0.1,
+  axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one CD-k update [LW17 eq 10] and its metrics.
 
@@ -54,12 +56,17 @@ def step(
   data = batch['image']
   start = data if state.chains is None else state.chains
   samples = energies.chain(
-      state.energy, rng, start,
-      sampler=sampler, num_steps=num_steps, step_size=step_size,
+    state.energy,
+    rng,
+    start,
+    sampler=sampler,
+    num_steps=num_steps,
+    step_size=step_size,
   )
   energy, metrics = learners.descend(
-      state.energy, energies.contrast(state.energy, data, samples),
-      axis_name=axis_name,
+    state.energy,
+    energies.contrast(state.energy, data, samples),
+    axis_name=axis_name,
   )
   chains = None if state.chains is None else samples
   return State(state.step + 1, energy, chains), metrics

@@ -18,18 +18,20 @@ class State(NamedTuple):
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state."""
   energy = learners.create(
-      rng, build.build(energies, **config.energy), config.optimizer,
-      batch['image'],
+    rng,
+    build.build(energies, **config.energy),
+    config.optimizer,
+    batch['image'],
   )
   return State(jnp.zeros((), jnp.int32), energy)
 
 
 def step(
-    state: State,
-    batch: Batch,
-    rng: PRNGKey,
-    *,
-    axis_name: str | None = None,
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one exact gradient step [LW17 eq 7] and its metrics.
 
@@ -42,12 +44,12 @@ def step(
     energy = jnp.mean(apply_fn(params, batch['image']))
     log_partition = apply_fn(params, method='log_partition')
     return energy + log_partition, {
-        'energy/data': energy,
-        'energy/log_partition': log_partition,
+      'energy/data': energy,
+      'energy/log_partition': log_partition,
     }
 
   energy, metrics = learners.descend(
-      state.energy, negative_log_likelihood, axis_name=axis_name
+    state.energy, negative_log_likelihood, axis_name=axis_name
   )
   return State(state.step + 1, energy), metrics
 

@@ -23,24 +23,26 @@ class State(NamedTuple):
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state."""
   energy = learners.create(
-      rng, build.build(energies, **config.energy), config.optimizer,
-      batch['image'],
+    rng,
+    build.build(energies, **config.energy),
+    config.optimizer,
+    batch['image'],
   )
   return State(jnp.zeros((), jnp.int32), energy)
 
 
 def step(
-    state: State,
-    batch: Batch,
-    rng: PRNGKey,
-    *,
-    objective: str = 'stein',
-    normalize: str = 'count',
-    kernel: str = 'rbf',
-    bandwidth_scale: float = 1.0,
-    num_projections: int = 1,
-    noise_scale: float = 0.1,
-    axis_name: str | None = None,
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  objective: str = 'stein',
+  normalize: str = 'count',
+  kernel: str = 'rbf',
+  bandwidth_scale: float = 1.0,
+  num_projections: int = 1,
+  noise_scale: float = 0.1,
+  axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one score matching step and its metrics.
 
@@ -61,8 +63,12 @@ def step(
   data, energy = batch['image'], state.energy
   if objective == 'stein':
     loss_fn = stein_objective(
-        energy, data, kernel=kernel, bandwidth_scale=bandwidth_scale,
-        normalize=normalize, axis_name=axis_name,
+      energy,
+      data,
+      kernel=kernel,
+      bandwidth_scale=bandwidth_scale,
+      normalize=normalize,
+      axis_name=axis_name,
     )
   elif objective == 'sliced':
     loss_fn = sliced_objective(energy, data, rng, num_projections)
@@ -70,8 +76,8 @@ def step(
     loss_fn = denoising_objective(energy, data, rng, noise_scale)
   else:
     checks.choice(
-        ('stein', 'exact', 'closed_form', 'sliced', 'denoising'),
-        objective=objective,
+      ('stein', 'exact', 'closed_form', 'sliced', 'denoising'),
+      objective=objective,
     )
     loss_fn = exact_objective(energy, data, closed_form=objective != 'exact')
 
@@ -84,8 +90,13 @@ def step(
 
 
 def stein_objective(
-    energy, x, *, kernel='rbf', bandwidth_scale=1.0, normalize='count',
-    axis_name=None,
+  energy,
+  x,
+  *,
+  kernel='rbf',
+  bandwidth_scale=1.0,
+  normalize='count',
+  axis_name=None,
 ):
   """Returns a loss of the parameters: half the gradient of KSD^2 [LW17 eq 15].
 
@@ -95,9 +106,11 @@ def stein_objective(
   """
   flat = x.reshape(len(x), -1)
   direction = stein.svgd_direction(
-      flat, energies.score(energy, x).reshape(flat.shape),
-      kernels.at_median(kernel, flat, scale=bandwidth_scale, axis_name=axis_name),
-      normalize=normalize, axis_name=axis_name,
+    flat,
+    energies.score(energy, x).reshape(flat.shape),
+    kernels.at_median(kernel, flat, scale=bandwidth_scale, axis_name=axis_name),
+    normalize=normalize,
+    axis_name=axis_name,
   ).reshape(x.shape)
 
   def loss_fn(params):
@@ -116,12 +129,15 @@ def exact_objective(energy, x, *, closed_form=False):
     closed_form: take the trace from the energy's own `laplacian`; otherwise from
       one derivative per coordinate.
   """
+
   def autodiff_laplacian(params):
     slope = jax.grad(lambda x: jnp.sum(energy.apply_fn(params, x)))
     basis = jnp.eye(x[0].size, dtype=x.dtype).reshape(-1, 1, *x.shape[1:])
 
     def second(axis):
-      along = lambda t: jnp.sum((slope(x + t * axis) * axis).reshape(len(x), -1), -1)
+      along = lambda t: jnp.sum(
+        (slope(x + t * axis) * axis).reshape(len(x), -1), -1
+      )
       return jax.jvp(along, (0.0,), (1.0,))[1]
 
     return jnp.sum(jax.lax.map(second, basis, batch_size=16), 0)

@@ -22,24 +22,26 @@ class State(NamedTuple):
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state."""
   energy = learners.create(
-      rng, build.build(energies, **config.energy), config.optimizer,
-      batch['image'],
+    rng,
+    build.build(energies, **config.energy),
+    config.optimizer,
+    batch['image'],
   )
   return State(jnp.zeros((), jnp.int32), energy)
 
 
 def step(
-    state: State,
-    batch: Batch,
-    rng: PRNGKey,
-    *,
-    epsilon: float = 0.1,
-    num_steps: int = 1,
-    symmetric: bool = False,
-    normalize: str = 'count',
-    kernel: str = 'rbf',
-    bandwidth_scale: float = 1.0,
-    axis_name: str | None = None,
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  epsilon: float = 0.1,
+  num_steps: int = 1,
+  symmetric: bool = False,
+  normalize: str = 'count',
+  kernel: str = 'rbf',
+  bandwidth_scale: float = 1.0,
+  axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SteinCD update [LW17 alg 1] and its metrics.
 
@@ -67,11 +69,13 @@ def step(
     for _ in range(num_steps):
       flat = x.reshape(len(x), -1)
       direction = stein.svgd_direction(
-          flat, energies.score(state.energy, x).reshape(flat.shape),
-          kernels.at_median(
-              kernel, flat, scale=bandwidth_scale, axis_name=axis_name
-          ),
-          normalize=normalize, axis_name=axis_name,
+        flat,
+        energies.score(state.energy, x).reshape(flat.shape),
+        kernels.at_median(
+          kernel, flat, scale=bandwidth_scale, axis_name=axis_name
+        ),
+        normalize=normalize,
+        axis_name=axis_name,
       )
       x = x + epsilon * direction.reshape(x.shape)
     return x
@@ -85,11 +89,11 @@ def step(
     return (0.5 if symmetric else 1.0) * loss, metrics
 
   energy, metrics = learners.descend(
-      state.energy, energy_loss, axis_name=axis_name
+    state.energy, energy_loss, axis_name=axis_name
   )
   moved = jnp.sum((samples - data).reshape(len(data), -1) ** 2, 1)
   metrics['samples/move'] = jnp.sqrt(
-      collectives.pmean(jnp.mean(moved), axis_name)
+    collectives.pmean(jnp.mean(moved), axis_name)
   )
   return State(state.step + 1, energy), metrics
 

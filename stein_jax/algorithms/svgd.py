@@ -29,9 +29,9 @@ class State(NamedTuple):
 
 
 def create(
-    log_density_fn: Callable[..., Array],
-    particles: Tree,
-    optimizer: optax.GradientTransformation,
+  log_density_fn: Callable[..., Array],
+  particles: Tree,
+  optimizer: optax.GradientTransformation,
 ) -> State:
   """Returns a state of particles on a log density.
 
@@ -42,7 +42,9 @@ def create(
     optimizer: any of optax; it descends -phi.
   """
   learner = learners.Learner.create(
-      apply_fn=log_density_fn, params={'particles': particles}, tx=optimizer,
+    apply_fn=log_density_fn,
+    params={'particles': particles},
+    tx=optimizer,
   )
   learner = learner.replace(step=jnp.zeros((), jnp.int32))
   return State(jnp.zeros((), jnp.int32), learner)
@@ -57,14 +59,14 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
 
 
 def step(
-    state: State,
-    batch: Batch | None,
-    rng: PRNGKey,
-    *,
-    kernel: str = 'rbf',
-    normalize: str = 'count',
-    bandwidth_scale: float = 1.0,
-    axis_name: str | None = None,
+  state: State,
+  batch: Batch | None,
+  rng: PRNGKey,
+  *,
+  kernel: str = 'rbf',
+  normalize: str = 'count',
+  bandwidth_scale: float = 1.0,
+  axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SVGD step [LW16 alg 1] and its metrics.
 
@@ -82,36 +84,42 @@ def step(
   particles = state.particles.params['particles']
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
   score_fn = jax.vmap(
-      jax.grad(lambda position: state.particles.apply_fn(position, *data))
+    jax.grad(lambda position: state.particles.apply_fn(position, *data))
   )
   ravel = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])
-  unravel = flatten_util.ravel_pytree(jax.tree.map(lambda x: x[0], particles))[1]
+  unravel = flatten_util.ravel_pytree(jax.tree.map(lambda x: x[0], particles))[
+    1
+  ]
 
   x, score = ravel(particles), ravel(score_fn(particles))
   direction = stein.svgd_direction(
-      x, score,
-      kernels.at_median(kernel, x, scale=bandwidth_scale, axis_name=axis_name),
-      normalize=normalize, axis_name=axis_name,
+    x,
+    score,
+    kernels.at_median(kernel, x, scale=bandwidth_scale, axis_name=axis_name),
+    normalize=normalize,
+    axis_name=axis_name,
   )
   learner = state.particles.apply_gradients(
-      grads={'particles': jax.vmap(unravel)(-direction)}
+    grads={'particles': jax.vmap(unravel)(-direction)}
   )
   metrics = collectives.pmean(
-      {
-          'particles/move': jnp.mean(jnp.sum(direction**2, -1)),
-          'particles/score': jnp.mean(jnp.sum(score**2, -1)),
-      },
-      axis_name,
+    {
+      'particles/move': jnp.mean(jnp.sum(direction**2, -1)),
+      'particles/score': jnp.mean(jnp.sum(score**2, -1)),
+    },
+    axis_name,
   )
   return State(state.step + 1, learner), metrics
 
 
 def sample(
-    state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
+  state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
 ) -> Tree:
   """Returns particles [num, ...]: distinct ones, unless more than there are."""
   if condition is not None:
-    raise ValueError('svgd has no condition: it holds particles of one density.')
+    raise ValueError(
+      'svgd has no condition: it holds particles of one density.'
+    )
   particles = state.particles.params['particles']
   n = jax.tree.leaves(particles)[0].shape[0]
   chosen = jax.random.choice(rng, n, (num,), replace=num > n)

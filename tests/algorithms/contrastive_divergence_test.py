@@ -18,24 +18,29 @@ _PCD = dict(persistent=True)
 
 
 class ContrastiveDivergenceTest(parameterized.TestCase):
-
   def z_scores(self, x, rng, expected=None, **hyper):
     """Returns the mean update's distance from the expected, in standard errors."""
     state = exact.at_truth(contrastive_divergence, x[0], chains=None)
-    updates = jax.jit(jax.vmap(lambda x, rng: exact.ascent(
-        contrastive_divergence, state, x, rng, **hyper
-    )))(x, jax.random.split(rng, len(x)))
+    updates = jax.jit(
+      jax.vmap(
+        lambda x, rng: exact.ascent(
+          contrastive_divergence, state, x, rng, **hyper
+        )
+      )
+    )(x, jax.random.split(rng, len(x)))
     expected = expected or jax.tree.map(lambda _: 0.0, updates)
     scores = jax.tree.map(
-        lambda u, e: (u.mean(0) - e) / (u.std(0) / len(x) ** 0.5), updates, expected
+      lambda u, e: (u.mean(0) - e) / (u.std(0) / len(x) ** 0.5),
+      updates,
+      expected,
     )
     return np.abs(np.concatenate([s.ravel() for s in jax.tree.leaves(scores)]))
 
   @parameterized.parameters(
-      (dict(sampler='gibbs'), True),
-      (dict(sampler='mala', step_size=1.0, num_steps=3), True),
-      # Without the accept step the chain leaves p: CD then has a bias.
-      (dict(sampler='langevin', step_size=1.5, num_steps=5), False),
+    (dict(sampler='gibbs'), True),
+    (dict(sampler='mala', step_size=1.0, num_steps=3), True),
+    # Without the accept step the chain leaves p: CD then has a bias.
+    (dict(sampler='langevin', step_size=1.5, num_steps=5), False),
   )
   def test_no_drift_at_the_truth(self, hyper, invariant):
     x = jnp.asarray(exact.data(64 * 400), jnp.float32).reshape(64, 400, 4)
@@ -50,17 +55,24 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     state = exact.at_truth(maximum_likelihood, x)
     likelihood = exact.ascent(maximum_likelihood, state, x)
     x, rng = jnp.tile(x[None], (64, 1, 1)), jax.random.key(1)
-    run = lambda num_steps: np.max(self.z_scores(
-        x, rng, likelihood, sampler='gibbs', num_steps=num_steps
-    ))
+    run = lambda num_steps: np.max(
+      self.z_scores(x, rng, likelihood, sampler='gibbs', num_steps=num_steps)
+    )
     self.assertLess(run(200), 4)
-    self.assertGreater(run(1), 20)  # one step is biased where the data are not p
+    self.assertGreater(
+      run(1), 20
+    )  # one step is biased where the data are not p
 
   @parameterized.parameters('langevin', 'mala', 'gibbs')
   def test_persistent_chains(self, sampler):
-    x, hyper = exact.data(6).astype(np.float32), dict(sampler=sampler, step_size=0.3)
+    x, hyper = (
+      exact.data(6).astype(np.float32),
+      dict(sampler=sampler, step_size=0.3),
+    )
     state = exact.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
-    other = {'image': jnp.asarray(x[:3] + 1)}  # the chains need not fit the batch
+    other = {
+      'image': jnp.asarray(x[:3] + 1)
+    }  # the chains need not fit the batch
     chain = jax.jit(functools.partial(energies.chain, **hyper))
     step = jax.jit(functools.partial(contrastive_divergence.step, **hyper))
     for seed in range(2):
@@ -68,14 +80,14 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       chains = chain(state.energy, jax.random.fold_in(rng, 0), state.chains)
       before = state.energy.params['params']
       positive, negative = (
-          exact.statistics(before, x) for x in (other['image'], chains)
+        exact.statistics(before, x) for x in (other['image'], chains)
       )
       moved, _ = step(state, other, rng)
       np.testing.assert_allclose(moved.chains, chains, rtol=1e-6)
       self.assertGreater(np.max(np.abs(moved.chains - state.chains)), 0.1)
       for name, after in moved.energy.params['params'].items():
         np.testing.assert_allclose(
-            after, before[name] + positive[name] - negative[name], atol=1e-5
+          after, before[name] + positive[name] - negative[name], atol=1e-5
         )
       state = moved
     self.assertEqual(state.step, 2)
@@ -84,28 +96,37 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
   def test_chains_start_at_the_data(self, persistent):
     x = jnp.asarray(exact.data(6), jnp.float32)
     state = exact.init(
-        contrastive_divergence, jax.random.key(0), x,
-        dict(name='sgd', learning_rate=1.0), persistent=persistent,
+      contrastive_divergence,
+      jax.random.key(0),
+      x,
+      dict(name='sgd', learning_rate=1.0),
+      persistent=persistent,
     )
     if persistent:
       np.testing.assert_array_equal(state.chains, x)
     else:
-      moved, _ = contrastive_divergence.step(state, {'image': x}, jax.random.key(0))
+      moved, _ = contrastive_divergence.step(
+        state, {'image': x}, jax.random.key(0)
+      )
       self.assertIsNone(moved.chains)
 
   @parameterized.parameters(
-      (_CD, 600, dict(sampler='gibbs')),
-      (_CD, 600, dict(sampler='langevin', step_size=0.5)),
-      (_PCD, 1500, dict(sampler='gibbs')),
+    (_CD, 600, dict(sampler='gibbs')),
+    (_CD, 600, dict(sampler='langevin', step_size=0.5)),
+    (_PCD, 1500, dict(sampler='gibbs')),
   )
   def test_learning(self, config, num_steps, hyper):
     x = exact.data(exact.NUM_DATA)
     for params in exact.learn(
-        contrastive_divergence, x, num_train_steps=num_steps, config=config, **hyper
+      contrastive_divergence,
+      x,
+      num_train_steps=num_steps,
+      config=config,
+      **hyper,
     ):
       self.assertGreater(
-          exact.log_likelihood(params, x),
-          exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
+        exact.log_likelihood(params, x),
+        exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
       )
 
 

@@ -16,9 +16,9 @@ from stein_jax.algorithms import maximum_likelihood
 
 _STATES = np.array(list(itertools.product([-1.0, 1.0], repeat=2)))
 TRUTH = {
-    'bias': np.array([0.5, -0.5, 0.0, 1.0]),
-    'weight': np.array([[1.5, 0.0], [0.0, 1.5], [1.0, -1.0], [-1.0, 0.5]]),
-    'hidden_bias': np.array([0.3, -0.2]),
+  'bias': np.array([0.5, -0.5, 0.0, 1.0]),
+  'weight': np.array([[1.5, 0.0], [0.0, 1.5], [1.0, -1.0], [-1.0, 0.5]]),
+  'hidden_bias': np.array([0.3, -0.2]),
 }
 NUM_PARAMETERS = 4 + 8 + 2
 NUM_DATA = 300
@@ -39,26 +39,36 @@ def log_likelihood(params, x):
   """Returns the mean of log p(x)."""
   weights, means = mixture(params)
   sq_dist = np.sum((x[:, None] - means) ** 2, -1)
-  return np.mean(np.log(np.exp(-0.5 * sq_dist) @ weights)) - 2 * np.log(2 * np.pi)
+  return np.mean(np.log(np.exp(-0.5 * sq_dist) @ weights)) - 2 * np.log(
+    2 * np.pi
+  )
 
 
 def data(num, spread=1.0, seed=0):
   """Returns draws [num, 4] of the truth, its unit Gaussians given that spread."""
   rng = np.random.default_rng(seed)
   weights, means = mixture(TRUTH)
-  return means[rng.choice(4, num, p=weights)] + spread * rng.normal(size=(num, 4))
+  return means[rng.choice(4, num, p=weights)] + spread * rng.normal(
+    size=(num, 4)
+  )
 
 
 def statistics(params, x):
   """Returns the means of -dE / d(b, B, c) = (x, x h', h), h = tanh(B'x + c)."""
   params, x = jax.tree.map(np.asarray, (params, x))
   h = np.tanh(x @ params['weight'] + params['hidden_bias'])
-  return {'bias': x.mean(0), 'weight': x.T @ h / len(x), 'hidden_bias': h.mean(0)}
+  return {
+    'bias': x.mean(0),
+    'weight': x.T @ h / len(x),
+    'hidden_bias': h.mean(0),
+  }
 
 
 def init(algorithm, rng, x, optimizer, **config):
   energy = dict(name='RBM', num_hidden=2)
-  config = ml_collections.ConfigDict(dict(energy=energy, optimizer=optimizer, **config))
+  config = ml_collections.ConfigDict(
+    dict(energy=energy, optimizer=optimizer, **config)
+  )
   return algorithm.init(rng, config, {'image': x})
 
 
@@ -69,15 +79,19 @@ def at_truth(algorithm, x, **fields):
   params = {'params': jax.tree.map(lambda p: jnp.asarray(p, x.dtype), TRUTH)}
   # Arrays of its own: a compiled step is given its state to destroy.
   zero = lambda: jnp.zeros((), jnp.int32)
-  return algorithm.State(zero(), energy.replace(params=params, step=zero()), **fields)
+  return algorithm.State(
+    zero(), energy.replace(params=params, step=zero()), **fields
+  )
 
 
 @functools.lru_cache
 def _untrained(shape, dtype):
   del dtype  # part of the cache key
   return init(
-      maximum_likelihood, jax.random.key(0), jnp.zeros((1, *shape)),
-      dict(name='sgd', learning_rate=1.0),
+    maximum_likelihood,
+    jax.random.key(0),
+    jnp.zeros((1, *shape)),
+    dict(name='sgd', learning_rate=1.0),
   ).energy
 
 
@@ -87,7 +101,7 @@ def ascent(algorithm, state, x, rng=None, **hyper):
   step = jax.jit(functools.partial(algorithm.step, **hyper))
   moved, _ = step(state, {'image': jnp.asarray(x)}, rng)
   return jax.tree.map(
-      jnp.subtract, moved.energy.params['params'], state.energy.params['params']
+    jnp.subtract, moved.energy.params['params'], state.energy.params['params']
   )
 
 
@@ -95,28 +109,33 @@ def learn(algorithm, x, *, num_train_steps, num_seeds=2, config=(), **hyper):
   """Returns the parameters after full-batch training, one tree per seed."""
   x = jnp.asarray(x, jnp.float32)
   rate = dict(
-      name='linear_schedule', init_value=0.1, end_value=0.0,
-      transition_steps=num_train_steps,
+    name='linear_schedule',
+    init_value=0.1,
+    end_value=0.0,
+    transition_steps=num_train_steps,
   )
 
   @jax.jit
   @jax.vmap
   def train(rng):
     state = init(
-        algorithm, rng, x, dict(name='adam', learning_rate=rate), **dict(config)
+      algorithm, rng, x, dict(name='adam', learning_rate=rate), **dict(config)
     )
+
     def step(state, rng):
       return algorithm.step(state, {'image': x}, rng, **hyper)[0], None
+
     state, _ = lax.scan(step, state, jax.random.split(rng, num_train_steps))
     return state.energy.params['params']
 
   params = train(jax.random.split(jax.random.key(0), num_seeds))
-  leaves = lambda seed: jax.tree.map(lambda p: np.asarray(p[seed], float), params)
+  leaves = lambda seed: jax.tree.map(
+    lambda p: np.asarray(p[seed], float), params
+  )
   return [leaves(seed) for seed in range(num_seeds)]
 
 
 class MaximumLikelihoodTest(absltest.TestCase):
-
   def test_gradient_by_finite_differences(self):
     self.enter_context(jax.enable_x64(True))
     x = data(20)
@@ -125,28 +144,29 @@ class MaximumLikelihoodTest(absltest.TestCase):
     likelihood = lambda flat: log_likelihood(unravel(flat), x)
     step = 1e-5  # errs by step^2 and 1e-15 / step
     expected = [
-        (likelihood(flat + axis) - likelihood(flat - axis)) / (2 * step)
-        for axis in step * np.eye(flat.size)
+      (likelihood(flat + axis) - likelihood(flat - axis)) / (2 * step)
+      for axis in step * np.eye(flat.size)
     ]
     actual = flatten_util.ravel_pytree(ascent(maximum_likelihood, state, x))[0]
     np.testing.assert_allclose(actual, expected, atol=1e-8)
     _, metrics = jax.jit(maximum_likelihood.step)(state, {'image': x}, None)
     self.assertAlmostEqual(
-        metrics['energy/data'] + metrics['energy/log_partition'],
-        -log_likelihood(TRUTH, x), places=12,
+      metrics['energy/data'] + metrics['energy/log_partition'],
+      -log_likelihood(TRUTH, x),
+      places=12,
     )
 
   def test_learning(self):
     x = data(NUM_DATA)
     for params in learn(
-        maximum_likelihood, x, num_train_steps=600, num_seeds=6
+      maximum_likelihood, x, num_train_steps=600, num_seeds=6
     ):
       with self.subTest('at the optimum the moments agree'):
         weights, means = mixture(params)
         model = {
-            'bias': weights @ means,
-            'weight': (weights * means.T) @ _STATES,
-            'hidden_bias': weights @ _STATES,
+          'bias': weights @ means,
+          'weight': (weights * means.T) @ _STATES,
+          'hidden_bias': weights @ _STATES,
         }
         for name, observed in statistics(params, x).items():
           np.testing.assert_allclose(observed, model[name], atol=1e-3)
@@ -154,14 +174,14 @@ class MaximumLikelihoodTest(absltest.TestCase):
         # Wilks: 2 n (best - truth) ~ chi^2 with one degree per parameter.
         excess = log_likelihood(params, x) - log_likelihood(TRUTH, x)
         self.assertBetween(
-            2 * len(x) * excess, 0, stats.chi2.ppf(0.9999, NUM_PARAMETERS)
+          2 * len(x) * excess, 0, stats.chi2.ppf(0.9999, NUM_PARAMETERS)
         )
 
   def test_sample(self):
     images = jnp.asarray(data(5), jnp.float32).reshape(5, 2, 2, 1)
     state = at_truth(maximum_likelihood, images)
     sample = functools.partial(
-        maximum_likelihood.sample, state, sampler='gibbs', num_steps=2
+      maximum_likelihood.sample, state, sampler='gibbs', num_steps=2
     )
     for num in (1, 3):
       self.assertEqual(sample(jax.random.key(0), num).shape, (num, 2, 2, 1))

@@ -18,13 +18,13 @@ from tests.algorithms import maximum_likelihood_test as exact
 
 def _mlp(x):
   return learners.create(
-      jax.random.key(0), energies.MLP((6,), confinement=0.5), optax.sgd(1.0), x
+    jax.random.key(0), energies.MLP((6,), confinement=0.5), optax.sgd(1.0), x
   )
 
 
 def _assert_trees_close(actual, expected, **tolerance):
   jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, **tolerance), actual, expected
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerance), actual, expected
   )
 
 
@@ -36,38 +36,40 @@ def _standard_errors(updates):
 
 
 class ObjectiveTest(parameterized.TestCase):
-
   @parameterized.parameters(('rbf', 1.0), ('imq', 0.5))
   def test_stein_is_half_the_gradient_of_ksd(self, kernel, scale):
     self.enter_context(jax.enable_x64(True))
     x = jnp.asarray(exact.data(10) + 0.3)
     energy = exact.at_truth(score_matching, x).energy
+
     def ksd(params):
       score = energies.score(energy.replace(params=params), x)
       return stein.ksd(x, score, kernels.at_median(kernel, x, scale=scale))
 
     loss = lambda params: score_matching.stein_objective(
-        energy, x, kernel=kernel, bandwidth_scale=scale
+      energy, x, kernel=kernel, bandwidth_scale=scale
     )(params)
     _assert_trees_close(
-        jax.jit(jax.grad(loss))(energy.params),
-        jax.tree.map(lambda g: 0.5 * g, jax.jit(jax.grad(ksd))(energy.params)),
-        atol=1e-12,
+      jax.jit(jax.grad(loss))(energy.params),
+      jax.tree.map(lambda g: 0.5 * g, jax.jit(jax.grad(ksd))(energy.params)),
+      atol=1e-12,
     )
 
   def test_exact_by_hand(self):
     self.enter_context(jax.enable_x64(True))
     x = jnp.asarray(exact.data(10))
     energy = exact.at_truth(score_matching, x).energy
-    b, weight, c = (exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias'))
+    b, weight, c = (
+      exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias')
+    )
     h = np.tanh(np.asarray(x) @ weight + c)
     score = b - np.asarray(x) + h @ weight.T
     # grad s = -I + B diag(1 - h^2) B'.
     trace = -4 + (1 - h**2) @ np.sum(weight**2, 0)
     expected = np.mean(0.5 * np.sum(score**2, 1) + trace)
     losses = [
-        score_matching.exact_objective(energy, x, closed_form=closed_form)
-        for closed_form in (False, True)
+      score_matching.exact_objective(energy, x, closed_form=closed_form)
+      for closed_form in (False, True)
     ]
     for loss in losses:
       self.assertAlmostEqual(jax.jit(loss)(energy.params), expected, places=12)
@@ -81,22 +83,25 @@ class ObjectiveTest(parameterized.TestCase):
     energy = _mlp(x)
 
     def at(x):
-      log_density = lambda flat: -energy.apply_fn(
-          energy.params, flat.reshape(1, 3, 3, 2)
-      )[0]
+      log_density = lambda flat: (
+        -energy.apply_fn(energy.params, flat.reshape(1, 3, 3, 2))[0]
+      )
       score, hessian = jax.grad(log_density)(x), jax.hessian(log_density)(x)
       return 0.5 * score @ score + jnp.trace(hessian)
 
     self.assertAlmostEqual(
-        jax.jit(score_matching.exact_objective(energy, x))(energy.params),
-        jnp.mean(jax.jit(jax.vmap(at))(x.reshape(3, -1))), places=12,
+      jax.jit(score_matching.exact_objective(energy, x))(energy.params),
+      jnp.mean(jax.jit(jax.vmap(at))(x.reshape(3, -1))),
+      places=12,
     )
 
   def test_sliced_is_exact_in_the_mean(self):
     x = jnp.asarray(exact.data(10), jnp.float32)
     energy = exact.at_truth(score_matching, x).energy
     grad = jax.value_and_grad
-    expected = jax.jit(grad(score_matching.exact_objective(energy, x)))(energy.params)
+    expected = jax.jit(grad(score_matching.exact_objective(energy, x)))(
+      energy.params
+    )
 
     @jax.jit
     @jax.vmap
@@ -105,7 +110,9 @@ class ObjectiveTest(parameterized.TestCase):
       return jax.tree.map(jnp.subtract, grad(loss)(energy.params), expected)
 
     gap = gaps(jax.random.split(jax.random.key(0), 2000))
-    gap[1]['params'].pop('bias')  # v' (grad s) v does not have it: exact each time
+    gap[1]['params'].pop(
+      'bias'
+    )  # v' (grad s) v does not have it: exact each time
     self.assertLess(np.max(_standard_errors(gap)), 4)
     self.assertGreater(np.std(gap[0]), 0.1)
 
@@ -113,39 +120,53 @@ class ObjectiveTest(parameterized.TestCase):
     x = jnp.asarray(exact.data(10), jnp.float32)
     energy = exact.at_truth(score_matching, x).energy
     spread = [
-        np.std(jax.jit(jax.vmap(lambda rng: score_matching.sliced_objective(
-            energy, x, rng, num
-        )(energy.params)))(jax.random.split(jax.random.key(0), 500)))
-        for num in (1, 16)
+      np.std(
+        jax.jit(
+          jax.vmap(
+            lambda rng: score_matching.sliced_objective(energy, x, rng, num)(
+              energy.params
+            )
+          )
+        )(jax.random.split(jax.random.key(0), 500))
+      )
+      for num in (1, 16)
     ]
     # 1 / sqrt(16), each to 1 / sqrt(1000).
-    self.assertAlmostEqual(spread[0] / spread[1], 4, delta=4 * 4 * 2**0.5 / 1000**0.5)
+    self.assertAlmostEqual(
+      spread[0] / spread[1], 4, delta=4 * 4 * 2**0.5 / 1000**0.5
+    )
     with self.assertRaisesRegex(ValueError, 'num_projections=0'):
       score_matching.sliced_objective(energy, x, jax.random.key(0), 0)
 
   def test_denoising_by_hand(self):
-    x, rng, sigma = jnp.asarray(exact.data(10), jnp.float32), jax.random.key(0), 0.7
+    x, rng, sigma = (
+      jnp.asarray(exact.data(10), jnp.float32),
+      jax.random.key(0),
+      0.7,
+    )
     energy = exact.at_truth(score_matching, x).energy
     noise = jax.random.normal(rng, x.shape)
     residual = energies.score(energy, x + sigma * noise) + noise / sigma
     loss = score_matching.denoising_objective(energy, x, rng, sigma)
     np.testing.assert_allclose(
-        jax.jit(loss)(energy.params),
-        sigma**2 * np.mean(0.5 * np.sum(residual**2, 1)), rtol=1e-5,
+      jax.jit(loss)(energy.params),
+      sigma**2 * np.mean(0.5 * np.sum(residual**2, 1)),
+      rtol=1e-5,
     )
 
 
 class StepTest(parameterized.TestCase):
-
   # Blurred by 0.6, Gaussians of spread 0.8 are the truth's unit ones.
   @parameterized.parameters(
-      (dict(objective='exact'), 1.0),
-      (dict(objective='closed_form'), 1.0),
-      (dict(objective='sliced'), 1.0),
-      (dict(objective='denoising', noise_scale=0.6), 0.8),
+    (dict(objective='exact'), 1.0),
+    (dict(objective='closed_form'), 1.0),
+    (dict(objective='sliced'), 1.0),
+    (dict(objective='denoising', noise_scale=0.6), 0.8),
   )
   def test_no_drift_at_the_truth(self, hyper, spread):
-    x = jnp.asarray(exact.data(64 * 200, spread), jnp.float32).reshape(64, 200, 4)
+    x = jnp.asarray(exact.data(64 * 200, spread), jnp.float32).reshape(
+      64, 200, 4
+    )
     state = exact.at_truth(score_matching, x[0])
 
     @jax.jit
@@ -158,8 +179,12 @@ class StepTest(parameterized.TestCase):
     self.assertGreater(np.max(_standard_errors(updates(1.2 * x, keys))), 8)
 
   @parameterized.parameters(
-      ('pmap', 'stein'), ('pmap', 'exact'), ('shard_map', 'stein'),
-      ('shard_map', 'exact'), ('shard_map', 'sliced'), ('shard_map', 'denoising'),
+    ('pmap', 'stein'),
+    ('pmap', 'exact'),
+    ('shard_map', 'stein'),
+    ('shard_map', 'exact'),
+    ('shard_map', 'sliced'),
+    ('shard_map', 'denoising'),
   )
   def test_devices(self, mode, objective):
     x, rng = np.float32(exact.data(16)), jax.random.key(0)
@@ -170,36 +195,41 @@ class StepTest(parameterized.TestCase):
     @jax.jit
     def gradient(x, rng):
       loss = {
-          'sliced': lambda *args: score_matching.sliced_objective(*args, rng),
-          'denoising': lambda *args: score_matching.denoising_objective(*args, rng),
-          'stein': score_matching.stein_objective,
+        'sliced': lambda *args: score_matching.sliced_objective(*args, rng),
+        'denoising': lambda *args: score_matching.denoising_objective(
+          *args, rng
+        ),
+        'stein': score_matching.stein_objective,
       }.get(objective, score_matching.exact_objective)(state.energy, x)
       return jax.grad(loss)(state.energy.params)['params']
 
     gradients = [
-        gradient(jnp.asarray(rows), jax.random.fold_in(rng, i))
-        for i, rows in enumerate(np.split(x, parts))
+      gradient(jnp.asarray(rows), jax.random.fold_in(rng, i))
+      for i, rows in enumerate(np.split(x, parts))
     ]
     expected = jax.tree.map(lambda *g: sum(g) / parts, *gradients)
 
     def step(state, batch, rng, axis_name=None):
       return score_matching.step(
-          state, batch, rng, objective=objective, axis_name=axis_name
+        state, batch, rng, objective=objective, axis_name=axis_name
       )
 
     moved, _ = parallel.compile_step(step, mode)(
-        parallel.replicate(state), {'image': x}, rng
+      parallel.replicate(state), {'image': x}, rng
     )
     _assert_trees_close(
-        moved.energy.params['params'],
-        jax.tree.map(lambda p, g: p - g, exact.TRUTH, expected), atol=2e-5,
+      moved.energy.params['params'],
+      jax.tree.map(lambda p, g: p - g, exact.TRUTH, expected),
+      atol=2e-5,
     )
 
   def test_unknown_objective(self):
     x = exact.data(3)
-    with self.assertRaisesRegex(ValueError, "objective='ssm'.*'stein'.*'denoising'"):
+    with self.assertRaisesRegex(
+      ValueError, "objective='ssm'.*'stein'.*'denoising'"
+    ):
       exact.ascent(
-          score_matching, exact.at_truth(score_matching, x), x, objective='ssm'
+        score_matching, exact.at_truth(score_matching, x), x, objective='ssm'
       )
 
   @parameterized.parameters('stein', 'closed_form', 'sliced', 'denoising')
@@ -207,11 +237,11 @@ class StepTest(parameterized.TestCase):
     x = exact.data(exact.NUM_DATA)
     num_steps = 200 if objective == 'stein' else 600
     for params in exact.learn(
-        score_matching, x, num_train_steps=num_steps, objective=objective
+      score_matching, x, num_train_steps=num_steps, objective=objective
     ):
       self.assertGreater(
-          exact.log_likelihood(params, x),
-          exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
+        exact.log_likelihood(params, x),
+        exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
       )
 
 

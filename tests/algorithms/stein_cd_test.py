@@ -15,9 +15,13 @@ from stein_jax.algorithms import stein_cd
 from tests.algorithms import maximum_likelihood_test as exact
 
 
-def _literal_move(x, epsilon, num_steps, normalize='count', bandwidth_scale=1.0):
+def _literal_move(
+  x, epsilon, num_steps, normalize='count', bandwidth_scale=1.0
+):
   """Returns x after steps of x_i += epsilon phi(x_i), under the true RBM."""
-  b, weight, c = (exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias'))
+  b, weight, c = (
+    exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias')
+  )
   n = len(x)
   for _ in range(num_steps):
     score = b - x + np.tanh(x @ weight + c) @ weight.T
@@ -39,8 +43,9 @@ def _distance(actual, expected):
 
 
 class SteinCDTest(parameterized.TestCase):
-
-  @parameterized.parameters((False, 'count'), (True, 'count'), (True, 'row_sum'))
+  @parameterized.parameters(
+    (False, 'count'), (True, 'count'), (True, 'row_sum')
+  )
   def test_limit_is_stein_score_matching(self, symmetric, normalize):
     self.enter_context(jax.enable_x64(True))
     x = exact.data(12) + 0.5
@@ -50,22 +55,28 @@ class SteinCDTest(parameterized.TestCase):
     @jax.jit
     def update(epsilon):
       moved = exact.ascent(
-          stein_cd, state, x, epsilon=epsilon, symmetric=symmetric,
-          normalize=normalize,
+        stein_cd,
+        state,
+        x,
+        epsilon=epsilon,
+        symmetric=symmetric,
+        normalize=normalize,
       )
       return jax.tree.map(lambda leaf: leaf / epsilon, moved)
 
     far, near = (_distance(update(epsilon), limit) for epsilon in (0.02, 0.01))
     # Forward differences err by O(eps) [LW17 eq 16], central ones by O(eps^2).
-    self.assertAlmostEqual(np.log2(far / near), 2 if symmetric else 1, delta=0.1)
+    self.assertAlmostEqual(
+      np.log2(far / near), 2 if symmetric else 1, delta=0.1
+    )
     self.assertLess(near, 1e-3 if symmetric else 0.05)
 
   @parameterized.parameters(
-      dict(),
-      dict(num_steps=3),
-      dict(num_steps=2, normalize='row_sum'),
-      dict(num_steps=2, symmetric=True),
-      dict(bandwidth_scale=3.0, normalize='row_sum', symmetric=True),
+    dict(),
+    dict(num_steps=3),
+    dict(num_steps=2, normalize='row_sum'),
+    dict(num_steps=2, symmetric=True),
+    dict(bandwidth_scale=3.0, normalize='row_sum', symmetric=True),
   )
   def test_update_by_hand(self, symmetric=False, **hyper):
     self.enter_context(jax.enable_x64(True))
@@ -76,45 +87,52 @@ class SteinCDTest(parameterized.TestCase):
     ends = [exact.statistics(exact.TRUTH, x) for x in (positives, samples)]
     state = exact.at_truth(stein_cd, x)
     actual = exact.ascent(
-        stein_cd, state, x, epsilon=epsilon, symmetric=symmetric, **hyper
+      stein_cd, state, x, epsilon=epsilon, symmetric=symmetric, **hyper
     )
     for name, value in actual.items():
       expected = (ends[0][name] - ends[1][name]) / (2 if symmetric else 1)
       np.testing.assert_allclose(value, expected, atol=1e-12)
     step = functools.partial(
-        stein_cd.step, epsilon=epsilon, symmetric=symmetric, **hyper
+      stein_cd.step, epsilon=epsilon, symmetric=symmetric, **hyper
     )
     _, metrics = jax.jit(step)(state, {'image': x}, None)
     self.assertAlmostEqual(
-        metrics['samples/move'], np.sqrt(np.mean(np.sum((samples - x) ** 2, 1)))
+      metrics['samples/move'], np.sqrt(np.mean(np.sum((samples - x) ** 2, 1)))
     )
 
   def test_images_are_vectors(self):
     x = jnp.asarray(exact.data(6), jnp.float32)
     flat, images = (
-        exact.ascent(stein_cd, exact.at_truth(stein_cd, x), x)
-        for x in (x, x.reshape(6, 2, 2, 1))
+      exact.ascent(stein_cd, exact.at_truth(stein_cd, x), x)
+      for x in (x, x.reshape(6, 2, 2, 1))
     )
     jax.tree.map(np.testing.assert_array_equal, flat, images)
 
   @parameterized.parameters('pmap', 'shard_map')
   def test_devices_share_their_particles(self, mode):
     x = np.float32(exact.data(16))
+
     def run(mode):
       def step(state, batch, rng, axis_name=None):
         return stein_cd.step(
-            state, batch, rng, num_steps=2, symmetric=True, axis_name=axis_name
+          state, batch, rng, num_steps=2, symmetric=True, axis_name=axis_name
         )
+
       state = parallel.replicate(exact.at_truth(stein_cd, x))
       compiled = parallel.compile_step(step, mode)
       return compiled(state, {'image': x}, jax.random.key(0))[0].energy.params
+
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), run(mode), run('jit')
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+      run(mode),
+      run('jit'),
     )
 
-  @parameterized.parameters(dict(epsilon=0.0), dict(num_steps=0), dict(epsilon=-1.0))
+  @parameterized.parameters(
+    dict(epsilon=0.0), dict(num_steps=0), dict(epsilon=-1.0)
+  )
   def test_bad_arguments(self, **hyper):
-    (name, value), = hyper.items()
+    ((name, value),) = hyper.items()
     x = exact.data(3)
     with self.assertRaisesRegex(ValueError, f'{name}={value}'):
       exact.ascent(stein_cd, exact.at_truth(stein_cd, x), x, **hyper)
@@ -123,8 +141,8 @@ class SteinCDTest(parameterized.TestCase):
     x = exact.data(exact.NUM_DATA)
     for params in exact.learn(stein_cd, x, num_train_steps=200, **hyper):
       self.assertGreater(
-          exact.log_likelihood(params, x),
-          exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
+        exact.log_likelihood(params, x),
+        exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
       )
 
   def test_learning(self):

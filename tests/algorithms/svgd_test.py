@@ -20,7 +20,9 @@ from stein_jax import samplers
 from stein_jax.algorithms import svgd
 
 
-def _run(log_density, particles, *, num_steps=1000, rate=0.1, batch=None, **hyper):
+def _run(
+  log_density, particles, *, num_steps=1000, rate=0.1, batch=None, **hyper
+):
   """Returns the particles after Adam, its rate falling to zero."""
   optimizer = optax.adam(optax.linear_schedule(rate, 0.0, num_steps))
   state = svgd.create(log_density, particles, optimizer)
@@ -40,15 +42,15 @@ def _gaussian(mean, precision):
 def _wide(log_density):
   """Returns a log density of {'first': [2], 'second': []} as one of [3]."""
   return lambda tree: log_density(
-      jnp.concatenate([tree['first'], tree['second'][None]])
+    jnp.concatenate([tree['first'], tree['second'][None]])
   )
 
 
 def _logistic(num=24, d=3):
   rng = np.random.default_rng(0)
   batch = {
-      'image': rng.normal(size=(num, d)).astype(np.float32),
-      'label': rng.integers(0, 2, size=num),
+    'image': rng.normal(size=(num, d)).astype(np.float32),
+    'label': rng.integers(0, 2, size=num),
   }
   density = densities.logistic_regression(num)
   return density, batch, density.start(jax.random.key(0), 16, batch)
@@ -62,7 +64,6 @@ def _table(split, stride):
 
 
 class StepTest(parameterized.TestCase):
-
   @parameterized.product(kernel=('rbf', 'imq'), normalize=('count', 'row_sum'))
   def test_step_by_definition(self, kernel, normalize):
     x = jax.random.normal(jax.random.key(0), (6, 3))
@@ -70,26 +71,35 @@ class StepTest(parameterized.TestCase):
     profile = kernels.at_median(kernel, x, scale=2.0)
     k = lambda a, b: profile(jnp.sum((a - b) ** 2))
 
-    term = lambda y, at: k(y, at) * jax.grad(log_density)(y) + jax.grad(k)(y, at)
+    term = lambda y, at: (
+      k(y, at) * jax.grad(log_density)(y) + jax.grad(k)(y, at)
+    )
     pairs = lambda f: jax.jit(jax.vmap(jax.vmap(f, (0, None)), (None, 0)))(x, x)
     total = np.sum(pairs(k), 1)[:, None] if normalize == 'row_sum' else len(x)
     direction = np.sum(pairs(term), 1) / total
-    for named in (dict(kernel=kernel, bandwidth_scale=2.0), dict(kernel=profile)):
+    for named in (
+      dict(kernel=kernel, bandwidth_scale=2.0),
+      dict(kernel=profile),
+    ):
       state, metrics = jax.jit(
-          functools.partial(svgd.step, normalize=normalize, **named)
+        functools.partial(svgd.step, normalize=normalize, **named)
       )(svgd.create(log_density, x, optax.sgd(0.1)), None, None)
-      np.testing.assert_allclose(_particles(state), x + 0.1 * direction, atol=1e-6)
+      np.testing.assert_allclose(
+        _particles(state), x + 0.1 * direction, atol=1e-6
+      )
       self.assertAlmostEqual(
-          metrics['particles/move'], np.mean(np.sum(direction**2, 1)), places=5
+        metrics['particles/move'], np.mean(np.sum(direction**2, 1)), places=5
       )
       self.assertEqual(state.step, 1)
 
   def test_particles_may_be_trees(self):
     x = jax.random.normal(jax.random.key(0), (8, 3))
-    log_density = _gaussian(jnp.arange(3.0), jnp.diag(jnp.array([1.0, 2.0, 3.0])))
+    log_density = _gaussian(
+      jnp.arange(3.0), jnp.diag(jnp.array([1.0, 2.0, 3.0]))
+    )
     flat = _run(log_density, x, num_steps=5)
     tree = _run(
-        _wide(log_density), {'first': x[:, :2], 'second': x[:, 2]}, num_steps=5
+      _wide(log_density), {'first': x[:, :2], 'second': x[:, 2]}, num_steps=5
     )
     np.testing.assert_allclose(tree['first'], flat[:, :2], atol=1e-5)
     np.testing.assert_allclose(tree['second'], flat[:, 2], atol=1e-5)
@@ -100,15 +110,21 @@ class StepTest(parameterized.TestCase):
     state = svgd.create(density.log_density, start, optax.sgd(1e-2))
     step = jax.jit(svgd.step)
     move = lambda batch: jax.tree.map(
-        jnp.subtract, _particles(step(state, batch, None)[0]), start
+      jnp.subtract, _particles(step(state, batch, None)[0]), start
     )
     # phi is linear in the scores; the kernel does not see the data.
-    parts = [move({name: rows[i::3] for name, rows in batch.items()}) for i in range(3)]
+    parts = [
+      move({name: rows[i::3] for name, rows in batch.items()}) for i in range(3)
+    ]
     mean = jax.tree.map(lambda *p: sum(p) / 3, *parts)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mean, move(batch)
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+      mean,
+      move(batch),
     )
-    self.assertGreater(np.max(np.abs(parts[0]['weights'] - mean['weights'])), 1e-3)
+    self.assertGreater(
+      np.max(np.abs(parts[0]['weights'] - mean['weights'])), 1e-3
+    )
 
   @parameterized.product(mode=('pmap', 'shard_map'), data=(True, False))
   def test_particles_split_over_devices(self, mode, data):
@@ -119,8 +135,9 @@ class StepTest(parameterized.TestCase):
 
     def run(mode):
       state = svgd.create(
-          density.log_density, jax.tree.map(jnp.copy, start),
-          optax.sgd(1e-2, momentum=0.9),
+        density.log_density,
+        jax.tree.map(jnp.copy, start),
+        optax.sgd(1e-2, momentum=0.9),
       )
       spec = parallel.partition(state, svgd.SPLIT)
       state = parallel.replicate(state, spec)
@@ -131,15 +148,19 @@ class StepTest(parameterized.TestCase):
 
     actual, expected = run(mode), run('jit')
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        actual, expected,
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+      actual,
+      expected,
     )
 
   def test_init_and_sample(self):
-    config = ml_collections.ConfigDict(dict(
-        density=dict(name='two_modes'), num_particles=10,
+    config = ml_collections.ConfigDict(
+      dict(
+        density=dict(name='two_modes'),
+        num_particles=10,
         optimizer=dict(name='sgd', learning_rate=0.1),
-    ))
+      )
+    )
     state = svgd.init(jax.random.key(0), config, None)
     particles = _particles(state)
     self.assertEqual(particles.shape, (10, 1))
@@ -154,23 +175,28 @@ class StepTest(parameterized.TestCase):
 
 
 class PosteriorTest(parameterized.TestCase):
-
   def test_two_modes(self):
     density, num = densities.two_modes(), 50
-    x = np.ravel(_run(
-        density.log_density, density.start(jax.random.key(0), num, None),
-        num_steps=2000, rate=0.4,
-    ))
+    x = np.ravel(
+      _run(
+        density.log_density,
+        density.start(jax.random.key(0), num, None),
+        num_steps=2000,
+        rate=0.4,
+      )
+    )
     # E x = 2/3, E x^2 = 5; E cos(wx + b) = exp(-w^2 / 2) cos(wm + b) in each mode.
     w, b = np.random.default_rng(0).uniform([0, 0], [2, 2 * np.pi], (20, 2)).T
-    cosines = np.exp(-0.5 * w**2) * (np.cos(b - 2 * w) + 2 * np.cos(b + 2 * w)) / 3
+    cosines = (
+      np.exp(-0.5 * w**2) * (np.cos(b - 2 * w) + 2 * np.cos(b + 2 * w)) / 3
+    )
     # Better than independent draws [LW16 fig 2]: within half their standard error,
     # Var x^2 = E x^4 - 25 = (16 + 24 + 3) - 25.
     error = 0.5 / np.sqrt(num)
     self.assertAlmostEqual(np.mean(x), 2 / 3, delta=error * (5 - 4 / 9) ** 0.5)
     self.assertAlmostEqual(np.mean(x**2), 5, delta=error * 18**0.5)
     np.testing.assert_allclose(
-        np.mean(np.cos(x[:, None] * w + b), 0), cosines, atol=error * 0.5**0.5
+      np.mean(np.cos(x[:, None] * w + b), 0), cosines, atol=error * 0.5**0.5
     )
 
   def test_authors_gaussian(self):
@@ -202,10 +228,14 @@ class PosteriorTest(parameterized.TestCase):
     """
     train, test = _table('train', stride), _table('test', stride)
     density = densities.logistic_regression(len(train['label']))
-    log_density = jax.vmap(lambda position: density.log_density(position, train))
+    log_density = jax.vmap(
+      lambda position: density.log_density(position, train)
+    )
 
     def predict(position):
-      logits = test['image'] @ position['weights'][:-1] + position['weights'][-1]
+      logits = (
+        test['image'] @ position['weights'][:-1] + position['weights'][-1]
+      )
       return jax.nn.sigmoid(logits)
 
     @jax.jit
@@ -213,28 +243,39 @@ class PosteriorTest(parameterized.TestCase):
       x = density.start(rng, 16, train)
       for i, step_size in enumerate((0.03, 0.06)):  # steep at the start
         x, _ = samplers.mala(
-            jax.random.fold_in(rng, i), x, log_density,
-            step_size=step_size, num_steps=1000,
+          jax.random.fold_in(rng, i),
+          x,
+          log_density,
+          step_size=step_size,
+          num_steps=1000,
         )
+
       def block(x, rng):
-        x, accept = samplers.mala(rng, x, log_density, step_size=0.2, num_steps=20)
+        x, accept = samplers.mala(
+          rng, x, log_density, step_size=0.2, num_steps=20
+        )
         return x, (x, accept)
-      _, (draws, accepts) = lax.scan(block, x, jax.random.split(rng, num_blocks))
+
+      _, (draws, accepts) = lax.scan(
+        block, x, jax.random.split(rng, num_blocks)
+      )
       join = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])
       return jax.tree.map(join, draws), jnp.mean(accepts)
 
     draws, accepts = mala(jax.random.key(0))
     self.assertBetween(accepts, 0.5, 0.95)
     particles = _run(
-        density.log_density, density.start(jax.random.key(1), num_particles, train),
-        batch=train,
+      density.log_density,
+      density.start(jax.random.key(1), num_particles, train),
+      batch=train,
     )
     ours, long = (
-        {'weights': x['weights'], 'predictions': jax.vmap(predict)(x)}
-        for x in (particles, draws)
+      {'weights': x['weights'], 'predictions': jax.vmap(predict)(x)}
+      for x in (particles, draws)
     )
     distance = {
-        name: np.abs(np.mean(ours[name], 0) - np.mean(long[name], 0)) for name in ours
+      name: np.abs(np.mean(ours[name], 0) - np.mean(long[name], 0))
+      for name in ours
     }
     farthest = [np.max(distance[name] / np.std(long[name], 0)) for name in ours]
     ratio = np.std(ours['weights'], 0) / np.std(long['weights'], 0)
@@ -242,7 +283,7 @@ class PosteriorTest(parameterized.TestCase):
 
   def test_logistic_regression(self):
     weights, predictions, _, ratio = self._agreement(
-        stride=8, num_particles=50, num_blocks=200
+      stride=8, num_particles=50, num_blocks=200
     )
     # Means are at least as good as those of independent draws: two of their
     # standard errors. Six dimensions already cost some of the spread.
@@ -253,7 +294,7 @@ class PosteriorTest(parameterized.TestCase):
   @pytest.mark.slow
   def test_logistic_regression_on_all_features(self):
     weights, _, mean_distance, ratio = self._agreement(
-        stride=1, num_particles=100, num_blocks=400
+      stride=1, num_particles=100, num_blocks=400
     )
     # In 32 dimensions the particles huddle, as above; without the weights'
     # variance |w|^2 is too small, the precision too large, the mean shrunk.
@@ -263,7 +304,6 @@ class PosteriorTest(parameterized.TestCase):
 
 
 class NumPyroTest(absltest.TestCase):
-
   def setUp(self):
     super().setUp()
     self.numpyro = pytest.importorskip('numpyro')
@@ -272,10 +312,14 @@ class NumPyroTest(absltest.TestCase):
 
   def test_model_log_density(self):
     numpyro, dist = self.numpyro, self.numpyro.distributions
-    data = np.random.default_rng(0).normal([1.0, -2.0], size=(20, 2)).astype('f')
+    data = (
+      np.random.default_rng(0).normal([1.0, -2.0], size=(20, 2)).astype('f')
+    )
 
     def model(batch):
-      location = numpyro.sample('location', dist.Normal(0, 3).expand([2]).to_event(1))
+      location = numpyro.sample(
+        'location', dist.Normal(0, 3).expand([2]).to_event(1)
+      )
       numpyro.sample('y', dist.Normal(location, 1).to_event(1), obs=batch)
 
     def log_density(position, batch):
@@ -287,9 +331,11 @@ class NumPyroTest(absltest.TestCase):
     precision = 20 + 1 / 9
     error = 1 / np.sqrt(50 * precision)  # of independent draws
     np.testing.assert_allclose(
-        np.mean(x, 0), np.sum(data, 0) / precision, atol=0.5 * error
+      np.mean(x, 0), np.sum(data, 0) / precision, atol=0.5 * error
     )
-    np.testing.assert_allclose(np.var(x, 0) * precision, 1, atol=4 * (2 / 50) ** 0.5)
+    np.testing.assert_allclose(
+      np.var(x, 0) * precision, 1, atol=4 * (2 / 50) ** 0.5
+    )
 
   def test_constrained_model(self):
     numpyro, dist = self.numpyro, self.numpyro.distributions
@@ -301,8 +347,8 @@ class NumPyroTest(absltest.TestCase):
 
     info = numpyro.infer.util.initialize_model(jax.random.key(0), model)
     start = jax.tree.map(
-        lambda z: z + jax.random.normal(jax.random.key(1), (50, *jnp.shape(z))),
-        info.param_info.z,
+      lambda z: z + jax.random.normal(jax.random.key(1), (50, *jnp.shape(z))),
+      info.param_info.z,
     )
     x = _run(lambda z: -info.potential_fn(z), start, num_steps=500)
     rate = np.asarray(jax.vmap(info.postprocess_fn)(x)['rate'])
