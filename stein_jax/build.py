@@ -17,11 +17,12 @@ def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
     TypeError: an argument is unknown or missing; the message has the signature.
   """
   where = namespace.__name__
-  factory = None if name.startswith('_') else getattr(namespace, name, None)
-  if not callable(factory):
+  factories = _factories(namespace)
+  if name not in factories:
     raise ValueError(
-      f'{where} has no {name!r}; it has: {", ".join(_callables(namespace))}.'
+      f'{where} has no {name!r}; it has: {", ".join(factories)}.'
     )
+  factory = factories[name]
   kwargs = {
     key: build(namespace, **value)
     if hasattr(value, 'keys') and 'name' in value
@@ -46,13 +47,18 @@ def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
     raise TypeError(f'{label}: {error}; it takes: {allowed}.') from None
 
 
-def _callables(namespace):
-  return [
-    name
+def _factories(namespace):
+  """Returns what a section may name: a package's public callables, a module's own."""
+  home = namespace.__name__
+  if not hasattr(namespace, '__path__'):
+    belongs = lambda value: value.__module__ == home
+  else:
+    belongs = lambda value: (value.__module__ or '').startswith(home)
+  return {
+    name: value
     for name, value in vars(namespace).items()
     if not name.startswith('_')
     and callable(value)
-    and getattr(value, '__module__', '').startswith(
-      namespace.__name__.split('.')[0]
-    )
-  ]
+    and hasattr(value, '__module__')
+    and belongs(value)
+  }

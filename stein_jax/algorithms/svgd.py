@@ -70,6 +70,10 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one SVGD step [LW16 alg 1] and its metrics.
 
+  In many dimensions few particles understate the spread: of a Gaussian in d
+  dimensions, n of them at the median bandwidth show about log(n + 1) / d of the
+  variance, where that is below 1. The means are right.
+
   Args:
     state: the particles.
     batch: data behind the log density, or None.
