@@ -18,13 +18,20 @@ def non_negative(**values) -> None:
   _require(lambda v: np.isfinite(v) and v >= 0, 'zero or more', values)
 
 
-def count(**values) -> None:
-  """Raises ValueError unless every value is an integer of at least 1."""
+def at_most(limit: float, **values) -> None:
+  """Raises ValueError unless every number is at most the limit."""
+  _require(lambda v: v <= limit, f'at most {limit}', values)
+
+
+def count(minimum: int = 1, **values) -> None:
+  """Raises ValueError unless every value is an integer of at least `minimum`."""
   for name, value in values.items():
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-      raise ValueError(f'{name}={value!r} must be an integer of at least 1.')
-    if value < 1:
-      raise ValueError(f'{name}={value} must be at least 1.')
+      raise ValueError(
+        f'{name}={value!r} must be an integer of at least {minimum}.'
+      )
+    if value < minimum:
+      raise ValueError(f'{name}={value} must be at least {minimum}.')
 
 
 def choice(allowed, **values) -> None:

@@ -111,7 +111,9 @@ def median_bandwidth(
   mean = 2 * jnp.mean(jnp.sum(x * x, 1))
   median = jnp.where(median > 0, median, eps * mean)
   divisor = {'n+1': jnp.log(n + 1.0), 'n': jnp.log(max(n, 2)), 'none': 1.0}[log]
-  return jnp.maximum(scale * median / divisor, tiny**0.5).astype(x.dtype)
+  bandwidth = jnp.maximum(scale * median / divisor, tiny**0.5)
+  # The same on every device; the mean tells shard_map so.
+  return collectives.pmean(bandwidth.astype(x.dtype), axis_name)
 
 
 def accumulated(x: Array) -> Array:

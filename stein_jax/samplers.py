@@ -2,7 +2,8 @@
 
 Points are a pytree whose leaves lead with the chain axis, [n, ...]; the chains
 are independent. `step_size` is the papers' delta: a step adds delta^2 / 2 times
-the score and delta times unit noise, and keeps dtype and shape.
+the score and delta times unit noise. Dtype and shape are kept; chains of
+half-precision points run in float32, in which a small step is not lost.
 """
 
 import functools
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from stein_jax import checks
+from stein_jax import kernels
 from stein_jax.types import Array, LogDensityFn, PRNGKey, ScoreFn, Tree
 
 
@@ -46,10 +48,12 @@ def langevin(
     clip: (low, high) that every step is cut to.
   """
   checks.positive(step_size=step_size)
-  checks.non_negative(num_steps=num_steps, temperature=temperature)
+  checks.count(minimum=0, num_steps=num_steps)
   if noise_scale is None:
     noise_scale = step_size
-  checks.non_negative(noise_scale=noise_scale)
+  checks.non_negative(noise_scale=noise_scale, temperature=temperature)
+  if clip is not None and not clip[0] < clip[1]:
+    raise ValueError(f'clip={clip} must be (low, high) with low < high.')
   spread = noise_scale * temperature**0.5
 
   def step(x, rng):
@@ -60,7 +64,8 @@ def langevin(
       x = jax.tree.map(lambda leaf: jnp.clip(leaf, *clip), x)
     return x, None
 
-  return lax.scan(step, x, jax.random.split(rng, num_steps))[0]
+  end, _ = lax.scan(step, _accumulated(x), jax.random.split(rng, num_steps))
+  return optax.tree.cast_like(end, x)
 
 
 def mala(
@@ -89,10 +94,9 @@ def mala(
   def step(here, rng):
     return _mala_step(rng, here, log_density_fn, step_size)
 
-  here, accepts = lax.scan(
-    step, _evaluate(log_density_fn, x), jax.random.split(rng, num_steps)
-  )
-  return here[0], jnp.mean(accepts, dtype=jnp.float32)
+  start = _evaluate(log_density_fn, _accumulated(x))
+  (end, *_), accepts = lax.scan(step, start, jax.random.split(rng, num_steps))
+  return optax.tree.cast_like(end, x), jnp.mean(accepts, dtype=jnp.float32)
 
 
 def annealed_importance(
@@ -130,7 +134,12 @@ def annealed_importance(
   if init is None:
     x = jax.random.normal(start_rng, (num_chains, *shape))
   else:
-    x = init
+    if init.shape != (num_chains, *shape):
+      raise ValueError(
+        f'init has shape {init.shape}, not (num_chains, *shape) = '
+        f'{(num_chains, *shape)}.'
+      )
+    x = kernels.accumulated(init)
     inverse_temperatures = inverse_temperatures[::-1]
 
   def base(x):
@@ -150,6 +159,11 @@ def annealed_importance(
   (_, log_weights), _ = lax.scan(step, (x, jnp.zeros(num_chains)), inputs)
   # Backwards, the weights estimate -log Z: the base is normalised.
   return log_weights if init is None else -log_weights
+
+
+def _accumulated(x):
+  """Returns x with half-precision leaves in float32: small steps add up."""
+  return jax.tree.map(kernels.accumulated, x)
 
 
 def _evaluate(log_density_fn, x):

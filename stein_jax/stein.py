@@ -171,10 +171,8 @@ def ksd_test(
     block_size: as in `ksd`.
   """
   checks.count(num_bootstrap=num_bootstrap)
-  if not 0 < flip_probability <= 0.5:
-    raise ValueError(
-      f'flip_probability={flip_probability} must be in (0, 0.5].'
-    )
+  checks.positive(flip_probability=flip_probability)
+  checks.at_most(0.5, flip_probability=flip_probability)
   x, score, _ = _points(x, score)
   n = x.shape[0]
   flips = jax.random.bernoulli(rng, flip_probability, (num_bootstrap, n))

@@ -190,6 +190,25 @@ class PositionsTest(chex.TestCase):
       actual = jax.eval_shape(functools.partial(run, step_size=0.5), x)
     chex.assert_trees_all_equal_shapes_and_dtypes(actual, x)
 
+  def test_small_steps_of_half_precision_add_up(self):
+    # delta^2 / 2 = 1/800 of x is below half an ulp of bfloat16, 1/512: carried
+    # in it, a noiseless chain would never move. 800 steps shrink x by about e.
+    x = jnp.ones((1, 1), jnp.bfloat16)
+    end = _run_langevin(
+      jax.random.key(0), x, step_size=0.05, num_steps=800, noise=False
+    )
+    np.testing.assert_allclose(
+      np.float32(end), (1 - 1 / 800) ** 800, rtol=2**-8
+    )
+
+  def test_half_precision_is_accepted_as_single_is(self):
+    x = jnp.zeros((20, 3072), jnp.bfloat16)
+    _, acceptance = samplers.mala(
+      jax.random.key(0), x, _log_density, step_size=0.01, num_steps=5
+    )
+    # The proposal's error in the log ratio is below delta^3 d / 4 = 8e-4.
+    self.assertGreater(acceptance, 0.95)
+
   @parameterized.parameters(_run_langevin, _run_mala)
   def test_float64_stays(self, run):
     with jax.enable_x64(True):
@@ -294,7 +313,10 @@ class ArgumentsTest(chex.TestCase):
     ('mala', {'num_steps': 0}, 'num_steps=0'),
     ('mala', {'num_steps': 1.5}, 'num_steps=1.5'),
     ('ais', {'step_size': 0}, 'step_size=0'),
+    ('langevin', {'num_steps': 1.5}, 'num_steps=1.5'),
+    ('langevin', {'clip': (2, -2)}, r'clip=\(2, -2\)'),
     ('ais', {'num_chains': 0}, 'num_chains=0'),
+    ('ais', {'init': np.ones((1, 2))}, r'init.*\(1, 2\).*\(2, 1\)'),
     ('ais', {'num_temperatures': 0}, 'num_temperatures=0'),
   )
   def test_refuses(self, name, keywords, message):
