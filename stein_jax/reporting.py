@@ -23,6 +23,7 @@ class Reporter:
 
   `metrics.jsonl` gets one object a line, TensorBoard events the same scalars,
   images and hyper-parameters; a terminal a progress bar, anything else log lines.
+  A context manager: its files are closed however the run ends.
   """
 
   def __init__(self, workdir, config, *, start: int):
@@ -49,6 +50,15 @@ class Reporter:
       mininterval=0.5,
     )
 
+  def __enter__(self) -> 'Reporter':
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._active:
+      self._events.close()
+      self._lines.close()
+      self._bar.close()
+
   def advance(self, step: int) -> None:
     """Moves the progress bar to that many steps done."""
     if self._active:
@@ -60,23 +70,23 @@ class Reporter:
       return
     (before, then), now = self._since, time.monotonic()
     self._since = (step, now)
-    speed = (step - before) / max(now - then, 1e-9)
-    metrics = {**metrics, 'steps_per_second': speed}
-    self._lines.write(json.dumps({'step': step, **metrics}) + '\n')
+    speed = {'steps_per_second': (step - before) / max(now - then, 1e-9)}
+    self._lines.write(json.dumps({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
-    for name, value in metrics.items():
+    for name, value in {**metrics, **speed}.items():
       self._events.add_scalar(name, value, step)
-    shown = ', '.join(f'{name} {value:.5g}' for name, value in metrics.items())
-    if self._bar.disable:
-      logging.info(
-        '%s: step %d of %d: %s',
-        self._config.algorithm,
-        step,
-        self._config.num_steps,
-        shown,
-      )
-    else:
-      self._bar.set_postfix_str(shown)
+    if not self._bar.disable:
+      # The bar has room for few: what is measured on test data comes first.
+      first = sorted(metrics, key=lambda name: not name.startswith('test/'))[:3]
+      self._bar.set_postfix_str(_shown({name: metrics[name] for name in first}))
+      return
+    logging.info(
+      '%s: step %d of %d: %s',
+      self._config.algorithm,
+      step,
+      self._config.num_steps,
+      _shown({**metrics, **speed}),
+    )
 
   def picture(self, step: int, name: str, png: bytes | None) -> None:
     """Writes a PNG picture, if there is one, to the events."""
@@ -84,19 +94,18 @@ class Reporter:
       image = images.read_png(png)
       self._events.add_image(name, image, step, dataformats='HWC')
 
-  def close(self, metrics: Mapping[str, float]) -> None:
-    """Writes the hyper-parameters beside the last metrics, and closes the files."""
-    if not self._active:
-      return
-    flat = {
-      key: value if isinstance(value, (int, float, str, bool)) else str(value)
-      for key, value in flat_config(self._config).items()
-    }
-    if metrics:
+  def hparams(self, metrics: Mapping[str, float]) -> None:
+    """Writes the config as hyper-parameters, beside the last metrics."""
+    if self._active and metrics:
+      flat = {
+        key: value if isinstance(value, (int, float, str, bool)) else str(value)
+        for key, value in flat_config(self._config).items()
+      }
       self._events.add_hparams(flat, dict(metrics), name='hparams')
-    self._events.close()
-    self._lines.close()
-    self._bar.close()
+
+
+def _shown(metrics):
+  return ', '.join(f'{name} {value:.5g}' for name, value in metrics.items())
 
 
 def set_up_logging() -> None:

@@ -67,10 +67,13 @@ def train(config, workdir) -> Tree:
   batches = datasets.batches(
     source, config.batch_size, seed=config.seed, start=done
   )
-  reporter = reporting.Reporter(workdir, config, start=done)
   metrics = {}
   due = lambda every: done == config.num_steps or (every and done % every == 0)
-  with _Interruption() as interruption:
+  with (
+    manager,
+    reporting.Reporter(workdir, config, start=done) as reporter,
+    _Interruption() as interruption,
+  ):
     while done < config.num_steps and not interruption.requested:
       rng = jax.random.fold_in(step_rng, done)
       state, metrics = step_fn(state, next(batches), rng)
@@ -86,9 +89,8 @@ def train(config, workdir) -> Tree:
       if due(config.checkpoint_every) or interruption.requested:
         checkpoints.save(manager, state)
       reporter.advance(done)
-  manager.wait_until_finished()
-  manager.close()
-  reporter.close(metrics)
+    if done == config.num_steps:
+      reporter.hparams(metrics)
   return state
 
 
