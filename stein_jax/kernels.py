@@ -90,7 +90,8 @@ def median_bandwidth(
 
   The median is exact: that of `numpy.median`, found by counting, not sorting.
   Where it is 0 (most points coincide, or n = 1), machine epsilon times the mean
-  squared distance takes its place, and a floor keeps the result above zero.
+  squared distance takes its place, and a floor keeps the result above zero. A
+  point that is not finite makes it nan.
 
   Args:
     x: the points [n, d].
@@ -110,6 +111,7 @@ def median_bandwidth(
   eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
   mean = 2 * jnp.mean(jnp.sum(x * x, 1))
   median = jnp.where(median > 0, median, eps * mean)
+  median = jnp.where(jnp.isfinite(mean), median, jnp.nan)
   divisor = {'n+1': jnp.log(n + 1.0), 'n': jnp.log(max(n, 2)), 'none': 1.0}[log]
   bandwidth = jnp.maximum(scale * median / divisor, tiny**0.5)
   # The same on every device; the mean tells shard_map so.
@@ -159,7 +161,9 @@ def _median(x, diagonal, block_size):
     sq_dist = squared_distance(point[None], x)[0]
     # A point is at 0 from itself, whatever rounding says; +inf sorts last.
     sq_dist = sq_dist.at[i].set(0 if diagonal else jnp.inf)
-    return lax.bitcast_convert_type(sq_dist, bits)
+    sq_dist = jnp.where(jnp.isnan(sq_dist), jnp.inf, sq_dist)
+    # The sign bit, of -0.0, would make a negative integer.
+    return jnp.maximum(lax.bitcast_convert_type(sq_dist, bits), 0)
 
   rows = (x, jnp.arange(n))
   matrix = jax.vmap(row_bits)(*rows) if whole else None

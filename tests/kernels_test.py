@@ -143,6 +143,12 @@ class SquaredDistanceTest(chex.TestCase):
 
 
 class MedianBandwidthTest(chex.TestCase):
+  @parameterized.parameters(np.nan, -np.nan, np.inf)
+  def test_of_a_point_that_is_not_finite(self, value):
+    # As integers, the bits of -nan are negative: the search must still end.
+    x = jnp.arange(12.0).reshape(6, 2).at[2, 1].set(value)
+    self.assertTrue(np.isnan(kernels.median_bandwidth(x)))
+
   def assert_median(self, actual, x, expected):
     """The median moves by no more than the distances do."""
     np.testing.assert_allclose(
