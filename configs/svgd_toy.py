@@ -2,7 +2,7 @@
 
 python -m experiments.train --config=configs/svgd_toy.py --workdir=runs/svgd_toy
 Another density: --config.density.name=banana --config.data.density=banana
-Expect: energy distance to exact draws 0.044 after 2,000 steps, 16 s on two cores
+Expect: energy distance to exact draws -0.009 after 2,000 steps, 16 s on two cores
 (two sets of 400 exact draws: -0.01 to 0.04).
 """
 
@@ -21,7 +21,8 @@ def get_config(scale=''):
   config.sample = ConfigDict()
   config.density = ConfigDict(dict(name='eight_gaussians'))
   config.num_particles = 400
-  config.optimizer = ConfigDict(dict(name='adam', learning_rate=0.1))
+  # Plain descent along phi: Adam's scaling by coordinate favours the diagonals.
+  config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.5))
   # The density takes no data; exact draws stand beside the particles.
   config.data = ConfigDict(dict(name='toy', density='eight_gaussians'))
   config.evaluation = ConfigDict(

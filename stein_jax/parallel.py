@@ -63,7 +63,7 @@ def compile_step(
   """Returns step(state, local_batch, rng) -> (state, metrics), compiled.
 
   The state is donated. `local_batch` is this process's rows of the batch, as
-  host arrays.
+  host arrays. On several CPU devices a call waits for its result.
 
   Args:
     step: an algorithm's step with its hyper-parameters bound.
@@ -82,9 +82,13 @@ def compile_step(
       lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
     )
 
+  if mode == 'pmap':
+    return _one_at_a_time(
+      _pmapped(functools.partial(step, axis_name=AXIS), spec)
+    )
   if mode == 'jit':
     compiled = jax.jit(step, donate_argnums=0)
-  elif mode == 'shard_map':
+  else:
     state_spec = PartitionSpec() if spec is None else spec
     compiled = jax.jit(
       jax.shard_map(
@@ -95,9 +99,20 @@ def compile_step(
       ),
       donate_argnums=0,
     )
-  else:
-    return _pmapped(functools.partial(step, axis_name=AXIS), spec)
-  return lambda state, batch, rng: compiled(state, place(batch), rng)
+  return _one_at_a_time(
+    lambda state, batch, rng: compiled(state, place(batch), rng)
+  )
+
+
+def _one_at_a_time(step):
+  """Returns the step, waited for where devices share the host's threads.
+
+  Collectives of two steps in flight on several CPU devices can wait for each
+  other's threads for ever; accelerators queue them.
+  """
+  if jax.default_backend() != 'cpu' or jax.device_count() == 1:
+    return step
+  return lambda *args: jax.block_until_ready(step(*args))
 
 
 def _pmapped(step, spec):
