@@ -43,43 +43,50 @@ def main(argv):
   if _FRESH.value:
     for slug in map(_slug, _RUNS):
       shutil.rmtree(workdir / slug, ignore_errors=True)
-
-  curves, rows, samples = {}, [], []
+  rows, curves, pictures = [], {}, []
   for name, (config_name, step) in _RUNS.items():
-    logging.info('%s', name)
-    config = importlib.import_module(f'configs.{config_name}').get_config(
-      'digits'
+    row, curves[name], picture = learn(
+      name, config_name, step, workdir / _slug(name)
     )
-    config.step.update(step)
-    run = workdir / _slug(name)
-    begin = time.monotonic()
-    state = training.train(config, run)
-    seconds = time.monotonic() - begin
-    metrics = evaluation.evaluate(config, run)
-    points = [
-      (line['step'], line['test/log_likelihood'])
-      for line in reporting.read_metrics(run)
-      if 'test/log_likelihood' in line
-    ]
-    curves[name] = tuple(zip(*points, strict=True))
-    rows.append(
-      {
-        'learned by': name,
-        'test log likelihood (nats)': f'{metrics["test/log_likelihood"]:.2f}',
-        'best on the way': f'{max(value for _, value in points):.2f}',
-        'seconds': f'{seconds:.0f}',
-      }
+    rows.append(row)
+    pictures.append(
+      (f'{name}: samples, and below them the same with the noise off', picture)
     )
-    noisy = np.load(run / 'samples.npy')[:50]
-    # One more Gibbs step without its noise: the mean b + B tanh(B'x + c).
-    clean = noisy + energies.score(state.energy, noisy)
-    samples.append(
-      (
-        f'{name}: samples, and below them the same with the noise taken off',
-        evaluation.picture(np.concatenate([noisy, clean]), {'image': clean}),
-      )
-    )
+  report(workdir, rows, curves, pictures)
 
+
+def learn(name: str, config_name: str, step: dict, run: pathlib.Path):
+  """Returns a row of the table, the likelihood curve, and a PNG of samples."""
+  logging.info('%s', name)
+  config = importlib.import_module(f'configs.{config_name}').get_config(
+    'digits'
+  )
+  config.step.update(step)
+  begin = time.monotonic()
+  state = training.train(config, run)
+  seconds = time.monotonic() - begin
+  last = evaluation.evaluate(config, run)['test/log_likelihood']
+  points = [
+    (line['step'], line['test/log_likelihood'])
+    for line in reporting.read_metrics(run)
+    if 'test/log_likelihood' in line
+  ]
+  row = {
+    'learned by': name,
+    'test log likelihood (nats)': f'{last:.2f}',
+    'best on the way': f'{max(value for _, value in points):.2f}',
+    'seconds': f'{seconds:.0f}',
+  }
+  noisy = np.load(run / 'samples.npy')[:50]
+  # One more Gibbs step without its noise: the mean b + B tanh(B'x + c).
+  clean = noisy + energies.score(state.energy, noisy)
+  both = np.concatenate([noisy, clean])
+  picture = evaluation.picture(both, {'image': clean})
+  return row, tuple(zip(*points, strict=True)), picture
+
+
+def report(workdir: pathlib.Path, rows, curves, pictures) -> None:
+  """Writes the curves and the page, and prints the table."""
   low = min(min(values[len(values) // 4 :]) for _, values in curves.values())
   high = max(max(values) for _, values in curves.values())
   plot = reporting.curves(
@@ -89,19 +96,19 @@ def main(argv):
     ylim=(low - 0.5, high + 0.5),
   )
   (workdir / 'curves.png').write_bytes(plot)
+  about = (
+    'A Gaussian-Bernoulli RBM with 10 hidden units on the 8x8 digits of '
+    'scikit-learn, scaled to [0, 4] beside its unit noise; log Z is exact, by '
+    'enumeration. Samples by 1,000 Gibbs steps from noise.'
+  )
   reporting.write_page(
     workdir / 'report.html',
     'An energy model learned four ways',
     [
-      (
-        '',
-        'A Gaussian-Bernoulli RBM with 10 hidden units on the 8x8 digits of '
-        'scikit-learn, scaled to [0, 4] beside its unit noise; log Z is exact, by '
-        'enumeration. Samples by 1,000 Gibbs steps from noise.',
-      ),
+      ('', about),
       ('Test log likelihood', plot),
       ('At the last step', rows),
-      *samples,
+      *pictures,
       ('Code', f'commit {reporting.commit()}'),
     ],
   )

@@ -191,26 +191,10 @@ def train_row(
   runs = [
     (seed, size) for size in row.sizes or (None,) for seed in range(row.seeds)
   ]
-  centered = row.config.get('centered', False)
-  module = energies.RBM(num_hidden=10, centered=centered)
-  config = ConfigDict(
-    dict(
-      energy=dict(name='RBM', num_hidden=10, centered=centered),
-      optimizer=dict(
-        name='adam',
-        b1=0.5,
-        learning_rate=dict(
-          name='linear_schedule',
-          init_value=row.rate,
-          end_value=0.0,
-          transition_steps=epochs * steps,
-        ),
-      ),
-      persistent=row.config.get('persistent', False),
-    )
-  )
+  config = config_of(row, epochs * steps)
+  module = energies.RBM(num_hidden=10, centered=config.energy.centered)
   # The constant mean of a centred RBM comes from what `init` is shown.
-  first = train[:5000] if centered else train[:BATCH_SIZE]
+  first = train[: 5000 if module.centered else BATCH_SIZE]
   # One key per seed: runs of two step sizes differ in nothing else.
   keys = jnp.stack([jax.random.key(seed) for seed, _ in runs])
   sizes = {'step_size': jnp.array([s for _, s in runs])} if row.sizes else {}
@@ -266,6 +250,24 @@ def train_row(
     valid=[valid.tolist() for valid, _ in curves],
     test=[test.tolist() for _, test in curves],
     ksd=np.asarray(ksd, float).tolist(),
+  )
+
+
+def config_of(row: Row, num_steps: int) -> ConfigDict:
+  """Returns what the algorithm's `init` reads."""
+  rate = dict(
+    name='linear_schedule',
+    init_value=row.rate,
+    end_value=0.0,
+    transition_steps=num_steps,
+  )
+  centered = row.config.get('centered', False)
+  return ConfigDict(
+    dict(
+      energy=dict(name='RBM', num_hidden=10, centered=centered),
+      optimizer=dict(name='adam', b1=0.5, learning_rate=rate),
+      persistent=row.config.get('persistent', False),
+    )
   )
 
 
