@@ -47,11 +47,10 @@ class RBM(nn.Module):
     d = x.shape[1]
     bias = self.param('bias', nn.initializers.zeros, (d,))
     # Rows are pixels. The range is what the authors' initialiser used.
-    weight = self.param('weight', _uniform(0.05), (d, self.num_hidden))
+    self.param('weight', _uniform(0.05), (d, self.num_hidden))
     self.param('hidden_bias', nn.initializers.zeros, (self.num_hidden,))
     if self.centered:
       self.variable('constants', 'mean', lambda: jnp.mean(x, 0))
-    del weight  # read, like the others, by what `__call__` shares
     x = self._centre(x)
     hidden = _log_two_cosh(self._logits(x))
     return 0.5 * jnp.sum(x * x, -1) - x @ bias - jnp.sum(hidden, -1)
