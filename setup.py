@@ -28,6 +28,7 @@ setuptools.setup(
     'importlib_resources',
     'matplotlib>=3.9',
     'pillow>=10',
+    'prdc>=0.2',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6.5',
     'tqdm>=4.66',

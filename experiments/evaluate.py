@@ -2,6 +2,8 @@
 
 Example:
   python -m experiments.evaluate --workdir=runs/stein_cd_digits --num_samples=400
+  python -m experiments.evaluate --workdir=runs/steingan --num_samples=10000 \
+    --classifier=runs/classifier --inception=inception-2015-12-05.tgz
 """
 
 from absl import app
@@ -24,6 +26,16 @@ _LOG_LIKELIHOOD = flags.DEFINE_enum(
   ['exact', 'ais', 'none'],
   "How log Z is found; the config's way by default.",
 )
+_CLASSIFIER = flags.DEFINE_string(
+  'classifier',
+  None,
+  'A run of configs/classification_*.py, which judges the samples.',
+)
+_INCEPTION = flags.DEFINE_string(
+  'inception',
+  None,
+  'File of the ImageNet Inception of 2015, which judges them too.',
+)
 flags.mark_flag_as_required('workdir')
 
 
@@ -37,7 +49,14 @@ def main(argv):
   if _LOG_LIKELIHOOD.value:
     config.evaluation.log_likelihood = _LOG_LIKELIHOOD.value
     config.evaluation.ais = config.evaluation.get('ais', {})
-  print(evaluation.evaluate(config, _WORKDIR.value))
+  judges = {}
+  if _CLASSIFIER.value:
+    judges['classifier'] = evaluation.judge(
+      training.read_config(_CLASSIFIER.value), _CLASSIFIER.value
+    )
+  if _INCEPTION.value:
+    judges['inception'] = evaluation.inception_judge(_INCEPTION.value)
+  print(evaluation.evaluate(config, _WORKDIR.value, judges=judges))
   print(f'Report: {_WORKDIR.value}/report.html')
 
 

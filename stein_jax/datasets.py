@@ -7,6 +7,7 @@ function that returns one; a config's `data` section calls it.
 
 from collections.abc import Iterator, Mapping
 import functools
+import inspect
 import os
 import re
 from typing import Any
@@ -241,6 +242,7 @@ NAMES = (
   'breast_cancer',
   'toy',
   'synthetic',
+  'npz',
   'mnist',
   'fashion_mnist',
   'cifar10',
@@ -261,6 +263,56 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
   picture = picture.resize((size, size), Image.Resampling.BOX, box=box)
   return np.asarray(picture).reshape(size, size, -1)
+
+
+def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
+  """Returns the arrays of an .npz file: 'image' and, if there, 'label'.
+
+  `split` is 'all' or, of arrays named 'train_image', 'test_label' and so on, what
+  stands before the underscore. Images that are not uint8 are in the range of
+  `pixels` already.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: it has no images of that split.
+  """
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'data.path={path!r}: there is no such file.')
+  prefix = '' if split == 'all' else f'{split}_'
+  with np.load(path) as arrays:  # pickled objects are refused by default
+    found = {
+      name: arrays[prefix + name]
+      for name in ('image', 'label')
+      if prefix + name in arrays
+    }
+    if 'image' not in found:
+      raise ValueError(
+        f'data.path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
+      )
+  return Arrays(found, pixels=pixels)
+
+
+def to_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
+  """Returns images in the range of a config's data section as [0, 1], cut."""
+  factor, offset = _range_of(section)
+  return np.clip((np.asarray(images) - offset) / (255 * factor), 0, 1)
+
+
+def from_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
+  """Returns images in [0, 1] in the range of a config's data section."""
+  factor, offset = _range_of(section)
+  return np.asarray(images, np.float32) * np.float32(255 * factor) + offset
+
+
+def _range_of(section):
+  """Returns what uint8 images are multiplied by, and what is added."""
+  defaults = inspect.signature(globals()[section['name']]).parameters
+  default = lambda name: section.get(
+    name, defaults[name].default if name in defaults else None
+  )
+  factor, offset = _PIXELS[default('pixels')]
+  scale = default('scale') or 1.0
+  return scale * factor, np.float32(scale * offset)
 
 
 def _in_memory(name, split, pixels):

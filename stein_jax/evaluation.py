@@ -1,6 +1,6 @@
 """How good a model is: pure metrics, and `evaluate` on a finished run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 import json
 import pathlib
@@ -15,12 +15,27 @@ from stein_jax import algorithms
 from stein_jax import checkpoints
 from stein_jax import checks
 from stein_jax import datasets
+from stein_jax import energies
+from stein_jax import generators
 from stein_jax import images
+from stein_jax import inception
+from stein_jax import kernels
+from stein_jax import metrics
 from stein_jax import parallel
 from stein_jax import reporting
 from stein_jax import samplers
+from stein_jax import stein
 from stein_jax.learners import Learner
 from stein_jax.types import Array, PRNGKey, Tree
+
+# Images [n, h, w, c] in [0, 1] to features [n, f] and logits [n, k].
+Judge = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+inception_score = metrics.inception_score
+frechet_distance = metrics.frechet_distance
+
+_SHOWN = 400  # samples in a picture, at most
+_MANIFOLD_ROWS = 5000  # whose matrix of distances is held
 
 
 def log_likelihood(energy: Learner, x: Array, log_partition: Array) -> Array:
@@ -105,38 +120,62 @@ def check(config, state) -> None:
 
 
 def test_metrics(config, state, source) -> dict[str, float]:
-  """Returns the test metrics that `config.evaluation` asks for.
+  """Returns the test metrics of a state on a source.
 
+  Of a classifier 'test/accuracy'. Where `config.evaluation` asks for it
   'test/log_likelihood' in nats, the mean over the source, by the energy's own
   log Z ('exact') or an estimate of it ('ais', with `config.evaluation.ais` its
   keywords, which overstates the likelihood).
   """
+  if hasattr(state, 'classifier'):
+    logits = _classified(state.classifier, source[:]['image'])[1]
+    hits = np.argmax(logits, 1) == source[:]['label']
+    return {'test/accuracy': float(np.mean(hits))}
   if config.evaluation.log_likelihood == 'none':
     return {}
   energy = state.energy
-  metrics = {}
+  found = {}
   if config.evaluation.log_likelihood == 'exact':
     log_partition = _jitted_exact(energy)
   else:
     log_partition = jax.jit(
       functools.partial(ais_log_partition, **config.evaluation.ais)
     )(energy, jax.random.key(config.seed))
-    metrics['test/log_partition'] = float(log_partition)
+    found['test/log_partition'] = float(log_partition)
   total = 0.0
   for first in range(0, len(source), 1000):
     rows = source[slice(first, first + 1000)]['image']
     values = _jitted_log_likelihood(energy, rows, log_partition)
     total += float(np.sum(np.asarray(values, np.float64)))
-  metrics['test/log_likelihood'] = total / len(source)
-  return metrics
+  found['test/log_likelihood'] = total / len(source)
+  return found
 
 
 _jitted_log_likelihood = jax.jit(log_likelihood)
 _jitted_exact = jax.jit(exact_log_partition)
 
 
+@jax.jit
+def _classify(classifier, rows):
+  return classifier.apply_fn(classifier.params, rows)
+
+
+def _classified(classifier, rows):
+  """Returns the classifier's features [n, f] and logits [n, k], by blocks."""
+  blocks = [
+    _classify(classifier, rows[first : first + 1000])
+    for first in range(0, len(rows), 1000)
+  ]
+  return tuple(np.concatenate(part) for part in zip(*blocks, strict=True))
+
+
 def sampler(algorithm, config) -> Callable[[Any], Tree]:
-  """Returns a compiled function of the state: `config.evaluation`'s samples."""
+  """Returns a compiled function of the state: `config.evaluation`'s samples.
+
+  Of an algorithm that has nothing to draw, a function that returns None.
+  """
+  if not hasattr(algorithm, 'sample'):
+    return lambda state: None
   rng = jax.random.key(config.seed + 1)
   return jax.jit(
     lambda state: algorithm.sample(
@@ -145,27 +184,129 @@ def sampler(algorithm, config) -> Callable[[Any], Tree]:
   )
 
 
-def picture(samples, batch) -> bytes | None:
+def picture(samples, batch, *, columns: int | None = None) -> bytes | None:
   """Returns a PNG of samples: a grid of images, or a scatter over the batch's data.
 
   None for what has no picture: more dimensions, or a tree.
+
+  Args:
+    samples: what to show.
+    batch: data beside it, whose range is that of the picture.
+    columns: of the grid; a square without.
   """
   if not hasattr(samples, 'ndim'):
     return None
   samples, data = np.asarray(samples), batch['image']
   if samples.ndim == 4 and samples.shape[-1] in (1, 3):
-    low = min(0.0, float(data.min()))
-    return images.png(images.grid((samples - low) / (data.max() - low)), zoom=3)
+    grid = images.grid(_shown(samples, data), columns=columns)
+    return images.png(grid, zoom=3)
   if samples.ndim == 2 and samples.shape[1] <= 2:
     return reporting.scatter({'data': data[: len(samples)], 'samples': samples})
   return None
 
 
-def evaluate(config, workdir) -> dict[str, float]:
+def judge(config, workdir) -> Judge:
+  """Returns the judge that a finished run of `classification` is.
+
+  Raises:
+    FileNotFoundError: the workdir has no checkpoint.
+    ValueError: it is a run of another algorithm.
+  """
+  if config.algorithm != 'classification':
+    raise ValueError(
+      f'{workdir} is a run of {config.algorithm}; allowed: classification.'
+    )
+  classifier = restore(config, workdir).classifier
+  return lambda rows: _classified(
+    classifier, datasets.from_unit(rows, config.data)
+  )
+
+
+def inception_judge(path) -> Judge:
+  """Returns the ImageNet Inception judge; see `inception.load` for the file."""
+  params = inception.load(path)
+  return lambda rows: inception.activations(params, 255 * rows)
+
+
+def judged(
+  judge: Judge, samples, data, *, labels: np.ndarray | None = None
+) -> dict[str, float]:
+  """Returns what a judge says of samples beside data, both [n, h, w, c] in [0, 1].
+
+  Inception score, Frechet distance to the data, the classes' share and entropy,
+  precision and recall, density and coverage; and the share of samples that are
+  given the label they were made with.
+  """
+  features, logits = judge(samples)
+  real_features, real_logits = judge(data)
+  splits = max(1, min(10, len(samples) // 1000, len(data) // 1000))
+  score, spread = metrics.inception_score(logits, splits)
+  found = {
+    'inception_score': score,
+    'inception_score_spread': spread,
+    'inception_score_of_data': metrics.inception_score(real_logits, splits)[0],
+    'frechet_distance': metrics.frechet_distance(features, real_features),
+    'class_entropy': metrics.histogram_entropy(metrics.class_histogram(logits)),
+  }
+  if min(len(samples), len(data)) > 10:
+    few = slice(0, _MANIFOLD_ROWS)
+    found |= metrics.manifold_metrics(real_features[few], features[few])
+  if labels is not None:
+    found['own_label'] = float(np.mean(np.argmax(logits, 1) == labels))
+  return found
+
+
+def diversity(samples, data, training=None) -> dict[str, float]:
+  """Returns distances among samples [n, ...] and data [m, ...], in their units.
+
+  Mean pairwise and nearest-neighbour distances of both; with training images, the
+  mean distance of a sample, and of a datum, to the nearest of them: a sampler that
+  remembers is nearer to them than data are.
+  """
+  found = {
+    'samples/pairwise_distance': metrics.pairwise_distance(samples),
+    'data/pairwise_distance': metrics.pairwise_distance(data),
+    'samples/nearest_distance': metrics.nearest_neighbour_distance(samples),
+    'data/nearest_distance': metrics.nearest_neighbour_distance(data),
+  }
+  if training is not None:
+    for name, rows in (('samples', samples), ('data', data)):
+      distance, _ = metrics.nearest_training(rows, training)
+      found[f'{name}/nearest_training'] = float(np.mean(distance))
+  return found
+
+
+def restore(config, workdir):
+  """Returns the state of a run's newest whole checkpoint.
+
+  Raises:
+    FileNotFoundError: the workdir has no checkpoint.
+  """
+  workdir = pathlib.Path(workdir)
+  manager = checkpoints.manager(workdir / 'checkpoints')
+  if manager.latest_step() is None:
+    raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
+  source = datasets.load(**config.data)
+  batch = next(datasets.batches(source, config.batch_size, seed=config.seed))
+  state = algorithms.get(config.algorithm).init(
+    jax.random.key(config.seed), config, batch
+  )
+  return checkpoints.restore(manager, parallel.replicate(state))
+
+
+def evaluate(
+  config, workdir, *, judges: Mapping[str, Judge] | None = None
+) -> dict[str, float]:
   """Returns the metrics of a run's newest checkpoint, and writes its report.
 
-  Writes evaluation.json, samples.npy, samples.png and report.html to the
-  workdir.
+  Writes evaluation.json, samples.npy (.npz with labels where there are any),
+  samples.png and report.html to the workdir, and moving pictures of walks through
+  a generator's latent space.
+
+  Args:
+    config: of the run; its `evaluation` section says what is measured.
+    workdir: where the run is.
+    judges: names to judges of the samples; see `judged`.
 
   Raises:
     FileNotFoundError: the workdir has no checkpoint.
@@ -174,31 +315,21 @@ def evaluate(config, workdir) -> dict[str, float]:
   algorithm = algorithms.get(config.algorithm)
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
-  manager = checkpoints.manager(workdir / 'checkpoints')
-  if manager.latest_step() is None:
-    raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
-  batch = next(datasets.batches(source, config.batch_size, seed=config.seed))
-  state = algorithm.init(jax.random.key(config.seed), config, batch)
-  state = checkpoints.restore(manager, parallel.replicate(state))
+  state = restore(config, workdir)
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
-  metrics = test_metrics(config, state, test_source)
-  sections = []
+  found = test_metrics(config, state, test_source)
   samples = sampler(algorithm, config)(state)
   test_batch = test_source[slice(0, config.evaluation.num_samples)]
+  sections = []
   if isinstance(samples, jax.Array):
+    samples = np.asarray(samples)
     np.save(workdir / 'samples.npy', samples)
-    if samples.ndim == 2:
-      metrics['samples/energy_distance'] = float(
-        energy_distance(samples, jnp.asarray(test_batch['image']))
-      )
-  image = picture(samples, test_batch)
-  if image:
-    (workdir / 'samples.png').write_bytes(image)
-    sections.append(('Samples', image))
-    if samples.ndim == 4:
-      sections.append(('Data', picture(test_batch['image'], test_batch)))
-  numbers = {'step': int(state.step), **metrics}
+    found |= _sample_metrics(
+      config, state, samples, test_batch['image'], source, judges or {}
+    )
+    sections = _sample_sections(config, workdir, state, samples, test_batch)
+  numbers = {'step': int(state.step), **found}
   _write_json(workdir / 'evaluation.json', numbers)
   reporting.write_page(
     workdir / 'report.html',
@@ -211,7 +342,80 @@ def evaluate(config, workdir) -> dict[str, float]:
       ('Code', f'commit {reporting.commit()}'),
     ],
   )
-  return metrics
+  return found
+
+
+def _sample_metrics(config, state, samples, data, source, judges):
+  """Returns the metrics of samples beside data, both [n, ...]."""
+  if samples.ndim == 2:
+    x, y = jnp.asarray(samples), jnp.asarray(data)
+    found = {'samples/energy_distance': float(energy_distance(x, y))}
+    rng = jax.random.key(config.seed)
+    found['samples/two_sample_p'] = float(metrics.two_sample_test(rng, x, y)[1])
+    if hasattr(state, 'energy'):
+      score = energies.score(state.energy, x)
+      kernel = kernels.at_median('rbf', x)
+      found['samples/ksd'] = float(stein.ksd(x, score, kernel))
+    return found
+  if samples.ndim != 4 or min(len(samples), len(data)) < 2:
+    return {}
+  # Sets that are read on demand are too large to search.
+  training = source[:]['image'] if isinstance(source, datasets.Arrays) else None
+  found = diversity(samples, data, training)
+  labels = None
+  if hasattr(state, 'generator') and generators.num_classes(state.generator):
+    labels = np.arange(len(samples)) % generators.num_classes(state.generator)
+  unit = functools.partial(datasets.to_unit, section=config.data)
+  for name, judge in judges.items():
+    said = judged(judge, unit(samples), unit(data), labels=labels)
+    found |= {f'{name}/{key}': value for key, value in said.items()}
+  return found
+
+
+def _sample_sections(config, workdir, state, samples, batch):
+  """Returns the report's sections of samples, and writes their pictures."""
+  classes = 0
+  if hasattr(state, 'generator'):
+    classes = generators.num_classes(state.generator)
+  image = picture(samples[:_SHOWN], batch, columns=classes or None)
+  if not image:
+    return []
+  (workdir / 'samples.png').write_bytes(image)
+  sections = [
+    ('Samples, a column for each class' if classes else 'Samples', image)
+  ]
+  if samples.ndim != 4:
+    return sections
+  sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
+  if not hasattr(state, 'generator'):
+    return sections
+  rng = jax.random.key(config.seed + 2)
+  pages = {
+    'random_walk': generators.random_walk(
+      state.generator, rng, num_walks=4, num_steps=120, step_size=0.1
+    )[:, ::4],
+    'interpolation': generators.interpolate(
+      state.generator, rng, num_pairs=8, num_points=15
+    ),
+  }
+  for name, paths in pages.items():
+    shown = _shown(np.asarray(paths), batch['image'])
+    (workdir / f'{name}.gif').write_bytes(images.gif(shown, zoom=3))
+    grid = images.grid(
+      shown.reshape(-1, *shown.shape[2:]), columns=shown.shape[1]
+    )
+    title = {
+      'random_walk': 'Random walks in latent space, every fourth step',
+      'interpolation': 'Between two latent vectors',
+    }[name]
+    sections.append((title, images.png(grid, zoom=2)))
+  return sections
+
+
+def _shown(samples, data):
+  """Returns samples with the range of the data as [0, 1]."""
+  low = min(0.0, float(data.min()))
+  return (samples - low) / (data.max() - low)
 
 
 def _curve_sections(workdir):

@@ -40,6 +40,28 @@ def png(image: np.ndarray, *, zoom: int = 1) -> bytes:
   return buffer.getvalue()
 
 
+def gif(
+  paths: np.ndarray, *, zoom: int = 1, frames_per_second: int = 12
+) -> bytes:
+  """Returns an animated GIF of paths [k, t, h, w, c] in [0, 1], side by side."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  frames = [
+    Image.fromarray(np.repeat(np.repeat(grid(paths[:, t]), zoom, 0), zoom, 1))
+    for t in range(paths.shape[1])
+  ]
+  buffer = io.BytesIO()
+  frames[0].save(
+    buffer,
+    'GIF',
+    save_all=True,
+    append_images=frames[1:],
+    duration=1000 // frames_per_second,
+    loop=0,
+  )
+  return buffer.getvalue()
+
+
 def read_png(png_bytes: bytes) -> np.ndarray:
   """Returns the uint8 image [h, w, 3] of a PNG file's bytes."""
   from PIL import Image  # pylint: disable=g-import-not-at-top

@@ -1,6 +1,7 @@
 """Learners: a network's variables with their optimizer, and the gradient step."""
 
 from collections.abc import Callable, Mapping
+import inspect
 from typing import Any
 
 from flax import linen as nn
@@ -20,10 +21,15 @@ class Learner(train_state.TrainState):
   """A flax TrainState whose `params` is the whole variables dict.
 
   Attributes:
-    input_shape: of one example of the network's first input; () without inputs.
+    input_shape: of one example of the network's first input, or of a generator's
+      sample; () without.
+    batch_size: of the batches it trains on.
+    takes: keyword-only arguments of the network; see `call`.
   """
 
   input_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
+  batch_size: int = struct.field(pytree_node=False, default=0)
+  takes: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
 
 def create(
@@ -31,17 +37,28 @@ def create(
   module: nn.Module,
   optimizer: Mapping[str, Any] | optax.GradientTransformation,
   *inputs: Any,
+  **context: Any,
 ) -> Learner:
-  """Returns a learner of the module, initialised on the inputs.
+  """Returns a learner of the module, initialised on its inputs and context.
 
   Args:
     rng: key of the initial parameters.
     module: the network.
     optimizer: a config section that names an optax function, or its result.
       Collections other than 'params' are constants to it.
-    *inputs: what the module is called with.
+    *inputs: what the module is called with; numbers that are no arrays are
+      constants.
+    **context: its keyword-only arguments.
   """
-  params = jax.jit(module.init)(rng, *inputs)
+  is_array = lambda value: hasattr(value, 'shape')
+
+  @jax.jit
+  def start(rng, arrays, context):
+    arrays = iter(arrays)
+    values = [next(arrays) if is_array(v) else v for v in inputs]
+    return module.init(rng, *values, **context)
+
+  params = start(rng, list(filter(is_array, inputs)), context)
   if not isinstance(optimizer, optax.GradientTransformation):
     optimizer = build_optimizer(optimizer)
   if set(params) != {'params'}:
@@ -49,39 +66,80 @@ def create(
     optimizer = optax.partition(
       {'train': optimizer, 'keep': optax.set_to_zero()}, labels
     )
-  shape = inputs[0].shape[1:] if hasattr(inputs[0], 'shape') else ()
+  shape = inputs[0].shape if inputs and is_array(inputs[0]) else ()
+  parameters = inspect.signature(type(module).__call__).parameters.values()
   learner = Learner.create(
     apply_fn=module.apply,
     params=params,
     tx=optimizer,
-    input_shape=tuple(shape),
+    input_shape=tuple(shape[1:]),
+    batch_size=shape[0] if shape else 0,
+    takes=tuple(
+      p.name
+      for p in parameters
+      if p.kind is p.KEYWORD_ONLY
+      and (p.name != 'axis_name' or getattr(module, 'mixes', True))
+    ),
   )
   # An array from the start: a Python int would compile the step twice.
   return learner.replace(step=jnp.zeros((), jnp.int32))
 
 
+def call(
+  learner: train_state.TrainState,
+  params: Params,
+  *inputs: Any,
+  method: str | None = None,
+  axis_name: str | None = None,
+  rng: PRNGKey | None = None,
+  **context: Any,
+) -> Any:
+  """Returns the network at these parameters, or a method of it, on the inputs.
+
+  `axis_name` and `rng` reach it if it takes them: a network takes the one exactly
+  when it mixes examples (unless its property `mixes` says that, as built, it does
+  not), the other when it is random (dropout, off without a key).
+  """
+  offered = {'axis_name': axis_name, 'rng': rng}
+  takes = getattr(learner, 'takes', ())
+  taken = {name: value for name, value in offered.items() if name in takes}
+  if method is not None:
+    context['method'] = method
+  return learner.apply_fn(params, *inputs, **taken, **context)
+
+
 def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
   """Returns the optax optimizer of a config section.
+
+  The section's `l2`, if there is one, times the parameters joins the gradient.
 
   Raises:
     ValueError: unknown name, or a learning rate that is not positive.
     TypeError: an argument that the optimizer does not take.
   """
+  section = dict(section)
+  l2 = section.pop('l2', 0.0)
+  checks.non_negative(l2=l2)
   if 'learning_rate' in section:
     checks.positive(learning_rate=section['learning_rate'])
-  return build.build(optax, **section)
+  optimizer = build.build(optax, **section)
+  return (
+    optax.chain(optax.add_decayed_weights(l2), optimizer) if l2 else optimizer
+  )
 
 
 def descend(
   learner: train_state.TrainState,
   loss_fn: Callable[[Params], tuple[Array, Metrics]],
   *,
+  rate: Array | float = 1.0,
   axis_name: str | None = None,
 ) -> tuple[train_state.TrainState, Metrics]:
   """Returns the learner after one gradient step, and the loss's metrics.
 
   A loss that is a mean over the batch is averaged over the axis here; one that
-  is not must average its own batch terms with `collectives.pmean`.
+  is not must average its own batch terms with `collectives.pmean`. `rate`
+  multiplies the optimizer's update, as a learning rate would.
   """
 
   # The mean inside keeps shard_map's autodiff from summing over devices; the
@@ -91,4 +149,13 @@ def descend(
 
   grads, metrics = jax.grad(mean_loss, has_aux=True)(learner.params)
   grads = collectives.pmean(grads, axis_name)
-  return learner.apply_gradients(grads=grads), metrics
+  updates, opt_state = learner.tx.update(
+    grads, learner.opt_state, learner.params
+  )
+  updates = jax.tree.map(lambda update: rate * update, updates)
+  learner = learner.replace(
+    step=learner.step + 1,
+    params=optax.apply_updates(learner.params, updates),
+    opt_state=opt_state,
+  )
+  return learner, metrics

@@ -5,6 +5,8 @@ nothing else: any density will do. They are pure and may be jitted, vmapped,
 mapped over devices (`axis_name`) and differentiated.
 """
 
+from collections.abc import Callable
+
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -74,6 +76,91 @@ def svgd_direction(
     return (drive + repulsion) / weight
 
   return kernels.map_rows(row, x, xs.shape[0], block_size).astype(dtype)
+
+
+def feature_svgd_direction(
+  x: Array,
+  score: Array,
+  feature_fn: Callable[[Array], Array],
+  kernel: Kernel,
+  *,
+  form: str = 'exact',
+  normalize: str = 'count',
+  axis_name: str | None = None,
+) -> Array:
+  """Returns the SVGD direction, like x, of a kernel k(F(x), F(x')) on features.
+
+  Args:
+    x: particles [n, ...].
+    score: grad_x log p at the particles, like x.
+    feature_fn: F, particles [N, ...] of all devices to features [N, f].
+    kernel: radial profile on the features.
+    form: of the repulsion; see `feature_repulsion`. With 'nearest' the direction
+      is the authors' of LW17: s(x_i), not smoothed by the kernel, plus half the
+      repulsion, divided by nothing.
+    normalize: divide by the 'count' n or the 'row_sum' of the kernel.
+    axis_name: the mapped axis over which the particles are split.
+  """
+  checks.choice(('count', 'row_sum'), normalize=normalize)
+  repulsion = feature_repulsion(
+    x, feature_fn, kernel, form=form, axis_name=axis_name
+  )
+  if form == 'nearest':
+    return score + 0.5 * repulsion
+  xs, scores = collectives.all_gather((x, score), axis_name)
+  features = feature_fn(xs)
+  own = features[_own_rows(x, axis_name)]
+  k = kernel(kernels.squared_distance(own, features))
+  drive = jnp.tensordot(k, scores, 1, precision=_HIGHEST)
+  weight = len(xs) if normalize == 'count' else jnp.sum(k, 1)
+  return (drive + repulsion) / jnp.reshape(weight, (-1,) + (1,) * (x.ndim - 1))
+
+
+def feature_repulsion(
+  x: Array,
+  feature_fn: Callable[[Array], Array],
+  kernel: Kernel,
+  *,
+  form: str = 'exact',
+  axis_name: str | None = None,
+) -> Array:
+  """Returns sum_j grad_{x_j} k(F(x_j), F(x_i)), or a cheaper stand-in, like x.
+
+  Args:
+    x: particles [n, ...].
+    feature_fn: F, particles [N, ...] of all devices to features [N, f].
+    kernel: radial profile on the features.
+    form: 'exact': through the Jacobian at every x_j, one vector-Jacobian product
+      of the batch for each i; 'swapped': through the Jacobian at x_i instead, one
+      for all, equal where F is an isometry; 'nearest': the nearest other particle
+      is the only j.
+    axis_name: the mapped axis over which the particles are split.
+  """
+  checks.choice(('exact', 'swapped', 'nearest'), form=form)
+  xs, rows = collectives.all_gather(x, axis_name), _own_rows(x, axis_name)
+  features, pullback = jax.vjp(feature_fn, xs)
+  sq_dist = kernels.squared_distance(features, features)
+  slope = (
+    2 * _with_slope(kernel)(sq_dist)[1]
+  )  # grad_{e_j} k = slope (e_j - e_i)
+  if form == 'exact':
+
+    def row(row):
+      slope, feature = row
+      change = features - feature[None]
+      return jnp.sum(pullback(slope[:, None] * change)[0], 0)
+
+    return lax.map(row, (slope[rows], features[rows]))
+  if form == 'swapped':
+    drawn = jnp.matmul(slope, features, precision=_HIGHEST)
+    cotangent = drawn - jnp.sum(slope, 1, keepdims=True) * features
+    return pullback(cotangent)[0][rows]
+  diagonal = jnp.eye(len(xs), dtype=bool)
+  nearest = jnp.argmin(jnp.where(diagonal, jnp.inf, sq_dist), 1)
+  cotangent = features[nearest] - features
+  cotangent *= jnp.take_along_axis(slope, nearest[:, None], 1)
+  # As a batch of their own: two particles may share their neighbour.
+  return jax.vjp(feature_fn, xs[nearest])[1](cotangent)[0][rows]
 
 
 def stein_matrix(
@@ -191,6 +278,11 @@ def ksd_test(
   statistic, *draws = jnp.split(jnp.sum(terms, 0) / n, [1])
   exceed = jnp.sum(draws[0] >= statistic)
   return statistic[0], (1 + exceed) / (1 + num_bootstrap)
+
+
+def _own_rows(x, axis_name):
+  """Returns which rows of the gathered particles are this device's [n]."""
+  return collectives.index(axis_name) * len(x) + jnp.arange(len(x))
 
 
 def _points(x, score):

@@ -127,11 +127,9 @@ def check(config):
       )
   algorithm = algorithms.get(config.algorithm)
   rng = jax.random.key(0)
-  for section, function in (
-    ('step', algorithm.step),
-    ('sample', algorithm.sample),
-  ):
+  for section in ('step', 'sample'):
     # Both take three arguments before their keywords.
+    function = getattr(algorithm, section, lambda state, rng, num: None)
     build.check_call(function, config[section], section, None, None, None)
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
@@ -143,13 +141,7 @@ def check(config):
 
   state, _ = jax.eval_shape(one_step, rng)
   evaluation.check(config, state)
-  jax.eval_shape(
-    lambda state, rng: algorithm.sample(
-      state, rng, config.evaluation.num_samples, **config.sample
-    ),
-    state,
-    rng,
-  )
+  jax.eval_shape(evaluation.sampler(algorithm, config), state)
   return algorithm, source, test_source
 
 

@@ -8,7 +8,9 @@ Each defines, and the loop asks for nothing else:
       -> (State, metrics)              pure; state replicated, batch split
   sample(state, rng, num, *, condition=None, ...) -> [num, ...]
 
-  SPLIT = ('chains',)                  optional: the fields of State whose leading
+`sample` is absent where there is nothing to draw (`classification`). Optional too:
+
+  SPLIT = ('chains',)                  the fields of State whose leading
                                        axis is split over devices like the batch
 
 `step`'s keywords are the config's `step` section, `sample`'s its `sample`

@@ -1,0 +1,55 @@
+"""The small CNN that MNIST samples are judged by.
+
+python -m experiments.train --config=configs/classification_mnist.py \
+  --workdir=runs/classifier
+Fashion-MNIST: --config.data.name=fashion_mnist \
+  --config.evaluation.data.name=fashion_mnist
+Scales: ':digits' is scikit-learn's 8x8 digits; ':smoke' a few steps on noise.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(scale=''):
+  """Returns the config at that scale."""
+  if scale not in ('', 'digits', 'smoke'):
+    raise ValueError(f'scale={scale!r} is unknown; allowed: digits, smoke.')
+  config = ConfigDict()
+  config.algorithm = 'classification'
+  config.sample = ConfigDict()
+  config.step = ConfigDict(dict(shift=2, flip=False))
+  config.classifier = ConfigDict(
+    dict(name='CNN', num_classes=10, widths=(16, 32), dense=128, dropout=0.5)
+  )
+  config.optimizer = ConfigDict(
+    dict(
+      name='adam',
+      learning_rate=dict(
+        name='cosine_decay_schedule', init_value=2e-3, decay_steps=6000
+      ),
+    )
+  )
+  config.data = ConfigDict(dict(name='mnist', split='train'))
+  config.evaluation = ConfigDict(
+    dict(
+      data=dict(name='mnist', split='test'),
+      log_likelihood='none',
+      num_samples=100,
+    )
+  )
+  config.seed, config.batch_size, config.num_steps = 0, 100, 6000
+  config.parallel, config.log_every = 'jit', 100
+  config.eval_every, config.checkpoint_every = 1000, 1000
+  if scale == 'digits':
+    config.data.name = config.evaluation.data.name = 'digits'
+    config.step.shift, config.num_steps = 1, 1500
+    config.optimizer.learning_rate.decay_steps = 1500
+  if scale == 'smoke':
+    shape = dict(name='synthetic', shape=(8, 8, 1))
+    config.data = ConfigDict(dict(shape, split='train'))
+    config.evaluation.data = ConfigDict(dict(shape, split='test'))
+    config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
+    config.classifier.widths, config.classifier.dense = (2, 2), 4
+    config.batch_size, config.num_steps, config.log_every = 8, 4, 2
+    config.eval_every, config.checkpoint_every = 2, 2
+  return config

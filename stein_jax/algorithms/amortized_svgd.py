@@ -1,0 +1,227 @@
+"""Amortised SVGD: a network that draws from a given density [WL16].
+
+The density is an energy that stays as it is: `create` a state from any log
+density, or from a learner of `energies`, then `step` it. From a config the density
+is one of `densities`.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import collectives
+from stein_jax import densities
+from stein_jax import energies
+from stein_jax import generators
+from stein_jax import kernels
+from stein_jax import learners
+from stein_jax import stein
+from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+
+class State(NamedTuple):
+  step: Array
+  generator: learners.Learner
+  energy: learners.Learner  # of the density; never changed
+
+
+def create(
+  log_density: Callable[[Array], Array] | learners.Learner,
+  generator: learners.Learner,
+) -> State:
+  """Returns a state of a generator that is to draw from a density.
+
+  Args:
+    log_density: one position to log p up to a constant []; or a learned energy.
+    generator: from `generators.create`.
+  """
+  energy = log_density
+  if not isinstance(energy, learners.Learner):
+    energy = learners.Learner.create(
+      apply_fn=lambda params, x: -jax.vmap(log_density)(x),
+      params={},
+      tx=optax.identity(),
+      input_shape=generator.input_shape,
+    ).replace(step=jnp.zeros((), jnp.int32))
+  return State(jnp.zeros((), jnp.int32), generator, energy)
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns a generator of the batch's size for the config's density."""
+  density = build.build(densities, **config.density)
+  generator = generators.create(
+    rng,
+    build.build(generators, **config.generator),
+    config.optimizer,
+    len(batch['image']),
+  )
+  return create(density.log_density, generator)
+
+
+def step(
+  state: State,
+  batch: Batch | None,
+  rng: PRNGKey,
+  *,
+  projection: str = 'chain_rule',
+  kernel: str = 'rbf',
+  normalize: str = 'count',
+  bandwidth_scale: float = 1.0,
+  epsilon: float = 0.1,
+  inner_steps: int = 10,
+  damping: float = 1e-2,
+  cg_steps: int = 20,
+  axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the state after one step of amortised SVGD [WL16 alg 1].
+
+  Args:
+    state: the generator and the density.
+    batch: unused but for its size, a shard's share of the samples; None for the
+      generator's own batch size.
+    rng: key of the samples.
+    projection: how the generator follows its samples' direction phi: 'chain_rule',
+      one gradient step [WL16 eq 10] [LW17 eq 21]; 'full', least squares on where
+      the samples are to be, x + epsilon phi, by `inner_steps` steps of the
+      optimizer [WL16 eq 8] [LW17 eq 20]; or 'linear', the same to first order in
+      the parameters [WL16 eq 9], whose solution is the optimizer's gradient.
+    kernel: a name in `kernels.PROFILES`, at its median bandwidth, or 'none': each
+      sample follows its own score.
+    normalize: of the direction: 'count' or 'row_sum'.
+    bandwidth_scale: factor on the median bandwidth.
+    epsilon: of 'full': how far the samples are to move.
+    inner_steps: of 'full'.
+    damping: of 'linear': added to the eigenvalues of J J', relative to their mean;
+      0 is the least-norm solution, as far as `cg_steps` go.
+    cg_steps: of 'linear': at most so many steps of conjugate gradients.
+    axis_name: the mapped axis over which the samples are split.
+  """
+  checks.choice(('chain_rule', 'full', 'linear'), projection=projection)
+  checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
+  checks.positive(epsilon=epsilon)
+  checks.non_negative(damping=damping)
+  checks.count(inner_steps=inner_steps, cg_steps=cg_steps)
+  rng = collectives.fold_in_index(rng, axis_name)
+  num = state.generator.batch_size if batch is None else len(batch['image'])
+  draw = functools.partial(
+    generators.generate, state.generator, rng=rng, num=num, axis_name=axis_name
+  )
+  samples = draw(state.generator.params)
+  flat = samples.reshape(num, -1)
+  direction = energies.score(state.energy, samples).reshape(flat.shape)
+  if kernel != 'none':
+    direction = stein.svgd_direction(
+      flat,
+      direction,
+      kernels.at_median(
+        kernel, flat, scale=bandwidth_scale, axis_name=axis_name
+      ),
+      normalize=normalize,
+      axis_name=axis_name,
+    )
+  direction = direction.reshape(samples.shape)
+
+  if projection == 'chain_rule':
+    generator, metrics = learners.descend(
+      state.generator,
+      generators.follow(draw, direction, axis_name=axis_name),
+      axis_name=axis_name,
+    )
+  elif projection == 'full':
+    generator, metrics = _reach(
+      state.generator,
+      draw,
+      samples + epsilon * direction,
+      inner_steps,
+      axis_name,
+    )
+  else:
+    change = least_squares(
+      draw,
+      state.generator.params,
+      direction,
+      damping=damping,
+      num_steps=cg_steps,
+      axis_name=axis_name,
+    )
+    generator = state.generator.apply_gradients(
+      grads=jax.tree.map(jnp.negative, change)
+    )
+    metrics = {}
+  moved = jnp.mean(jnp.sum(direction.reshape(num, -1) ** 2, -1))
+  metrics = {**metrics, 'generator/move': collectives.pmean(moved, axis_name)}
+  return State(state.step + 1, generator, state.energy), metrics
+
+
+def least_squares(
+  draw: Callable,
+  params,
+  direction: Array,
+  *,
+  damping: float,
+  num_steps: int,
+  axis_name: str | None = None,
+):
+  """Returns the change D of the parameters that moves samples by phi [WL16 eq 9].
+
+  D = J' (J J' + damping mean-eigenvalue I)^-1 phi, J the Jacobian of the samples:
+  the minimum of |J D - phi|^2 + damping' |D|^2. J is never formed; conjugate
+  gradients ask for J J' v alone, begun at 0.
+
+  Args:
+    draw: parameters to samples [n, ...].
+    params: where J is taken.
+    direction: phi, like the samples.
+    damping: relative to the mean eigenvalue of J J', as estimated along phi.
+    num_steps: of conjugate gradients, at most.
+    axis_name: the mapped axis over which the samples are split; the solution is
+      that of all samples.
+  """
+  _, pullback = jax.vjp(draw, params)
+  push = lambda change: jax.jvp(draw, (params,), (change,))[1]
+  # All devices hold the whole vector and take the same steps.
+  whole = lambda v: collectives.pmean(
+    collectives.all_gather(v, axis_name), axis_name
+  )
+  n = len(direction)
+  mine = lambda v: lax.dynamic_slice_in_dim(
+    v, collectives.index(axis_name) * n, n
+  )
+  pull = lambda v: collectives.psum(pullback(mine(v))[0], axis_name)
+  product = lambda v: whole(push(pull(v)))
+  target = whole(direction)
+  along = jnp.vdot(target, product(target)) / jnp.vdot(target, target)
+  shift = damping * along
+  solution, _ = jax.scipy.sparse.linalg.cg(
+    lambda v: product(v) + shift * v, target, tol=1e-6, maxiter=num_steps
+  )
+  return pull(solution)
+
+
+def _reach(generator, draw, target, num_steps, axis_name):
+  """Returns the generator after steps towards the target samples [WL16 eq 8]."""
+  target = lax.stop_gradient(target)
+
+  def loss_fn(params):
+    error = jnp.sum((draw(params) - target).reshape(len(target), -1) ** 2, -1)
+    return 0.5 * jnp.mean(error), {'generator/distance': jnp.mean(error)}
+
+  def one(generator, _):
+    return learners.descend(generator, loss_fn, axis_name=axis_name)
+
+  generator, metrics = lax.scan(one, generator, length=num_steps)
+  return generator, jax.tree.map(lambda values: values[-1], metrics)
+
+
+def sample(
+  state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
+) -> Array:
+  """Returns samples [num, ...] of the generator."""
+  return generators.sample(state.generator, rng, num, label=condition)

@@ -1,0 +1,74 @@
+"""Classification: the networks that samples are judged by."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import classifiers
+from stein_jax import collectives
+from stein_jax import learners
+from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+
+class State(NamedTuple):
+  step: Array
+  classifier: learners.Learner
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns the first state."""
+  classifier = learners.create(
+    rng,
+    build.build(classifiers, **config.classifier),
+    config.optimizer,
+    batch['image'],
+  )
+  return State(jnp.zeros((), jnp.int32), classifier)
+
+
+def step(
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  shift: int = 2,
+  flip: bool = False,
+  axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the state after one step down the cross entropy, and its metrics.
+
+  Args:
+    state: the classifier.
+    batch: 'image' [n, h, w, c] and 'label' [n].
+    rng: key of the augmentation and of dropout.
+    shift: images move by up to so many pixels either way; 0 for none.
+    flip: half of the images are mirrored.
+    axis_name: the mapped axis over which the batch is split.
+  """
+  checks.count(minimum=0, shift=shift)
+  rng = collectives.fold_in_index(rng, axis_name)
+  shift_rng, dropout_rng = jax.random.split(rng)
+  images = batch['image']
+  if shift or flip:
+    images = classifiers.shifted(shift_rng, images, distance=shift, flip=flip)
+
+  def cross_entropy(params):
+    _, logits = learners.call(state.classifier, params, images, rng=dropout_rng)
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch['label']
+    )
+    hits = jnp.argmax(logits, -1) == batch['label']
+    loss = jnp.mean(losses)
+    return loss, {
+      'classifier/loss': loss,
+      'classifier/accuracy': jnp.mean(hits.astype(jnp.float32)),
+    }
+
+  classifier, metrics = learners.descend(
+    state.classifier, cross_entropy, axis_name=axis_name
+  )
+  return State(state.step + 1, classifier), metrics

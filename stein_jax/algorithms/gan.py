@@ -1,0 +1,151 @@
+"""Generative adversarial networks: DCGAN's losses, and WGAN-GP."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import nn
+import jax.numpy as jnp
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import collectives
+from stein_jax import energies
+from stein_jax import generators
+from stein_jax import learners
+from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+
+class State(NamedTuple):
+  step: Array
+  energy: learners.Learner  # of the discriminator: minus its logit
+  generator: learners.Learner
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns the first state; conditional where `config.step` says so."""
+  energy_rng, generator_rng = jax.random.split(rng)
+  label = batch['label'] if config.step.conditional else None
+  condition = () if label is None else (label,)
+  energy = learners.create(
+    energy_rng,
+    build.build(energies, **config.energy),
+    config.energy_optimizer,
+    batch['image'],
+    *condition,
+  )
+  generator = generators.create(
+    generator_rng,
+    build.build(generators, **config.generator),
+    config.generator_optimizer,
+    len(batch['image']),
+    label,
+  )
+  return State(jnp.zeros((), jnp.int32), energy, generator)
+
+
+def step(
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  loss: str = 'non_saturating',
+  penalty: float = 10.0,
+  generator_every: int = 1,
+  joint: bool = True,
+  conditional: bool = False,
+  axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the state after one step of the game [Z16 eq 1].
+
+  With D(x) = sigmoid(-E(x)) the discriminator ascends mean log D(data) + mean
+  log (1 - D(samples)).
+
+  Args:
+    state: the networks.
+    batch: 'image' [n, ...], and 'label' [n] if conditional.
+    rng: key of the step.
+    loss: of the generator: 'non_saturating', -mean log D(samples); 'minimax',
+      mean log (1 - D(samples)), as printed; or 'wasserstein', by which both
+      networks play for mean E(samples) - mean E(data), and the discriminator pays
+      `penalty` mean (|grad E| - 1)^2 between data and samples [GAADC17].
+    penalty: of 'wasserstein'.
+    generator_every: discriminator steps for one of the generator.
+    joint: normalise data and samples in one batch; see `energies.pair`.
+    conditional: labels enter both networks; samples are given the batch's.
+    axis_name: the mapped axis over which the batch is split.
+  """
+  checks.choice(('non_saturating', 'minimax', 'wasserstein'), loss=loss)
+  checks.non_negative(penalty=penalty)
+  checks.count(generator_every=generator_every)
+  mixes = 'axis_name' in getattr(state.energy, 'takes', ())
+  rng = collectives.fold_in_index(rng, axis_name)
+  noise_rng, between_rng = jax.random.split(rng)
+  data = batch['image']
+  label = batch['label'] if conditional else None
+  condition = () if label is None else (label,)
+  draw = functools.partial(
+    generators.generate,
+    state.generator,
+    rng=noise_rng,
+    num=len(data),
+    label=label,
+    axis_name=axis_name,
+  )
+  samples = draw(state.generator.params)
+  energies_of = functools.partial(
+    energies.pair, state.energy, joint=joint, axis_name=axis_name
+  )
+
+  def energy_loss(params):
+    real, fake = energies_of(params, data, samples, *condition)
+    metrics = {'energy/data': jnp.mean(real), 'energy/samples': jnp.mean(fake)}
+    if loss != 'wasserstein':
+      return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
+    share = jax.random.uniform(
+      between_rng, (len(data),) + (1,) * (data.ndim - 1)
+    )
+    slope = energies.score(
+      state.energy.replace(params=params),
+      share * data + (1 - share) * samples,
+      *condition,
+    )
+    norm = jnp.sqrt(jnp.sum(slope.reshape(len(data), -1) ** 2, -1) + 1e-12)
+    metrics['energy/slope'] = jnp.mean(norm)
+    loss_value = jnp.mean(real) - jnp.mean(fake)
+    return loss_value + penalty * jnp.mean((norm - 1) ** 2), metrics
+
+  def generator_loss(params):
+    fake = energies_of(energy.params, data, draw(params), *condition)[1]
+    if loss == 'non_saturating':
+      value = jnp.mean(nn.softplus(fake))
+    elif loss == 'minimax':
+      value = -jnp.mean(nn.softplus(-fake))
+    else:
+      value = jnp.mean(fake)
+    return value, {'generator/loss': value}
+
+  if loss == 'wasserstein' and mixes:
+    raise ValueError(
+      "loss='wasserstein' bounds the slope at each example, and this energy "
+      "mixes its batch; allowed: norm='layer' or 'none'."
+    )
+  energy, energy_metrics = learners.descend(
+    state.energy, energy_loss, axis_name=axis_name
+  )
+  moved, generator_metrics = learners.descend(
+    state.generator, generator_loss, axis_name=axis_name
+  )
+  due = state.step % generator_every == generator_every - 1
+  generator = jax.tree.map(
+    lambda old, new: jnp.where(due, new, old), state.generator, moved
+  )
+  metrics = {**energy_metrics, **generator_metrics}
+  return State(state.step + 1, energy, generator), metrics
+
+
+def sample(
+  state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
+) -> Array:
+  """Returns samples [num, ...] of the generator, of the labels [num] if given."""
+  return generators.sample(state.generator, rng, num, label=condition)

@@ -1,0 +1,261 @@
+"""SteinGAN: an energy by amortised maximum likelihood, a generator by SVGD.
+
+SteinCD-GAN(alpha) mixes the negatives of SteinCD in: alpha = 0 is SteinGAN.
+"""
+
+import functools
+import numbers
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import collectives
+from stein_jax import energies
+from stein_jax import generators
+from stein_jax import kernels
+from stein_jax import learners
+from stein_jax import stein
+from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+# How the energy is held back by the gap, mean reconstruction error of data less
+# that of samples: (discounts, speeds up, freezes).
+_CONTROLLERS = {
+  'none': (False, False, 'never'),
+  'discount': (True, False, 'never'),  # LW17, on CIFAR-10, as its code does
+  'speed': (False, True, 'never'),  # LW17, on faces and bedrooms
+  'freeze': (False, True, 'both'),  # WL16 as printed
+  'freeze_ahead': (True, True, 'ahead'),  # WL16 as its code does
+}
+
+
+class State(NamedTuple):
+  step: Array
+  energy: learners.Learner
+  generator: learners.Learner
+  gap: Array  # [] of the last step; 0 without a controller
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns the first state; conditional where `config.step` says so."""
+  energy_rng, generator_rng = jax.random.split(rng)
+  label = batch['label'] if config.step.conditional else None
+  condition = () if label is None else (label,)
+  energy = learners.create(
+    energy_rng,
+    build.build(energies, **config.energy),
+    config.energy_optimizer,
+    batch['image'],
+    *condition,
+  )
+  generator = generators.create(
+    generator_rng,
+    build.build(generators, **config.generator),
+    config.generator_optimizer,
+    len(batch['image']),
+    label,
+  )
+  return State(jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(()))
+
+
+def step(
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  kernel: str = 'rbf',
+  kernel_space: str = 'pixels',
+  repulsion: str = 'exact',
+  normalize: str = 'count',
+  bandwidth_scale: float = 1.0,
+  num_generator_steps: int = 1,
+  negative_weight: float = 1.0,
+  controller: str = 'none',
+  alpha: float = 0.0,
+  epsilon: float = 0.1,
+  joint: bool = True,
+  conditional: bool = False,
+  axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the state after one SteinGAN step [LW17 alg 2] [WL16 alg 2].
+
+  The generator moves its samples along the direction [LW17 eq 21]; then the energy
+  descends mean E(data) - (1 - gamma) mean E(samples) [LW17 eq 23] [WL16 eq 16] on
+  the samples drawn before.
+
+  Args:
+    state: the networks.
+    batch: 'image' [n, ...], and 'label' [n] if conditional.
+    rng: key of the step.
+    kernel: a name in `kernels.PROFILES`, at its median bandwidth, or 'none': each
+      sample follows its own score, without repulsion.
+    kernel_space: 'pixels', or 'features' of the energy.
+    repulsion: of a feature kernel: 'exact', 'swapped' or 'nearest'; see
+      `stein.feature_svgd_direction`.
+    normalize: of the direction: 'count' or 'row_sum'.
+    bandwidth_scale: factor on the median bandwidth.
+    num_generator_steps: k, each with noise of its own.
+    negative_weight: 1 - gamma.
+    controller: 'none'; 'discount': the weight falls to a third where samples are
+      reconstructed worse than data, the energy being ahead; 'speed': where they
+      are reconstructed better it learns at 5 times its rate; 'freeze': also, it
+      does not learn where the two errors differ by more than 0.5; 'freeze_ahead':
+      all three, frozen only where it is ahead by that much.
+    alpha: chance that a step of the energy uses the negatives of SteinCD, one SVGD
+      step from the data, in place of the generator's.
+    epsilon: of SteinCD.
+    joint: normalise data and samples in one batch; see `energies.pair`.
+    conditional: labels enter both networks; samples are given the batch's.
+    axis_name: the mapped axis over which the batch is split.
+  """
+  checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
+  checks.choice(('pixels', 'features'), kernel_space=kernel_space)
+  checks.choice(_CONTROLLERS, controller=controller)
+  checks.count(num_generator_steps=num_generator_steps)
+  checks.non_negative(negative_weight=negative_weight, alpha=alpha)
+  checks.at_most(1, alpha=alpha)
+  if conditional and isinstance(alpha, numbers.Number) and alpha:
+    raise ValueError(f'alpha={alpha} needs an energy without labels.')
+  shared_rng = jax.random.fold_in(rng, 1)  # the same on all devices
+  rng = collectives.fold_in_index(rng, axis_name)
+  dropout_rng, noise_rng = jax.random.split(rng)
+  data = batch['image']
+  label = batch['label'] if conditional else None
+  condition = () if label is None else (label,)
+  direct = functools.partial(
+    _direction,
+    state.energy,
+    kernel=kernel,
+    kernel_space=kernel_space,
+    repulsion=repulsion,
+    normalize=normalize,
+    bandwidth_scale=bandwidth_scale,
+    axis_name=axis_name,
+  )
+  company = data if joint else None
+
+  generator = state.generator
+  for draw_rng in jax.random.split(noise_rng, num_generator_steps):
+    draw = functools.partial(
+      generators.generate,
+      generator,
+      rng=draw_rng,
+      num=len(data),
+      label=label,
+      axis_name=axis_name,
+    )
+    samples = draw(generator.params)
+    direction = direct(samples, company, *condition, rng=dropout_rng)
+    generator, generator_metrics = learners.descend(
+      generator,
+      generators.follow(draw, direction, axis_name=axis_name),
+      axis_name=axis_name,
+    )
+
+  negatives = samples
+  if not isinstance(alpha, numbers.Number) or alpha:
+    moved = data + epsilon * direct(data, None, *condition, rng=dropout_rng)
+    negatives = jnp.where(
+      jax.random.bernoulli(shared_rng, alpha), moved, samples
+    )
+  discounts, speeds, freezes = _CONTROLLERS[controller]
+  gap = state.gap
+  weight = negative_weight * (jnp.where(gap > 0, 1, 1 / 3) if discounts else 1)
+  energy, energy_metrics = learners.descend(
+    state.energy,
+    energies.contrast(
+      state.energy,
+      data,
+      negatives,
+      *condition,
+      negative_weight=weight,
+      joint=joint,
+      axis_name=axis_name,
+      rng=dropout_rng,
+    ),
+    rate=jnp.where(gap > 0, 5, 1) if speeds else 1,
+    axis_name=axis_name,
+  )
+  if freezes != 'never':
+    ahead = jnp.abs(gap) if freezes == 'both' else -gap
+    energy = jax.tree.map(
+      lambda old, new: jnp.where(ahead > 0.5, old, new), state.energy, energy
+    )
+  if controller != 'none':
+    errors = energies.pair(
+      energy,
+      energy.params,
+      data,
+      samples,
+      joint=joint,
+      axis_name=axis_name,
+      rng=jax.random.fold_in(dropout_rng, 1),
+      method='reconstruction_error',
+    )
+    means = collectives.pmean(tuple(map(jnp.mean, errors)), axis_name)
+    gap = means[0] - means[1]
+  metrics = {**generator_metrics, **energy_metrics}
+  return State(state.step + 1, energy, generator, gap), metrics
+
+
+def sample(
+  state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
+) -> Array:
+  """Returns samples [num, ...] of the generator, of the labels [num] if given."""
+  return generators.sample(state.generator, rng, num, label=condition)
+
+
+def _direction(
+  energy,
+  x,
+  company,
+  *condition,
+  kernel,
+  kernel_space,
+  repulsion,
+  normalize,
+  bandwidth_scale,
+  rng,
+  axis_name,
+):
+  """Returns phi at x, like x; company is what x is normalised together with."""
+  if 'axis_name' not in getattr(energy, 'takes', ()):
+    company = None  # the energy sees every example by itself
+  score = energies.score(
+    energy, x, *condition, company=company, axis_name=axis_name, rng=rng
+  )
+  if kernel == 'none':
+    return score
+  rule = dict(scale=bandwidth_scale)
+  if kernel_space == 'pixels':
+    flat = x.reshape(len(x), -1)
+    return stein.svgd_direction(
+      flat,
+      score.reshape(flat.shape),
+      kernels.at_median(kernel, flat, axis_name=axis_name, **rule),
+      normalize=normalize,
+      axis_name=axis_name,
+    ).reshape(x.shape)
+
+  # Every device holds all features, without dropout: the kernel is one for all.
+  company = collectives.all_gather(company, axis_name)
+
+  def features(x):
+    if company is None:
+      return learners.call(energy, energy.params, x, method='features')
+    return energies.pair(energy, energy.params, company, x, method='features')[
+      1
+    ]
+
+  whole = collectives.all_gather(x, axis_name)
+  return stein.feature_svgd_direction(
+    x,
+    score,
+    features,
+    kernels.at_median(kernel, features(whole), **rule),
+    form=repulsion,
+    normalize=normalize,
+    axis_name=axis_name,
+  )

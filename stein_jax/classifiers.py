@@ -1,0 +1,127 @@
+"""Classifiers that samples are judged by: features and logits of images."""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from stein_jax import checks
+from stein_jax.types import Array, PRNGKey
+
+
+class CNN(nn.Module):
+  """A small convolutional network for digits and clothes.
+
+  Two 5x5 convolutions with ReLU and 2x2 max pooling, two dense layers.
+
+  Attributes:
+    num_classes: of the logits.
+    widths: of the convolutions.
+    dense: features before the last layer.
+    dropout: share of these features set to 0 where a key is given.
+  """
+
+  num_classes: int = 10
+  widths: Sequence[int] = (16, 32)
+  dense: int = 128
+  dropout: float = 0.5
+
+  def __post_init__(self):
+    checks.count(num_classes=self.num_classes, dense=self.dense)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self, x: Array, *, rng: PRNGKey | None = None
+  ) -> tuple[Array, Array]:
+    """Returns features [n, dense] and logits [n, num_classes] of [n, h, w, c]."""
+    for width in self.widths:
+      x = nn.relu(nn.Conv(width, (5, 5))(x))
+      x = nn.max_pool(x, (2, 2), (2, 2))
+    features = nn.relu(nn.Dense(self.dense)(x.reshape(len(x), -1)))
+    x = nn.Dropout(self.dropout)(features, deterministic=rng is None, rng=rng)
+    return features, nn.Dense(self.num_classes)(x)
+
+
+class ResNet(nn.Module):
+  """Residual network of depth 6 n + 2 for small images [HZRS16].
+
+  Three stages of n blocks, at full, half and a quarter of the resolution. Norms
+  are over groups of channels of one example, not over the batch: what it says of
+  an image does not depend on the others.
+
+  Attributes:
+    depth: 8, 14, 20, 32, 44, ...
+    width: channels of the first stage; the others have 2 and 4 times as many.
+    num_classes: of the logits.
+    num_groups: of every norm.
+  """
+
+  depth: int = 32
+  width: int = 16
+  num_classes: int = 10
+  num_groups: int = 4
+
+  def __post_init__(self):
+    checks.count(num_classes=self.num_classes, depth=self.depth)
+    if self.depth < 8 or self.depth % 6 != 2:
+      raise ValueError(f'depth={self.depth} must be 6 n + 2, at least 8.')
+    if self.width % self.num_groups:
+      raise ValueError(
+        f'width={self.width} must divide by num_groups={self.num_groups}.'
+      )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: Array) -> tuple[Array, Array]:
+    """Returns features [n, 4 width] and logits [n, num_classes] of [n, h, w, c]."""
+
+    def conv(x, width, stride=1):
+      layer = nn.Conv(
+        width,
+        (3, 3),
+        strides=stride,
+        padding=1,
+        use_bias=False,
+        kernel_init=nn.initializers.he_normal(),
+      )
+      return layer(x)
+
+    norm = lambda: nn.GroupNorm(self.num_groups)
+    x = nn.relu(norm()(conv(x, self.width)))
+    for stage in range(3):
+      width = self.width * 2**stage
+      for block in range((self.depth - 2) // 6):
+        stride = 2 if stage and not block else 1
+        y = nn.relu(norm()(conv(x, width, stride)))
+        y = norm()(conv(y, width))
+        # The shortcut has no parameters: every other pixel, and empty channels.
+        more = width - x.shape[-1]
+        x = jnp.pad(x[:, ::stride, ::stride], ((0, 0),) * 3 + ((0, more),))
+        x = nn.relu(x + y)
+    features = jnp.mean(x, (1, 2))
+    return features, nn.Dense(self.num_classes)(features)
+
+
+def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
+  """Returns images [n, h, w, c] moved by up to `distance` pixels, some mirrored.
+
+  What moves in from outside repeats the corner's pixel; with `flip` every image is
+  mirrored with chance one half.
+  """
+  shift_rng, flip_rng = jax.random.split(rng)
+  n, h, w, _ = x.shape
+  pads = ((0, 0), (distance, distance), (distance, distance), (0, 0))
+  padded = jnp.pad(x, pads, mode='edge')
+  offsets = jax.random.randint(shift_rng, (n, 2), 0, 2 * distance + 1)
+
+  def cut(image, offset):
+    start = (offset[0], offset[1], 0)
+    return jax.lax.dynamic_slice(image, start, (h, w, image.shape[-1]))
+
+  x = jax.vmap(cut)(padded, offsets)
+  if not flip:
+    return x
+  mirror = jax.random.bernoulli(flip_rng, 0.5, (n, 1, 1, 1))
+  return jnp.where(mirror, x[:, :, ::-1], x)

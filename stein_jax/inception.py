@@ -1,0 +1,334 @@
+"""The ImageNet Inception network of December 2015, for Inception Score and FID.
+
+Published numbers use one frozen graph, `classify_image_graph_def.pb`, which is
+no other library's Inception v3: 1008 classes, average pools that leave the
+padding out, batch normalisation without a scale, and a max pool in the last
+block. Parameters are named as the nodes of that graph, so that its weights,
+which the user brings, are `load`ed as they are.
+"""
+
+import functools
+import itertools
+import math
+import pathlib
+import re
+import tarfile
+import zipfile
+import zlib
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from stein_jax import checks
+from stein_jax.types import Array, Params
+
+URL = 'http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz'
+NUM_FEATURES = 2048
+NUM_CLASSES = 1008
+_GRAPH = 'classify_image_graph_def.pb'
+_GAMMA = '/batchnorm/gamma'
+
+
+def average_pool(x: Array) -> Array:
+  """Returns 3x3 means at stride 1, like x, of pixels inside the image only."""
+  means = nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
+  return means.astype(x.dtype)  # flax counts the pixels in the default type
+
+
+# A row of the table is a block. Its paths, between bars, are concatenated; a path
+# is a sequence of layers. '96:3x3' is a convolution to 96 channels with kernel
+# 3x3, stride 1, padding SAME; '96:3x3/2' has stride 2 and no padding; '96' is
+# 1x1. Paths of one layer have their nodes in the scope of the block, longer ones
+# in its tower, tower_1, ...; a fork is a block of the scope 'mixed'.
+_STEM = '32:3x3/2 32:3x3/1 64:3x3 halve 80 192:3x3/1 halve'
+_BLOCKS = (
+  '64 | 48 64:5x5 | 64 96:3x3 96:3x3 | mean 32',
+  '64 | 48 64:5x5 | 64 96:3x3 96:3x3 | mean 64',
+  '64 | 48 64:5x5 | 64 96:3x3 96:3x3 | mean 64',
+  '384:3x3/2 | 64 96:3x3 96:3x3/2 | halve',
+  '192 | 128 128:1x7 192:7x1 | 128 128:7x1 128:1x7 128:7x1 192:1x7 | mean 192',
+  '192 | 160 160:1x7 192:7x1 | 160 160:7x1 160:1x7 160:7x1 192:1x7 | mean 192',
+  '192 | 160 160:1x7 192:7x1 | 160 160:7x1 160:1x7 160:7x1 192:1x7 | mean 192',
+  '192 | 192 192:1x7 192:7x1 | 192 192:7x1 192:1x7 192:7x1 192:1x7 | mean 192',
+  '192 320:3x3/2 | 192 192:1x7 192:7x1 192:3x3/2 | halve',
+  '320 | 384 fork | 448 384:3x3 fork | mean 192',
+  '320 | 384 fork | 448 384:3x3 fork | max 192',
+)
+_FORK = '384:1x3 | 384:3x1'
+_POOLS = {
+  'mean': average_pool,
+  'max': lambda x: nn.max_pool(x, (3, 3), padding='SAME'),
+  'halve': lambda x: nn.max_pool(x, (3, 3), (2, 2)),
+}
+
+
+class Inception(nn.Module):
+  """The network. All of its weights are parameters; it has no other state.
+
+  Convolutions and blocks are submodules named as in the graph, so their outputs
+  are what `apply(..., capture_intermediates=True)` collects.
+
+  Attributes:
+    logits_bias: add `softmax/biases` to the logits. The classifier does; the
+      released code of the Inception Score, hence published scores, does not.
+    size: images are resized to size x size; the graph's 299, at least 75.
+  """
+
+  logits_bias: bool = False
+  size: int = 299
+
+  def __post_init__(self):
+    checks.count(75, size=self.size)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: Array) -> tuple[Array, Array]:
+    """Returns features [n, 2048], logits [n, 1008] of x [n, h, w, 3] in [0, 255]."""
+    x = (resize(x.astype(jnp.float32), self.size) - 128) / 128
+    x = _run(_STEM, x, _names('conv'))
+    for row, name in zip(_BLOCKS, _names('mixed'), strict=False):
+      x = _Block(row, name=name)(x)
+    features = jnp.mean(x, (1, 2))
+    return features, _Logits(self.logits_bias, name='softmax')(features)
+
+
+class _Block(nn.Module):
+  row: str
+
+  @nn.compact
+  def __call__(self, x):
+    convs, towers = _names('conv'), _names('tower')
+    outputs = [
+      _Tower(layers, name=next(towers))(x)
+      if ' ' in layers
+      else _run(layers, x, convs)
+      for layers in self.row.split(' | ')
+    ]
+    return jnp.concatenate(outputs, -1)
+
+
+class _Tower(nn.Module):
+  layers: str
+
+  @nn.compact
+  def __call__(self, x):
+    return _run(self.layers, x, _names('conv'))
+
+
+class _Conv(nn.Module):
+  layer: str
+
+  @nn.compact
+  def __call__(self, x):
+    numbers = re.fullmatch(r'(\d+):?(\d?)x?(\d?)/?(\d?)', self.layer).groups()
+    filters, height, width, stride = (int(number or 1) for number in numbers)
+    shape = (height, width, x.shape[-1], filters)
+    x = lax.conv_general_dilated(
+      x,
+      self.param('conv2d_params', nn.initializers.he_normal(), shape, x.dtype),
+      (stride, stride),
+      'VALID' if numbers[-1] else 'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      precision=lax.Precision.HIGHEST,  # scores must not depend on the device
+    )
+    return nn.relu(_BatchNorm(name='batchnorm')(x))
+
+
+class _BatchNorm(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    def param(name, init):
+      return self.param(name, init, x.shape[-1:], x.dtype)[None, None, None]
+
+    x = x - param('moving_mean', nn.initializers.zeros)
+    scale = lax.rsqrt(param('moving_variance', nn.initializers.ones) + 0.001)
+    return x * scale + param('beta', nn.initializers.zeros)
+
+
+class _Logits(nn.Module):
+  bias: bool
+
+  @nn.compact
+  def __call__(self, x):
+    init, shape = nn.initializers.lecun_normal(), (x.shape[-1], NUM_CLASSES)
+    weights = self.param('weights', init, shape, x.dtype)
+    # A parameter even where unused: the tree does not depend on the option.
+    biases = self.param('biases', nn.initializers.zeros, shape[1:], x.dtype)
+    logits = jnp.matmul(x, weights, precision=lax.Precision.HIGHEST)
+    return logits + biases[None] if self.bias else logits
+
+
+def _names(scope):
+  """Yields scope, scope_1, scope_2, ..., the graph's way to count."""
+  yield scope
+  for i in itertools.count(1):
+    yield f'{scope}_{i}'
+
+
+def _run(layers, x, names):
+  """Returns x after the layers, which become submodules of the caller."""
+  for layer in layers.split():
+    if layer in _POOLS:
+      x = _POOLS[layer](x)
+    elif layer == 'fork':
+      x = _Block(_FORK, name='mixed')(x)
+    else:
+      x = _Conv(layer, name=next(names))(x)
+  return x
+
+
+def resize(x: Array, size: int) -> Array:
+  """Returns x [n, h, w, c] as [n, size, size, c] like the graph's ResizeBilinear.
+
+  Row i of the output lies at i * h / size of the input: neither corners nor
+  centres of pixels are aligned, and nothing is smoothed.
+  """
+  for axis in (2, 1):
+    scale = np.float32(x.shape[axis] / size)
+    source = np.arange(size, dtype=np.float32) * scale
+    low = source.astype(np.int32)
+    weight = (source - low).astype(x.dtype)
+    weight = weight.reshape([-1 if a == axis else 1 for a in range(4)])
+    below = jnp.take(x, low, axis, mode='clip')
+    x = below + (jnp.take(x, low + 1, axis, mode='clip') - below) * weight
+  return x
+
+
+def load(path: str | pathlib.Path) -> Params:
+  """Returns the parameters of `Inception` that a file holds.
+
+  Args:
+    path: `classify_image_graph_def.pb`, the archive it comes in, or an `.npz` of
+      arrays named as the nodes of the graph: `conv/conv2d_params` and so on.
+
+  Raises:
+    FileNotFoundError: nothing is there; the message says where to get it.
+    ValueError: it is another file, a damaged one, or one with other nodes.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(
+      f'{path} is no file. Get the network of the Inception Score and FID from\n'
+      f'  {URL}\nand name that archive, or the {_GRAPH} in it.'
+    )
+  x = jax.ShapeDtypeStruct((1, 75, 75, 3), jnp.float32)
+  shapes = jax.eval_shape(Inception(size=75).init, jax.random.key(0), x)
+  wanted = traverse_util.flatten_dict(shapes['params'], sep='/')
+  found = _read(path, lambda name: name in wanted or name.endswith(_GAMMA))
+  for name, want in wanted.items():
+    shape = found[name].shape if name in found else 'no such node'
+    if shape != want.shape:
+      raise ValueError(f'{path}: {name}: wanted {want.shape}, found {shape}.')
+  for name, value in found.items():
+    if name.endswith(_GAMMA) and np.any(value != 1):
+      raise ValueError(
+        f'{path}: {name}: wanted 1, as this network has no scale.'
+      )
+  arrays = {name: jnp.asarray(found[name], jnp.float32) for name in wanted}
+  return {'params': traverse_util.unflatten_dict(arrays, sep='/')}
+
+
+def _read(path, needed):
+  """Returns the needed arrays of the file by node name."""
+  if zipfile.is_zipfile(path):
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name] for name in file if needed(name)}
+  content = path.read_bytes()
+  try:
+    with tarfile.open(path) as archive:
+      names = [n for n in archive.getnames() if n.split('/')[-1] == _GRAPH]
+      if not names:
+        raise ValueError(f'{path}: no {_GRAPH} in this archive.')
+      content = archive.extractfile(names[0]).read()
+  except tarfile.ReadError:
+    pass  # no archive: the graph itself
+  except (EOFError, zlib.error) as error:
+    raise ValueError(f'{path} is damaged: {error}') from None
+  return _constants(path, content, needed)
+
+
+def _constants(path, content, needed):
+  """Returns the needed constants of a serialised TensorFlow graph by name."""
+  from google.protobuf import message  # pylint: disable=g-import-not-at-top
+  from tensorboardX.proto import graph_pb2  # pylint: disable=g-import-not-at-top
+  from tensorboardX.proto import types_pb2  # pylint: disable=g-import-not-at-top
+
+  try:
+    graph = graph_pb2.GraphDef.FromString(content)
+  except message.DecodeError as error:
+    raise ValueError(f'{path} is no TensorFlow graph: {error}') from None
+  arrays = {}
+  for node in graph.node:
+    if node.op != 'Const' or not needed(node.name):
+      continue
+    tensor = node.attr['value'].tensor
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    values = np.frombuffer(tensor.tensor_content, '<f4')
+    if not len(values):
+      values = np.array(tensor.float_val, np.float32)
+    # One value stands for a tensor full of it.
+    if tensor.dtype != types_pb2.DT_FLOAT or (
+      len(values) not in (1, math.prod(shape))
+    ):
+      raise ValueError(
+        f'{path}: {node.name}: wanted float32 {shape}, found '
+        f'{types_pb2.DataType.Name(tensor.dtype)} and {len(values)} values.'
+      )
+    array = values if len(values) == 1 else values.reshape(shape)
+    arrays[node.name] = np.broadcast_to(array, shape)
+  return arrays
+
+
+def activations(
+  params: Params,
+  images: np.ndarray,
+  batch_size: int = 50,
+  *,
+  network: Inception | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns features [n, 2048] and logits [n, 1008], computed in batches.
+
+  Args:
+    params: what `load` returns.
+    images: on the host, [n, h, w, 3] of any type, values in [0, 255].
+    batch_size: images on the device at a time.
+    network: `Inception()` where not given.
+
+  Raises:
+    ValueError: images of another shape or range, [0, 1] for one.
+  """
+  import tqdm  # pylint: disable=g-import-not-at-top
+
+  checks.count(batch_size=batch_size)
+  _check_images(images)
+  network, num = network or Inception(), len(images)
+  batch_size = min(batch_size, num)
+  features = np.empty((num, NUM_FEATURES), np.float32)
+  logits = np.empty((num, NUM_CLASSES), np.float32)
+  starts = range(0, num, batch_size)
+  for start in tqdm.tqdm(starts, 'Inception', unit='batch', disable=None):
+    # The last batch overlaps the one before, so that one shape is compiled.
+    start = min(start, num - batch_size)
+    rows = slice(start, start + batch_size)
+    features[rows], logits[rows] = _apply(network, params, images[rows])
+  return features, logits
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network, params, x):
+  return network.apply(params, x)
+
+
+def _check_images(images):
+  if np.ndim(images) != 4 or images.shape[-1] != 3 or not len(images):
+    raise ValueError(
+      f'images must be [n, h, w, 3], n > 0; found {np.shape(images)}.'
+    )
+  low, high = np.min(images), np.max(images)
+  unit = high <= 1 and not np.issubdtype(images.dtype, np.integer)
+  if not 0 <= low <= high <= 255 or unit:
+    raise ValueError(f'images must be in [0, 255]; found [{low}, {high}].')

@@ -1,0 +1,229 @@
+"""Layers against literal adjoints and NumPy, alone and over four devices."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+import numpy as np
+
+from stein_jax import layers
+
+_DEVICES = 4
+_AXIS = 'batch'
+
+
+def _normal(*shape, seed=0):
+  x = np.random.default_rng(seed).normal(size=shape)
+  return jnp.asarray(x, jnp.float32)
+
+
+def _run(module, x, **context):
+  """Returns the parameters and the result of a layer on x."""
+  params = module.init(jax.random.key(0), x, **context)
+  return params, module.apply(params, x, **context)
+
+
+class _Norm(nn.Module):
+  kind: str
+
+  @nn.compact
+  def __call__(self, x, *, axis_name=None):
+    return layers.normalized(self.kind, x, axis_name=axis_name)
+
+
+class ConvTest(parameterized.TestCase):
+  @parameterized.product(
+    stride=(1, 2),
+    padding=(0, 2),
+  )
+  def test_correlation_by_hand(self, stride, padding):
+    x, kernel = _normal(2, 5, 4, 3), _normal(3, 3, 3, 2, seed=1)
+    padded = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    rows = (5 + 2 * padding - 3) // stride + 1
+    columns = (4 + 2 * padding - 3) // stride + 1
+    expected = np.zeros((2, rows, columns, 2))
+    for row in range(rows):
+      for column in range(columns):
+        top, left = stride * row, stride * column
+        window = padded[:, top : top + 3, left : left + 3]
+        expected[:, row, column] = np.einsum('nhwi,hwio->no', window, kernel)
+    np.testing.assert_allclose(
+      layers.conv(x, kernel, stride=stride, padding=padding),
+      expected,
+      atol=1e-5,
+    )
+
+  @parameterized.parameters(
+    # kernel, stride, padding, height, width
+    (2, 1, 0, 4, 3),
+    (2, 1, 1, 3, 4),
+    (2, 2, 0, 6, 5),  # the last column meets no window
+    (2, 4, 0, 7, 6),
+    (2, 7, 1, 13, 8),
+    (3, 1, 0, 5, 4),
+    (3, 1, 1, 5, 4),
+    (3, 2, 1, 6, 7),
+    (3, 4, 2, 9, 8),
+    (3, 7, 0, 10, 12),
+    (4, 1, 3, 3, 5),
+    (4, 2, 1, 8, 7),
+    (4, 4, 0, 8, 8),
+    (4, 7, 2, 9, 11),
+    (5, 1, 2, 4, 5),
+    (5, 2, 2, 8, 7),
+    (5, 4, 2, 16, 9),
+    (5, 7, 1, 14, 12),
+    (7, 1, 3, 4, 6),
+    (7, 2, 0, 9, 8),
+    (7, 4, 3, 12, 9),
+    (7, 7, 0, 7, 14),
+    (7, 7, 6, 8, 7),
+  )
+  def test_transpose_is_the_adjoint(self, k, stride, padding, height, width):
+    options = dict(stride=stride, padding=padding)
+    kernel = _normal(k, k, 2, 3)
+    image = jax.ShapeDtypeStruct((2, height, width, 2), jnp.float32)
+    conv = lambda x: layers.conv(x, kernel, **options)
+    y = _normal(*jax.eval_shape(conv, image).shape, seed=1)
+    cotangent = _normal(*image.shape, seed=2)
+
+    def literal(y, kernel):
+      conv = lambda x: layers.conv(x, kernel, **options)
+      return jax.linear_transpose(conv, image)(y)[0]
+
+    def transpose(y, kernel):
+      size = (height, width)
+      return layers.conv_transpose(y, kernel, size=size, **options)
+
+    @jax.jit
+    def results(y, kernel):
+      both = []
+      for function in (transpose, literal):
+        value, pullback = jax.vjp(function, y, kernel)
+        both.append((value, *pullback(cotangent)))
+      return both
+
+    for actual, expected in zip(*results(y, kernel), strict=True):
+      # Sums of up to 500 products of normals, in two orders.
+      np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=3e-5)
+
+  def test_transpose_of_one_point_is_its_kernel(self):
+    # A 1 at (1, 2) of stride 2 and padding 1 paints the kernel from (1, 3) on.
+    y = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2, 0].set(1)
+    kernel = jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1)
+    expected = np.zeros((8, 8))
+    expected[1:4, 3:6] = kernel[:, :, 0, 0]
+    x = layers.conv_transpose(y, kernel, stride=2, padding=1, size=(8, 8))
+    np.testing.assert_array_equal(x[0, :, :, 0], expected)
+
+
+class ConvTransposeTest(parameterized.TestCase):
+  @parameterized.product(kernel_size=(1, 3, 5), stride=(1, 2, 4))
+  def test_output_is_input_times_stride(self, kernel_size, stride):
+    module = layers.ConvTranspose(6, kernel_size, stride)
+    (x, params) = jax.eval_shape(
+      lambda rng: module.init_with_output(rng, jnp.zeros((2, 3, 4, 5))),
+      jax.random.key(0),
+    )
+    self.assertEqual(x.shape, (2, 3 * stride, 4 * stride, 6))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, params['params'])
+    self.assertEqual(shapes, {'kernel': (kernel_size, kernel_size, 6, 5)})
+
+  def test_adjoint_of_the_same_convolution(self):
+    x, image = _normal(2, 3, 4, 2), _normal(2, 6, 8, 3, seed=1)
+    params, result = _run(layers.ConvTranspose(3), x)
+    down = layers.conv(image, params['params']['kernel'], stride=2, padding=2)
+    self.assertEqual(down.shape, x.shape)
+    np.testing.assert_allclose(
+      jnp.vdot(down, x), jnp.vdot(image, result), rtol=1e-4
+    )
+
+  def test_weights_start_at_a_standard_deviation_of_2_percent(self):
+    params, _ = _run(layers.ConvTranspose(40), _normal(1, 1, 1, 40))
+    kernel = np.asarray(params['params']['kernel'])  # 40,000 draws
+    standard_error = 0.02 / np.sqrt(kernel.size)
+    self.assertAlmostEqual(np.mean(kernel), 0, delta=4 * standard_error)
+    self.assertAlmostEqual(np.std(kernel), 0.02, delta=3 * standard_error)
+
+
+class BatchNormTest(parameterized.TestCase):
+  @parameterized.parameters(((6, 3),), ((3, 4, 2, 3),))
+  def test_statistics_by_hand(self, shape):
+    x = 5 + 3 * _normal(*shape)
+    rows = np.asarray(x, np.float64).reshape(-1, 3)
+    plain = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+    gain, bias = np.array([2.0, -1.0, 0.5]), np.array([1.0, 0.0, -3.0])
+    place = (1,) * (len(shape) - 1) + (3,)
+    params = {'gain': gain.reshape(place), 'bias': bias.reshape(place)}
+    actual = layers.BatchNorm().apply(
+      {'params': jax.tree.map(jnp.float32, params)}, x
+    )
+    np.testing.assert_allclose(
+      actual, (plain * gain + bias).reshape(shape), atol=1e-5
+    )
+
+  def test_epsilon_bounds_a_collapsed_batch(self):
+    # Deviations of +-1e-3 are a variance of 1e-6.
+    x = jnp.array([[1e-3], [-1e-3]])
+    module = layers.BatchNorm(gain=False, bias=False, epsilon=3e-6)
+    np.testing.assert_allclose(
+      module.apply({}, x), [[0.5], [-0.5]], rtol=1e-5
+    )
+    np.testing.assert_array_equal(module.apply({}, jnp.ones((4, 2))), 0)
+
+  @parameterized.product(gain=(False, True), bias=(False, True))
+  def test_parameters(self, gain, bias):
+    module = layers.BatchNorm(gain, bias)
+    params, _ = _run(module, _normal(2, 3, 1000))
+    params = params.get('params', {})
+    self.assertEqual(
+      {name: value.shape for name, value in params.items()},
+      {
+        name: (1, 1, 1000)
+        for name, wanted in (('gain', gain), ('bias', bias))
+        if wanted
+      },
+    )
+    if gain:  # 4 standard errors of the mean and of the deviation of N(1, 0.02^2)
+      self.assertAlmostEqual(jnp.mean(params['gain']), 1, delta=0.0026)
+      self.assertAlmostEqual(jnp.std(params['gain']), 0.02, delta=0.0018)
+    if bias:
+      np.testing.assert_array_equal(params['bias'], 0)
+
+  @parameterized.parameters('vmap', 'pmap', 'shard_map')
+  def test_four_devices_are_one_batch(self, mode):
+    x, target = 2 + _normal(8, 3, 2), _normal(8, 3, 2, seed=1)
+    module = layers.BatchNorm()
+    params = {'gain': _normal(1, 1, 2, seed=2), 'bias': _normal(1, 1, 2, seed=3)}
+
+    def loss(params, x, target, axis_name=None):
+      y = module.apply({'params': params}, x, axis_name=axis_name)
+      value = jnp.mean((y - target) ** 3)
+      return (value if axis_name is None else jax.lax.pmean(value, axis_name)), y
+
+    def local(params, x, target):
+      grads, y = jax.grad(loss, (0, 1), has_aux=True)(
+        params, x, target, _AXIS
+      )
+      return y, *grads
+
+    sharded = lambda x: x.reshape(_DEVICES, -1, *x.shape[1:])
+    if mode == 'shard_map':
+      split, whole = PartitionSpec(_AXIS), PartitionSpec()
+      run = jax.shard_map(
+        local,
+        mesh=Mesh(np.array(jax.devices()[:_DEVICES]), (_AXIS,)),
+        in_specs=(whole, split, split),
+        out_specs=(split, split, whole),
+      )
+      y, of_x, of_params = jax.jit(run)(x, target)
+    else:
+      mapped = jax.pmap if mode == 'pmap' else jax.vmap
+      mapped = mapped(local, axis_name=_AXIS, in_axes=(None, 0, 0))
+      y, of_params, of_x = mapped(params, sharded(x), sharded(target))
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,539 @@
+"""Metrics against closed forms and literal definitions in NumPy."""
+
+import contextlib
+import io
+import itertools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg
+from scipy import stats
+
+from stein_jax import evaluation
+from stein_jax import metrics
+
+
+def normal(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape)
+
+
+def binary_logits(*probabilities):
+  """Returns logits [n, 2] of the first class's probabilities."""
+  p = np.array(probabilities)
+  return np.log(np.stack([p, 1 - p], 1))
+
+
+def slow_inception_score(logits, bounds):
+  """The definition, on the probabilities."""
+  p = np.exp(logits)
+  p = p / p.sum(1, keepdims=True)
+  scores = []
+  for first, last in itertools.pairwise(bounds):
+    part = p[first:last]
+    kl = [np.sum(row * np.log(row / part.mean(0))) for row in part]
+    scores.append(np.exp(np.mean(kl)))
+  return np.mean(scores), np.std(scores)
+
+
+class InceptionScoreTest(parameterized.TestCase):
+  def test_uniform_predictions_score_one(self):
+    mean, spread = metrics.inception_score(np.full((40, 7), 3.0))
+    self.assertAlmostEqual(mean, 1, 12)
+    self.assertAlmostEqual(spread, 0, 12)
+
+  @parameterized.parameters(30.0, 1e4, 1e30)
+  def test_certain_and_balanced_predictions_score_the_classes(self, height):
+    # At height 30 the rest has probability 4e-13, by which a KL may miss log 5.
+    logits = np.tile(height * np.eye(5, dtype=np.float32), (6, 1))
+    mean, spread = metrics.inception_score(logits, num_splits=3)
+    self.assertAlmostEqual(mean, 5, 9)
+    self.assertAlmostEqual(spread, 0, 9)
+
+  def test_two_classes_by_hand(self):
+    # First part: p(y) = (0.55, 0.45). Second: both rows alike, so KL = 0.
+    logits = binary_logits(0.9, 0.2, 0.6, 0.6)
+    first = np.exp(
+      0.5 * (0.9 * np.log(0.9 / 0.55) + 0.1 * np.log(0.1 / 0.45))
+      + 0.5 * (0.2 * np.log(0.2 / 0.55) + 0.8 * np.log(0.8 / 0.45))
+    )
+    mean, spread = metrics.inception_score(logits, num_splits=2)
+    self.assertAlmostEqual(mean, (first + 1) / 2, 12)
+    self.assertAlmostEqual(spread, (first - 1) / 2, 12)
+
+  @parameterized.parameters(
+    (1, (0, 11)), (3, (0, 3, 7, 11)), (4, (0, 2, 5, 8, 11))
+  )
+  def test_definition_with_uneven_parts(self, num_splits, bounds):
+    logits = 2 * normal(11, 4)
+    np.testing.assert_allclose(
+      metrics.inception_score(logits, num_splits),
+      slow_inception_score(logits, bounds),
+      rtol=1e-12,
+    )
+
+  def test_logits_count_up_to_a_constant_per_row(self):
+    logits = normal(20, 3)
+    shifted = logits + 1000 * normal(20, 1, seed=1)
+    np.testing.assert_allclose(
+      metrics.inception_score(shifted),
+      metrics.inception_score(logits),
+      rtol=1e-10,
+    )
+
+  def test_one_error_among_certain_predictions_is_finite(self):
+    # p(y) = (3/4, 1/4): E KL is its entropy.
+    logits = np.array([[1e4, 0], [1e4, 0], [0, 1e4], [1e4, 0]], np.float32)
+    mean, _ = metrics.inception_score(jnp.asarray(logits), num_splits=1)
+    self.assertAlmostEqual(mean, np.exp(stats.entropy([0.75, 0.25])), 9)
+
+  def test_refusals(self):
+    with self.assertRaisesRegex(ValueError, '4 rows.*num_splits=5'):
+      metrics.inception_score(np.zeros((4, 2)), num_splits=5)
+    with self.assertRaisesRegex(ValueError, 'num_splits=0'):
+      metrics.inception_score(np.zeros((4, 2)), num_splits=0)
+    with self.assertRaisesRegex(ValueError, 'logits must be'):
+      metrics.inception_score(np.zeros(4))
+
+
+def matched(n, mean, covariance, seed=0):
+  """Returns n points whose own mean and covariance are exactly those given."""
+  z = normal(n, len(mean), seed=seed)
+  z, _ = np.linalg.qr(z - z.mean(0))
+  return mean + np.sqrt(n - 1) * z @ np.linalg.cholesky(covariance).T
+
+
+def covariance(f, seed):
+  factor = normal(f, f, seed=seed)
+  return factor @ factor.T + 0.1 * np.eye(f)
+
+
+class FrechetDistanceTest(parameterized.TestCase):
+  @parameterized.parameters(1, 2, 6)
+  def test_two_gaussians(self, f):
+    mean_x, mean_y = normal(2, f)
+    cov_x, cov_y = covariance(f, 1), covariance(f, 2)
+    expected = np.sum((mean_x - mean_y) ** 2) + np.trace(
+      cov_x + cov_y - 2 * linalg.sqrtm(cov_x @ cov_y).real
+    )
+    x = matched(20, mean_x, cov_x, seed=3)
+    y = matched(31, mean_y, cov_y, seed=4)
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), expected, 10)
+
+  def test_commuting_covariances_by_hand(self):
+    # |(3, 4)|^2 + (2 - 1)^2 + (3 - 5)^2 with standard deviations.
+    x = matched(10, np.zeros(2), np.diag([4.0, 9.0]), seed=1)
+    y = matched(12, np.array([3.0, 4.0]), np.diag([1.0, 25.0]), seed=2)
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), 25 + 1 + 4, 10)
+
+  def test_covariances_of_rank_one_by_hand(self):
+    # Rows +-u have covariance 2uu', and |(2uu' 2vv')^(1/2)| = 2 |u'v|.
+    u, v = np.array([1.0, 2.0, 0.0]), np.array([3.0, -1.0, 1.0])
+    expected = 2 * u @ u + 2 * v @ v - 4 * abs(u @ v)
+    self.assertAlmostEqual(
+      metrics.frechet_distance(np.stack([u, -u]), np.stack([v, -v])),
+      expected,
+      12,
+    )
+
+  @parameterized.parameters((5, 40), (4, 9))
+  def test_fewer_rows_than_features(self, n, m):
+    x, y = normal(n, 12), 1 + 2 * normal(m, 12, seed=1)
+    cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    values, vectors = np.linalg.eigh(cov_x)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    inner = np.maximum(np.linalg.eigvalsh(root @ cov_y @ root), 0)
+    expected = np.sum((x.mean(0) - y.mean(0)) ** 2)
+    expected += np.trace(cov_x + cov_y) - 2 * np.sqrt(inner).sum()
+    # The reference takes roots of eigenvalues 1e-16 about 0.
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), expected, 5)
+
+  @parameterized.parameters((50, 4), (5, 30))
+  def test_zero_for_equal_sets_in_any_order(self, n, f):
+    x = normal(n, f).astype(np.float32)
+    value = metrics.frechet_distance(x, x[::-1])
+    self.assertGreaterEqual(value, 0)
+    self.assertLess(value, 1e-10)
+
+  def test_rotations_and_translations_of_both_do_not_matter(self):
+    x, y = normal(30, 5), 1 + 3 * normal(40, 5, seed=1)
+    rotation, _ = np.linalg.qr(normal(5, 5, seed=2))
+    self.assertAlmostEqual(
+      metrics.frechet_distance(x @ rotation + 7, y @ rotation + 7),
+      metrics.frechet_distance(x, y),
+      10,
+    )
+
+  def test_what_is_not_finite_makes_nan(self):
+    x, y = normal(2, 10, 3)
+    y[3, 1] = np.inf
+    with np.errstate(invalid='ignore'):
+      self.assertTrue(np.isnan(metrics.frechet_distance(x, y)))
+
+  def test_refusals(self):
+    with self.assertRaisesRegex(ValueError, '2 rows'):
+      metrics.frechet_distance(np.zeros((1, 3)), np.zeros((5, 3)))
+    with self.assertRaisesRegex(ValueError, r'\(5, 3\) and \(5, 4\)'):
+      metrics.frechet_distance(np.zeros((5, 3)), np.zeros((5, 4)))
+
+
+def slow_manifold_metrics(real, fake, k):
+  """The four definitions, from all distances."""
+  distance = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1)
+  radius = lambda a: np.sort(distance(a, a), 1)[:, k]  # 0 is the point itself
+  between = distance(real, fake)
+  in_real = between < radius(real)[:, None]
+  in_fake = between < radius(fake)[None]
+  return {
+    'precision': in_real.any(0).mean(),
+    'recall': in_fake.any(1).mean(),
+    'density': in_real.sum(0).mean() / k,
+    'coverage': in_real.any(1).mean(),
+  }
+
+
+class ManifoldMetricsTest(parameterized.TestCase):
+  def test_by_hand_on_a_line(self):
+    # Radii are 1, 1, 2, 10 and 3.5, 3.5, 96. Of the fakes 0.5 is in the balls
+    # of 0 and 1, 4 in that of 3, 100 in none. The real -10 is in no fake ball,
+    # and none is in its own.
+    real = np.array([[0.0], [1.0], [3.0], [-10.0]])
+    fake = np.array([[0.5], [4.0], [100.0]])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+      values = metrics.manifold_metrics(real, fake, nearest_k=1)
+    expected = dict(precision=2 / 3, recall=3 / 4, density=1, coverage=3 / 4)
+    self.assertEqual(values.keys(), expected.keys())
+    for name in expected:
+      self.assertAlmostEqual(values[name], expected[name], 12, name)
+    self.assertEmpty(printed.getvalue())
+
+  @parameterized.parameters(1, 3, 5)
+  def test_definitions(self, k):
+    real, fake = normal(40, 3), 0.5 + normal(30, 3, seed=1)
+    values = metrics.manifold_metrics(
+      jnp.asarray(real), jnp.asarray(fake), nearest_k=k
+    )
+    expected = slow_manifold_metrics(real, fake, k)
+    for name in expected:
+      self.assertAlmostEqual(values[name], expected[name], 12, name)
+
+  def test_laws_far_apart_share_nothing(self):
+    values = metrics.manifold_metrics(normal(20, 2), 100 + normal(20, 2))
+    self.assertEqual(set(values.values()), {0.0})
+
+  def test_a_collapsed_sampler_is_precise_without_recall(self):
+    real = normal(200, 2)
+    fake = real[:1] + 1e-3 * normal(200, 2, seed=1)
+    values = metrics.manifold_metrics(real, fake)
+    self.assertEqual(values['precision'], 1)
+    # At most the neighbourhood of one point.
+    self.assertLess(values['recall'], 0.02)
+    self.assertLess(values['coverage'], 0.2)
+
+  def test_refusals(self):
+    with self.assertRaisesRegex(ValueError, 'nearest_k=5 needs 7 rows'):
+      metrics.manifold_metrics(np.zeros((6, 2)), np.zeros((9, 2)))
+    with self.assertRaisesRegex(ValueError, 'nearest_k=0'):
+      metrics.manifold_metrics(normal(9, 2), normal(9, 2), nearest_k=0)
+    with self.assertRaisesRegex(ValueError, 'columns'):
+      metrics.manifold_metrics(np.zeros((9, 2)), np.zeros((9, 3)))
+
+
+class ClassHistogramTest(parameterized.TestCase):
+  def test_shares_and_classes_never_predicted(self):
+    logits = jnp.asarray([[3.0, 1, 0], [0, -1, -2], [-5, 1, 0], [9, 8, 7]])
+    np.testing.assert_array_equal(
+      metrics.class_histogram(logits), [0.75, 0.25, 0]
+    )
+
+  def test_entropy(self):
+    self.assertAlmostEqual(
+      metrics.histogram_entropy(np.full(10, 0.1)), np.log(10), 12
+    )
+    self.assertEqual(metrics.histogram_entropy([0, 1.0, 0]), 0)
+    # 1/2 log 2 + 2 (1/4 log 4)
+    self.assertAlmostEqual(
+      metrics.histogram_entropy([0.5, 0.25, 0.25]), 1.5 * np.log(2), 12
+    )
+
+
+def slow_distances(x, y):
+  x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
+  return np.linalg.norm(x[:, None] - y[None], axis=-1)
+
+
+class DistanceTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ((2, 3), None),
+    ((9, 4, 4, 3), None),
+    ((9, 4, 4, 3), 1),
+    ((9, 4, 4, 3), 4),
+  )
+  def test_means_over_pairs_and_over_nearest(self, shape, block_size):
+    # Offsets of 1e3 keep four decimals of float32 in the data itself.
+    x = (1000 + normal(*shape)).astype(np.float32)
+    distance = slow_distances(x, x)
+    pairs = distance[np.triu_indices(len(x), 1)]
+    self.assertAlmostEqual(
+      metrics.pairwise_distance(x, block_size=block_size),
+      pairs.mean(),
+      delta=1e-4 * pairs.mean(),
+    )
+    np.fill_diagonal(distance, np.inf)
+    self.assertAlmostEqual(
+      metrics.nearest_neighbour_distance(x, block_size=block_size),
+      distance.min(1).mean(),
+      delta=1e-4 * pairs.mean(),
+    )
+
+  def test_by_hand_on_a_line(self):
+    x = np.array([[0.0], [1.0], [3.0]])
+    self.assertAlmostEqual(metrics.pairwise_distance(x), 2, 6)
+    self.assertAlmostEqual(metrics.nearest_neighbour_distance(x), 4 / 3, 6)
+
+  def test_one_row_repeated_is_at_zero(self):
+    x = np.repeat(100 * normal(1, 50).astype(np.float32), 30, 0)
+    self.assertEqual(metrics.pairwise_distance(x), 0)
+    self.assertEqual(metrics.nearest_neighbour_distance(x), 0)
+
+  def test_two_modes_of_copies(self):
+    # 10 copies of each: 100 of the 190 pairs are the modes apart, 90 are at 0.
+    modes = 10 * normal(2, 300).astype(np.float32)
+    x = np.repeat(modes, 10, 0)
+    apart = np.linalg.norm(modes[0] - modes[1])
+    self.assertAlmostEqual(
+      metrics.pairwise_distance(x) / apart, 100 / 190, delta=1e-3
+    )
+    self.assertEqual(metrics.nearest_neighbour_distance(x), 0)
+
+  def test_small_distances_of_large_features(self):
+    # Norms of 68 and a spread of 1e-2: the expanded square has an error of
+    # about 1e-3 of the norm, the difference one of 1e-5, of the data itself.
+    centers = normal(3, 128) * 6
+    x = np.repeat(centers, 8, 0) + 1e-2 * normal(24, 128, seed=1)
+    x = x.astype(np.float32)
+    distance = slow_distances(x, x)
+    np.fill_diagonal(distance, np.inf)
+    # Another neighbour at about the same distance may be taken.
+    self.assertAlmostEqual(
+      metrics.nearest_neighbour_distance(x), distance.min(1).mean(), delta=0.03
+    )
+
+  def test_uint8_images_count_in_their_own_units(self):
+    x = np.array([[[0, 3]], [[0, 0]], [[4, 0]]], np.uint8)
+    self.assertAlmostEqual(metrics.pairwise_distance(x), 4, 6)
+    self.assertAlmostEqual(metrics.nearest_neighbour_distance(x), 10 / 3, 6)
+
+  def test_one_row_has_no_pair(self):
+    for function in (
+      metrics.pairwise_distance,
+      metrics.nearest_neighbour_distance,
+    ):
+      with self.assertRaisesRegex(ValueError, 'n >= 2'):
+        function(np.zeros((1, 3)))
+
+  @parameterized.parameters(None, 1, 4)
+  def test_nearest_training(self, block_size):
+    train = normal(40, 5, 5, 1).astype(np.float32)
+    x = normal(7, 5, 5, 1, seed=1).astype(np.float32)
+    distances, indices = metrics.nearest_training(
+      x, train, block_size=block_size
+    )
+    expected = slow_distances(x, train)
+    np.testing.assert_array_equal(indices, expected.argmin(1))
+    np.testing.assert_allclose(distances, expected.min(1), rtol=1e-5)
+
+  @parameterized.parameters(0, 1e4)
+  def test_memorised_samples_are_at_zero(self, offset):
+    train = (offset + normal(40, 60)).astype(np.float32)
+    wanted = np.array([5, 39, 0, 5])
+    distances, indices = metrics.nearest_training(train[wanted], train)
+    np.testing.assert_array_equal(indices, wanted)
+    np.testing.assert_array_equal(distances, 0)
+
+  def test_samples_unlike_the_training_data_are_refused(self):
+    with self.assertRaisesRegex(ValueError, 'differ'):
+      metrics.nearest_training(np.zeros((2, 3)), np.zeros((2, 4)))
+    with self.assertRaisesRegex(ValueError, 'n >= 1'):
+      metrics.nearest_training(np.zeros((2, 3)), np.zeros((0, 3)))
+
+
+def slow_energy_distance(x, y):
+  """The V-statistic, from all distances."""
+  between, within_x, within_y = (
+    slow_distances(a, b).mean() for a, b in ((x, y), (x, x), (y, y))
+  )
+  return 2 * between - within_x - within_y
+
+
+# Compiling it whole takes less time than its operations one by one.
+two_sample_test = jax.jit(
+  metrics.two_sample_test, static_argnames=('num_permutations', 'block_size')
+)
+
+
+class TwoSampleTest(parameterized.TestCase):
+  @parameterized.parameters(None, 1, 5)
+  def test_statistic_and_bounds_of_p(self, block_size):
+    x, y = normal(9, 3), 0.5 + normal(13, 3, seed=1)
+    statistic, p_value = two_sample_test(
+      jax.random.key(0),
+      jnp.asarray(x, jnp.float32),
+      jnp.asarray(y, jnp.float32),
+      num_permutations=19,
+      block_size=block_size,
+    )
+    self.assertAlmostEqual(float(statistic), slow_energy_distance(x, y), 5)
+    self.assertAlmostEqual(20 * float(p_value) % 1, 0, 5)
+    self.assertBetween(float(p_value), 0.05, 1)
+
+  def test_on_a_line_it_is_the_distance_of_distribution_functions(self):
+    x, y = normal(30, 1), 2 * normal(20, 1, seed=1)
+    statistic, _ = two_sample_test(
+      jax.random.key(0), jnp.asarray(x), jnp.asarray(y), num_permutations=1
+    )
+    expected = stats.energy_distance(x[:, 0], y[:, 0]) ** 2
+    self.assertAlmostEqual(float(statistic), expected, 5)
+
+  def test_it_differs_from_the_unbiased_one_by_the_pairs_left_out(self):
+    x, y = jnp.asarray(normal(6, 2)), jnp.asarray(normal(8, 2, seed=1))
+    statistic, _ = two_sample_test(jax.random.key(0), x, y, num_permutations=1)
+    # A mean over n (n - 1) pairs is that over n^2 times n / (n - 1).
+    left_out = slow_distances(x, x).mean() / 5 + slow_distances(y, y).mean() / 7
+    self.assertAlmostEqual(
+      float(statistic) - left_out, float(evaluation.energy_distance(x, y)), 5
+    )
+
+  def test_p_is_that_of_all_splits(self):
+    x, y = normal(4, 2), 0.8 + normal(4, 2, seed=1)
+    pool = np.concatenate([x, y])
+    values = []
+    for chosen in itertools.combinations(range(8), 4):
+      rest = [i for i in range(8) if i not in chosen]
+      values.append(slow_energy_distance(pool[list(chosen)], pool[rest]))
+    # The split seen and its mirror image tie.
+    exact = np.mean(np.array(values) >= values[0] - 1e-9)
+    num = 4000
+    _, p_value = two_sample_test(
+      jax.random.key(2), jnp.asarray(x), jnp.asarray(y), num_permutations=num
+    )
+    error = np.sqrt(exact * (1 - exact) / num)
+    self.assertAlmostEqual(float(p_value), exact, delta=4 * error + 1 / num)
+
+  def test_level_under_one_law(self):
+    repeats, num = 200, 99
+    x = jnp.asarray(normal(repeats, 12, 2), jnp.float32)
+    y = jnp.asarray(normal(repeats, 8, 2, seed=1), jnp.float32)
+    keys = jax.random.split(jax.random.key(0), repeats)
+    test = lambda *args: two_sample_test(*args, num_permutations=num)
+    _, p_values = jax.vmap(test)(keys, x, y)
+    # p is uniform on 1/100, ..., 1.
+    for level in (0.1, 0.5):
+      error = np.sqrt(level * (1 - level) / repeats)
+      rate = np.mean(np.asarray(p_values) <= level + 1e-6)
+      self.assertAlmostEqual(rate, level, delta=4 * error, msg=level)
+
+  def test_power_against_a_shift(self):
+    repeats = 20
+    x = jnp.asarray(normal(repeats, 30, 2), jnp.float32)
+    y = 2 + jnp.asarray(normal(repeats, 30, 2, seed=1), jnp.float32)
+    keys = jax.random.split(jax.random.key(0), repeats)
+    test = lambda *args: two_sample_test(*args, num_permutations=49)
+    _, p_values = jax.vmap(test)(keys, x, y)
+    # No split of 60 points 2 apart comes near the one seen: all at 1 / 50.
+    np.testing.assert_allclose(p_values, 0.02, rtol=1e-5)
+
+  def test_ties_count_against_the_evidence(self):
+    # Rows repeat three points, so many of the 70 splits differ in nothing but
+    # the order of their sums.
+    repeats, num = 40, 199
+    levels = normal(3, 2).astype(np.float32)
+    pool = levels[np.random.default_rng(1).integers(3, size=(repeats, 8))]
+    exact = []
+    splits = list(itertools.combinations(range(8), 4))
+    signs = np.array([[1 if i in s else -1 for i in range(8)] for s in splits])
+    for rows in pool:
+      values = -np.sum(signs @ slow_distances(rows, rows) * signs, 1)
+      exact.append(np.mean(values >= values[0] - 1e-9))
+    exact = np.array(exact)
+    keys = jax.random.split(jax.random.key(0), repeats)
+    test = lambda *args: two_sample_test(*args, num_permutations=num)
+    _, p_values = jax.vmap(test)(keys, pool[:, :4], pool[:, 4:])
+    error = np.sqrt(np.mean(exact * (1 - exact)) / (num * repeats))
+    expected = np.mean((1 + exact * num) / (1 + num))
+    self.assertAlmostEqual(np.mean(p_values), expected, delta=4 * error)
+
+  def test_blocks_bound_memory(self):
+    points = jax.ShapeDtypeStruct((128, 2), jnp.float32)
+
+    def program(block_size):
+      test = lambda x, y: metrics.two_sample_test(
+        jax.random.key(0), x, y, num_permutations=3, block_size=block_size
+      )
+      return str(jax.make_jaxpr(test)(points, points))
+
+    self.assertIn('[256,256]', program(256))
+    self.assertNotIn('[256,256]', program(8))
+
+  @parameterized.parameters(0.0, 1e4)
+  def test_equal_rows_are_no_evidence(self, offset):
+    x = jnp.full((5, 3), offset)
+    statistic, p_value = two_sample_test(jax.random.key(0), x, x)
+    self.assertEqual(float(statistic), 0)
+    self.assertEqual(float(p_value), 1)
+
+  def test_refusals(self):
+    x, rng = jnp.zeros((4, 2)), jax.random.key(0)
+    with self.assertRaisesRegex(ValueError, 'columns'):
+      metrics.two_sample_test(rng, x, jnp.zeros((4, 3)))
+    with self.assertRaisesRegex(ValueError, r'\[n, d\]'):
+      metrics.two_sample_test(rng, x, x[0])
+    with self.assertRaisesRegex(ValueError, 'num_permutations=0'):
+      metrics.two_sample_test(rng, x, x, num_permutations=0)
+
+
+class DuplicatesTest(parameterized.TestCase):
+  def test_distinct_images_with_their_labels_in_every_part(self):
+    # An image is its index, and so is its label.
+    images = np.broadcast_to(np.arange(50)[:, None, None, None], (50, 2, 2, 1))
+    copied, labels = metrics.duplicates(
+      images, np.arange(50), num_distinct=8, copies=6
+    )
+    self.assertEqual(copied.shape, (48, 2, 2, 1))
+    np.testing.assert_array_equal(copied[:, 0, 0, 0], labels)
+    self.assertLen(set(labels), 8)
+    for part in np.split(labels, 6):
+      self.assertEqual(set(part), set(labels))
+
+  def test_the_seed_decides(self):
+    images, labels = normal(50, 3), np.arange(50)
+    first, again, other = (
+      metrics.duplicates(images, labels, num_distinct=5, copies=2, seed=seed)
+      for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[0], images[first[1]])
+    self.assertNotEqual(list(first[1]), list(other[1]))
+
+  def test_the_inception_score_does_not_see_copies(self):
+    logits = 3 * normal(60, 4)
+    copied, _ = metrics.duplicates(
+      logits, np.zeros(60), num_distinct=60, copies=5
+    )
+    mean, spread = metrics.inception_score(copied, num_splits=5)
+    expected, _ = metrics.inception_score(logits, num_splits=1)
+    self.assertAlmostEqual(mean, expected, 10)
+    self.assertAlmostEqual(spread, 0, 10)
+
+  def test_refusals(self):
+    with self.assertRaisesRegex(ValueError, 'num_distinct=500'):
+      metrics.duplicates(np.zeros((10, 2)), np.zeros(10))
+    with self.assertRaisesRegex(ValueError, '10 images, 9 labels'):
+      metrics.duplicates(np.zeros((10, 2)), np.zeros(9), num_distinct=2)
+
+
+if __name__ == '__main__':
+  absltest.main()
