@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -330,7 +329,7 @@ def evaluate(
     )
     sections = _sample_sections(config, workdir, state, samples, test_batch)
   numbers = {'step': int(state.step), **found}
-  _write_json(workdir / 'evaluation.json', numbers)
+  reporting.write_json(workdir / 'evaluation.json', numbers)
   reporting.write_page(
     workdir / 'report.html',
     f'{config.algorithm} on {config.data.name}',
@@ -431,9 +430,3 @@ def _curve_sections(workdir):
       )
       sections.append((name, plot))
   return sections
-
-
-def _write_json(path, value):
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
-  temporary.replace(path)

@@ -241,6 +241,33 @@ def write_page(
   )
 
 
+def write_json(path, value) -> None:
+  """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(json.dumps(value) + '\n', 'utf-8')
+  temporary.replace(path)
+
+
+def claim(folder, settings: Mapping[str, Any]) -> None:
+  """Makes a folder of results these settings', or finds that it is.
+
+  Raises:
+    ValueError: it holds the results of other settings.
+  """
+  path = pathlib.Path(folder) / 'settings.json'
+  mine = json.loads(json.dumps(settings))
+  if path.exists():
+    theirs = json.loads(path.read_text('utf-8'))
+    if theirs != mine:
+      raise ValueError(
+        f'{folder} holds results of {theirs}, not of {mine}; choose another '
+        'folder.'
+      )
+  write_json(path, mine)
+
+
 def commit() -> str:
   """Returns the commit of the code that runs, with '+' if it was changed."""
   here = pathlib.Path(__file__).parent

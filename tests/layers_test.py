@@ -1,5 +1,7 @@
 """Layers against literal adjoints and NumPy, alone and over four devices."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import linen as nn
@@ -7,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 import numpy as np
+import optax
 
 from stein_jax import layers
+from stein_jax import learners
 
 _DEVICES = 4
 _AXIS = 'batch'
@@ -196,33 +200,121 @@ class BatchNormTest(parameterized.TestCase):
   def test_four_devices_are_one_batch(self, mode):
     x, target = 2 + _normal(8, 3, 2), _normal(8, 3, 2, seed=1)
     module = layers.BatchNorm()
-    params = {'gain': _normal(1, 1, 2, seed=2), 'bias': _normal(1, 1, 2, seed=3)}
+    learner = learners.create(
+      jax.random.key(0), module, optax.sgd(1.0), x
+    )
+    place = _normal(2, 1, 1, 2, seed=2)
+    params = {'params': {'gain': place[0], 'bias': place[1]}}
+    learner = learner.replace(params=params)
 
-    def loss(params, x, target, axis_name=None):
-      y = module.apply({'params': params}, x, axis_name=axis_name)
-      value = jnp.mean((y - target) ** 3)
-      return (value if axis_name is None else jax.lax.pmean(value, axis_name)), y
+    def cubes(params, x, target, axis_name):
+      y = module.apply(params, x, axis_name=axis_name)
+      return jnp.sum((y - target) ** 3, (1, 2)), y
 
-    def local(params, x, target):
-      grads, y = jax.grad(loss, (0, 1), has_aux=True)(
-        params, x, target, _AXIS
+    def body(learner, x, target, axis_name=None):
+      def loss(params):
+        return jnp.mean(cubes(params, x, target, axis_name)[0]), {}
+
+      def total(x):
+        values, y = cubes(learner.params, x, target, axis_name)
+        return jnp.sum(values), y
+
+      slope, y = jax.grad(total, has_aux=True)(x)
+      moved, _ = learners.descend(learner, loss, axis_name=axis_name)
+      return (y, slope), moved.params
+
+    (y, slope), moved = _over_devices(mode, body, learner, x, target)
+    (expected_y, expected_slope), expected = body(learner, x, target)
+    np.testing.assert_allclose(y, expected_y, atol=2e-6)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-4, atol=1e-4)
+    for name, start in params['params'].items():
+      actual, whole = moved['params'][name], expected['params'][name]
+      # The gradient itself, which sgd(1.0) subtracted.
+      ratio = (start - actual) / (start - whole)
+      np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
+
+
+class NormalizedTest(parameterized.TestCase):
+  @parameterized.parameters(((4,),), ((3, 2, 4),))
+  def test_layer_by_hand(self, shape):
+    x = 5 + 3 * _normal(6, *shape)
+    params, actual = _run(_Norm('layer'), x)
+    rows = np.asarray(x, np.float64).reshape(6, -1)
+    # The norm begins as the identity; flax adds 1e-6 to the variance.
+    expected = (rows - rows.mean(1)[:, None]) / rows.std(1)[:, None]
+    np.testing.assert_allclose(actual, expected.reshape(x.shape), atol=1e-5)
+    self.assertEqual(
+      jax.tree.leaves(jax.tree.map(lambda p: p.size, params)),
+      [4, 4],
+    )
+
+  @parameterized.parameters(
+    ('batch', False), ('layer', True), ('none', True)
+  )
+  def test_whether_examples_are_alone(self, kind, alone):
+    x = _normal(4, 2, 2, 3)
+    others = x.at[1:].add(_normal(3, 2, 2, 3, seed=1))
+    params, before = _run(_Norm(kind), x)
+    after = _Norm(kind).apply(params, others)
+    change = np.max(np.abs(after[0] - before[0]))
+    self.assertEqual(change == 0, alone)
+    self.assertEqual(change < 0.01, alone)
+
+  def test_none_is_the_identity(self):
+    x = _normal(3, 2)
+    params, y = _run(_Norm('none'), x)
+    self.assertEqual(params, {})
+    np.testing.assert_array_equal(y, x)
+
+  def test_unknown(self):
+    with self.assertRaisesRegex(ValueError, "norm='group'.*'batch', 'layer'"):
+      _run(_Norm('group'), _normal(3, 2))
+
+
+class WithLabelTest(parameterized.TestCase):
+  @parameterized.parameters(((),), ((2, 3),))
+  def test_label_is_further_channels(self, middle):
+    x, label = _normal(2, *middle, 4), jnp.eye(3)[jnp.array([2, 0])]
+    joined = layers.with_label(x, label)
+    self.assertEqual(joined.shape, (2, *middle, 7))
+    np.testing.assert_array_equal(joined[..., :4], x)
+    for row, number in enumerate((2, 0)):
+      of_label = np.asarray(joined[row, ..., 4:]).reshape(-1, 3)
+      np.testing.assert_array_equal(
+        of_label, np.tile(np.eye(3)[number], (len(of_label), 1))
       )
-      return y, *grads
 
-    sharded = lambda x: x.reshape(_DEVICES, -1, *x.shape[1:])
-    if mode == 'shard_map':
-      split, whole = PartitionSpec(_AXIS), PartitionSpec()
-      run = jax.shard_map(
-        local,
-        mesh=Mesh(np.array(jax.devices()[:_DEVICES]), (_AXIS,)),
-        in_specs=(whole, split, split),
-        out_specs=(split, split, whole),
-      )
-      y, of_x, of_params = jax.jit(run)(x, target)
-    else:
-      mapped = jax.pmap if mode == 'pmap' else jax.vmap
-      mapped = mapped(local, axis_name=_AXIS, in_axes=(None, 0, 0))
-      y, of_params, of_x = mapped(params, sharded(x), sharded(target))
+  def test_no_label(self):
+    x = _normal(2, 3)
+    self.assertIs(layers.with_label(x, None), x)
+
+  def test_dtype_is_that_of_the_input(self):
+    x = jnp.ones((2, 3), jnp.bfloat16)
+    self.assertEqual(layers.with_label(x, jnp.eye(2)).dtype, jnp.bfloat16)
+
+
+def _over_devices(mode, body, learner, *rows):
+  """Returns (split, whole) results of the body, over four devices, rejoined."""
+  body = functools.partial(body, axis_name=_AXIS)
+  if mode == 'shard_map':
+    split, whole = PartitionSpec(_AXIS), PartitionSpec()
+    run = jax.shard_map(
+      body,
+      mesh=Mesh(np.array(jax.devices()[:_DEVICES]), (_AXIS,)),
+      in_specs=(whole, *[split] * len(rows)),
+      out_specs=(split, whole),
+    )
+    return jax.jit(run)(learner, *rows)
+  mapped = jax.pmap if mode == 'pmap' else jax.vmap
+  axes = (None, *[0] * len(rows))
+  rows = [x.reshape(_DEVICES, -1, *x.shape[1:]) for x in rows]
+  split, whole = mapped(body, axis_name=_AXIS, in_axes=axes)(learner, *rows)
+  jax.tree.map(
+    lambda x: np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape)),
+    whole,
+  )
+  join = lambda x: x.reshape(-1, *x.shape[2:])
+  return jax.tree.map(join, split), jax.tree.map(lambda x: x[0], whole)
 
 
 if __name__ == '__main__':

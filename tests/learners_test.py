@@ -3,6 +3,7 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import linen as nn
+from flax.training import train_state
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
@@ -23,6 +24,28 @@ class _Shifted(nn.Module):
     kernel = self.param('kernel', nn.initializers.zeros, (x.shape[1], 2))
     constant = self.variable('constants', 'shift', lambda: jnp.ones((1, 2)))
     return x @ kernel + constant.value
+
+
+class _Mixing(nn.Module):
+  """Takes an axis, which it needs only if it mixes, and two more keywords."""
+
+  mixes: bool = True
+
+  @nn.compact
+  def __call__(self, x, shift=0, *, axis_name=None, rng=None, label=None):
+    self.param('size', nn.initializers.ones, (x.shape[1] + shift,))
+    return x
+
+  def twice(self, x, *, axis_name=None, rng=None):
+    return 2 * x
+
+
+class _Random(nn.Module):
+  """Takes a key alone."""
+
+  @nn.compact
+  def __call__(self, x, *, rng=None):
+    return x + self.param('shift', nn.initializers.ones, ())
 
 
 def _learner(optimizer, x=None):
@@ -153,6 +176,109 @@ class CreateTest(parameterized.TestCase):
     )
 
 
+  def test_inputs_and_context(self):
+    # The number is a constant, by which an array may be shaped.
+    learner = learners.create(
+      jax.random.key(0),
+      _Mixing(),
+      optax.sgd(1.0),
+      jnp.zeros((5, 3)),
+      4,
+      label=jnp.zeros(5),
+    )
+    self.assertEqual(learner.params['params']['size'].shape, (7,))
+    self.assertEqual((learner.input_shape, learner.batch_size), ((3,), 5))
+    self.assertEqual(learner.takes, ('axis_name', 'rng', 'label'))
+
+  @parameterized.parameters(0.0, 0.1)
+  def test_l2_joins_the_gradient(self, l2):
+    x, y = _data()
+    section = dict(name='sgd', learning_rate=0.5, l2=l2)
+    learner = learners.create(
+      jax.random.key(0), _Shifted(), learners.build_optimizer(section), x
+    )
+    kernel = np.arange(6.0).reshape(3, 2) - 2
+    params = {**learner.params, 'params': {'kernel': jnp.float32(kernel)}}
+    # The constant is not decayed either where the section itself is given.
+    whole = learners.create(jax.random.key(0), _Shifted(), section, x)
+    moved, _ = _step(whole.replace(params=params), x, y)
+    gradient = x.T @ (x @ kernel + 1 - y) / len(x) + l2 * kernel
+    np.testing.assert_allclose(
+      moved.params['params']['kernel'], kernel - 0.5 * gradient, atol=1e-5
+    )
+    np.testing.assert_array_equal(moved.params['constants']['shift'], 1)
+    self.assertEqual(section['l2'], l2)
+
+  def test_l2_comes_before_adam(self):
+    # A gradient of 1 and l2 of 3 at -1: -2, whose sign is Adam's first step.
+    section = dict(name='adam', learning_rate=0.25, l2=3.0)
+    learner = _learner(section)
+    params = jax.tree.map(lambda leaf: leaf - 1, learner.params)
+    moved, _ = learners.descend(learner.replace(params=params), _slope)
+    np.testing.assert_allclose(moved.params['params']['bias'], -0.75, rtol=1e-5)
+
+  def test_negative_l2(self):
+    with self.assertRaisesRegex(ValueError, r'l2=-0.1'):
+      _learner(dict(name='sgd', learning_rate=0.1, l2=-0.1))
+
+
+class CallTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    ('mixing', _Mixing(), {'axis_name', 'rng'}),
+    ('not_as_built', _Mixing(mixes=False), {'rng'}),
+    ('random', _Random(), {'rng'}),
+    ('plain', nn.Dense(2), set()),
+  )
+  def test_passes_what_is_taken(self, module, taken):
+    learner = learners.create(
+      jax.random.key(0), module, optax.sgd(1.0), _data()[0]
+    )
+    rng = jax.random.key(1)
+    offered = {'axis_name': _AXIS, 'rng': rng}
+    recorded = self.recording(learner)
+    for context in ({}, {'method': 'twice', 'label': 3}):
+      args, kwargs = learners.call(
+        recorded, 'params', 'x', 'y', **offered, **context
+      )
+      self.assertEqual(args, ('params', 'x', 'y'))
+      expected = {name: offered[name] for name in taken}
+      self.assertEqual(kwargs, {**expected, **context})
+    # Without an axis and a key they still are said to be None.
+    _, kwargs = learners.call(recorded, 'params')
+    self.assertEqual(kwargs, dict.fromkeys(taken))
+
+  def test_calls_the_network_or_its_method(self):
+    x = _data()[0]
+    learner = learners.create(jax.random.key(0), _Mixing(), optax.sgd(1.0), x)
+    run = lambda **kwargs: learners.call(learner, learner.params, x, **kwargs)
+    np.testing.assert_array_equal(run(axis_name=_AXIS), x)
+    np.testing.assert_array_equal(run(method='twice', rng=None), 2 * x)
+
+  def test_a_plain_train_state(self):
+    x, _ = _data()
+    module = _Random()
+    state = train_state.TrainState.create(
+      apply_fn=module.apply,
+      params=module.init(jax.random.key(0), x),
+      tx=optax.sgd(1.0),
+    )
+    given = dict(axis_name=_AXIS, rng=jax.random.key(1))
+    np.testing.assert_array_equal(
+      learners.call(state, state.params, x, **given), x + 1
+    )
+    _, kwargs = learners.call(self.recording(state), state.params, x, **given)
+    self.assertEqual(kwargs, {})
+    moved, _ = learners.descend(
+      state, lambda params: (params['params']['shift'], {}), rate=3.0
+    )
+    self.assertEqual(moved.params['params']['shift'], -2)
+    self.assertEqual(moved.step, 1)
+
+  def recording(self, learner):
+    """Returns the learner with a network that returns its arguments."""
+    return learner.replace(apply_fn=lambda *args, **kwargs: (args, kwargs))
+
+
 class DescendTest(parameterized.TestCase):
   @parameterized.named_parameters(
     ('alone', _step),
@@ -172,6 +298,35 @@ class DescendTest(parameterized.TestCase):
     np.testing.assert_allclose(
       metrics['loss'], 0.5 * np.mean(np.sum(np.square(y), 1)), rtol=1e-6
     )
+
+  @parameterized.parameters(1.0, 5.0, 0.0)
+  def test_rate_multiplies_the_step(self, rate):
+    x, y = _data()
+    learner = _learner(optax.sgd(0.1))
+    step = jax.jit(
+      lambda learner, rate: learners.descend(
+        learner, _loss(learner, x, y), rate=rate
+      )[0]
+    )
+    # From zero the gradient is -X'Y / n, and minus the mean of Y.
+    moved = step(learner, rate).params['params']
+    np.testing.assert_allclose(
+      moved['kernel'], rate * 0.1 * x.T @ y / len(x), atol=1e-6
+    )
+    np.testing.assert_allclose(
+      moved['bias'], rate * 0.1 * np.mean(y, 0), atol=1e-6
+    )
+
+  def test_rate_is_not_seen_by_the_optimizer(self):
+    # Adam forgets the size of gradients: 0.1 a step, 0.5 at five times that.
+    learner = _learner(optax.adam(0.1))
+    path = []
+    for rate in (5.0, 0.0, 1.0):
+      learner, _ = learners.descend(learner, _slope, rate=rate)
+      path.append(learner.params['params']['bias'][0])
+    np.testing.assert_allclose(path, [-0.5, -0.5, -0.6], rtol=1e-5)
+    self.assertEqual(learner.step, 3)
+    self.assertEqual(optax.tree.get(learner.opt_state, 'count'), 3)
 
   def test_many_steps_compile_once(self):
     traces = []

@@ -232,6 +232,242 @@ class DirectionTest(chex.TestCase):
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
+_FEATURES = np.random.default_rng(7).normal(size=(2, 3, 4))
+
+
+def _curved(x):
+  """Returns features [n, 4] of x [n, 3], each of its own point."""
+  tilt, bend = jnp.asarray(_FEATURES, x.dtype)
+  return jnp.tanh(x @ tilt) + 0.3 * (x @ bend) ** 2
+
+
+def _coupled(x):
+  """Returns features [n, 4] of x [n, 3] that depend on all points."""
+  centred = x - jnp.mean(x, 0, keepdims=True)
+  spread = jnp.sqrt(jnp.mean(centred**2, 0, keepdims=True))
+  return _curved(centred / spread)
+
+
+def _similarity(name, bandwidth):
+  """Returns k(F(x), F(y)) [] of two points [3]."""
+  pair = _pair(name, bandwidth)
+  return lambda x, y: pair(_curved(x[None])[0], _curved(y[None])[0])
+
+
+@functools.partial(_in_float64, static='normalize')
+def _exact_direction(name, bandwidth, x, score, *, normalize='count'):
+  """The mean over j of k(F(x_j), F(x_i)) s(x_j) + grad_{x_j} k(F(x_j), F(x_i))."""
+
+  def term(x_j, score_j, x_i):
+    k, slope = jax.value_and_grad(_similarity(name, bandwidth))(x_j, x_i)
+    return k * score_j + slope, k
+
+  over_j = jax.vmap(term, (0, 0, None))
+  terms, k = jax.vmap(over_j, (None, None, 0))(x, score, x)
+  weight = len(x) if normalize == 'count' else jnp.sum(k, 1)[:, None]
+  return jnp.sum(terms, 1) / weight
+
+
+@_in_float64
+def _pulls(name, bandwidth, x):
+  """grad_{x_j} k(F(x_j), F(x_i)) [i, j, 3]."""
+  slope = jax.grad(_similarity(name, bandwidth))
+  return jax.vmap(jax.vmap(slope, (0, None)), (None, 0))(x, x)
+
+
+@_in_float64
+def _pushes(name, bandwidth, x):
+  """-grad_{x_i} k(F(x_j), F(x_i)) [i, j, 3]."""
+  slope = jax.grad(_similarity(name, bandwidth), 1)
+  return -jax.vmap(jax.vmap(slope, (0, None)), (None, 0))(x, x)
+
+
+@_in_float64
+def _nearest(_, x):
+  """The nearest other point [n] in feature space."""
+  features = _curved(x)
+  sq_dist = jnp.sum((features[:, None] - features[None]) ** 2, -1)
+  return jnp.argmin(jnp.where(jnp.eye(len(x), dtype=bool), jnp.inf, sq_dist), 1)
+
+
+def _named_features(function, *static):
+  """Returns a feature primitive with its kernel as (name, bandwidth)."""
+
+  def named(name, bandwidth, *arrays, feature_fn=_curved, **keywords):
+    return function(*arrays, feature_fn, _kernel(name, bandwidth), **keywords)
+
+  return jax.jit(
+    named, static_argnums=0, static_argnames=('feature_fn', 'form', *static)
+  )
+
+
+_feature_direction = _named_features(stein.feature_svgd_direction, 'normalize')
+_feature_repulsion = _named_features(stein.feature_repulsion)
+
+
+class FeatureTest(chex.TestCase):
+  @parameterized.product(name=_PROFILES, normalize=['count', 'row_sum'])
+  def test_exact_is_the_definition(self, name, normalize):
+    x, score = _points(6, 3)
+    _assert_close(
+      _feature_direction(name, 2.0, x, score, normalize=normalize),
+      _exact_direction(name, 2.0, x, score, normalize=normalize),
+    )
+    _assert_close(
+      _feature_repulsion(name, 2.0, x), _pulls(name, 2.0, x).sum(1)
+    )
+
+  @parameterized.parameters(*_PROFILES)
+  def test_swapped_descends_the_similarity(self, name):
+    # What WL16 says of the repulsion: minus the slope at x_i of the similarity
+    # to all others.
+    x, _ = _points(6, 3)
+    actual = _feature_repulsion(name, 2.0, x, form='swapped')
+    _assert_close(actual, _pushes(name, 2.0, x).sum(1))
+    exact = _feature_repulsion(name, 2.0, x)
+    self.assertGreater(np.max(np.abs(actual - exact)), 0.1)
+
+  @parameterized.parameters('count', 'row_sum')
+  def test_swapped_by_hand(self, normalize):
+    # J(x_i)' sum_j (e_i - e_j) k_ij 2 / h, beside sum_j k_ij s_j.
+    x, score = _points(6, 3, dtype=np.float64)
+    with jax.enable_x64(True):
+      e = np.asarray(_curved(jnp.asarray(x)))
+      one = jax.jacfwd(lambda point: _curved(point[None])[0])
+      jacobian = np.asarray(jax.vmap(one)(jnp.asarray(x)))  # [i, f, d]
+    change = e[:, None] - e[None]
+    k = np.exp(-np.sum(change**2, -1) / 2.0)
+    cotangent = np.sum(change * k[..., None], 1) * 2 / 2.0
+    phi = k @ score + np.einsum('ifd,if->id', jacobian, cotangent)
+    weight = k.sum(1, keepdims=True) if normalize == 'row_sum' else 6
+    _assert_close(
+      _feature_direction(
+        'rbf',
+        2.0,
+        np.float32(x),
+        np.float32(score),
+        form='swapped',
+        normalize=normalize,
+      ),
+      phi / weight,
+    )
+
+  @parameterized.product(name=_PROFILES, normalize=['count', 'row_sum'])
+  def test_nearest_is_one_neighbour_and_an_unsmoothed_score(
+    self, name, normalize
+  ):
+    x, score = _points(7, 3)
+    nearest = _nearest(name, x)
+    self.assertLess(len(set(nearest)), 7)  # two points share a neighbour
+    repulsion = _pulls(name, 2.0, x)[np.arange(7), nearest]
+    keywords = {'form': 'nearest', 'normalize': normalize}
+    _assert_close(
+      _feature_direction(name, 2.0, x, score, **keywords),
+      score + 0.5 * repulsion,
+    )
+    _assert_close(_feature_repulsion(name, 2.0, x, form='nearest'), repulsion)
+
+  def test_nearest_of_duplicates_is_the_other_copy(self):
+    # At distance 0 there is no slope; rounding must not make a point its own
+    # neighbour, nor skip the copy for a third point.
+    x, score = _points(3, 3, repeats=2)
+    actual = _feature_direction('rbf', 2.0, x, score, form='nearest')
+    np.testing.assert_array_equal(actual, score)
+
+  @parameterized.parameters('exact', 'swapped')
+  def test_duplicates(self, form):
+    x, score = _points(3, 3, repeats=2)
+    terms = _pulls if form == 'exact' else _pushes
+    actual = _feature_repulsion('imq', 2.0, x, form=form)
+    _assert_close(actual, terms('imq', 2.0, x).sum(1))
+    np.testing.assert_array_equal(actual[::2], actual[1::2])
+
+  @parameterized.product(
+    form=['exact', 'swapped', 'nearest'], normalize=['count', 'row_sum']
+  )
+  def test_of_one_point_is_its_score(self, form, normalize):
+    x, score = _points(1, 3)
+    keywords = {'form': form, 'normalize': normalize}
+    np.testing.assert_array_equal(
+      _feature_direction('imq', 1e-12, x, score, **keywords), score
+    )
+
+  @parameterized.product(
+    form=['exact', 'swapped'],
+    normalize=['count', 'row_sum'],
+    rotate=[False, True],
+  )
+  def test_of_an_isometry_is_the_direction(self, form, normalize, rotate):
+    x, score = _points(6, 3)
+    turn = np.linalg.qr(_FEATURES[0, :, :3])[0].astype(np.float32)
+    feature_fn = (lambda x: x @ turn) if rotate else (lambda x: x)
+    keywords = {'form': form, 'normalize': normalize}
+    _assert_close(
+      _feature_direction(
+        'rbf', 2.0, x, score, feature_fn=feature_fn, **keywords
+      ),
+      _direction('rbf', 2.0, x, score, normalize=normalize),
+    )
+
+  @parameterized.parameters('exact', 'swapped', 'nearest')
+  def test_images_keep_their_shape(self, form):
+    x, score = _points(6, 12)
+    turn = np.eye(12, 3, dtype=np.float32) + 0.1
+    flat = _feature_direction(
+      'imq', 2.0, x, score, feature_fn=lambda x: _curved(x @ turn), form=form
+    )
+    images = _feature_direction(
+      'imq',
+      2.0,
+      x.reshape(6, 2, 3, 2),
+      score.reshape(6, 2, 3, 2),
+      feature_fn=lambda x: _curved(x.reshape(-1, 12) @ turn),
+      form=form,
+    )
+    self.assertEqual(images.shape, (6, 2, 3, 2))
+    _assert_close(images.reshape(6, 12), flat)
+
+  @parameterized.parameters('exact', 'swapped', 'nearest')
+  def test_features_far_from_zero(self, form):
+    # Translating F changes nothing. On multiples of 2^-10 it is exact.
+    x, _ = _points(6, 3)
+    x = np.round(x * 1024) / 1024
+    far = lambda x: x + jnp.float32(1e4)
+    _assert_close(
+      _feature_repulsion('imq', 2.0, x, feature_fn=far, form=form),
+      _feature_repulsion('imq', 2.0, x, feature_fn=lambda x: x, form=form),
+    )
+
+  def test_coupled_features(self):
+    # With e_i held, sum_j k(F_j(X), e_i) changes with every point; their moves
+    # add up.
+    x, _ = _points(6, 3)
+    with jax.enable_x64(True):
+      wide = jnp.asarray(x, jnp.float64)
+      kernel = _kernel('rbf', 2.0)
+
+      def similarity(xs, feature):
+        change = _coupled(xs) - feature[None]
+        return jnp.sum(kernel(jnp.sum(change**2, -1)))
+
+      slope = jax.vmap(jax.grad(similarity), (None, 0))
+      expected = np.asarray(jnp.sum(slope(wide, _coupled(wide)), 1))
+    actual = _feature_repulsion('rbf', 2.0, x, feature_fn=_coupled)
+    # Normalised points add up to zero slope: to rounding of the terms.
+    _assert_close(actual, expected, largest=np.max(np.abs(_pulls('rbf', 2.0, x))))
+
+  @parameterized.parameters(
+    ({'form': 'exakt'}, "form='exakt'.*'nearest'"),
+    ({'normalize': 'sum'}, "normalize='sum'.*'row_sum'"),
+  )
+  def test_refuses(self, keywords, message):
+    x = jnp.ones((3, 2))
+    with self.assertRaisesRegex(ValueError, message):
+      stein.feature_svgd_direction(
+        x, x, lambda x: x, kernels.rbf, **keywords
+      )
+
+
 class DiscrepancyTest(chex.TestCase):
   @parameterized.parameters(*_PROFILES)
   def test_matrix_is_the_definition(self, name):
@@ -434,6 +670,26 @@ def _all_forms(x, score, axis_name=None):
   return jax.tree.map(jnp.atleast_1d, results)
 
 
+def _all_feature_forms(x, score, axis_name=None):
+  """Returns directions and repulsions like x, by feature map and form."""
+  results = {}
+  for feature_fn in (_curved, _coupled):
+    for form in ('exact', 'swapped', 'nearest'):
+      results[f'{feature_fn.__name__}_{form}'] = stein.feature_svgd_direction(
+        x,
+        score,
+        feature_fn,
+        kernels.imq,
+        form=form,
+        normalize='row_sum',
+        axis_name=axis_name,
+      )
+  results['repulsion'] = stein.feature_repulsion(
+    x, _curved, kernels.rbf, axis_name=axis_name
+  )
+  return results
+
+
 _all_unsharded = jax.jit(_all_forms)
 
 
@@ -448,6 +704,21 @@ def _sharded(function, out_spec):
   )
 
 
+def _mapped(mode, local, x, score):
+  """Returns the rows of local(x, score), on four devices with a share each."""
+  if mode == 'shard_map':
+    return jax.jit(_sharded(local, PartitionSpec(_AXIS)))(x, score)
+  mapped = (
+    jax.pmap(local, axis_name=_AXIS)
+    if mode == 'pmap'
+    else jax.jit(jax.vmap(local, axis_name=_AXIS))
+  )
+  split = lambda a: a.reshape(4, -1, *a.shape[1:])
+  return jax.tree.map(
+    lambda a: a.reshape(-1, *a.shape[2:]), mapped(split(x), split(score))
+  )
+
+
 class ShardedTest(chex.TestCase):
   @parameterized.parameters(
     ('vmap', 1), ('vmap', 2), ('pmap', 2), ('shard_map', 2)
@@ -455,25 +726,29 @@ class ShardedTest(chex.TestCase):
   def test_equals_unsharded(self, mode, rows):
     x, score = map(jnp.array, _points(4 * rows, 3))
     expected = _all_unsharded(x, score)
-    local = functools.partial(_all_forms, axis_name=_AXIS)
-    if mode == 'shard_map':
-      actual = jax.jit(_sharded(local, PartitionSpec(_AXIS)))(x, score)
-    else:
-      mapped = (
-        jax.pmap(local, axis_name=_AXIS)
-        if mode == 'pmap'
-        else jax.jit(jax.vmap(local, axis_name=_AXIS))
-      )
-      split = lambda a: a.reshape(4, rows, *a.shape[1:])
-      actual = jax.tree.map(
-        lambda a: a.reshape(-1, *a.shape[2:]), mapped(split(x), split(score))
-      )
+    actual = _mapped(
+      mode, functools.partial(_all_forms, axis_name=_AXIS), x, score
+    )
     for name, want in expected.items():
       with self.subTest(name):
         # A scalar comes back from every device.
         shape = (4,) if want.shape == (1,) else want.shape
         self.assertEqual(actual[name].shape, shape)
         _assert_close(actual[name], np.broadcast_to(want, shape))
+
+  @parameterized.parameters(
+    ('vmap', 1), ('vmap', 2), ('pmap', 2), ('shard_map', 2)
+  )
+  def test_feature_forms_equal_unsharded(self, mode, rows):
+    x, score = map(jnp.array, _points(4 * rows, 3))
+    expected = _all_feature_forms(x, score)
+    actual = _mapped(
+      mode, functools.partial(_all_feature_forms, axis_name=_AXIS), x, score
+    )
+    for name, want in expected.items():
+      with self.subTest(name):
+        self.assertGreater(np.max(np.abs(want)), 0.1)
+        _assert_close(actual[name], want)
 
   @parameterized.parameters(False, True)
   def test_ksd_is_replicated(self, unbiased):

@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 import numpy as np
 import tqdm
 
+from experiments.reproduce import likelihood
 from stein_jax import algorithms
-from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import reporting
@@ -75,12 +75,6 @@ class Row(NamedTuple):
   config: dict[str, Any] = {}
 
 
-class Images(NamedTuple):
-  train: jax.Array  # [n, d] float32
-  valid: jax.Array  # [n, d] float64, as likelihoods are measured in it
-  test: jax.Array
-
-
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
@@ -97,8 +91,8 @@ def main(argv):
     sizes=STEP_SIZES[::2] if smoke else STEP_SIZES,
     rates=RATES[:1] if smoke else RATES,
   )
-  claim(results, settings)
-  data = load(_DATASET.value, limit=1000 if smoke else None)
+  reporting.claim(results, settings)
+  data = likelihood.load(_DATASET.value, limit=1000 if smoke else None)
   begin = time.monotonic()
   train = functools.partial(finished, results, data=data, settings=settings)
 
@@ -109,7 +103,9 @@ def main(argv):
   rows = main_rows(settings['seeds'], settings['rates'], best)
   main_results = [train(row) for row in rows]
   logging.info('All rows took %.0f s of this call.', time.monotonic() - begin)
-  report(results, settings, main_results, sweep, gaussian_floors(data))
+  report(
+    results, settings, main_results, sweep, likelihood.gaussian_floors(data)
+  )
 
 
 def main_rows(
@@ -166,7 +162,9 @@ def sweep_rows(sizes: tuple[float, ...]) -> list[Row]:
   ]
 
 
-def finished(results, row: Row, *, data: Images, settings) -> dict[str, Any]:
+def finished(
+  results, row: Row, *, data: likelihood.Images, settings
+) -> dict[str, Any]:
   """Returns the row's result, from its file if an earlier call finished it."""
   slug = ''.join(c if c.isalnum() else '_' for c in row.name.lower())
   kind = 'sweep' if row.sizes else 'main'
@@ -174,15 +172,12 @@ def finished(results, row: Row, *, data: Images, settings) -> dict[str, Any]:
   if path.exists():
     return json.loads(path.read_text('utf-8'))
   result = train_row(row, data, settings['epochs'], settings['steps'])
-  path.parent.mkdir(exist_ok=True)
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(result) + '\n', 'utf-8')
-  temporary.replace(path)
+  reporting.write_json(path, result)
   return result
 
 
 def train_row(
-  row: Row, data: Images, epochs: int, steps: int | None
+  row: Row, data: likelihood.Images, epochs: int, steps: int | None
 ) -> dict[str, Any]:
   """Returns log likelihoods [epochs + 1, runs] of runs trained together by vmap."""
   algorithm = algorithms.get(row.algorithm)
@@ -221,12 +216,14 @@ def train_row(
 
   begin = time.monotonic()
   state = start(keys)
-  curves = [exact_log_likelihoods(module, state.energy.params, data)]
+  curves = [likelihood.exact_log_likelihoods(module, state.energy.params, data)]
   label = f'{row.name}, rate {row.rate:g}'
   with tqdm.tqdm(total=epochs, desc=label, unit='epoch', disable=None) as bar:
     for epoch in range(epochs):
       state = run_epoch(state, keys, sizes, epoch)
-      curves.append(exact_log_likelihoods(module, state.energy.params, data))
+      curves.append(
+        likelihood.exact_log_likelihoods(module, state.energy.params, data)
+      )
       bar.update()
       bar.set_postfix_str(f'test {curves[-1][1].mean():.2f} nats')
   seconds = time.monotonic() - begin
@@ -271,25 +268,6 @@ def config_of(row: Row, num_steps: int) -> ConfigDict:
   )
 
 
-def exact_log_likelihoods(
-  module, params, data
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the mean validation and test log likelihood [runs], in float64 nats."""
-  with jax.enable_x64(True):
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    return tuple(
-      np.asarray(_mean_log_likelihood(module, params, x))
-      for x in (data.valid, data.test)
-    )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-@functools.partial(jax.vmap, in_axes=(None, 0, None))
-def _mean_log_likelihood(module, params, x):
-  log_partition = module.apply(params, method='log_partition')
-  return jnp.mean(-module.apply(params, x)) - log_partition
-
-
 @functools.partial(jax.jit, static_argnums=0)
 @functools.partial(jax.vmap, in_axes=(None, 0, None))
 def _batch_ksd(module, params, x):
@@ -302,56 +280,11 @@ def _batch_ksd(module, params, x):
   return jnp.mean(jax.lax.map(of_batch, x))
 
 
-def load(name: str, limit: int | None = None) -> Images:
-  """Returns the images: of 60,000 a random 50,000 train and 10,000 validate.
-
-  With a limit, so many validate and test, and five times as many train.
-  """
-  flat = lambda source: source[:]['image'].reshape(len(source), -1)
-  images = flat(datasets.load(name, split='train'))
-  order = np.random.default_rng(0).permutation(len(images))
-  cut = len(images) * 5 // 6
-  test = flat(datasets.load(name, split='test'))
-  with jax.enable_x64(True):
-    double = lambda x: jnp.asarray(x, jnp.float64)
-    return Images(
-      jnp.asarray(images[order[:cut][: limit and 5 * limit]]),
-      double(images[order[cut:][:limit]]),
-      double(test[:limit]),
-    )
-
-
-def gaussian_floors(data: Images) -> dict[str, float]:
-  """Returns test log likelihoods of unit Gaussians, which have no hidden units."""
-  test = np.asarray(data.test)
-  constant = -0.5 * test.shape[1] * np.log(2 * np.pi)
-  of_mean = lambda mean: constant - 0.5 * np.mean(np.sum((test - mean) ** 2, 1))
-  return {
-    'N(training mean, I)': of_mean(
-      np.asarray(data.train).mean(0, dtype=np.float64)
-    ),
-    'N(0, I)': of_mean(0.0),
-  }
-
-
 def best_size(sweep, name: str) -> float:
   """Returns the step size with the best last validation likelihood."""
   (result,) = (result for result in sweep if result['name'] == name)
   sizes, valid = np.array(result['sizes']), np.array(result['valid'][-1])
   return max(result['sizes'], key=lambda size: valid[sizes == size].mean())
-
-
-def claim(results, settings) -> None:
-  """Makes the folder these settings', or raises ValueError if it is another's."""
-  path = results / 'settings.json'
-  text = json.dumps(settings)
-  if path.exists() and path.read_text('utf-8') != text:
-    raise ValueError(
-      f'{results} holds results of {path.read_text("utf-8")}, not of {text}; '
-      'choose another folder.'
-    )
-  results.mkdir(parents=True, exist_ok=True)
-  path.write_text(text, 'utf-8')
 
 
 def report(results, settings, main_results, sweep, floors) -> None:

@@ -1,0 +1,522 @@
+"""LW17 Figure 1(b)-(d) and the joint model of WL16 on MNIST, with their samples.
+
+An RBM and its sampler, from SteinGAN (alpha = 0) to SteinCD (alpha = 1) and without
+kernel, in the paper's setting and in one that can match its model; a fresh sampler on
+SteinCD's finished energy; the conditional autoencoder energy, without kernel and
+DCGAN beside it; and what 500 duplicates do to the inception score. Likelihoods are
+exact, in float64, at the last step; samples are judged by a CNN trained here. Every
+finished run is a file: an interrupted call continues.
+
+Example:
+  python -m experiments.reproduce.steingan --results=results/steingan
+"""
+
+import functools
+import importlib
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+import numpy as np
+import tqdm
+
+from experiments.reproduce import likelihood
+from stein_jax import algorithms
+from stein_jax import build
+from stein_jax import datasets
+from stein_jax import energies
+from stein_jax import evaluation
+from stein_jax import generators
+from stein_jax import images
+from stein_jax import kernels
+from stein_jax import metrics
+from stein_jax import reporting
+from stein_jax import stein
+from stein_jax import training
+from stein_jax.algorithms import amortized_svgd
+
+_RESULTS = flags.DEFINE_string(
+  'results', 'results/steingan', 'Folder of the results.'
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', 6000, 'Steps of every RBM run.', lower_bound=1
+)
+_JOINT_STEPS = flags.DEFINE_integer(
+  'joint_steps', 3000, 'Steps of every conditional run.', lower_bound=2
+)
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of every row.', lower_bound=2)
+_PARTS = flags.DEFINE_multi_enum(
+  'part',
+  ['figure', 'frozen', 'joint', 'duplicates'],
+  ['figure', 'frozen', 'joint', 'duplicates'],
+  'What to run; the report shows what has been run.',
+)
+_SMOKE = flags.DEFINE_bool(
+  'smoke', False, 'A few steps of two seeds of every row: two minutes.'
+)
+
+ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0)
+# The paper's rate for both, 3e-4, lets the energy run away from the sampler.
+PAPER = {
+  'energy_optimizer.learning_rate': 1e-5,
+  'generator_optimizer.learning_rate': 1e-3,
+  'generator.width': 8,
+}
+
+
+class Row(NamedTuple):
+  """One line of a table; a run for every seed.
+
+  Attributes:
+    name: what the table says.
+    config: its file in configs/ and scale.
+    changes: to the config's fields, by dotted name.
+  """
+
+  name: str
+  config: tuple[str, str]
+  changes: dict[str, Any]
+
+
+class Plan(NamedTuple):
+  """What one call is to do."""
+
+  results: pathlib.Path
+  steps: int
+  joint_steps: int
+  seeds: int
+  samples: int  # judged, of each run
+  smoke: bool
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
+  smoke = _SMOKE.value
+  if smoke:  # compiling is nearly all of its time
+    jax.config.update('jax_disable_most_optimizations', True)
+  plan = Plan(
+    pathlib.Path(_RESULTS.value),
+    steps=20 if smoke else _STEPS.value,
+    joint_steps=4 if smoke else _JOINT_STEPS.value,
+    seeds=2 if smoke else _SEEDS.value,
+    samples=200 if smoke else 10_000,
+    smoke=smoke,
+  )
+  settings = plan._replace(results='')._asdict()
+  reporting.claim(plan.results, settings)
+  judge = trained_judge(plan)
+  if 'figure' in _PARTS.value:
+    for row in figure_rows():
+      for seed in range(plan.seeds):
+        finished(plan, row, seed, functools.partial(rbm_run, plan, judge))
+  if 'frozen' in _PARTS.value:
+    for seed in range(plan.seeds):
+      finished(plan, FROZEN, seed, functools.partial(frozen_run, plan, judge))
+  if 'joint' in _PARTS.value:
+    for row in joint_rows():
+      for seed in range(plan.seeds):
+        finished(plan, row, seed, functools.partial(joint_run, plan, judge))
+  if 'duplicates' in _PARTS.value:
+    for row in DUPLICATES:
+      finished(plan, row, 0, functools.partial(images_run, plan, judge))
+  report(plan, settings)
+
+
+def figure_rows() -> list[Row]:
+  """Returns the rows of Figure 1(b)-(d), in the paper's setting and centred."""
+  rows = []
+  for setting, scale, changes in (
+    ('paper', '', PAPER),
+    ('centred', 'centred', {}),
+  ):
+    config = ('steingan_mnist', scale)
+    rows += [
+      Row(f'{setting}, alpha {a:g}', config, {**changes, 'step.alpha': a})
+      for a in ALPHAS
+    ]
+    no_kernel = {**changes, 'step.kernel': 'none'}
+    rows.append(Row(f'{setting}, no kernel', config, no_kernel))
+  return rows
+
+
+FROZEN = Row(
+  'fresh sampler on a finished SteinCD energy', ('steingan_mnist', ''), PAPER
+)
+# What classifiers learn from, beside the joint models' samples.
+DUPLICATES = (
+  Row('real images', ('classification_mnist', ''), {}),
+  Row('500 duplicates', ('classification_mnist', ''), {}),
+)
+
+
+def joint_rows() -> list[Row]:
+  """Returns the conditional models: SteinGAN, without kernel, and DCGAN."""
+  joint = ('steingan_mnist_joint', 'narrow')
+  return [
+    Row('SteinGAN', joint, {}),
+    Row('SteinGAN, no kernel', joint, {'step.kernel': 'none'}),
+    Row('DCGAN', ('gan_mnist', 'conditional'), {}),
+  ]
+
+
+def finished(plan: Plan, row: Row, seed: int, run) -> dict[str, Any]:
+  """Returns a run's result, from its file if an earlier call finished it."""
+  path = result_path(plan, row, seed)
+  if path.exists():
+    return json.loads(path.read_text('utf-8'))
+  begin = time.monotonic()
+  result, samples = run(row, seed)
+  seconds = time.monotonic() - begin
+  result = dict(name=row.name, seed=seed, seconds=seconds, **result)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  np.save(path.with_suffix('.npy'), samples)
+  reporting.write_json(path, result)
+  shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
+  logging.info('%s: %s', row.name, shown)
+  return result
+
+
+def result_path(plan: Plan, row: Row, seed: int) -> pathlib.Path:
+  slug = ''.join(c if c.isalnum() else '_' for c in row.name.lower())
+  return plan.results / 'runs' / f'{slug}_{seed}.json'
+
+
+def trained_judge(plan: Plan) -> evaluation.Judge:
+  """Returns the CNN that judges samples, trained on MNIST here."""
+  config = get_config(DUPLICATES[0], 0)
+  if plan.smoke:
+    config.num_steps = config.optimizer.learning_rate.decay_steps = 20
+    config.eval_every = 0
+  workdir = plan.results / 'classifier'
+  training.train(config, workdir)
+  accuracy = evaluation.evaluate(config, workdir)['test/accuracy']
+  logging.info('The judge: %.2f %% of the test images.', 100 * accuracy)
+  return evaluation.judge(config, workdir)
+
+
+def get_config(row: Row, seed: int):
+  """Returns the row's config."""
+  name, scale = row.config
+  config = importlib.import_module(f'configs.{name}').get_config(scale)
+  config.update_from_flattened_dict(row.changes)
+  config.seed = seed
+  return config
+
+
+def train(config, num_steps, label, *, source=None, every=500, look=None):
+  """Returns the state after so many steps, and what `look` saw on the way.
+
+  Args:
+    config: of the algorithm.
+    num_steps: of training.
+    label: of the progress bar.
+    source: of the batches; the config's without.
+    every: steps between looks.
+    look: state and batch to something JSON can hold.
+  """
+  algorithm = algorithms.get(config.algorithm)
+  source = source or datasets.load(**config.data)
+  batches = datasets.batches(source, config.batch_size, seed=config.seed)
+  init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
+  state = algorithm.init(init_rng, config, next(batches))
+  step = jax.jit(
+    functools.partial(algorithm.step, **config.step), donate_argnums=0
+  )
+  seen = []
+  for i in tqdm.trange(num_steps, desc=label, unit='step', disable=None):
+    batch = next(batches)
+    state, _ = step(state, batch, jax.random.fold_in(step_rng, i))
+    if look and (i + 1) % every == 0:
+      seen.append(look(state, batch))
+  return state, seen
+
+
+def rbm_run(plan: Plan, judge, row: Row, seed: int):
+  """Returns the result and samples of one run of an RBM with its sampler."""
+  config = get_config(row, seed)
+  data = likelihood_data(plan.smoke)
+  module = build.build(energies, **config.energy)
+
+  def look(state, _):
+    params = jax.tree.map(lambda leaf: leaf[None], state.energy.params)
+    valid, test = likelihood.exact_log_likelihoods(module, params, data)
+    return float(valid[0]), float(test[0])
+
+  state, seen = train(
+    config, plan.steps, row.name, every=plan.steps // 4, look=look
+  )
+  result = dict(
+    valid=seen[-1][0], test=seen[-1][1], curve=[test for _, test in seen]
+  )
+  found, samples = sampled(plan, judge, config, state.generator)
+  return {**result, **found}, samples
+
+
+def frozen_run(plan: Plan, judge, row: Row, seed: int):
+  """Returns the result and samples of a fresh sampler on a finished energy."""
+  config = get_config(row, seed)
+  stein_cd = get_config(Row('', ('stein_cd_mnist', ''), {}), seed)
+  steps = plan.steps if plan.smoke else stein_cd.num_steps
+  energy, _ = train(stein_cd, steps, 'SteinCD')
+  generator = generators.create(
+    jax.random.key(1000 + seed),
+    build.build(generators, **config.generator),
+    config.generator_optimizer,
+    config.batch_size,
+  )
+  state = amortized_svgd.create(energy.energy, generator)
+  step = jax.jit(amortized_svgd.step, donate_argnums=0)
+  for i in tqdm.trange(plan.steps, desc=row.name, disable=None):
+    state, _ = step(state, None, jax.random.fold_in(jax.random.key(seed), i))
+  return sampled(plan, judge, config, state.generator)
+
+
+def joint_run(plan: Plan, judge, row: Row, seed: int):
+  """Returns the result and samples of one conditional model.
+
+  Of SteinGAN also how far the cheap repulsions are from the exact one, at four
+  moments of training: the cosine of the angle and the ratio of norms.
+  """
+  config = get_config(row, seed)
+  for name in ('energy_optimizer', 'generator_optimizer'):
+    rate = config[name].learning_rate
+    if hasattr(rate, 'transition_steps'):
+      half = plan.joint_steps // 2
+      rate.update(transition_steps=half, transition_begin=half)
+  state, seen = train(
+    config,
+    plan.joint_steps,
+    row.name,
+    every=max(1, plan.joint_steps // 4),
+    look=functools.partial(repulsions, num=8 if plan.smoke else 100)
+    if row.name == 'SteinGAN' and seed == 0
+    else None,
+  )
+  found, samples = sampled(plan, judge, config, state.generator)
+  if seed == 0:
+    count = 1000 if plan.smoke else 50_000
+    pictures = drawn(state.generator, count, seed + 1)
+    labels = np.arange(count) % 10
+    found['accuracy'] = accuracy_from(plan, pictures, labels, row.name)
+  return {**found, 'repulsions': seen}, samples
+
+
+def images_run(plan: Plan, judge, row: Row, seed: int):
+  """Returns what the judge says of real images, or copies, and the images."""
+  config = get_config(row, seed)
+  real = datasets.load('mnist', split='train[:50000]')[:]
+  pictures, labels = real['image'], real['label']
+  if row.name == '500 duplicates':
+    pictures, labels = metrics.duplicates(pictures, labels)
+  order = np.random.default_rng(seed).permutation(len(pictures))
+  order = order[: 1000 if plan.smoke else None]
+  pictures, labels = pictures[order], labels[order]
+  data = datasets.load(**config.evaluation.data)[:]['image']
+  few = pictures[: plan.samples]
+  found = evaluation.judged(judge, few, data[: plan.samples])
+  found |= evaluation.diversity(few[:1000], data[:1000])
+  found['accuracy'] = accuracy_from(plan, pictures, labels, row.name)
+  return found, pictures[:100]
+
+
+def sampled(plan: Plan, judge, config, generator):
+  """Returns what is found of a sampler, and 200 of its samples, without noise."""
+  data = datasets.load(**config.evaluation.data)[:]['image']
+  samples = drawn(generator, plan.samples, config.seed)
+  classes = generators.num_classes(generator)
+  labels = np.arange(len(samples)) % classes if classes else None
+  found = evaluation.judged(
+    judge, np.clip(samples, 0, 1), data[: plan.samples], labels=labels
+  )
+  found |= evaluation.diversity(samples[:1000], data[:1000])
+  return found, samples[:200]
+
+
+def drawn(generator, num, seed) -> np.ndarray:
+  """Returns samples [num, ...] of a generator, its output noise left out."""
+  quiet = lambda module: module.clone(output_noise=0.0)
+  module = quiet(generator.apply_fn.__self__)
+  draw = jax.jit(generators.sample, static_argnames='num')
+  generator = generator.replace(apply_fn=module.apply)
+  return np.asarray(draw(generator, jax.random.key(seed), num=num))
+
+
+def accuracy_from(plan: Plan, pictures, labels, name) -> float:
+  """Returns the test accuracy of a CNN that learned from these images."""
+  config = get_config(DUPLICATES[0], 0)
+  steps = 20 if plan.smoke else 2000
+  config.optimizer.learning_rate.decay_steps = steps
+  source = datasets.Arrays({'image': np.clip(pictures, 0, 1), 'label': labels})
+  state, _ = train(config, steps, f'CNN on {name}', source=source)
+  test = datasets.load(**config.evaluation.data)
+  return evaluation.test_metrics(config, state, test)['test/accuracy']
+
+
+@jax.jit
+def _repulsions(state, data, rng):
+  """Returns (cosine, norm ratio) of 'swapped' and 'nearest' to 'exact'."""
+  labels = np.arange(len(data)) % 10
+  samples = generators.generate(
+    state.generator, state.generator.params, rng, len(data), label=labels
+  )
+
+  def features(x):
+    return energies.pair(
+      state.energy, state.energy.params, data, x, method='features'
+    )[1]
+
+  kernel = kernels.at_median('rbf', features(samples), scale=0.25)
+  exact, *others = (
+    stein.feature_repulsion(samples, features, kernel, form=form).ravel()
+    for form in ('exact', 'swapped', 'nearest')
+  )
+  norm = lambda v: (v @ v) ** 0.5
+  return [
+    (other @ exact / (norm(other) * norm(exact)), norm(other) / norm(exact))
+    for other in others
+  ]
+
+
+def repulsions(state, batch, num):
+  """Returns the step, and how far each cheap repulsion is from the exact one."""
+  found = _repulsions(state, batch['image'][:num], jax.random.key(0))
+  return [int(state.step), jax.tree.map(float, found)]
+
+
+@functools.lru_cache(maxsize=1)
+def likelihood_data(smoke: bool) -> likelihood.Images:
+  """Returns MNIST's validation and test images in float64."""
+  flat = lambda source: source[:]['image'].reshape(len(source), -1)
+  valid = flat(datasets.load('mnist', split='train[50000:]'))
+  test = flat(datasets.load('mnist', split='test'))
+  limit = 1000 if smoke else None
+  with jax.enable_x64(True):
+    double = lambda x: jax.numpy.asarray(x[:limit], jax.numpy.float64)
+    return likelihood.Images(None, double(valid), double(test))
+
+
+def report(plan: Plan, settings) -> None:
+  """Writes table.md, the figures and report.html of what is there; prints tables."""
+  tables = {
+    'RBM and sampler': _table(plan, [*figure_rows(), FROZEN], _RBM_COLUMNS),
+    'Conditional models': _table(
+      plan, [*joint_rows(), *DUPLICATES], _JOINT_COLUMNS
+    ),
+    'Cheap repulsions beside the exact one': _repulsion_table(plan),
+  }
+  tables = {name: rows for name, rows in tables.items() if rows}
+  sections = list(tables.items())
+  for key, label in (
+    ('test', 'test log likelihood (nats)'),
+    ('inception_score', 'inception score'),
+  ):
+    series = _by_alpha(plan, key)
+    if series:
+      png = reporting.curves(series, xlabel='alpha', ylabel=label)
+      (plan.results / f'{key}.png').write_bytes(png)
+      sections.append((f'{label} against alpha', png))
+  for row in [*figure_rows(), FROZEN, *joint_rows(), *DUPLICATES]:
+    path = result_path(plan, row, 0).with_suffix('.npy')
+    if path.exists():
+      png = images.png(images.grid(np.load(path)[:100], columns=10), zoom=2)
+      path.with_suffix('.png').write_bytes(png)
+      sections.append((row.name, png))
+  text = '\n'.join(
+    f'{name}\n\n{reporting.table(rows)}' for name, rows in tables.items()
+  )
+  (plan.results / 'table.md').write_text(text, 'utf-8')
+  reporting.write_page(
+    plan.results / 'report.html',
+    'SteinGAN on MNIST',
+    [
+      *sections,
+      ('Settings', {k: str(v) for k, v in settings.items()}),
+      ('Code', f'commit {reporting.commit()}'),
+    ],
+  )
+  print(text)
+  print(f'Report: {(plan.results / "report.html").absolute()}')
+
+
+_RBM_COLUMNS = {
+  'test (nats)': 'test',
+  'inception score': 'inception_score',
+  'pairwise distance': 'samples/pairwise_distance',
+  'nearest distance': 'samples/nearest_distance',
+  'class entropy': 'class_entropy',
+  'seconds': 'seconds',
+}
+_JOINT_COLUMNS = {
+  'own label': 'own_label',
+  'inception score': 'inception_score',
+  'Frechet distance': 'frechet_distance',
+  'accuracy of a CNN trained on them': 'accuracy',
+  'recall': 'recall',
+  'coverage': 'coverage',
+  'pairwise distance': 'samples/pairwise_distance',
+  'nearest training image': 'samples/nearest_training',
+  'seconds': 'seconds',
+}
+
+
+def _results(plan, row):
+  """Returns the results of the row's seeds that are finished."""
+  paths = [result_path(plan, row, seed) for seed in range(plan.seeds)]
+  return [json.loads(p.read_text('utf-8')) for p in paths if p.exists()]
+
+
+def _table(plan, rows, columns):
+  table = []
+  for row in rows:
+    results = _results(plan, row)
+    if not results:
+      continue
+    cells = {'': row.name}
+    for title, key in columns.items():
+      values = [r[key] for r in results if key in r]
+      cells[title] = _cell(values) if values else ''
+    table.append({**cells, 'seeds': len(results)})
+  return table
+
+
+def _cell(values):
+  mean, half = reporting.mean_interval(np.array(values))
+  return f'{mean:.4g}' + (f' ± {half:.2g}' if len(values) > 1 else '')
+
+
+def _by_alpha(plan, key):
+  """Returns {setting: (alphas, values [alphas, seeds])} of the figure's rows."""
+  series = {}
+  for setting in ('paper', 'centred'):
+    rows = [r for r in figure_rows() if r.name.startswith(f'{setting}, alpha')]
+    values = [[r[key] for r in _results(plan, row)] for row in rows]
+    if all(len(v) == plan.seeds for v in values):
+      series[setting] = (ALPHAS, np.array(values))
+  return series
+
+
+def _repulsion_table(plan):
+  results = _results(plan, joint_rows()[0])
+  return [
+    {
+      'step': step,
+      'swapped: cosine': f'{swapped[0]:.3f}',
+      'swapped: norm ratio': f'{swapped[1]:.3g}',
+      'nearest: cosine': f'{nearest[0]:.3f}',
+      'nearest: norm ratio': f'{nearest[1]:.3g}',
+    }
+    for step, (swapped, nearest) in (
+      results[0]['repulsions'] if results else []
+    )
+  ]
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,547 @@
+"""Tests of SteinGAN against steps by hand, SteinCD, and its own mapped forms."""
+
+import functools
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stein_jax import collectives
+from stein_jax import energies
+from stein_jax import generators
+from stein_jax import kernels
+from stein_jax import layers
+from stein_jax import learners
+from stein_jax import parallel
+from stein_jax import stein
+from stein_jax.algorithms import stein_cd
+from stein_jax.algorithms import steingan
+from tests.algorithms import maximum_likelihood_test as exact
+
+_LATENT = np.random.default_rng(3).normal(size=(16, 3))
+
+
+class Fixed(nn.Module):
+  """A generator V' tanh(W'z) + b whose latents z do not depend on the key.
+
+  Devices take their rows of one table, so that all modes draw the same samples.
+  """
+
+  shape: tuple[int, ...]
+  norm: bool = False
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, rng, num, *, axis_name=None):
+    del rng
+    first = collectives.index(axis_name) * num
+    table = jnp.asarray(_LATENT, self.dtype)
+    z = lax.dynamic_slice_in_dim(table, first, num)
+    size = int(np.prod(self.shape))
+    weight = lambda name, *shape: self.param(
+      name, lambda rng: jax.random.normal(rng, shape, self.dtype)
+    )
+    h = jnp.tanh(z @ weight('W', 3, 5))
+    if self.norm:
+      h = layers.BatchNorm(gain=False)(h, axis_name=axis_name)
+    x = h @ weight('V', 5, size) + weight('b', 1, size)
+    return x.reshape(num, *self.shape)
+
+
+def _sgd(rate, momentum=None):
+  return optax.sgd(rate, momentum)
+
+
+def _state(energy, num, shape, *condition, optimizer=None, **fixed):
+  """Returns a state of that energy and a `Fixed` generator of `num` rows."""
+  generator = generators.create(
+    jax.random.key(1), Fixed(shape, **fixed), _sgd(1.0), num
+  )
+  if isinstance(energy, nn.Module):
+    energy = learners.create(
+      jax.random.key(2),
+      energy,
+      optimizer or _sgd(1.0),
+      jnp.zeros((num, *shape)),
+      *condition,
+    )
+  return steingan.State(
+    jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(())
+  )
+
+
+def _rbm_state(x):
+  """Returns a state of the true RBM in the dtype of x [n, 4]."""
+  truth = exact.at_truth(steingan, x, generator=None, gap=None).energy
+  return _state(truth, len(x), x.shape[1:], dtype=x.dtype.name)
+
+
+def _run(state, batch, rng=None, **hyper):
+  """Returns the state after a compiled step."""
+  rng = jax.random.key(0) if rng is None else rng
+  step = jax.jit(functools.partial(steingan.step, **hyper))
+  return step(state, batch, rng)[0]
+
+
+def _moved(before, after):
+  """Returns what a step added to a learner's trained parameters."""
+  return jax.tree.map(
+    jnp.subtract, after.params['params'], before.params['params']
+  )
+
+
+def _literal_direction(
+  x,
+  *,
+  kernel='rbf',
+  kernel_space='pixels',
+  repulsion='exact',
+  normalize='count',
+  bandwidth_scale=1.0,
+):
+  """Returns phi [n, 4] under the true RBM, pair by pair."""
+  b, weight, c = (
+    exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias')
+  )
+  n, hidden = len(x), np.tanh(x @ weight + c)
+  score = b - x + hidden @ weight.T
+  if kernel == 'none':
+    return score
+  e = x if kernel_space == 'pixels' else hidden
+  sq_dist = np.sum((e[:, None] - e[None]) ** 2, -1)
+  h = bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
+  # The Jacobian of e at x_j, transposed, on a change of e.
+  if kernel_space == 'pixels':
+    pull = lambda j, change: change
+  else:
+    pull = lambda j, change: weight @ ((1 - hidden[j] ** 2) * change)
+  phi = np.zeros_like(x)
+  for i in range(n):
+    others = [j for j in range(n) if j != i]
+    nearest = min(others, key=lambda j: sq_dist[i, j])
+    row_sum = 0.0
+    for j in range(n):
+      if kernel == 'rbf':
+        k = np.exp(-sq_dist[i, j] / h)
+        slope = k / h  # minus the derivative by the squared distance
+      else:
+        k = (1 + sq_dist[i, j] / h) ** -0.5
+        slope = 0.5 / h * (1 + sq_dist[i, j] / h) ** -1.5
+      row_sum += k
+      # grad_{x_j} k(e_j, e_i) = 2 slope J(x_j)'(e_i - e_j).
+      push = 2 * slope * pull(i if repulsion == 'swapped' else j, e[i] - e[j])
+      if repulsion != 'nearest':
+        phi[i] += k * score[j] + push
+      elif j == nearest:
+        phi[i] = score[i] + 0.5 * push
+    if repulsion != 'nearest':
+      phi[i] /= n if normalize == 'count' else row_sum
+  return phi
+
+
+def _literal_step(state, data, *, num_generator_steps=1, weight=1.0, **hyper):
+  """Returns what one step adds to the energy and to the generator, at rate 1."""
+  start = jax.tree.map(np.asarray, state.generator.params['params'])
+  params, z = dict(start), _LATENT[: len(data)]
+  for _ in range(num_generator_steps):
+    h = np.tanh(z @ params['W'])
+    samples = h @ params['V'] + params['b']
+    phi = _literal_direction(samples, **hyper)
+    # mean_i J_i' phi_i, of V'tanh(W'z) + b [LW17 eq 21].
+    change = {
+      'W': z.T @ ((phi @ params['V'].T) * (1 - h**2)),
+      'V': h.T @ phi,
+      'b': np.sum(phi, 0, keepdims=True),
+    }
+    params = {name: params[name] + change[name] / len(z) for name in params}
+  ends = [exact.statistics(exact.TRUTH, x) for x in (data, samples)]
+  energy = jax.tree.map(lambda data, fake: data - weight * fake, *ends)
+  return energy, {name: params[name] - start[name] for name in params}
+
+
+class StepTest(parameterized.TestCase):
+  @parameterized.parameters(
+    dict(kernel='none'),
+    dict(),
+    dict(normalize='row_sum', bandwidth_scale=3.0, num_generator_steps=3),
+    dict(kernel='imq', weight=0.3),
+    dict(kernel_space='features', num_generator_steps=2),
+    dict(kernel_space='features', normalize='row_sum', kernel='imq'),
+    dict(kernel_space='features', repulsion='swapped', normalize='row_sum'),
+    dict(kernel_space='features', repulsion='nearest', bandwidth_scale=0.25),
+  )
+  def test_by_hand(self, weight=1.0, **hyper):
+    # Covers that the energy sees the samples of before the last update, that
+    # without a kernel each sample has its own score, and that 1 - gamma scales
+    # the negative phase alone.
+    self.enter_context(jax.enable_x64(True))
+    x = exact.data(7)
+    state = _rbm_state(x)
+    energy, generator = _literal_step(state, x, weight=weight, **hyper)
+    after = _run(state, {'image': x}, negative_weight=weight, **hyper)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-12)
+    jax.tree.map(close, _moved(state.energy, after.energy), energy)
+    jax.tree.map(close, _moved(state.generator, after.generator), generator)
+    steps = hyper.get('num_generator_steps', 1)
+    self.assertEqual(
+      [int(s) for s in (after.step, after.energy.step, after.generator.step)],
+      [1, 1, steps],
+    )
+
+  @parameterized.parameters(
+    ('pixels', 'exact'),
+    ('features', 'exact'),
+    ('features', 'swapped'),
+    ('features', 'nearest'),
+  )
+  def test_of_one_sample_the_kernel_is_nothing(self, kernel_space, repulsion):
+    x = jnp.asarray(exact.data(1), jnp.float32)
+    state = _rbm_state(x)
+    ends = [
+      _run(
+        state,
+        {'image': x},
+        kernel=kernel,
+        kernel_space=kernel_space,
+        repulsion=repulsion,
+      )
+      for kernel in ('rbf', 'none')
+    ]
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-6),
+      *[end.generator.params for end in ends],
+    )
+
+  def test_every_generator_step_has_noise_of_its_own(self):
+    x = jnp.asarray(exact.data(4), jnp.float32)
+    generator = generators.create(
+      jax.random.key(1), generators.MLP(dim=4, widths=()), _sgd(1.0), 4
+    )
+    state = _rbm_state(x)._replace(generator=generator)
+    keys = []
+    generate = generators.generate
+
+    def spy(generator, params, rng, num, **kwargs):
+      keys.append(tuple(np.asarray(jax.random.key_data(rng))))
+      return generate(generator, params, rng, num, **kwargs)
+
+    with mock.patch.object(generators, 'generate', spy):
+      steingan.step(
+        state, {'image': x}, jax.random.key(0), num_generator_steps=3
+      )
+    self.assertLen(set(keys), 3)
+
+  @parameterized.product(
+    joint=[True, False], kernel_space=['none', 'pixels', 'features']
+  )
+  def test_an_energy_that_normalises_its_batch(self, joint, kernel_space):
+    # Samples are scored, and have their features, in the company in which they
+    # meet the energy's loss.
+    n = 6
+    data = jax.random.uniform(jax.random.key(0), (n, 4, 4, 1))
+    state = _state(_autoencoder('batch'), n, (4, 4, 1))
+    energy, generator = state.energy, state.generator
+    draw = lambda params: generator.apply_fn(params, None, n)
+    samples = draw(generator.params)
+
+    def halves(params, x, method=None):
+      call = functools.partial(energy.apply_fn, params, method=method)
+      if not joint:
+        return call(data), call(x)
+      both = call(jnp.concatenate([data, x]))
+      return both[:n], both[n:]
+
+    @jax.jit
+    def expected():
+      score = -jax.grad(lambda x: jnp.sum(halves(energy.params, x)[1]))(samples)
+      features = lambda x: halves(energy.params, x, 'features')[1]
+      flat = samples.reshape(n, -1)
+      phi = {
+        'none': lambda: score,
+        'pixels': lambda: stein.svgd_direction(
+          flat, score.reshape(n, -1), kernels.at_median('rbf', flat)
+        ),
+        'features': lambda: stein.feature_svgd_direction(
+          samples, score, features, kernels.at_median('rbf', features(samples))
+        ),
+      }[kernel_space]()
+      mean = lambda pair: jnp.mean(pair[0]) - jnp.mean(pair[1])
+      return (
+        jax.grad(lambda p: mean(halves(p, samples)))(energy.params),
+        jax.vjp(draw, generator.params)[1](phi.reshape(samples.shape) / n)[0],
+      )
+
+    loss_slope, pull = expected()
+    hyper = dict(kernel='none') if kernel_space == 'none' else {}
+    if kernel_space == 'features':
+      hyper = dict(kernel_space='features')
+    after = _run(state, {'image': data}, joint=joint, **hyper)
+    close = functools.partial(
+      chex.assert_trees_all_close, rtol=1e-4, atol=1e-5
+    )
+    down = jax.tree.map(jnp.negative, loss_slope)
+    close(_moved(energy, after.energy), down['params'])
+    close(_moved(generator, after.generator), pull['params'])
+
+  @parameterized.parameters(
+    (dict(kernel='gauss'), "kernel='gauss'.*'none'"),
+    (dict(kernel_space='hidden'), "kernel_space='hidden'"),
+    (dict(kernel_space='features', repulsion='far'), "form='far'"),
+    (dict(normalize='sum'), "normalize='sum'"),
+    (dict(controller='brake'), "controller='brake'.*'freeze_ahead'"),
+    (dict(num_generator_steps=0), 'num_generator_steps=0'),
+    (dict(negative_weight=-0.1), 'negative_weight=-0.1'),
+    (dict(alpha=1.5), 'alpha=1.5'),
+    (dict(alpha=-0.5), 'alpha=-0.5'),
+    (dict(alpha=0.5, conditional=True), 'alpha=0.5.*labels'),
+  )
+  def test_bad_arguments(self, hyper, message):
+    x = jnp.asarray(exact.data(3), jnp.float32)
+    batch = {'image': x, 'label': jnp.zeros(3, jnp.int32)}
+    with self.assertRaisesRegex(ValueError, message):
+      steingan.step(_rbm_state(x), batch, jax.random.key(0), **hyper)
+
+
+class ConditionalTest(absltest.TestCase):
+  def test_by_hand(self):
+    # E(x, y) = |x - m_y|^2 / 2 and G = g_y: labels are the batch's in both.
+    class Energy(nn.Module):
+      @nn.compact
+      def __call__(self, x, y):
+        mean = self.param('m', nn.initializers.normal(), (3, 2))
+        return 0.5 * jnp.sum((x - mean[y]) ** 2, -1)
+
+    class Generator(nn.Module):
+      @nn.compact
+      def __call__(self, rng, num, *, label):
+        chex.assert_shape(label, (num,))
+        return self.param('g', nn.initializers.normal(), (3, 2))[label]
+
+    label = jnp.array([0, 2, 2, 0, 2])  # none of class 1
+    data = jax.random.normal(jax.random.key(0), (5, 2))
+    state = steingan.State(
+      jnp.zeros((), jnp.int32),
+      learners.create(jax.random.key(1), Energy(), _sgd(1.0), data, label),
+      generators.create(jax.random.key(2), Generator(), _sgd(1.0), 5, label),
+      jnp.zeros(()),
+    )
+    after = _run(
+      state,
+      {'image': data, 'label': label},
+      kernel='none',
+      conditional=True,
+      negative_weight=0.3,
+    )
+    m = state.energy.params['params']['m']
+    g = state.generator.params['params']['g']
+    share = jnp.array([2, 0, 3])[:, None] / 5
+    of_class = jnp.zeros((3, 2)).at[label].add(data) / 5
+    # The score m_y - g_y moves g_y; data pull m_y to them, samples push it off.
+    np.testing.assert_allclose(
+      _moved(state.generator, after.generator)['g'],
+      share * (m - g),
+      atol=1e-6,
+    )
+    np.testing.assert_allclose(
+      _moved(state.energy, after.energy)['m'],
+      of_class - share * m - 0.3 * share * (g - m),
+      atol=1e-6,
+    )
+
+
+class SteinCDGANTest(parameterized.TestCase):
+  @parameterized.parameters(
+    dict(), dict(kernel='imq', normalize='row_sum', bandwidth_scale=3.0)
+  )
+  def test_with_all_negatives_of_steincd(self, **hyper):
+    self.enter_context(jax.enable_x64(True))
+    x = exact.data(7)
+    state, batch = _rbm_state(x), {'image': x}
+    after = _run(state, batch, alpha=1.0, epsilon=0.3, **hyper)
+    expected = exact.ascent(
+      stein_cd, exact.at_truth(stein_cd, x), x, epsilon=0.3, **hyper
+    )
+    close = functools.partial(np.testing.assert_allclose, atol=1e-12)
+    jax.tree.map(close, _moved(state.energy, after.energy), expected)
+    # The generator goes on as without them.
+    without = _run(state, batch, alpha=0.0, **hyper)
+    jax.tree.map(close, after.generator.params, without.generator.params)
+    moved = _moved(state.generator, after.generator)
+    self.assertGreater(np.max(np.abs(moved['V'])), 0.1)
+
+  @parameterized.parameters((0.0, 1), (0, 1), (0.25, 2))
+  def test_without_them_they_cost_nothing(self, alpha, num_scores):
+    x = jnp.asarray(exact.data(4), jnp.float32)
+    step = functools.partial(steingan.step, alpha=alpha)
+    with mock.patch.object(energies, 'score', wraps=energies.score) as score:
+      jax.eval_shape(step, _rbm_state(x), {'image': x}, jax.random.key(0))
+    self.assertEqual(score.call_count, num_scores)
+
+  @parameterized.parameters(0.5, 0.1)
+  def test_a_step_has_all_negatives_of_one_kind(self, alpha):
+    x = jnp.asarray(exact.data(4), jnp.float32)
+    state, num = _rbm_state(x), 400
+    ends = [_run(state, {'image': x}, alpha=a) for a in (0.0, 1.0)]
+    one = lambda rng, a: steingan.step(state, {'image': x}, rng, alpha=a)[0]
+    # A traced alpha, too.
+    mixed = jax.jit(jax.vmap(one, (0, None)))(
+      jax.random.split(jax.random.key(0), num), alpha
+    )
+    biases = [e.energy.params['params']['bias'] for e in (*ends, mixed)]
+    from_generator, from_data = (
+      np.max(np.abs(biases[2] - end[None]), 1) < 1e-5 for end in biases[:2]
+    )
+    np.testing.assert_array_equal(from_generator, ~from_data)
+    error = (alpha * (1 - alpha) / num) ** 0.5
+    self.assertAlmostEqual(np.mean(from_data), alpha, delta=4 * error)
+
+  def test_devices_choose_together(self):
+    x = np.float32(exact.data(8))
+    state = _rbm_state(jnp.asarray(x))
+    keys = jax.random.split(jax.random.key(0), 8)
+    hyper = dict(alpha=0.5, kernel='none')
+    one = lambda rng: steingan.step(state, {'image': x}, rng, **hyper)[0]
+    whole = jax.jit(jax.vmap(one))(keys).energy.params
+    rows = {'image': x.reshape(4, 2, 4)}
+    step = functools.partial(steingan.step, axis_name='batch', **hyper)
+    local = lambda rng: jax.vmap(
+      step, (None, 0, None), axis_name='batch'
+    )(state, rows, rng)[0]
+    shards = jax.jit(jax.vmap(local))(keys).energy.params
+    # Both occur; a mixture over the devices would be neither.
+    spread = np.ptp(whole['params']['bias'], axis=0)
+    self.assertGreater(np.max(spread), 0.1)
+    for device in range(4):
+      chex.assert_trees_all_close(
+        jax.tree.map(lambda leaf: leaf[:, device], shards),
+        whole,
+        atol=1e-5,
+      )
+
+
+def _autoencoder(norm):
+  return energies.Autoencoder(
+    convs=((2, 3, 1, 1), (3, 4, 4, 0)), norm=norm, dropout=0.0
+  )
+
+
+class ControllerTest(parameterized.TestCase):
+  # By gap, error on data less that on samples: what the weight 0.3 is multiplied
+  # by, the rate is multiplied by, and whether the energy stays as it is.
+  _GAPS = (-0.7, -0.2, 0.0, 0.2, 0.7)
+  _TABLE = {
+    'none': [(1, 1, False)] * 5,
+    'discount': [(1 / 3, 1, False)] * 3 + [(1, 1, False)] * 2,
+    'speed': [(1, 1, False)] * 3 + [(1, 5, False)] * 2,
+    'freeze': [
+      (1, 1, True),
+      (1, 1, False),
+      (1, 1, False),
+      (1, 5, False),
+      (1, 5, True),
+    ],
+    'freeze_ahead': [
+      (1 / 3, 1, True),
+      (1 / 3, 1, False),
+      (1 / 3, 1, False),
+      (1, 5, False),
+      (1, 5, False),
+    ],
+  }
+
+  @parameterized.parameters(*_TABLE)
+  def test_rules(self, controller):
+    data = jax.random.uniform(jax.random.key(0), (4, 4, 4, 1))
+    state = _state(
+      _autoencoder('none'), 4, (4, 4, 1), optimizer=_sgd(0.1, momentum=0.9)
+    )
+
+    def run(gap, **hyper):
+      start = state._replace(gap=gap)
+      return steingan.step(
+        start, {'image': data}, jax.random.key(0), kernel='none', **hyper
+      )[0]
+
+    hyper = dict(negative_weight=0.3, controller=controller)
+    after, positive, both = jax.jit(
+      lambda gaps: (
+        jax.vmap(lambda gap: run(gap, **hyper))(gaps),
+        run(0.0, negative_weight=0.0),
+        run(0.0, negative_weight=1.0),
+      )
+    )(jnp.array(self._GAPS))
+    pull, whole = (
+      _moved(state.energy, end.energy) for end in (positive, both)
+    )
+    samples = state.generator.apply_fn(state.generator.params, None, 4)
+    for i, (discount, rate, frozen) in enumerate(self._TABLE[controller]):
+      with self.subTest(gap=self._GAPS[i]):
+        end = jax.tree.map(lambda leaf: leaf[i], after)
+        if frozen:
+          chex.assert_trees_all_equal(
+            (end.energy.params, end.energy.opt_state, end.energy.step),
+            (state.energy.params, state.energy.opt_state, state.energy.step),
+          )
+        else:
+          self.assertEqual(end.energy.step, 1)
+          weight = 0.3 * discount
+          expected = jax.tree.map(
+            lambda data, whole: rate * (data + weight * (whole - data)),
+            pull,
+            whole,
+          )
+          largest = max(np.max(np.abs(e)) for e in jax.tree.leaves(expected))
+          self.assertGreater(largest, 1e-3)
+          # Parameters are of order 0.1: what was added is known to 1e-8.
+          chex.assert_trees_all_close(
+            _moved(state.energy, end.energy), expected, rtol=1e-4, atol=1e-7
+          )
+        self.assertEqual(end.generator.step, 1)
+        errors = [
+          np.mean(
+            state.energy.apply_fn(
+              end.energy.params, x, method='reconstruction_error'
+            )
+          )
+          for x in (data, samples)
+        ]
+        gap = 0.0 if controller == 'none' else errors[0] - errors[1]
+        expected_gap = self._GAPS[i] if controller == 'none' else gap
+        np.testing.assert_allclose(end.gap, expected_gap, rtol=1e-4, atol=1e-6)
+
+
+class DevicesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('shard_map', dict(kernel_space='features')),
+    ('pmap', dict(kernel_space='features', repulsion='swapped')),
+    ('shard_map', dict(joint=False, num_generator_steps=2)),
+  )
+  def test_updates_are_those_of_one_device(self, mode, hyper):
+    data = np.asarray(jax.random.uniform(jax.random.key(0), (8, 4, 4, 1)))
+    rates = iter((0.1, 0.1))
+    del rates
+    make = lambda: _state(_autoencoder('batch'), 8, (4, 4, 1), norm=True)
+
+    def run(mode):
+      step = functools.partial(steingan.step, controller='discount', **hyper)
+      compiled = parallel.compile_step(step, mode)
+      state, metrics = compiled(
+        parallel.replicate(make()), {'image': data}, jax.random.key(0)
+      )
+      return jax.tree.map(
+        np.asarray,
+        (state.energy.params, state.generator.params, state.gap, metrics),
+      )
+
+    chex.assert_trees_all_close(run(mode), run('jit'), rtol=1e-5, atol=1e-6)
+
+
+if __name__ == '__main__':
+  absltest.main()
