@@ -8,11 +8,12 @@ BIN := .venv/bin
 .PHONY: help demo test test-all lint clean
 
 help:
-	@echo 'make demo            learn an RBM four ways on real digits; a report page (3 minutes)'
+	@echo 'make demo            learn an RBM five ways on real digits; a report page (3 minutes)'
 	@echo 'make test            the default tests'
 	@echo 'make test-all        every test, the slow ones too'
 	@echo 'make lint            style checks'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
+	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d), WL16 Figure 1 on MNIST (same options)'
 
 .venv/installed: setup.py
 	@test -n '$(PYTHON)' || { echo 'Python >= 3.11 is needed: make PYTHON=/path/to/python3'; exit 1; }
@@ -37,9 +38,8 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-RESULTS ?= results/rbm
-reproduce-rbm: .venv/installed
-	$(BIN)/python -m experiments.reproduce.rbm --results=$(RESULTS) $(if $(SMOKE),--smoke)
+reproduce-%: .venv/installed
+	$(BIN)/python -m experiments.reproduce.$* --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke)
 
 clean:
 	rm -rf .venv

@@ -83,8 +83,10 @@ def get_config(scale=''):
     config.evaluation.data = dict(name='digits', split='test', scale=4.0)
     config.generator.shape = (8, 8, 1)
     config.num_steps, config.eval_every = 2000, 100
-    config.energy_optimizer.learning_rate.init_value = 0.01
-    config.energy_optimizer.learning_rate.transition_steps = 2000
+    config.energy_optimizer.learning_rate.update(
+      init_value=1e-3, transition_steps=2000
+    )
+    config.generator_optimizer.learning_rate = 3e-3
   if scale == 'smoke':
     config.data = ConfigDict(dict(name='synthetic', shape=(4, 4, 1)))
     config.evaluation.data = dict(

@@ -1,7 +1,8 @@
-"""Learns an energy model four ways on real handwritten digits, and compares.
+"""Learns an energy model five ways on real handwritten digits, and compares.
 
 The model is an RBM whose likelihood is exact, so each way of learning it is
-held against exact maximum likelihood: SteinCD, CD-1 and CD-10 (Langevin).
+held against exact maximum likelihood: SteinCD, CD-1 and CD-10 (Langevin), and
+SteinGAN, which learns a network that draws samples beside it.
 
 Example:
   python -m experiments.demo --workdir=runs/demo
@@ -32,6 +33,7 @@ _RUNS = {
   'SteinCD': ('stein_cd_mnist', {}),
   'CD-1 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 1}),
   'CD-10 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 10}),
+  'SteinGAN': ('steingan_mnist', {}),
 }
 
 
@@ -99,11 +101,12 @@ def report(workdir: pathlib.Path, rows, curves, pictures) -> None:
   about = (
     'A Gaussian-Bernoulli RBM with 10 hidden units on the 8x8 digits of '
     'scikit-learn, scaled to [0, 4] beside its unit noise; log Z is exact, by '
-    'enumeration. Samples by 1,000 Gibbs steps from noise.'
+    'enumeration. Samples by 1,000 Gibbs steps from noise; of SteinGAN by its '
+    'generator.'
   )
   reporting.write_page(
     workdir / 'report.html',
-    'An energy model learned four ways',
+    'An energy model learned five ways',
     [
       ('', about),
       ('Test log likelihood', plot),

@@ -124,9 +124,11 @@ class NetworkTest(parameterized.TestCase):
     learner, x = _learner('resnet', 8, 8, 3), 2 * _images(4, 8, 8, 3)
     of = dict(learner.params['params'])
     first = nn.Conv(4, (3, 3), padding=1, use_bias=False)
-    stem = nn.GroupNorm(2).apply(
-      {'params': of['GroupNorm_0']}, first.apply({'params': of['Conv_0']}, x)
-    )
+    stem = jax.jit(
+      lambda of: nn.GroupNorm(2).apply(
+        {'params': of['GroupNorm_0']}, first.apply({'params': of['Conv_0']}, x)
+      )
+    )(of)
     for i in (2, 4, 6):  # the second norm of each block
       of[f'GroupNorm_{i}'] = jax.tree.map(jnp.zeros_like, of[f'GroupNorm_{i}'])
     features, logits = _run(learner.replace(params={'params': of}), x)
@@ -160,7 +162,7 @@ class NetworkTest(parameterized.TestCase):
 class ShiftedTest(parameterized.TestCase):
   def test_nothing_to_do(self):
     x = _images(5, 3, 4, 2)
-    still = classifiers.shifted(jax.random.key(0), x, distance=0, flip=False)
+    still = self.shift(x, distance=0, flip=False)
     np.testing.assert_array_equal(still, x)
 
   def test_crops_by_hand(self):
@@ -207,15 +209,18 @@ class ShiftedTest(parameterized.TestCase):
     x = jnp.tile(_images(20, 5, 4, 1), (1, 1, 1, 2)) * jnp.array(
       [[[[1.0, -1.0]]]]
     )
-    moved = classifiers.shifted(jax.random.key(0), x, distance=2, flip=True)
+    moved = self.shift(x, distance=2, flip=True)
     self.assertEqual((moved.shape, moved.dtype), (x.shape, x.dtype))
     np.testing.assert_array_equal(moved[..., 0], -moved[..., 1])
+
+  def shift(self, x, **kwargs):
+    shifted = jax.jit(functools.partial(classifiers.shifted, **kwargs))
+    return np.asarray(shifted(jax.random.key(1), x))
 
   def count(self, expected, **kwargs):
     """Returns how often each image comes up in 900; none other must."""
     x = jnp.tile(jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1), (900, 1, 1, 1))
-    shifted = jax.jit(functools.partial(classifiers.shifted, **kwargs))
-    actual = np.asarray(shifted(jax.random.key(1), x))[..., 0]
+    actual = self.shift(x, **kwargs)[..., 0]
     same = (actual[:, None] == np.array(expected)[None]).all((2, 3))
     np.testing.assert_array_equal(same.sum(1), 1)
     return same.sum(0)

@@ -101,6 +101,9 @@ class ConfigTest(parameterized.TestCase):
   def test_sample_gives_any_number_in_the_shape_of_the_data(self, name):
     config = get_config(name)
     algorithm, state, batch = begin(config)
+    if not hasattr(algorithm, 'sample'):
+      self.assertEqual(config.algorithm, 'classification')
+      return
     for num in (1, 3):
       samples = algorithm.sample(state, jax.random.key(2), num, **config.sample)
       for leaf in jax.tree.leaves(samples):

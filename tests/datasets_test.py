@@ -181,5 +181,56 @@ class BatchesTest(parameterized.TestCase):
         datasets.batches(self.source, 6, seed=0)
 
 
+class NpzTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.path = self.create_tempdir().full_path + '/images.npz'
+    self.images = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 1)
+
+  def test_reads_images_labels_and_splits(self):
+    np.savez(self.path, image=self.images, label=[3, 4])
+    source = datasets.load('npz', path=self.path)
+    np.testing.assert_allclose(source[:]['image'], self.images / 255, rtol=1e-6)
+    np.testing.assert_array_equal(source[:]['label'], [3, 4])
+    np.savez(self.path, train_image=self.images[:1], test_image=self.images)
+    self.assertLen(datasets.load('npz', path=self.path, split='train'), 1)
+    self.assertLen(datasets.load('npz', path=self.path, split='test'), 2)
+
+  def test_says_what_is_missing(self):
+    with self.assertRaisesRegex(FileNotFoundError, 'nowhere'):
+      datasets.load('npz', path='/nowhere.npz')
+    np.savez(self.path, picture=self.images)
+    with self.assertRaisesRegex(ValueError, 'has no image.*picture'):
+      datasets.load('npz', path=self.path)
+
+  def test_a_pickle_is_refused(self):
+    np.savez(self.path, image=np.array([{}], object))
+    with self.assertRaisesRegex(ValueError, 'allow_pickle'):
+      datasets.load('npz', path=self.path)
+
+
+class RangeTest(parameterized.TestCase):
+  @parameterized.parameters(
+    dict(name='mnist'),
+    dict(name='cifar10'),
+    dict(name='mnist', pixels='symmetric'),
+    dict(name='digits', scale=4.0),
+    dict(name='digits', scale=4.0, pixels='symmetric'),
+  )
+  def test_unit_range_is_what_uint8_images_are_over_255(self, **section):
+    image = np.array([0, 51, 255], np.uint8).reshape(1, 3, 1, 1)
+    pixels = section.get(
+      'pixels', 'symmetric' if section['name'] == 'cifar10' else 'unit'
+    )
+    source = datasets.Arrays(
+      {'image': image}, pixels=pixels, scale=section.get('scale', 1.0)
+    )
+    rows = source[:]['image']
+    unit = datasets.to_unit(rows, section)
+    np.testing.assert_allclose(unit.ravel(), [0, 0.2, 1], atol=1e-6)
+    back = datasets.from_unit(unit, section)
+    np.testing.assert_allclose(back, rows, atol=1e-5)
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -412,18 +412,15 @@ class ChainTest(parameterized.TestCase):
 
 
 @functools.cache
-def _energy(kind, norm='batch', **kwargs):
-  """Returns a small learner with random parameters: 'autoencoder', ..."""
-  y = ()
+def _energy(kind, norm='batch', num_classes=3):
+  """Returns a small learner, with parameters that are not small."""
   if kind == 'discriminator':
-    module = energies.Discriminator((3, 4), norm=norm, **kwargs)
-    if module.num_classes:
-      y = (_labels(),)
+    module = energies.Discriminator((3, 4), num_classes, norm)
   else:
-    options = dict(dropout=0.3, **kwargs) if 'dropout' not in kwargs else kwargs
-    module = energies.Autoencoder(_CONVS, norm=norm, **options)
+    module = energies.Autoencoder(_CONVS, norm=norm)
     if kind == 'joint':
-      module, y = energies.JointLabel(module, 3, margin=0.9), (_labels(),)
+      module = energies.JointLabel(module, num_classes, margin=0.9)
+  y = () if kind == 'autoencoder' or not num_classes else (_labels(),)
   energy = learners.create(
     jax.random.key(0), module, optax.sgd(1.0), _images(), *y
   )
@@ -481,7 +478,9 @@ def _normed(x, norm, parameters):
   x = x - x.mean(axes, keepdims=True)
   epsilon = {'batch': 1e-5, 'layer': 1e-6}[norm]
   factor, offset = map(np.asarray, parameters)
-  return x / np.sqrt((x**2).mean(axes, keepdims=True) + epsilon) * factor + offset
+  return (
+    x / np.sqrt((x**2).mean(axes, keepdims=True) + epsilon) * factor + offset
+  )
 
 
 def _norms(energy):
@@ -520,7 +519,7 @@ class AutoencoderTest(parameterized.TestCase):
     expected = head + sum(
       size**2 * before * width
       for before, (width, size, _, _) in zip(
-        [shape[-1], *widths], convs, strict=False
+        [shape[-1], *widths[:-1]], convs, strict=True
       )
     )
     weights, others = _weights(params)
@@ -528,7 +527,9 @@ class AutoencoderTest(parameterized.TestCase):
     self.assertAlmostEqual(weights / 1e6, millions, delta=0.005)
     # All layers but the first are normed on the way in, and on the way out.
     self.assertEqual(others, 2 * (sum(widths[1:]) + sum(widths[:-1])))
-    maps = [(2, size, size, width) for size, width in zip(sizes, widths)]
+    maps = [
+      (2, size, size, width) for size, width in zip(sizes, widths, strict=True)
+    ]
     self.assertEqual(
       [norms[f'BatchNorm_{i}']['__call__'][0] for i in range(len(norms))],
       [*maps[1:], *maps[-2::-1]],
@@ -540,13 +541,14 @@ class AutoencoderTest(parameterized.TestCase):
     ('layer', 'linear', 'squared'),
   )
   def test_is_the_literal_network(self, norm, output, residual):
-    energy = _energy('autoencoder', norm, output=output, residual=residual)
+    energy = _energy('autoencoder', norm)
+    module = energies.Autoencoder(_CONVS, output, residual, norm)
     inputs = x = _images(4, seed=1)
     kernels = [energy.params['params'][f'kernel_{i}'] for i in range(3)]
     norms, shapes = _norms(energy), []
-    for i, (kernel, (_, _, stride, padding)) in enumerate(zip(kernels, _CONVS)):
+    for i, (_, _, stride, padding) in enumerate(_CONVS):
       shapes.append(x.shape)
-      x = layers.conv(x, kernel, stride=stride, padding=padding)
+      x = layers.conv(x, kernels[i], stride=stride, padding=padding)
       x = np.maximum(_normed(x, norm, next(norms, None)) if i else x, 0)
     features = np.reshape(x, (4, -1))
     for i in (2, 1, 0):
@@ -571,9 +573,9 @@ class AutoencoderTest(parameterized.TestCase):
 
     @jax.jit
     def results(params):
-      run = lambda method: energy.apply_fn(params, inputs, method=method)
+      run = lambda method: module.apply(params, inputs, method=method)
       names = ('features', 'reconstruct', 'reconstruction_error')
-      return energy.apply_fn(params, inputs), *map(run, names)
+      return module.apply(params, inputs), *map(run, names)
 
     actual = results(energy.params)
     for value, wanted in zip(
@@ -584,18 +586,16 @@ class AutoencoderTest(parameterized.TestCase):
   @parameterized.parameters('l2', 'l1_l2', 'squared')
   def test_a_perfect_reconstruction_has_a_slope(self, residual):
     # Without biases and norms the image of zeros is reconstructed as it is.
-    energy = _energy('autoencoder', 'none', output='linear', residual=residual)
-    of_image, of_params = jax.jit(
-      jax.grad(
-        lambda x, params: jnp.sum(energy.apply_fn(params, x)), (0, 1)
-      )
-    )(jnp.zeros((2, 8, 8, 2)), energy.params)
+    module = energies.Autoencoder(_CONVS, 'linear', residual, 'none')
+    total = lambda x, params: jnp.sum(module.apply(params, x))
+    value, (of_image, of_params) = jax.jit(jax.value_and_grad(total, (0, 1)))(
+      jnp.zeros((2, 8, 8, 2)), _energy('autoencoder', 'none').params
+    )
     for leaf in (of_image, *jax.tree.leaves(of_params)):
       self.assertTrue(np.all(np.isfinite(leaf)))
       if residual != 'l1_l2':  # its root of |r| is steep there
         np.testing.assert_array_equal(leaf, 0)
-    value = _call(energy, jnp.zeros((2, 8, 8, 2)))
-    np.testing.assert_allclose(value, 0, atol=1e-5)
+    self.assertAlmostEqual(value, 0, delta=1e-5)
 
   def test_dropout(self):
     # One kernel of one weight, 1: the reconstruction is what dropout leaves.
@@ -612,9 +612,7 @@ class AutoencoderTest(parameterized.TestCase):
     values = jax.jit(jax.vmap(run))(keys)
     kept = jax.jit(jax.vmap(lambda rng: run(rng, 'reconstruct')))(keys)
     wholes = jnp.broadcast_to(x / (1 - rate), kept.shape)
-    np.testing.assert_allclose(
-      kept, jnp.where(kept == 0, 0, wholes), rtol=1e-6
-    )
+    np.testing.assert_allclose(kept, jnp.where(kept == 0, 0, wholes), rtol=1e-6)
     share = np.mean(kept == 0)
     self.assertAlmostEqual(
       share, rate, delta=4 * np.sqrt(rate * (1 - rate) / kept.size)
@@ -670,8 +668,8 @@ class JointLabelTest(parameterized.TestCase):
     np.testing.assert_allclose(
       value, error + np.where(below, 0.9, cross_entropy), rtol=1e-5
     )
-    for slope in (slope, of_classifier):
-      largest = np.max(np.abs(slope.reshape(8, -1)), 1)
+    for of_label in (slope, of_classifier):
+      largest = np.max(np.abs(of_label.reshape(8, -1)), 1)
       np.testing.assert_array_less(largest[below], 1e-5)
       np.testing.assert_array_less(1e-3, largest[~below])
     np.testing.assert_array_equal(of_classifier[below], 0)
@@ -680,19 +678,19 @@ class JointLabelTest(parameterized.TestCase):
     joint, x = _energy('joint'), _images(seed=1)
     inner = {'params': joint.params['params']['autoencoder']}
     module = energies.Autoencoder(_CONVS)
-    values = {}
-    for method in ('features', 'reconstruct', 'reconstruction_error'):
-      values[method] = _call(joint, x, method=method)
-      expected = jax.jit(
-        lambda params, method=method: module.apply(params, x, method=method)
-      )(inner)
-      np.testing.assert_allclose(values[method], expected, atol=1e-6)
+    names = ('features', 'reconstruct', 'reconstruction_error')
+
+    def values(apply, params, names):
+      return [apply(params, x, method=name) for name in names]
+
+    values = jax.jit(values, static_argnums=(0, 2))
+    *actual, logits = values(joint.apply_fn, joint.params, (*names, 'logits'))
+    expected = values(module.apply, inner, names)
+    for value, of_inner in zip(actual, expected, strict=True):
+      np.testing.assert_allclose(value, of_inner, atol=1e-6)
     kernel = joint.params['params']['classifier']['kernel']
     np.testing.assert_allclose(
-      _call(joint, x, method='logits'),
-      values['features'] @ kernel,
-      rtol=1e-4,
-      atol=1e-4,
+      logits, expected[0] @ kernel, rtol=1e-4, atol=1e-4
     )
 
   def test_dropout_of_features(self):
@@ -727,7 +725,7 @@ class JointLabelTest(parameterized.TestCase):
 class DiscriminatorTest(parameterized.TestCase):
   @parameterized.parameters(('batch', 3), ('layer', 0), ('none', 3))
   def test_is_the_literal_network(self, norm, num_classes):
-    energy = _energy('discriminator', norm, num_classes=num_classes)
+    energy = _energy('discriminator', norm, num_classes)
     x, y = _images(4, seed=1), _labels(4)
     label = (y,) if num_classes else ()
     actual = _call(energy, x, *label)
@@ -739,7 +737,9 @@ class DiscriminatorTest(parameterized.TestCase):
       )
       x = jnp.concatenate([x, jnp.asarray(maps, x.dtype)], -1)
       x = layers.conv(x, of[f'kernel_{i}'], stride=2, padding=2)
-      x = _normed(np.asarray(x), norm, next(norms, None)) if i else np.asarray(x)
+      x = (
+        _normed(np.asarray(x), norm, next(norms, None)) if i else np.asarray(x)
+      )
       x = np.where(x > 0, x, 0.2 * x)
     x = np.concatenate([x.reshape(4, -1), one_hot], 1)
     # The energy is minus the logit that x is real.
@@ -784,19 +784,17 @@ class BatchTest(parameterized.TestCase):
     energy = _energy(kind, norm)
     self.assertEqual(energy.takes, takes)
     self.assertEqual((energy.input_shape, energy.batch_size), ((8, 8, 2), 8))
-    x, condition = _images(), (_labels(),) if kind == 'joint' else ()
+    x, condition = _images(), () if kind == 'autoencoder' else (_labels(),)
     changed = x.at[1:].add(_images(7, seed=1))
-    alone = (
-      _call(energy, x, *condition)[0] == _call(energy, changed, *condition)[0]
-    )
-    self.assertEqual(alone, 'axis_name' not in takes)
+    call = jax.jit(lambda x: energy.apply_fn(energy.params, x, *condition))
+    self.assertEqual(call(x)[0] == call(changed)[0], 'axis_name' not in takes)
 
   def test_other_energies_take_nothing(self):
     self.assertEqual(_rbm()[0].takes, ())
 
   @parameterized.parameters('batch', 'layer', 'none')
   def test_pairs(self, norm):
-    energy = _energy('discriminator', norm, num_classes=3)
+    energy = _energy('discriminator', norm)
     data, samples, y = _images(seed=1), 2 * _images(seed=2) + 1, _labels()
     run = lambda joint: jax.jit(
       lambda params: energies.pair(
@@ -836,7 +834,7 @@ class BatchTest(parameterized.TestCase):
 
   @parameterized.parameters('batch', 'none')
   def test_score_in_company(self, norm):
-    energy = _energy('discriminator', norm, num_classes=3)
+    energy = _energy('discriminator', norm)
     x, company, y = _images(seed=1), 2 * _images(seed=2), _labels()
 
     @jax.jit
@@ -865,8 +863,8 @@ class BatchTest(parameterized.TestCase):
   def test_score_under_dropout(self):
     energy, x = _energy('autoencoder', 'none'), _images(2)
     score = jax.jit(lambda rng: energies.score(energy, x, rng=rng))
-    total = lambda x: -jnp.sum(
-      energy.apply_fn(energy.params, x, rng=jax.random.key(1))
+    total = lambda x: (
+      -jnp.sum(energy.apply_fn(energy.params, x, rng=jax.random.key(1)))
     )
     first = score(jax.random.key(1))
     np.testing.assert_allclose(first, jax.jit(jax.grad(total))(x), atol=1e-5)
@@ -874,7 +872,7 @@ class BatchTest(parameterized.TestCase):
 
   @parameterized.parameters(True, False)
   def test_contrast_of_a_mixing_energy(self, joint):
-    energy = _energy('discriminator', num_classes=3)
+    energy = _energy('discriminator')
     data, samples, y = _images(seed=1), 2 * _images(seed=2) + 1, _labels()
 
     def literal(params):
@@ -905,22 +903,12 @@ class BatchTest(parameterized.TestCase):
 
   @parameterized.parameters('vmap', 'pmap', 'shard_map')
   def test_four_devices_are_one_batch(self, mode):
-    energy, y = _energy('joint', dropout=0.0), _labels()
-    data, samples = _images(seed=1), 2 * _images(seed=2) + 1
-
-    def body(energy, data, samples, y, axis_name=None):
-      score = energies.score(
-        energy, samples, y, company=data, axis_name=axis_name
-      )
-      loss_fn = energies.contrast(
-        energy, data, samples, y, negative_weight=0.3, axis_name=axis_name
-      )
-      moved, metrics = learners.descend(energy, loss_fn, axis_name=axis_name)
-      return score, (moved.params, metrics)
-
-    rows = (data, samples, y)
-    score, (params, metrics) = _over_devices(mode, body, energy, *rows)
-    expected_score, (expected, expected_metrics) = jax.jit(body)(energy, *rows)
+    energy = _energy('joint')
+    rows = _images(seed=1), 2 * _images(seed=2) + 1, _labels()
+    score, (params, metrics) = _over_devices(
+      mode, _score_and_step, energy, *rows
+    )
+    expected_score, (expected, expected_metrics) = _JITTED(energy, *rows)
     scale = np.max(np.abs(expected_score))
     np.testing.assert_allclose(
       score, expected_score, rtol=1e-4, atol=1e-5 * scale
@@ -937,6 +925,18 @@ class BatchTest(parameterized.TestCase):
       np.testing.assert_allclose(
         start - actual, gradient, atol=1e-4 * np.max(np.abs(gradient))
       )
+
+
+def _score_and_step(energy, data, samples, y, axis_name=None):
+  score = energies.score(energy, samples, y, company=data, axis_name=axis_name)
+  loss_fn = energies.contrast(
+    energy, data, samples, y, negative_weight=0.3, axis_name=axis_name
+  )
+  moved, metrics = learners.descend(energy, loss_fn, axis_name=axis_name)
+  return score, (moved.params, metrics)
+
+
+_JITTED = jax.jit(_score_and_step)  # compiled once for all three modes
 
 
 def _over_devices(mode, body, learner, *rows):

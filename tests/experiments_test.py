@@ -1,6 +1,7 @@
 """The entry points, as a user starts them."""
 
 import ast
+import functools
 import json
 import os
 import pathlib
@@ -12,7 +13,13 @@ from absl.testing import parameterized
 import pytest
 
 _ROOT = pathlib.Path(__file__).parent.parent
-_MAINS = ('train', 'evaluate', 'demo', 'reproduce.rbm')
+_MAINS = (
+  'train',
+  'evaluate',
+  'demo',
+  'reproduce.rbm',
+  'reproduce.steingan',
+)
 
 
 def run(module, *flags):
@@ -52,7 +59,38 @@ class ExperimentsTest(parameterized.TestCase):
     )
     self.assertEqual(evaluated.returncode, 0, evaluated.stderr)
     numbers = json.loads((self.folder / 'run' / 'evaluation.json').read_text())
-    self.assertEqual(numbers, {'step': 6})
+    self.assertEqual(numbers['step'], 6)
+    self.assertNotIn('test/log_likelihood', numbers)
+    self.assertGreater(numbers['samples/pairwise_distance'], 0)
+
+  def test_a_classifier_judges_samples(self):
+    for name, run_name in (
+      ('classification_mnist', 'judge'),
+      ('gan_mnist', 'gan'),
+    ):
+      trained = run(
+        'train',
+        f'--config=configs/{name}.py:smoke',
+        f'--workdir={self.folder}/{run_name}',
+        '--config.num_steps=4',
+      )
+      self.assertEqual(trained.returncode, 0, trained.stderr)
+    evaluate = functools.partial(
+      run, 'evaluate', f'--workdir={self.folder}/gan', '--num_samples=40'
+    )
+    judged = evaluate(f'--classifier={self.folder}/judge')
+    self.assertEqual(judged.returncode, 0, judged.stderr)
+    numbers = json.loads((self.folder / 'gan' / 'evaluation.json').read_text())
+    # An untrained judge can tell nothing apart, but each metric has its range.
+    self.assertBetween(numbers['classifier/inception_score'], 1, 10)
+    self.assertBetween(numbers['classifier/own_label'], 0, 1)
+    self.assertGreaterEqual(numbers['classifier/frechet_distance'], 0)
+    for name in ('random_walk.gif', 'interpolation.gif'):
+      self.assertTrue((self.folder / 'gan' / name).exists())
+    refused = evaluate(f'--classifier={self.folder}/gan')
+    self.assertIn('allowed: classification', refused.stderr)
+    missing = evaluate('--inception=/nowhere/inception.tgz')
+    self.assertIn('inception-2015-12-05.tgz', missing.stderr)
 
   @parameterized.parameters(
     ('--config.step.epsilom=1', 'epsilon'),
@@ -80,7 +118,13 @@ class ExperimentsTest(parameterized.TestCase):
     process = run('demo', f'--workdir={self.folder}/demo')
     self.assertEqual(process.returncode, 0, process.stderr)
     page = (self.folder / 'demo' / 'report.html').read_text()
-    for name in ('SteinCD', 'CD-1', 'CD-10', 'Exact maximum likelihood'):
+    for name in (
+      'SteinCD',
+      'CD-1',
+      'CD-10',
+      'Exact maximum likelihood',
+      'SteinGAN',
+    ):
       self.assertIn(name, page)
       self.assertIn(name, process.stdout)
 
@@ -103,6 +147,18 @@ class ExperimentsTest(parameterized.TestCase):
       'reproduce.rbm', '--dataset=digits', f'--results={self.folder}/rbm'
     )
     self.assertIn('choose another folder', other.stderr)
+
+  @pytest.mark.slow
+  @pytest.mark.skipif(
+    'TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no MNIST'
+  )
+  def test_reproduce_steingan(self):
+    process = run(
+      'reproduce.steingan', '--smoke', f'--results={self.folder}/steingan'
+    )
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('centred, no kernel', '500 duplicates', 'DCGAN', 'swapped'):
+      self.assertIn(name, process.stdout)
 
 
 if __name__ == '__main__':

@@ -172,9 +172,7 @@ class BatchNormTest(parameterized.TestCase):
     # Deviations of +-1e-3 are a variance of 1e-6.
     x = jnp.array([[1e-3], [-1e-3]])
     module = layers.BatchNorm(gain=False, bias=False, epsilon=3e-6)
-    np.testing.assert_allclose(
-      module.apply({}, x), [[0.5], [-0.5]], rtol=1e-5
-    )
+    np.testing.assert_allclose(module.apply({}, x), [[0.5], [-0.5]], rtol=1e-5)
     np.testing.assert_array_equal(module.apply({}, jnp.ones((4, 2))), 0)
 
   @parameterized.product(gain=(False, True), bias=(False, True))
@@ -190,7 +188,9 @@ class BatchNormTest(parameterized.TestCase):
         if wanted
       },
     )
-    if gain:  # 4 standard errors of the mean and of the deviation of N(1, 0.02^2)
+    if (
+      gain
+    ):  # 4 standard errors of the mean and of the deviation of N(1, 0.02^2)
       self.assertAlmostEqual(jnp.mean(params['gain']), 1, delta=0.0026)
       self.assertAlmostEqual(jnp.std(params['gain']), 0.02, delta=0.0018)
     if bias:
@@ -200,9 +200,7 @@ class BatchNormTest(parameterized.TestCase):
   def test_four_devices_are_one_batch(self, mode):
     x, target = 2 + _normal(8, 3, 2), _normal(8, 3, 2, seed=1)
     module = layers.BatchNorm()
-    learner = learners.create(
-      jax.random.key(0), module, optax.sgd(1.0), x
-    )
+    learner = learners.create(jax.random.key(0), module, optax.sgd(1.0), x)
     place = _normal(2, 1, 1, 2, seed=2)
     params = {'params': {'gain': place[0], 'bias': place[1]}}
     learner = learner.replace(params=params)
@@ -224,7 +222,7 @@ class BatchNormTest(parameterized.TestCase):
       return (y, slope), moved.params
 
     (y, slope), moved = _over_devices(mode, body, learner, x, target)
-    (expected_y, expected_slope), expected = body(learner, x, target)
+    (expected_y, expected_slope), expected = jax.jit(body)(learner, x, target)
     np.testing.assert_allclose(y, expected_y, atol=2e-6)
     np.testing.assert_allclose(slope, expected_slope, rtol=1e-4, atol=1e-4)
     for name, start in params['params'].items():
@@ -248,9 +246,7 @@ class NormalizedTest(parameterized.TestCase):
       [4, 4],
     )
 
-  @parameterized.parameters(
-    ('batch', False), ('layer', True), ('none', True)
-  )
+  @parameterized.parameters(('batch', False), ('layer', True), ('none', True))
   def test_whether_examples_are_alone(self, kind, alone):
     x = _normal(4, 2, 2, 3)
     others = x.at[1:].add(_normal(3, 2, 2, 3, seed=1))
@@ -306,9 +302,9 @@ def _over_devices(mode, body, learner, *rows):
     )
     return jax.jit(run)(learner, *rows)
   mapped = jax.pmap if mode == 'pmap' else jax.vmap
-  axes = (None, *[0] * len(rows))
+  run = mapped(body, axis_name=_AXIS, in_axes=(None, *[0] * len(rows)))
   rows = [x.reshape(_DEVICES, -1, *x.shape[1:]) for x in rows]
-  split, whole = mapped(body, axis_name=_AXIS, in_axes=axes)(learner, *rows)
+  split, whole = (jax.jit(run) if mode == 'vmap' else run)(learner, *rows)
   jax.tree.map(
     lambda x: np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape)),
     whole,

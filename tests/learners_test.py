@@ -175,7 +175,6 @@ class CreateTest(parameterized.TestCase):
       rtol=1e-4,
     )
 
-
   def test_inputs_and_context(self):
     # The number is a constant, by which an array may be shaped.
     learner = learners.create(
@@ -194,14 +193,10 @@ class CreateTest(parameterized.TestCase):
   def test_l2_joins_the_gradient(self, l2):
     x, y = _data()
     section = dict(name='sgd', learning_rate=0.5, l2=l2)
-    learner = learners.create(
-      jax.random.key(0), _Shifted(), learners.build_optimizer(section), x
-    )
+    learner = learners.create(jax.random.key(0), _Shifted(), section, x)
     kernel = np.arange(6.0).reshape(3, 2) - 2
     params = {**learner.params, 'params': {'kernel': jnp.float32(kernel)}}
-    # The constant is not decayed either where the section itself is given.
-    whole = learners.create(jax.random.key(0), _Shifted(), section, x)
-    moved, _ = _step(whole.replace(params=params), x, y)
+    moved, _ = jax.jit(_step)(learner.replace(params=params), x, y)
     gradient = x.T @ (x @ kernel + 1 - y) / len(x) + l2 * kernel
     np.testing.assert_allclose(
       moved.params['params']['kernel'], kernel - 0.5 * gradient, atol=1e-5

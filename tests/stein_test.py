@@ -313,9 +313,7 @@ class FeatureTest(chex.TestCase):
       _feature_direction(name, 2.0, x, score, normalize=normalize),
       _exact_direction(name, 2.0, x, score, normalize=normalize),
     )
-    _assert_close(
-      _feature_repulsion(name, 2.0, x), _pulls(name, 2.0, x).sum(1)
-    )
+    _assert_close(_feature_repulsion(name, 2.0, x), _pulls(name, 2.0, x).sum(1))
 
   @parameterized.parameters(*_PROFILES)
   def test_swapped_descends_the_similarity(self, name):
@@ -454,7 +452,9 @@ class FeatureTest(chex.TestCase):
       expected = np.asarray(jnp.sum(slope(wide, _coupled(wide)), 1))
     actual = _feature_repulsion('rbf', 2.0, x, feature_fn=_coupled)
     # Normalised points add up to zero slope: to rounding of the terms.
-    _assert_close(actual, expected, largest=np.max(np.abs(_pulls('rbf', 2.0, x))))
+    _assert_close(
+      actual, expected, largest=np.max(np.abs(_pulls('rbf', 2.0, x)))
+    )
 
   @parameterized.parameters(
     ({'form': 'exakt'}, "form='exakt'.*'nearest'"),
@@ -463,9 +463,7 @@ class FeatureTest(chex.TestCase):
   def test_refuses(self, keywords, message):
     x = jnp.ones((3, 2))
     with self.assertRaisesRegex(ValueError, message):
-      stein.feature_svgd_direction(
-        x, x, lambda x: x, kernels.rbf, **keywords
-      )
+      stein.feature_svgd_direction(x, x, lambda x: x, kernels.rbf, **keywords)
 
 
 class DiscrepancyTest(chex.TestCase):

@@ -55,32 +55,66 @@ class Fixed(nn.Module):
     return x.reshape(num, *self.shape)
 
 
-def _sgd(rate, momentum=None):
-  return optax.sgd(rate, momentum)
+class Encoder(nn.Module):
+  """An energy that reconstructs, with a term of its own beside the error."""
+
+  norm: bool = False
+
+  @property
+  def mixes(self):
+    return self.norm
+
+  @nn.compact
+  def _run(self, x, axis_name=None):
+    x = x.reshape(len(x), -1)
+    weight = self.param('A', nn.initializers.normal(1.0), (x.shape[1], 3))
+    h = x @ weight
+    if self.norm:
+      h = layers.BatchNorm()(h, axis_name=axis_name)
+    h = jnp.tanh(h)
+    error = jnp.mean((x - h @ weight.T) ** 2, -1)
+    tilt = self.param('c', nn.initializers.normal(1.0), (x.shape[1],))
+    return h, error, error + x @ tilt
+
+  def features(self, x, *, axis_name=None):
+    return self._run(x, axis_name)[0]
+
+  def reconstruction_error(self, x, *, axis_name=None):
+    return self._run(x, axis_name)[1]
+
+  def __call__(self, x, *, axis_name=None):
+    return self._run(x, axis_name)[2]
 
 
-def _state(energy, num, shape, *condition, optimizer=None, **fixed):
-  """Returns a state of that energy and a `Fixed` generator of `num` rows."""
-  generator = generators.create(
-    jax.random.key(1), Fixed(shape, **fixed), _sgd(1.0), num
+@functools.lru_cache  # making a learner compiles its initialisation
+def _generator(num, shape, norm=False, dtype='float32'):
+  return generators.create(
+    jax.random.key(1), Fixed(shape, norm, dtype), optax.sgd(1.0), num
   )
-  if isinstance(energy, nn.Module):
-    energy = learners.create(
-      jax.random.key(2),
-      energy,
-      optimizer or _sgd(1.0),
-      jnp.zeros((num, *shape)),
-      *condition,
-    )
+
+
+@functools.lru_cache
+def _encoder(num, shape, norm=False):
+  return learners.create(
+    jax.random.key(2),
+    Encoder(norm),
+    optax.sgd(1.0, momentum=0.9),
+    jnp.zeros((num, *shape)),
+  )
+
+
+def _state(energy, generator):
   return steingan.State(
     jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(())
   )
 
 
-def _rbm_state(x):
+def rbm_state(x, *, norm=False):
   """Returns a state of the true RBM in the dtype of x [n, 4]."""
   truth = exact.at_truth(steingan, x, generator=None, gap=None).energy
-  return _state(truth, len(x), x.shape[1:], dtype=x.dtype.name)
+  return _state(
+    truth, _generator(len(x), x.shape[1:], norm=norm, dtype=x.dtype.name)
+  )
 
 
 def _run(state, batch, rng=None, **hyper):
@@ -146,7 +180,7 @@ def _literal_direction(
   return phi
 
 
-def _literal_step(state, data, *, num_generator_steps=1, weight=1.0, **hyper):
+def literal_step(state, data, *, num_generator_steps=1, weight=1.0, **hyper):
   """Returns what one step adds to the energy and to the generator, at rate 1."""
   start = jax.tree.map(np.asarray, state.generator.params['params'])
   params, z = dict(start), _LATENT[: len(data)]
@@ -183,8 +217,8 @@ class StepTest(parameterized.TestCase):
     # the negative phase alone.
     self.enter_context(jax.enable_x64(True))
     x = exact.data(7)
-    state = _rbm_state(x)
-    energy, generator = _literal_step(state, x, weight=weight, **hyper)
+    state = rbm_state(x)
+    energy, generator = literal_step(state, x, weight=weight, **hyper)
     after = _run(state, {'image': x}, negative_weight=weight, **hyper)
     close = functools.partial(np.testing.assert_allclose, atol=1e-12)
     jax.tree.map(close, _moved(state.energy, after.energy), energy)
@@ -203,7 +237,7 @@ class StepTest(parameterized.TestCase):
   )
   def test_of_one_sample_the_kernel_is_nothing(self, kernel_space, repulsion):
     x = jnp.asarray(exact.data(1), jnp.float32)
-    state = _rbm_state(x)
+    state = rbm_state(x)
     ends = [
       _run(
         state,
@@ -222,31 +256,34 @@ class StepTest(parameterized.TestCase):
   def test_every_generator_step_has_noise_of_its_own(self):
     x = jnp.asarray(exact.data(4), jnp.float32)
     generator = generators.create(
-      jax.random.key(1), generators.MLP(dim=4, widths=()), _sgd(1.0), 4
+      jax.random.key(1), generators.MLP(dim=4, widths=()), optax.sgd(1.0), 4
     )
-    state = _rbm_state(x)._replace(generator=generator)
-    keys = []
-    generate = generators.generate
+    state = rbm_state(x)._replace(generator=generator)
+    generate, keys = generators.generate, []
 
     def spy(generator, params, rng, num, **kwargs):
-      keys.append(tuple(np.asarray(jax.random.key_data(rng))))
+      keys.append(jax.random.key_data(rng))
       return generate(generator, params, rng, num, **kwargs)
 
-    with mock.patch.object(generators, 'generate', spy):
-      steingan.step(
-        state, {'image': x}, jax.random.key(0), num_generator_steps=3
-      )
-    self.assertLen(set(keys), 3)
+    @jax.jit
+    def seen(rng):
+      with mock.patch.object(generators, 'generate', spy):
+        steingan.step(state, {'image': x}, rng, num_generator_steps=3)
+      return keys
 
-  @parameterized.product(
-    joint=[True, False], kernel_space=['none', 'pixels', 'features']
+    self.assertLen(
+      {tuple(np.asarray(key)) for key in seen(jax.random.key(0))}, 3
+    )
+
+  @parameterized.parameters(
+    (True, 'pixels'), (True, 'features'), (False, 'features')
   )
   def test_an_energy_that_normalises_its_batch(self, joint, kernel_space):
     # Samples are scored, and have their features, in the company in which they
     # meet the energy's loss.
     n = 6
-    data = jax.random.uniform(jax.random.key(0), (n, 4, 4, 1))
-    state = _state(_autoencoder('batch'), n, (4, 4, 1))
+    data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
+    state = _state(_encoder(n, (2, 2, 1), norm=True), _generator(n, (2, 2, 1)))
     energy, generator = state.energy, state.generator
     draw = lambda params: generator.apply_fn(params, None, n)
     samples = draw(generator.params)
@@ -263,15 +300,14 @@ class StepTest(parameterized.TestCase):
       score = -jax.grad(lambda x: jnp.sum(halves(energy.params, x)[1]))(samples)
       features = lambda x: halves(energy.params, x, 'features')[1]
       flat = samples.reshape(n, -1)
-      phi = {
-        'none': lambda: score,
-        'pixels': lambda: stein.svgd_direction(
+      if kernel_space == 'pixels':
+        phi = stein.svgd_direction(
           flat, score.reshape(n, -1), kernels.at_median('rbf', flat)
-        ),
-        'features': lambda: stein.feature_svgd_direction(
+        )
+      else:
+        phi = stein.feature_svgd_direction(
           samples, score, features, kernels.at_median('rbf', features(samples))
-        ),
-      }[kernel_space]()
+        )
       mean = lambda pair: jnp.mean(pair[0]) - jnp.mean(pair[1])
       return (
         jax.grad(lambda p: mean(halves(p, samples)))(energy.params),
@@ -279,16 +315,20 @@ class StepTest(parameterized.TestCase):
       )
 
     loss_slope, pull = expected()
-    hyper = dict(kernel='none') if kernel_space == 'none' else {}
-    if kernel_space == 'features':
-      hyper = dict(kernel_space='features')
-    after = _run(state, {'image': data}, joint=joint, **hyper)
-    close = functools.partial(
-      chex.assert_trees_all_close, rtol=1e-4, atol=1e-5
+    after = _run(
+      state,
+      {'image': data},
+      joint=joint,
+      kernel_space=kernel_space,
+      controller='speed',
     )
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-5)
     down = jax.tree.map(jnp.negative, loss_slope)
     close(_moved(energy, after.energy), down['params'])
     close(_moved(generator, after.generator), pull['params'])
+    # The gap is of the updated energy, on the same samples.
+    errors = halves(after.energy.params, samples, 'reconstruction_error')
+    close(after.gap, jnp.mean(errors[0]) - jnp.mean(errors[1]))
 
   @parameterized.parameters(
     (dict(kernel='gauss'), "kernel='gauss'.*'none'"),
@@ -305,8 +345,9 @@ class StepTest(parameterized.TestCase):
   def test_bad_arguments(self, hyper, message):
     x = jnp.asarray(exact.data(3), jnp.float32)
     batch = {'image': x, 'label': jnp.zeros(3, jnp.int32)}
+    step = functools.partial(steingan.step, **hyper)
     with self.assertRaisesRegex(ValueError, message):
-      steingan.step(_rbm_state(x), batch, jax.random.key(0), **hyper)
+      jax.eval_shape(step, rbm_state(x), batch, jax.random.key(0))
 
 
 class ConditionalTest(absltest.TestCase):
@@ -326,11 +367,10 @@ class ConditionalTest(absltest.TestCase):
 
     label = jnp.array([0, 2, 2, 0, 2])  # none of class 1
     data = jax.random.normal(jax.random.key(0), (5, 2))
-    state = steingan.State(
-      jnp.zeros((), jnp.int32),
-      learners.create(jax.random.key(1), Energy(), _sgd(1.0), data, label),
-      generators.create(jax.random.key(2), Generator(), _sgd(1.0), 5, label),
-      jnp.zeros(()),
+    sgd = optax.sgd(1.0)
+    state = _state(
+      learners.create(jax.random.key(1), Energy(), sgd, data, label),
+      generators.create(jax.random.key(2), Generator(), sgd, 5, label),
     )
     after = _run(
       state,
@@ -363,7 +403,7 @@ class SteinCDGANTest(parameterized.TestCase):
   def test_with_all_negatives_of_steincd(self, **hyper):
     self.enter_context(jax.enable_x64(True))
     x = exact.data(7)
-    state, batch = _rbm_state(x), {'image': x}
+    state, batch = rbm_state(x), {'image': x}
     after = _run(state, batch, alpha=1.0, epsilon=0.3, **hyper)
     expected = exact.ascent(
       stein_cd, exact.at_truth(stein_cd, x), x, epsilon=0.3, **hyper
@@ -381,13 +421,13 @@ class SteinCDGANTest(parameterized.TestCase):
     x = jnp.asarray(exact.data(4), jnp.float32)
     step = functools.partial(steingan.step, alpha=alpha)
     with mock.patch.object(energies, 'score', wraps=energies.score) as score:
-      jax.eval_shape(step, _rbm_state(x), {'image': x}, jax.random.key(0))
+      jax.eval_shape(step, rbm_state(x), {'image': x}, jax.random.key(0))
     self.assertEqual(score.call_count, num_scores)
 
   @parameterized.parameters(0.5, 0.1)
   def test_a_step_has_all_negatives_of_one_kind(self, alpha):
     x = jnp.asarray(exact.data(4), jnp.float32)
-    state, num = _rbm_state(x), 400
+    state, num = rbm_state(x), 400
     ends = [_run(state, {'image': x}, alpha=a) for a in (0.0, 1.0)]
     one = lambda rng, a: steingan.step(state, {'image': x}, rng, alpha=a)[0]
     # A traced alpha, too.
@@ -404,16 +444,16 @@ class SteinCDGANTest(parameterized.TestCase):
 
   def test_devices_choose_together(self):
     x = np.float32(exact.data(8))
-    state = _rbm_state(jnp.asarray(x))
+    state = rbm_state(jnp.asarray(x))
     keys = jax.random.split(jax.random.key(0), 8)
     hyper = dict(alpha=0.5, kernel='none')
     one = lambda rng: steingan.step(state, {'image': x}, rng, **hyper)[0]
     whole = jax.jit(jax.vmap(one))(keys).energy.params
     rows = {'image': x.reshape(4, 2, 4)}
     step = functools.partial(steingan.step, axis_name='batch', **hyper)
-    local = lambda rng: jax.vmap(
-      step, (None, 0, None), axis_name='batch'
-    )(state, rows, rng)[0]
+    local = lambda rng: jax.vmap(step, (None, 0, None), axis_name='batch')(
+      state, rows, rng
+    )[0]
     shards = jax.jit(jax.vmap(local))(keys).energy.params
     # Both occur; a mixture over the devices would be neither.
     spread = np.ptp(whole['params']['bias'], axis=0)
@@ -424,12 +464,6 @@ class SteinCDGANTest(parameterized.TestCase):
         whole,
         atol=1e-5,
       )
-
-
-def _autoencoder(norm):
-  return energies.Autoencoder(
-    convs=((2, 3, 1, 1), (3, 4, 4, 0)), norm=norm, dropout=0.0
-  )
 
 
 class ControllerTest(parameterized.TestCase):
@@ -458,63 +492,65 @@ class ControllerTest(parameterized.TestCase):
 
   @parameterized.parameters(*_TABLE)
   def test_rules(self, controller):
-    data = jax.random.uniform(jax.random.key(0), (4, 4, 4, 1))
-    state = _state(
-      _autoencoder('none'), 4, (4, 4, 1), optimizer=_sgd(0.1, momentum=0.9)
-    )
+    data = jax.random.normal(jax.random.key(0), (4, 3))
+    state = _state(_encoder(4, (3,)), _generator(4, (3,)))
 
     def run(gap, **hyper):
-      start = state._replace(gap=gap)
       return steingan.step(
-        start, {'image': data}, jax.random.key(0), kernel='none', **hyper
+        state._replace(gap=gap),
+        {'image': data},
+        jax.random.key(0),
+        kernel='none',
+        **hyper,
       )[0]
 
-    hyper = dict(negative_weight=0.3, controller=controller)
     after, positive, both = jax.jit(
       lambda gaps: (
-        jax.vmap(lambda gap: run(gap, **hyper))(gaps),
+        jax.vmap(
+          lambda gap: run(gap, negative_weight=0.3, controller=controller)
+        )(gaps),
         run(0.0, negative_weight=0.0),
         run(0.0, negative_weight=1.0),
       )
     )(jnp.array(self._GAPS))
-    pull, whole = (
-      _moved(state.energy, end.energy) for end in (positive, both)
-    )
+    pull, whole = (_moved(state.energy, end.energy) for end in (positive, both))
     samples = state.generator.apply_fn(state.generator.params, None, 4)
     for i, (discount, rate, frozen) in enumerate(self._TABLE[controller]):
       with self.subTest(gap=self._GAPS[i]):
         end = jax.tree.map(lambda leaf: leaf[i], after)
+        self.assertEqual(end.generator.step, 1)
+        self.assertEqual(end.energy.step, 0 if frozen else 1)
         if frozen:
           chex.assert_trees_all_equal(
-            (end.energy.params, end.energy.opt_state, end.energy.step),
-            (state.energy.params, state.energy.opt_state, state.energy.step),
+            (end.energy.params, end.energy.opt_state),
+            (state.energy.params, state.energy.opt_state),
           )
         else:
-          self.assertEqual(end.energy.step, 1)
-          weight = 0.3 * discount
+          # The loss is linear in the weight.
           expected = jax.tree.map(
-            lambda data, whole: rate * (data + weight * (whole - data)),
+            lambda data, whole: rate * (data + 0.3 * discount * (whole - data)),
             pull,
             whole,
           )
-          largest = max(np.max(np.abs(e)) for e in jax.tree.leaves(expected))
-          self.assertGreater(largest, 1e-3)
-          # Parameters are of order 0.1: what was added is known to 1e-8.
+          # Parameters are of order 1, and their changes not much smaller.
           chex.assert_trees_all_close(
-            _moved(state.energy, end.energy), expected, rtol=1e-4, atol=1e-7
+            _moved(state.energy, end.energy), expected, rtol=1e-4, atol=1e-5
           )
-        self.assertEqual(end.generator.step, 1)
-        errors = [
-          np.mean(
-            state.energy.apply_fn(
-              end.energy.params, x, method='reconstruction_error'
-            )
-          )
-          for x in (data, samples)
-        ]
-        gap = 0.0 if controller == 'none' else errors[0] - errors[1]
-        expected_gap = self._GAPS[i] if controller == 'none' else gap
-        np.testing.assert_allclose(end.gap, expected_gap, rtol=1e-4, atol=1e-6)
+        error = functools.partial(
+          state.energy.apply_fn,
+          end.energy.params,
+          method='reconstruction_error',
+        )
+        gap = jnp.mean(error(data)) - jnp.mean(error(samples))
+        if controller == 'none':
+          gap = self._GAPS[i]  # nothing is measured
+        np.testing.assert_allclose(end.gap, gap, rtol=1e-5)
+
+  def test_needs_an_energy_that_reconstructs(self):
+    x = jnp.asarray(exact.data(3), jnp.float32)
+    step = functools.partial(steingan.step, controller='discount')
+    with self.assertRaisesRegex(AttributeError, 'reconstruction_error'):
+      jax.eval_shape(step, rbm_state(x), {'image': x}, jax.random.key(0))
 
 
 class DevicesTest(parameterized.TestCase):
@@ -524,23 +560,72 @@ class DevicesTest(parameterized.TestCase):
     ('shard_map', dict(joint=False, num_generator_steps=2)),
   )
   def test_updates_are_those_of_one_device(self, mode, hyper):
-    data = np.asarray(jax.random.uniform(jax.random.key(0), (8, 4, 4, 1)))
-    rates = iter((0.1, 0.1))
-    del rates
-    make = lambda: _state(_autoencoder('batch'), 8, (4, 4, 1), norm=True)
+    # Both networks normalise over all devices.
+    data = np.random.default_rng(0).normal(size=(8, 2, 2, 1))
+    data = np.float32(data)
+    state = _state(
+      _encoder(8, (2, 2, 1), norm=True), _generator(8, (2, 2, 1), norm=True)
+    )
 
     def run(mode):
       step = functools.partial(steingan.step, controller='discount', **hyper)
       compiled = parallel.compile_step(step, mode)
-      state, metrics = compiled(
-        parallel.replicate(make()), {'image': data}, jax.random.key(0)
-      )
-      return jax.tree.map(
-        np.asarray,
-        (state.energy.params, state.generator.params, state.gap, metrics),
-      )
+      start = parallel.replicate(jax.tree.map(jnp.copy, state))
+      after, metrics = compiled(start, {'image': data}, jax.random.key(0))
+      ends = after.energy.params, after.generator.params, after.gap, metrics
+      return jax.tree.map(np.asarray, ends)
 
     chex.assert_trees_all_close(run(mode), run('jit'), rtol=1e-5, atol=1e-6)
+
+
+class LearningTest(parameterized.TestCase):
+  # On twelve seeds the likelihood ended 0.2 to 0.6 nats below the truth's, 0.37
+  # +- 0.13, and without a kernel 8 to 83 below, where a start is 5 below. The
+  # samples' variance, 10 for data and 4 for one of the model's Gaussians, was over
+  # the last quarter never below 2.0, and without a kernel at times below 0.1.
+  @parameterized.parameters(
+    ('rbf', (-1.0, np.inf), (1.0, np.inf)),
+    ('none', (-np.inf, -5.0), (0.0, 0.25)),
+  )
+  def test_only_the_kernel_keeps_samples_apart(
+    self, kernel, likelihoods, variances
+  ):
+    x, num_steps = exact.data(100), 400
+    data = jnp.asarray(x, jnp.float32)
+    rate = optax.linear_schedule(0.02, 0.0, num_steps)
+
+    @jax.jit
+    @jax.vmap
+    def train(rng):
+      energy_rng, generator_rng, rng = jax.random.split(rng, 3)
+      energy = learners.create(
+        energy_rng, energies.RBM(2), optax.adam(rate), data
+      )
+      network = generators.MLP(latent_dim=4, dim=4, widths=(32,))
+      generator = generators.create(
+        generator_rng, network, optax.adam(1e-2, b1=0.5), len(x)
+      )
+
+      def step(state, rng):
+        state, metrics = steingan.step(
+          state, {'image': data}, rng, kernel=kernel, normalize='row_sum'
+        )
+        return state, metrics['samples/variance']
+
+      state, variance = lax.scan(
+        step, _state(energy, generator), jax.random.split(rng, num_steps)
+      )
+      return state.energy.params['params'], jnp.min(variance[-100:])
+
+    num_seeds = 2
+    params, lowest = train(jax.random.split(jax.random.key(0), num_seeds))
+    for seed in range(num_seeds):
+      learned = jax.tree.map(lambda leaf: np.asarray(leaf[seed], float), params)
+      excess = exact.log_likelihood(learned, x) - exact.log_likelihood(
+        exact.TRUTH, x
+      )
+      self.assertBetween(excess, *likelihoods)
+      self.assertBetween(lowest[seed], *variances)
 
 
 if __name__ == '__main__':
