@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all lint bench clean
 
 help:
 	@echo 'make demo            learn an RBM five ways on real digits; a report page (3 minutes)'
 	@echo 'make test            the default tests'
 	@echo 'make test-all        every test, the slow ones too'
 	@echo 'make lint            style checks'
+	@echo 'make bench           cost of the repulsions of a feature kernel'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
 	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d), WL16 Figure 1 on MNIST (same options)'
 
@@ -40,6 +41,9 @@ lint: .venv/installed-test
 
 reproduce-%: .venv/installed
 	$(BIN)/python -m experiments.reproduce.$* --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke)
+
+bench: .venv/installed
+	$(BIN)/python -m experiments.benchmarks.repulsion
 
 clean:
 	rm -rf .venv

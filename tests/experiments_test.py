@@ -19,6 +19,7 @@ _MAINS = (
   'demo',
   'reproduce.rbm',
   'reproduce.steingan',
+  'benchmarks.repulsion',
 )
 
 

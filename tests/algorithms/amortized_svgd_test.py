@@ -64,7 +64,7 @@ def _run(state, rng=None, batch=None, **hyper):
 def _change(before, after):
   """Returns what a step added to the generator's parameters [P]."""
   moved = jax.tree.map(
-    jnp.subtract, after.generator.params, before.generator.params
+    np.subtract, after.generator.params, before.generator.params
   )
   return np.asarray(flatten_util.ravel_pytree(moved)[0])
 
@@ -97,7 +97,9 @@ class ProjectionTest(parameterized.TestCase):
     each = jacobian.reshape(num, 2, -1)
     if num == 1:
       phi = _MEAN - samples  # the kernel is nothing
-    expected = 0.5 * np.mean([j.T @ p for j, p in zip(each, phi)], 0)
+    expected = 0.5 * np.mean(
+      [j.T @ p for j, p in zip(each, phi, strict=True)], 0
+    )
     np.testing.assert_allclose(_change(state, after), expected, atol=1e-12)
     np.testing.assert_allclose(
       [found['generator/move'], found['samples/variance']],
@@ -227,12 +229,12 @@ class DivergenceTest(absltest.TestCase):
         jax.random.key(0), generators.MLP(widths=()), optax.sgd(1.0), num
       )
       start = {
-        'params': {'Dense_0': {'kernel': jnp.float32(a), 'bias': jnp.float32(b)}}
+        'params': {
+          'Dense_0': {'kernel': jnp.float32(a), 'bias': jnp.float32(b)}
+        }
       }
       chex.assert_trees_all_equal_shapes(start, sampler.params)
-      state = amortized_svgd.create(
-        _log_density, sampler.replace(params=start)
-      )
+      state = amortized_svgd.create(_log_density, sampler.replace(params=start))
       fixed = functools.partial(kernels.rbf, bandwidth=bandwidth)
       with mock.patch.object(kernels, 'at_median', lambda *_, **__: fixed):
         after = jax.jit(
@@ -277,7 +279,7 @@ class DensityTest(absltest.TestCase):
     state = amortized_svgd.create(state.energy, state.generator)
     after, _ = _run(state)
     moved = jax.tree.map(
-      jnp.subtract,
+      np.subtract,
       after.generator.params['params'],
       state.generator.params['params'],
     )
@@ -310,32 +312,32 @@ class DevicesTest(parameterized.TestCase):
     ('chain_rule', 'shard_map'), ('full', 'pmap'), ('linear', 'shard_map')
   )
   def test_updates_are_those_of_one_device(self, projection, mode):
-    self._assert_modes_agree(projection, mode, norm=True)
-
-  def test_linear_of_a_generator_that_mixes_nothing(self):
-    # All devices then draw the same, and so does one for each of them.
-    self._assert_modes_agree('linear', 'pmap', norm=False)
-
-  def _assert_modes_agree(self, projection, mode, norm):
-    state = by_hand.rbm_state(jnp.zeros((8, 4)), norm=norm)
+    state = by_hand.rbm_state(jnp.zeros((8, 4)), norm=True)
     state = amortized_svgd.create(state.energy, state.generator)
+    self._assert_agree(state, (mode, 'jit'), projection)
+
+  def test_linear_with_noise_of_each_device(self):
+    generator = generators.create(
+      jax.random.key(0), generators.MLP(widths=(4,)), optax.sgd(1.0), 8
+    )
+    state = amortized_svgd.create(_log_density, generator)
+    self._assert_agree(state, ('pmap', 'shard_map'), 'linear')
+
+  def _assert_agree(self, state, modes, projection):
     energy = jax.tree.map(np.array, state.energy)
     # So damped that rounding stays what it is.
     step = functools.partial(
       amortized_svgd.step, projection=projection, damping=1.0, inner_steps=2
     )
-
-    def run(mode):
+    ends = []
+    for mode in modes:
       compiled = parallel.compile_step(step, mode)
       start = parallel.replicate(jax.tree.map(jnp.copy, state))
       batch = {'image': np.zeros((8, 4), np.float32)}
       after, found = compiled(start, batch, jax.random.key(0))
-      chex.assert_trees_all_equal(
-        jax.tree.map(np.array, after.energy), energy
-      )
-      return jax.tree.map(np.asarray, (after.generator.params, found))
-
-    chex.assert_trees_all_close(run(mode), run('jit'), rtol=1e-5, atol=2e-6)
+      chex.assert_trees_all_equal(jax.tree.map(np.array, after.energy), energy)
+      ends.append(jax.tree.map(np.asarray, (after.generator.params, found)))
+    chex.assert_trees_all_close(*ends, rtol=1e-5, atol=2e-6)
 
 
 class ArgumentsTest(parameterized.TestCase):
@@ -349,7 +351,7 @@ class ArgumentsTest(parameterized.TestCase):
     (dict(cg_steps=0), 'cg_steps=0'),
   )
   def test_refuses(self, hyper, message):
-    state = by_hand.rbm_state(jnp.zeros((3, 4)))
+    state = by_hand.rbm_state(jnp.zeros((8, 4)))
     state = amortized_svgd.create(state.energy, state.generator)
     step = functools.partial(amortized_svgd.step, **hyper)
     with self.assertRaisesRegex(ValueError, message):
