@@ -2,7 +2,8 @@
 
 python -m experiments.train --config=configs/classification_cifar10.py \
   --workdir=runs/resnet
-On samples: --config.data.name=npz --config.data.path=SAMPLES.npz
+On samples that `evaluate` has left:
+  --config=configs/classification_cifar10.py:samples --config.data.path=SAMPLES.npz
 Scale ':smoke' is a few steps on noise. The papers name neither depth nor schedule:
 their 92.58 % on real images lies between the published ResNet-32 and -44. Ours
 normalises groups of channels in place of the batch.
@@ -13,8 +14,8 @@ from ml_collections import ConfigDict
 
 def get_config(scale=''):
   """Returns the config at that scale."""
-  if scale not in ('', 'smoke'):
-    raise ValueError(f'scale={scale!r} is unknown; allowed: smoke.')
+  if scale not in ('', 'samples', 'smoke'):
+    raise ValueError(f'scale={scale!r} is unknown; allowed: samples, smoke.')
   config = ConfigDict()
   config.algorithm = 'classification'
   config.sample = ConfigDict()
@@ -43,6 +44,10 @@ def get_config(scale=''):
   config.seed, config.batch_size, config.num_steps = 0, 128, 64_000
   config.parallel, config.log_every = 'jit', 100
   config.eval_every, config.checkpoint_every = 2000, 2000
+  if scale == 'samples':
+    config.data = ConfigDict(
+      dict(name='npz', path='samples.npz', pixels='symmetric')
+    )
   if scale == 'smoke':
     shape = dict(name='synthetic', shape=(8, 8, 3))
     config.data = ConfigDict(dict(shape, split='train'))

@@ -4,6 +4,8 @@ python -m experiments.train --config=configs/classification_mnist.py \
   --workdir=runs/classifier
 Fashion-MNIST: --config.data.name=fashion_mnist \
   --config.evaluation.data.name=fashion_mnist
+On samples that `evaluate` has left: --config=configs/classification_mnist.py:samples \
+  --config.data.path=runs/joint/samples.npz
 Scales: ':digits' is scikit-learn's 8x8 digits; ':smoke' a few steps on noise.
 """
 
@@ -12,8 +14,10 @@ from ml_collections import ConfigDict
 
 def get_config(scale=''):
   """Returns the config at that scale."""
-  if scale not in ('', 'digits', 'smoke'):
-    raise ValueError(f'scale={scale!r} is unknown; allowed: digits, smoke.')
+  if scale not in ('', 'digits', 'samples', 'smoke'):
+    raise ValueError(
+      f'scale={scale!r} is unknown; allowed: digits, samples, smoke.'
+    )
   config = ConfigDict()
   config.algorithm = 'classification'
   config.sample = ConfigDict()
@@ -44,6 +48,8 @@ def get_config(scale=''):
     config.data.name = config.evaluation.data.name = 'digits'
     config.step.shift, config.num_steps = 1, 1500
     config.optimizer.learning_rate.decay_steps = 1500
+  if scale == 'samples':
+    config.data = ConfigDict(dict(name='npz', path='samples.npz'))
   if scale == 'smoke':
     shape = dict(name='synthetic', shape=(8, 8, 1))
     config.data = ConfigDict(dict(shape, split='train'))

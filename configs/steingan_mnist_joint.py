@@ -4,7 +4,8 @@ python -m experiments.train --config=configs/steingan_mnist_joint.py \
   --workdir=runs/steingan_joint
 
 Scales: '' is the authors' networks and length; ':narrow' a quarter of their width
-and 3,000 steps for two cores, with the energy's rate and rule of LW17; ':smoke' a few steps on noise.
+and 3,000 steps for two cores, with the energy's rate and rule of LW17; ':smoke' a
+few steps on noise.
 Rates are constant for the first half, then fall linearly to 0.
 """
 

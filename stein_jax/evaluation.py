@@ -298,9 +298,9 @@ def evaluate(
 ) -> dict[str, float]:
   """Returns the metrics of a run's newest checkpoint, and writes its report.
 
-  Writes evaluation.json, samples.npy (.npz with labels where there are any),
-  samples.png and report.html to the workdir, and moving pictures of walks through
-  a generator's latent space.
+  Writes evaluation.json, samples.npy, samples.png and report.html to the workdir;
+  of images also samples.npz, uint8 with labels where there are any, for
+  `datasets.npz`; of a generator moving pictures of walks in latent space.
 
   Args:
     config: of the run; its `evaluation` section says what is measured.
@@ -361,21 +361,26 @@ def _sample_metrics(config, state, samples, data, source, judges):
   # Sets that are read on demand are too large to search.
   training = source[:]['image'] if isinstance(source, datasets.Arrays) else None
   found = diversity(samples, data, training)
-  labels = None
-  if hasattr(state, 'generator') and generators.num_classes(state.generator):
-    labels = np.arange(len(samples)) % generators.num_classes(state.generator)
   unit = functools.partial(datasets.to_unit, section=config.data)
+  labels = _labels(state, len(samples))
   for name, judge in judges.items():
     said = judged(judge, unit(samples), unit(data), labels=labels)
     found |= {f'{name}/{key}': value for key, value in said.items()}
   return found
 
 
+def _labels(state, num):
+  """Returns the labels [num] of a state's samples, None without."""
+  if not hasattr(state, 'generator'):
+    return None
+  classes = generators.num_classes(state.generator)
+  return np.arange(num) % classes if classes else None
+
+
 def _sample_sections(config, workdir, state, samples, batch):
-  """Returns the report's sections of samples, and writes their pictures."""
-  classes = 0
-  if hasattr(state, 'generator'):
-    classes = generators.num_classes(state.generator)
+  """Returns the report's sections of samples, and writes their files."""
+  labels = _labels(state, len(samples))
+  classes = 0 if labels is None else generators.num_classes(state.generator)
   image = picture(samples[:_SHOWN], batch, columns=classes or None)
   if not image:
     return []
@@ -385,6 +390,9 @@ def _sample_sections(config, workdir, state, samples, batch):
   ]
   if samples.ndim != 4:
     return sections
+  unit = np.round(255 * datasets.to_unit(samples, config.data))
+  arrays = {} if labels is None else {'label': labels}
+  np.savez(workdir / 'samples.npz', image=unit.astype(np.uint8), **arrays)
   sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
   if not hasattr(state, 'generator'):
     return sections

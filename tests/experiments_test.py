@@ -88,6 +88,17 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertGreaterEqual(numbers['classifier/frechet_distance'], 0)
     for name in ('random_walk.gif', 'interpolation.gif'):
       self.assertTrue((self.folder / 'gan' / name).exists())
+    # The samples are a data set that a classifier can learn.
+    learned = run(
+      'train',
+      '--config=configs/classification_mnist.py:samples',
+      f'--config.data.path={self.folder}/gan/samples.npz',
+      '--config.evaluation.data.name=digits',
+      f'--workdir={self.folder}/learned',
+      '--config.num_steps=1',
+      '--config.batch_size=40',
+    )
+    self.assertIn('step 1 of 1', learned.stderr)
     refused = evaluate(f'--classifier={self.folder}/gan')
     self.assertIn('allowed: classification', refused.stderr)
     missing = evaluate('--inception=/nowhere/inception.tgz')

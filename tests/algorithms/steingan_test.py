@@ -87,14 +87,14 @@ class Encoder(nn.Module):
 
 
 @functools.lru_cache  # making a learner compiles its initialisation
-def _generator(num, shape, norm=False, dtype='float32'):
+def fixed_generator(num, shape, norm=False, dtype='float32'):
   return generators.create(
     jax.random.key(1), Fixed(shape, norm, dtype), optax.sgd(1.0), num
   )
 
 
 @functools.lru_cache
-def _encoder(num, shape, norm=False):
+def encoder(num, shape, norm=False):
   return learners.create(
     jax.random.key(2),
     Encoder(norm),
@@ -113,7 +113,7 @@ def rbm_state(x, *, norm=False):
   """Returns a state of the true RBM in the dtype of x [n, 4]."""
   truth = exact.at_truth(steingan, x, generator=None, gap=None).energy
   return _state(
-    truth, _generator(len(x), x.shape[1:], norm=norm, dtype=x.dtype.name)
+    truth, fixed_generator(len(x), x.shape[1:], norm=norm, dtype=x.dtype.name)
   )
 
 
@@ -272,7 +272,9 @@ class StepTest(parameterized.TestCase):
     # meet the energy's loss.
     n = 6
     data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
-    state = _state(_encoder(n, (2, 2, 1), norm=True), _generator(n, (2, 2, 1)))
+    state = _state(
+      encoder(n, (2, 2, 1), norm=True), fixed_generator(n, (2, 2, 1))
+    )
     energy, generator = state.energy, state.generator
     draw = lambda params: generator.apply_fn(params, None, n)
     samples = draw(generator.params)
@@ -461,7 +463,7 @@ class SteinCDGANTest(parameterized.TestCase):
 def _phases():
   """Returns data, a state, what a step adds with data alone, and with samples."""
   data = jax.random.normal(jax.random.key(0), (4, 3))
-  state = _state(_encoder(4, (3,)), _generator(4, (3,)))
+  state = _state(encoder(4, (3,)), fixed_generator(4, (3,)))
 
   @jax.jit
   def moved(negative_weight):
@@ -567,7 +569,7 @@ class DevicesTest(parameterized.TestCase):
     data = np.random.default_rng(0).normal(size=(8, 2, 2, 1))
     data = np.float32(data)
     state = _state(
-      _encoder(8, (2, 2, 1), norm=True), _generator(8, (2, 2, 1), norm=True)
+      encoder(8, (2, 2, 1), norm=True), fixed_generator(8, (2, 2, 1), norm=True)
     )
 
     def run(mode):
