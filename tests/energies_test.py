@@ -17,7 +17,7 @@ from stein_jax import layers
 from stein_jax import learners
 
 _AXIS = 'batch'
-_CONVS = ((3, 3, 2, 1), (4, 3, 1, 1), (5, 4, 4, 0))  # 8 x 8, 4, 4, 1
+_CONVS = ((3, 3, 2, 1), (5, 4, 4, 0))  # 8 x 8 pixels, then 4 x 4, then 1
 _MNIST = ((64, 5, 2, 2), (128, 5, 2, 2), (512, 7, 7, 0))
 _CIFAR10 = (
   (128, 3, 1, 1),
@@ -419,14 +419,17 @@ def _energy(kind, norm='batch', num_classes=3):
   else:
     module = energies.Autoencoder(_CONVS, norm=norm)
     if kind == 'joint':
-      module = energies.JointLabel(module, num_classes, margin=0.9)
+      module = energies.JointLabel(module, num_classes, margin=1.1)
   y = () if kind == 'autoencoder' or not num_classes else (_labels(),)
-  energy = learners.create(
-    jax.random.key(0), module, optax.sgd(1.0), _images(), *y
+  # Shapes alone: compiling the start would take most of the time.
+  energy = jax.eval_shape(
+    lambda rng: learners.create(rng, module, optax.sgd(1.0), _images(), *y),
+    jax.random.key(0),
   )
   rng = np.random.default_rng(1)
   draw = lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype)
-  return energy.replace(params=jax.tree.map(draw, energy.params))
+  params = jax.tree.map(draw, energy.params)
+  return energy.replace(step=0, params=params, opt_state=energy.tx.init(params))
 
 
 def _images(num=8, seed=0):
@@ -544,14 +547,14 @@ class AutoencoderTest(parameterized.TestCase):
     energy = _energy('autoencoder', norm)
     module = energies.Autoencoder(_CONVS, output, residual, norm)
     inputs = x = _images(4, seed=1)
-    kernels = [energy.params['params'][f'kernel_{i}'] for i in range(3)]
+    kernels = [energy.params['params'][f'kernel_{i}'] for i in range(2)]
     norms, shapes = _norms(energy), []
     for i, (_, _, stride, padding) in enumerate(_CONVS):
       shapes.append(x.shape)
       x = layers.conv(x, kernels[i], stride=stride, padding=padding)
       x = np.maximum(_normed(x, norm, next(norms, None)) if i else x, 0)
     features = np.reshape(x, (4, -1))
-    for i in (2, 1, 0):
+    for i in (1, 0):
       _, _, stride, padding = _CONVS[i]
       up = jax.linear_transpose(
         functools.partial(
@@ -582,6 +585,13 @@ class AutoencoderTest(parameterized.TestCase):
       actual, (expected, features, x, expected), strict=True
     ):
       np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-4)
+
+  def test_weights_start_at_a_standard_deviation_of_2_percent(self):
+    module = energies.Autoencoder(((40, 5, 5, 0),), norm='none')
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 5, 5, 10)))
+    kernel = np.asarray(params['params']['kernel_0'])  # 10,000 draws
+    self.assertAlmostEqual(np.mean(kernel), 0, delta=4 * 0.02 / 100)
+    self.assertAlmostEqual(np.std(kernel), 0.02, delta=3 * 0.02 / 100)
 
   @parameterized.parameters('l2', 'l1_l2', 'squared')
   def test_a_perfect_reconstruction_has_a_slope(self, residual):
@@ -640,33 +650,40 @@ class AutoencoderTest(parameterized.TestCase):
 
 class JointLabelTest(parameterized.TestCase):
   def test_energy_and_its_slope_by_hand(self):
-    energy, x, y = _energy('joint', 'none'), _images(seed=1), _labels()
+    energy, x = _energy('joint', 'none'), _images(seed=1)
 
     @jax.jit
     def results(params, x):
       run = lambda method, x: energy.apply_fn(params, x, method=method)
+      # The likeliest label has a cross entropy of at most log 3, which is below
+      # the margin 1.1, and the least likely one of at least that.
+      logits = run('logits', x)
+      y = jnp.where(
+        jnp.arange(8) < 4, jnp.argmax(logits, 1), jnp.argmin(logits, 1)
+      )
       error = lambda x: jnp.sum(run('reconstruction_error', x))
       both = lambda params, x: energy.apply_fn(params, x, y)
       of_params, of_x = jax.jacrev(both, (0, 1))(params, x)
       of_x = jnp.sum(of_x, 1)  # no example's energy is of another
       return (
         both(params, x),
-        run('logits', x),
+        y,
+        logits,
         run('reconstruction_error', x),
         of_x - jax.grad(error)(x),
         of_params['params']['classifier']['kernel'],
       )
 
-    value, logits, error, slope, of_classifier = map(
+    value, y, logits, error, slope, of_classifier = map(
       np.asarray, results(energy.params, x)
     )
     self.assertEqual(logits.shape, (8, 3))
     logits = logits.astype(np.float64)
     cross_entropy = np.log(np.sum(np.exp(logits), 1)) - logits[range(8), y]
-    below = cross_entropy < 0.9
-    self.assertBetween(np.sum(below), 2, 6)
+    below = cross_entropy < 1.1
+    np.testing.assert_array_equal(below, np.arange(8) < 4)
     np.testing.assert_allclose(
-      value, error + np.where(below, 0.9, cross_entropy), rtol=1e-5
+      value, error + np.where(below, 1.1, cross_entropy), rtol=1e-5
     )
     for of_label in (slope, of_classifier):
       largest = np.max(np.abs(of_label.reshape(8, -1)), 1)
@@ -901,9 +918,11 @@ class BatchTest(parameterized.TestCase):
       metrics['energy/data'] - 0.3 * metrics['energy/samples'], value, 5
     )
 
-  @parameterized.parameters('vmap', 'pmap', 'shard_map')
-  def test_four_devices_are_one_batch(self, mode):
-    energy = _energy('joint')
+  @parameterized.parameters(
+    ('vmap', 'discriminator'), ('pmap', 'discriminator'), ('shard_map', 'joint')
+  )
+  def test_four_devices_are_one_batch(self, mode, kind):
+    energy = _energy(kind)
     rows = _images(seed=1), 2 * _images(seed=2) + 1, _labels()
     score, (params, metrics) = _over_devices(
       mode, _score_and_step, energy, *rows
@@ -936,7 +955,7 @@ def _score_and_step(energy, data, samples, y, axis_name=None):
   return score, (moved.params, metrics)
 
 
-_JITTED = jax.jit(_score_and_step)  # compiled once for all three modes
+_JITTED = jax.jit(_score_and_step)  # compiled once for the modes
 
 
 def _over_devices(mode, body, learner, *rows):

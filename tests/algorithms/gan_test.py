@@ -289,17 +289,12 @@ class ArgumentsTest(parameterized.TestCase):
     self, loss, norm
   ):
     data = jnp.zeros((4, 4, 4, 1))
+    generator = by_hand.fixed_generator(4, (4, 4, 1))
+    discriminator = energies.Discriminator(widths=(2, 2), norm=norm)
 
     def run(rng):
-      state = _state(
-        learners.create(
-          rng,
-          energies.Discriminator(widths=(2, 2), norm=norm),
-          optax.sgd(1.0),
-          data,
-        ),
-        by_hand.fixed_generator(4, (4, 4, 1)),
-      )
+      energy = learners.create(rng, discriminator, optax.sgd(1.0), data)
+      state = _state(energy, generator)
       return gan.step(state, {'image': data}, rng, loss=loss)[1]
 
     if loss == 'wasserstein' and norm == 'batch':

@@ -466,17 +466,17 @@ def _phases():
   state = _state(encoder(4, (3,)), fixed_generator(4, (3,)))
 
   @jax.jit
-  def moved(negative_weight):
-    after, _ = steingan.step(
+  def energy(negative_weight):
+    return steingan.step(
       state,
       {'image': data},
       jax.random.key(0),
       kernel='none',
       negative_weight=negative_weight,
-    )
-    return _moved(state.energy, after.energy)
+    )[0].energy
 
-  return data, state, moved(0.0), moved(1.0)
+  pull, whole = (_moved(state.energy, energy(w)) for w in (0.0, 1.0))
+  return data, state, pull, whole
 
 
 class ControllerTest(parameterized.TestCase):
