@@ -107,7 +107,7 @@ class ResNet(nn.Module):
 def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   """Returns images [n, h, w, c] moved by up to `distance` pixels, some mirrored.
 
-  What moves in from outside repeats the corner's pixel; with `flip` every image is
+  What moves in from outside repeats the nearest pixel; with `flip` every image is
   mirrored with chance one half.
   """
   shift_rng, flip_rng = jax.random.split(rng)

@@ -275,14 +275,18 @@ class JointLabel(nn.Module):
   margin: float = 1.0
   dropout: float = 0.0
 
+  def __post_init__(self):
+    checks.count(num_classes=self.num_classes)
+    checks.non_negative(margin=self.margin, dropout=self.dropout)
+    checks.at_most(0.99, dropout=self.dropout)
+    super().__post_init__()
+
   @property
   def mixes(self) -> bool:
     """Whether the energy of one example depends on the others of its batch."""
     return self.autoencoder.mixes
 
   def setup(self):
-    checks.count(num_classes=self.num_classes)
-    checks.non_negative(margin=self.margin, dropout=self.dropout)
     self.classifier = nn.Dense(
       self.num_classes, use_bias=False, kernel_init=layers.normal()
     )
@@ -296,15 +300,17 @@ class JointLabel(nn.Module):
     rng: PRNGKey | None = None,
   ) -> Array:
     """Returns E(x, y) [n] of images and labels [n]."""
+    rng, classifier_rng = _two_keys(rng)
     features, error = self.autoencoder.both(x, axis_name=axis_name, rng=rng)
-    log_probability = nn.log_softmax(self._classify(features, rng))
+    log_probability = nn.log_softmax(self._classify(features, classifier_rng))
     likelihood = jnp.take_along_axis(log_probability, y[:, None], 1)[:, 0]
     return error + jnp.maximum(self.margin, -likelihood)
 
   def logits(self, x: Array, *, axis_name=None, rng=None) -> Array:
     """Returns the classifier's logits [n, num_classes]."""
+    rng, classifier_rng = _two_keys(rng)
     features = self.autoencoder.features(x, axis_name=axis_name, rng=rng)
-    return self._classify(features, rng)
+    return self._classify(features, classifier_rng)
 
   def features(self, x: Array, **context) -> Array:
     """Returns the autoencoder's features [n, f]."""
@@ -319,8 +325,6 @@ class JointLabel(nn.Module):
     return self.autoencoder.reconstruction_error(x, **context)
 
   def _classify(self, features, rng):
-    if rng is not None:
-      rng = jax.random.fold_in(rng, 1)  # not the images' mask
     return self.classifier(_dropout(features, self.dropout, rng))
 
 
@@ -436,8 +440,11 @@ def pair(
     energy, params, x, *condition, axis_name=axis_name, rng=rng, method=method
   )
   if not joint:
-    other = None if rng is None else jax.random.fold_in(rng, 1)
-    return evaluate(data, condition, rng), evaluate(samples, condition, other)
+    keys = (None, None) if rng is None else jax.random.split(rng)
+    return tuple(
+      evaluate(x, condition, key)
+      for x, key in zip((data, samples), keys, strict=True)
+    )
   twice = [jnp.concatenate([c, c]) for c in condition]
   values = evaluate(jnp.concatenate([data, samples]), twice, rng)
   return values[: len(data)], values[len(data) :]
@@ -553,6 +560,10 @@ def _flat(x):
   return x.reshape(len(x), -1)
 
 
+def _two_keys(rng):
+  return (None, None) if rng is None else jax.random.split(rng)
+
+
 def _dropout(x, rate, rng):
   """Returns x with that share of its entries 0 and the rest scaled up."""
   if rng is None or rate == 0:
@@ -568,9 +579,16 @@ def _root(x):
 
 # Where a reconstruction is perfect the norm has no slope; this rounds the kink.
 _TINY = 1e-12
+
+
+def _l1(r):
+  """Returns sum |r|, with slope 0 at 0: autodiff's is 1, which the root magnifies."""
+  return jnp.sum(r * lax.stop_gradient(jnp.sign(r)), -1)
+
+
 _RESIDUALS = {
   'l2': lambda r: _root(jnp.sum(r**2, -1)),
-  'l1_l2': lambda r: _root(jnp.sum(jnp.abs(r), -1)) + _root(jnp.sum(r**2, -1)),
+  'l1_l2': lambda r: _root(_l1(r)) + _root(jnp.sum(r**2, -1)),
   'squared': lambda r: jnp.sum(r**2, -1),
 }
 

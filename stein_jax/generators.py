@@ -12,6 +12,7 @@ from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from stein_jax import checks
@@ -105,6 +106,8 @@ class DCGAN(nn.Module):
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.choice(PRIORS, prior=self.prior)
     checks.non_negative(output_noise=self.output_noise)
+    if self.kernel_size % 2 == 0:
+      raise ValueError(f'kernel_size={self.kernel_size} must be odd.')
     if len(self.strides) != len(self.widths) + 1:
       raise ValueError(
         f'strides={self.strides} must be one more than widths={self.widths}.'
@@ -215,7 +218,8 @@ def create(
 ) -> Learner:
   """Returns a learner of the generator that trains on batches of `num`."""
   context = {} if label is None else {'label': label}
-  learner = learners.create(rng, module, optimizer, rng, num, **context)
+  init_rng, rng = jax.random.split(rng)
+  learner = learners.create(init_rng, module, optimizer, rng, num, **context)
   shape = jax.eval_shape(
     lambda params: generate(learner, params, rng, num, label=label),
     learner.params,
@@ -286,18 +290,17 @@ def sample(
 ) -> Array:
   """Returns samples [num, ...], cut from whole batches of the training size.
 
-  A conditional generator fills its batches with every class in equal parts, and
+  A conditional generator fills its batches with the classes in turn, and
   of these the labels [num] asked for are taken; without labels they are 0, 1, ...
   in turn. So no sample depends on the number or the labels of its company.
 
   Raises:
-    ValueError: labels for an unconditional generator, or more classes than a
-      batch has rows.
+    ValueError: labels for an unconditional generator, labels that are no class,
+      or more classes than a batch has rows.
   """
   size, classes = generator.batch_size, num_classes(generator)
+  _check_label(label, classes)
   if not classes:
-    if label is not None:
-      raise ValueError('This generator is unconditional: it takes no label.')
     keys = jax.random.split(rng, -(-num // size))
     draw = lambda rng: generate(generator, generator.params, rng, size)
     return lax.map(draw, keys).reshape(-1, *generator.input_shape)[:num]
@@ -311,7 +314,7 @@ def sample(
   asked = jax.nn.one_hot(label, classes, dtype=jnp.int32)
   rank = jnp.sum((jnp.cumsum(asked, 0) - 1) * asked, 1)
   batch, slot = rank // each, label + classes * (rank % each)
-  request = jnp.full((-(-num // each), size), num)
+  request = jnp.full((max(1, -(-num // each)), size), num)
   request = request.at[batch, slot].set(jnp.arange(num))
 
   def fill(i, samples):
@@ -325,7 +328,7 @@ def sample(
     return samples.at[request[i]].set(rows, mode='drop')
 
   samples = jnp.zeros((num, *generator.input_shape))
-  return lax.fori_loop(0, jnp.max(batch) + 1, fill, samples)
+  return lax.fori_loop(0, jnp.max(batch, initial=-1) + 1, fill, samples)
 
 
 def decode(
@@ -335,8 +338,12 @@ def decode(
 
   Each is decoded as one row of a training-size batch, beside draws that depend
   on the key alone: neighbours in latent space are neighbours in the result.
+
+  Raises:
+    ValueError: labels for an unconditional generator, or that are no class.
   """
   size, classes = generator.batch_size, num_classes(generator)
+  _check_label(label, classes)
   others = latent(generator, rng, size)
 
   def one(row):
@@ -409,14 +416,29 @@ def interpolate(
   return _decode_paths(generator, others_rng, path, label)
 
 
+def _check_label(label, classes):
+  """Raises ValueError unless labels, where their values are known, are classes."""
+  if label is None:
+    return
+  if not classes:
+    raise ValueError('This generator is unconditional: it takes no label.')
+  if isinstance(label, jax.core.Tracer):
+    return
+  label = np.asarray(label)
+  wrong = label[(label < 0) | (label >= classes)]
+  if wrong.size:
+    raise ValueError(f'label={wrong[0]} must be in 0, ..., {classes - 1}.')
+
+
 def _decode_paths(generator, rng, path, label):
   paths, points, _ = path.shape
-  if label is None:
-    label = jnp.arange(paths) % max(1, num_classes(generator))
+  classes = num_classes(generator)
+  if label is None and classes:
+    label = jnp.arange(paths) % classes
   samples = decode(
     generator,
     rng,
     path.reshape(paths * points, -1),
-    label=jnp.repeat(label, points),
+    label=None if label is None else jnp.repeat(jnp.asarray(label), points),
   )
   return samples.reshape(paths, points, *samples.shape[1:])

@@ -152,8 +152,9 @@ def feature_repulsion(
 
     return lax.map(row, (slope[rows], features[rows]))
   if form == 'swapped':
-    drawn = jnp.matmul(slope, features, precision=_HIGHEST)
-    cotangent = drawn - jnp.sum(slope, 1, keepdims=True) * features
+    centred = features - kernels.center_of(features)
+    drawn = jnp.matmul(slope, centred, precision=_HIGHEST)
+    cotangent = drawn - jnp.sum(slope, 1, keepdims=True) * centred
     return pullback(cotangent)[0][rows]
   diagonal = jnp.eye(len(xs), dtype=bool)
   nearest = jnp.argmin(jnp.where(diagonal, jnp.inf, sq_dist), 1)

@@ -90,7 +90,7 @@ class BuildTest(parameterized.TestCase):
 
   def test_unknown_algorithm(self):
     with self.assertRaisesRegex(
-      ValueError, "'stein'.*contrastive_divergence.*stein_cd, svgd"
+      ValueError, "'stein'.*contrastive_divergence.*stein_cd, steingan, svgd"
     ):
       algorithms.get('stein')
     self.assertTrue(callable(algorithms.get('svgd').step))

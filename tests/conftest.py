@@ -1,6 +1,7 @@
 """Four CPU devices, strict broadcasting, cheap compilation."""
 
 import os
+import tempfile
 
 from absl import flags
 import jax
@@ -10,5 +11,10 @@ jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Compiling is nearly all of the suite's time.
 jax.config.update('jax_disable_most_optimizations', True)
+# Runs that are stopped and continued compile each program three times over.
+_CACHE = tempfile.TemporaryDirectory()
+jax.config.update('jax_compilation_cache_dir', _CACHE.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 flags.FLAGS.mark_as_parsed()  # absltest's temporary folders ask for flags

@@ -732,11 +732,11 @@ class JointLabelTest(parameterized.TestCase):
     (dict(num_classes=0), 'num_classes=0'),
     (dict(margin=-1.0), 'margin=-1.0'),
     (dict(dropout=-0.5), 'dropout=-0.5'),
+    (dict(dropout=1.0), 'dropout=1.0'),
   )
   def test_bad_arguments(self, kwargs, message):
-    module = energies.JointLabel(energies.Autoencoder(_CONVS), **kwargs)
     with self.assertRaisesRegex(ValueError, message):
-      _shapes(module, _images(), _labels())
+      energies.JointLabel(energies.Autoencoder(_CONVS), **kwargs)
 
 
 class DiscriminatorTest(parameterized.TestCase):

@@ -228,6 +228,7 @@ class SizeTest(parameterized.TestCase):
     (dict(latent_dim=0), 'latent_dim=0'),
     (dict(base=2.5), 'base=2.5'),
     (dict(num_classes=-1), 'num_classes=-1'),
+    (dict(kernel_size=4), 'kernel_size=4 must be odd'),
   )
   def test_bad_arguments(self, kwargs, message):
     with self.assertRaisesRegex(ValueError, message):
@@ -515,7 +516,18 @@ class SampleTest(parameterized.TestCase):
       generators.sample(
         _create(_Plain()), jax.random.key(0), 2, label=jnp.zeros(2, int)
       )
+    plain = _create(_Plain())
+    with self.assertRaisesRegex(ValueError, 'unconditional'):
+      generators.decode(
+        plain, jax.random.key(0), jnp.zeros((2, 3)), label=jnp.zeros(2, int)
+      )
     full = _create(_Plain(num_classes=8))
+    for label in (-1, 8):
+      with self.assertRaisesRegex(ValueError, f'label={label}.*0, ..., 7'):
+        generators.sample(
+          full, jax.random.key(0), 2, label=jnp.array([0, label])
+        )
+    self.assertEmpty(generators.sample(full, jax.random.key(0), 0))
     with self.assertRaisesRegex(ValueError, '8 classes.*batches of 7'):
       generators.sample(full.replace(batch_size=7), jax.random.key(0), 2)
     x = generators.sample(full, jax.random.key(0), 3, label=jnp.full(3, 7))

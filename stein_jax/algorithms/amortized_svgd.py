@@ -10,6 +10,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+from jax import flatten_util
 from jax import lax
 import jax.numpy as jnp
 import optax
@@ -98,8 +99,8 @@ def step(
     bandwidth_scale: factor on the median bandwidth.
     epsilon: of 'full': how far the samples are to move.
     inner_steps: of 'full'.
-    damping: of 'linear': added to the eigenvalues of J J', relative to their mean;
-      0 is the least-norm solution, as far as `cg_steps` go.
+    damping: of 'linear': see `least_squares`; 0 is the least-norm solution, as far
+      as `cg_steps` go.
     cg_steps: of 'linear': at most so many steps of conjugate gradients.
     axis_name: the mapped axis over which the samples are split.
   """
@@ -171,38 +172,54 @@ def least_squares(
 ):
   """Returns the change D of the parameters that moves samples by phi [WL16 eq 9].
 
-  D = J' (J J' + damping mean-eigenvalue I)^-1 phi, J the Jacobian of the samples:
-  the minimum of |J D - phi|^2 + damping' |D|^2. J is never formed; conjugate
-  gradients ask for J J' v alone, begun at 0.
+  D = (J' J + shift I)^-1 J' phi, J the Jacobian of the samples: the minimum of
+  |J D - phi|^2 + shift |D|^2, and of least norm where shift is 0. J is never
+  formed: conjugate gradients, begun at 0, ask for J' J D alone.
 
   Args:
     draw: parameters to samples [n, ...].
     params: where J is taken.
     direction: phi, like the samples.
-    damping: relative to the mean eigenvalue of J J', as estimated along phi.
+    damping: shift in units of |J' phi|^2 / |phi|^2, an eigenvalue of J J'.
     num_steps: of conjugate gradients, at most.
     axis_name: the mapped axis over which the samples are split; the solution is
       that of all samples.
   """
-  _, pullback = jax.vjp(draw, params)
-  push = lambda change: jax.jvp(draw, (params,), (change,))[1]
-  # All devices hold the whole vector and take the same steps.
-  whole = lambda v: collectives.pmean(
-    collectives.all_gather(v, axis_name), axis_name
-  )
-  n = len(direction)
-  mine = lambda v: lax.dynamic_slice_in_dim(
-    v, collectives.index(axis_name) * n, n
-  )
-  pull = lambda v: collectives.psum(pullback(mine(v))[0], axis_name)
-  product = lambda v: whole(push(pull(v)))
-  target = whole(direction)
-  along = jnp.vdot(target, product(target)) / jnp.vdot(target, target)
-  shift = damping * along
-  solution, _ = jax.scipy.sparse.linalg.cg(
-    lambda v: product(v) + shift * v, target, tol=1e-6, maxiter=num_steps
-  )
-  return pull(solution)
+  flat, unravel = flatten_util.ravel_pytree(params)
+  at = lambda flat: draw(unravel(flat))
+
+  # J'v over all devices' samples; the mean inside as in `learners.descend`.
+  def pull(v):
+    dot = lambda flat: collectives.pmean(jnp.vdot(at(flat), v), axis_name)
+    return collectives.pmean(jax.grad(dot)(flat), axis_name)
+
+  push = lambda change: jax.jvp(at, (flat,), (change,))[1]
+  target = pull(direction)
+  size = collectives.pmean(jnp.vdot(direction, direction), axis_name)
+  shift = damping * jnp.vdot(target, target) / jnp.where(size > 0, size, 1)
+  product = lambda change: pull(push(change)) + shift * change
+  least = 1e-12 * jnp.vdot(target, target)
+
+  def unsolved(state):
+    i, _, _, _, residual = state
+    return (i < num_steps) & (residual > least)
+
+  def improve(state):
+    i, solution, rest, along, residual = state
+    image = product(along)
+    rate = residual / jnp.vdot(along, image)
+    rest = rest - rate * image
+    following = jnp.vdot(rest, rest)
+    return (
+      i + 1,
+      solution + rate * along,
+      rest,
+      rest + following / residual * along,
+      following,
+    )
+
+  start = (0, jnp.zeros_like(target), target, target, jnp.vdot(target, target))
+  return unravel(lax.while_loop(unsolved, improve, start)[1])
 
 
 def _reach(generator, draw, target, num_steps, axis_name):

@@ -113,14 +113,17 @@ def step(
   checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
   checks.choice(('pixels', 'features'), kernel_space=kernel_space)
   checks.choice(_CONTROLLERS, controller=controller)
+  checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
+  checks.choice(('count', 'row_sum'), normalize=normalize)
   checks.count(num_generator_steps=num_generator_steps)
+  checks.positive(epsilon=epsilon)
   checks.non_negative(negative_weight=negative_weight, alpha=alpha)
   checks.at_most(1, alpha=alpha)
   if conditional and isinstance(alpha, numbers.Number) and alpha:
     raise ValueError(f'alpha={alpha} needs an energy without labels.')
-  shared_rng = jax.random.fold_in(rng, 1)  # the same on all devices
+  shared_rng, rng = jax.random.split(rng)  # the one the same on all devices
   rng = collectives.fold_in_index(rng, axis_name)
-  dropout_rng, noise_rng = jax.random.split(rng)
+  dropout_rng, gap_rng, noise_rng = jax.random.split(rng, 3)
   data = batch['image']
   label = batch['label'] if conditional else None
   condition = () if label is None else (label,)
@@ -191,7 +194,7 @@ def step(
       samples,
       joint=joint,
       axis_name=axis_name,
-      rng=jax.random.fold_in(dropout_rng, 1),
+      rng=gap_rng,
       method='reconstruction_error',
     )
     means = collectives.pmean(tuple(map(jnp.mean, errors)), axis_name)

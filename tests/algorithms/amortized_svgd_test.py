@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stein_jax import collectives
 from stein_jax import densities
 from stein_jax import generators
 from stein_jax import kernels
@@ -54,11 +55,10 @@ def _literal_direction(x):
   return (k @ (_MEAN - x) + repulsion) / n
 
 
-def _run(state, rng=None, batch=None, **hyper):
+def _run(state, **hyper):
   """Returns the state after a compiled step, and its metrics."""
-  rng = jax.random.key(0) if rng is None else rng
   step = jax.jit(functools.partial(amortized_svgd.step, **hyper))
-  return step(state, batch, rng)
+  return step(state, None, jax.random.key(0))
 
 
 def _change(before, after):
@@ -292,16 +292,16 @@ class DensityTest(absltest.TestCase):
       jax.random.key(0), generators.MLP(widths=()), optax.sgd(1.0), 5
     )
     state = amortized_svgd.create(density.log_density, generator)
-    none, five, six = (
-      _change(state, _run(state, batch=batch, kernel='none')[0])
-      for batch in (
-        None,
-        {'image': jnp.zeros((5, 2))},
-        {'image': jnp.full((6, 2), np.nan)},
-      )
+    rng = jax.random.key(3)
+    step = functools.partial(amortized_svgd.step, state, kernel='none')
+    _, found = jax.jit(step)({'image': jnp.full((6, 2), np.nan)}, rng)
+    # Of six samples, whose values the batch's have no part in.
+    x = generator.apply_fn(
+      generator.params, collectives.fold_in_index(rng, None), 6
     )
-    np.testing.assert_array_equal(none, five)
-    self.assertTrue(np.all(np.isfinite(six)) and np.any(six != five))
+    np.testing.assert_allclose(
+      found['samples/variance'], np.sum(np.var(x, 0)), rtol=1e-5
+    )
     self.assertEqual(
       amortized_svgd.sample(state, jax.random.key(0), 7).shape, (7, 2)
     )
@@ -363,7 +363,7 @@ class LearningTest(absltest.TestCase):
     density = densities.mixture(
       [[-1.5, 0.0], [1.5, 0.0], [0.0, 2.0]], 0.8, [1.0, 1.0, 1.0], 0.0
     )
-    num, num_steps, num_seeds = 300, 300, 3
+    num, num_steps, num_seeds = 300, 300, 2
     kernel = functools.partial(kernels.imq, bandwidth=1.0)
     score = jax.vmap(jax.grad(density.log_density))
     discrepancy = lambda x: stein.ksd(x, score(x), kernel)
@@ -391,7 +391,7 @@ class LearningTest(absltest.TestCase):
       )
       exact_rng, rng = jax.random.split(rng)
       _, p_value = metrics.two_sample_test(
-        rng, x, density.sample(exact_rng, num), num_permutations=199
+        rng, x, density.sample(exact_rng, num), num_permutations=99
       )
       return discrepancy(x), discrepancy(untrained), p_value
 
@@ -400,8 +400,8 @@ class LearningTest(absltest.TestCase):
     def of_exact_draws(rng):
       return discrepancy(density.sample(rng, num))
 
-    draws = of_exact_draws(jax.random.split(jax.random.key(1), 40))
-    # As low as exact draws of the same number: 0.016 to 0.024 on eight seeds.
+    draws = of_exact_draws(jax.random.split(jax.random.key(1), 30))
+    # As low as exact draws of the same number: 0.014 to 0.026 on sixteen seeds.
     bound = np.mean(draws) + 4 * np.std(draws)
     after, before, p_values = train(
       jax.random.split(jax.random.key(0), num_seeds)
