@@ -10,6 +10,7 @@ import sys
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
 import pytest
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -32,7 +33,12 @@ def run(module, *flags):
     text=True,
     check=False,
     timeout=600,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(_ROOT)},
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
+      'PYTHONPATH': str(_ROOT),
+    },
   )
 
 

@@ -20,15 +20,7 @@ from stein_jax import learners
 from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
-# How the energy is held back by the gap, mean reconstruction error of data less
-# that of samples: (discounts, speeds up, freezes).
-_CONTROLLERS = {
-  'none': (False, False, 'never'),
-  'discount': (True, False, 'never'),  # LW17, on CIFAR-10, as its code does
-  'speed': (False, True, 'never'),  # LW17, on faces and bedrooms
-  'freeze': (False, True, 'both'),  # WL16 as printed
-  'freeze_ahead': (True, True, 'ahead'),  # WL16 as its code does
-}
+_CONTROLLERS = ('none', 'discount', 'speed', 'freeze', 'freeze_ahead')
 
 
 class State(NamedTuple):
@@ -163,9 +155,7 @@ def step(
     negatives = jnp.where(
       jax.random.bernoulli(shared_rng, alpha), moved, samples
     )
-  discounts, speeds, freezes = _CONTROLLERS[controller]
-  gap = state.gap
-  weight = negative_weight * (jnp.where(gap > 0, 1, 1 / 3) if discounts else 1)
+  discount, rate, frozen = _control(controller, state.gap)
   energy, energy_metrics = learners.descend(
     state.energy,
     energies.contrast(
@@ -173,32 +163,20 @@ def step(
       data,
       negatives,
       *condition,
-      negative_weight=weight,
+      negative_weight=negative_weight * discount,
       joint=joint,
       axis_name=axis_name,
       rng=dropout_rng,
     ),
-    rate=jnp.where(gap > 0, 5, 1) if speeds else 1,
+    rate=rate,
     axis_name=axis_name,
   )
-  if freezes != 'never':
-    ahead = jnp.abs(gap) if freezes == 'both' else -gap
-    energy = jax.tree.map(
-      lambda old, new: jnp.where(ahead > 0.5, old, new), state.energy, energy
-    )
+  energy = jax.tree.map(
+    lambda old, new: jnp.where(frozen, old, new), state.energy, energy
+  )
+  gap = state.gap
   if controller != 'none':
-    errors = energies.pair(
-      energy,
-      energy.params,
-      data,
-      samples,
-      joint=joint,
-      axis_name=axis_name,
-      rng=gap_rng,
-      method='reconstruction_error',
-    )
-    means = collectives.pmean(tuple(map(jnp.mean, errors)), axis_name)
-    gap = means[0] - means[1]
+    gap = _gap(energy, data, samples, joint, gap_rng, axis_name)
   metrics = {**generator_metrics, **energy_metrics}
   return State(state.step + 1, energy, generator, gap), metrics
 
@@ -208,6 +186,35 @@ def sample(
 ) -> Array:
   """Returns samples [num, ...] of the generator, of the labels [num] if given."""
   return generators.sample(state.generator, rng, num, label=condition)
+
+
+def _control(controller, gap):
+  """Returns factors on the energy's negatives and rate, and whether it is frozen."""
+  discount = jnp.where(gap > 0, 1, 1 / 3)
+  speed = jnp.where(gap > 0, 5, 1)
+  return {
+    'none': (1, 1, False),
+    'discount': (discount, 1, False),  # LW17, on CIFAR-10, as its code does
+    'speed': (1, speed, False),  # LW17, on faces and bedrooms
+    'freeze': (1, speed, jnp.abs(gap) > 0.5),  # WL16 as printed
+    'freeze_ahead': (discount, speed, gap < -0.5),  # WL16 as its code does
+  }[controller]
+
+
+def _gap(energy, data, samples, joint, rng, axis_name):
+  """Returns the mean reconstruction error of data less that of samples []."""
+  errors = energies.pair(
+    energy,
+    energy.params,
+    data,
+    samples,
+    joint=joint,
+    axis_name=axis_name,
+    rng=rng,
+    method='reconstruction_error',
+  )
+  means = collectives.pmean(tuple(map(jnp.mean, errors)), axis_name)
+  return means[0] - means[1]
 
 
 def _direction(
