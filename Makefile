@@ -14,6 +14,7 @@ help:
 	@echo 'make lint            style checks'
 	@echo 'make bench           cost of the repulsions of a feature kernel'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
+	@echo 'make reproduce-amortized_svgd   WL16 section 2 on known densities (same options)'
 	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d), WL16 Figure 1 on MNIST (same options)'
 
 .venv/installed: setup.py

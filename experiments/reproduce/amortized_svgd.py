@@ -14,6 +14,7 @@ import time
 
 from absl import app
 from absl import flags
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +77,7 @@ def main(argv):
       ]
       seconds = (time.monotonic() - begin) / len(draws)
       rows.append(measured(row, density, draws, seconds))
+      logging.info('%s, %s: %s', name, row, rows[-1])
       clouds[row] = np.asarray(draws[0])
     tables.append((name, rows))
     sections.append((name, rows))

@@ -483,14 +483,18 @@ def _table(plan, rows, columns):
     cells = {'': row.name}
     for title, key in columns.items():
       values = [r[key] for r in results if key in r]
-      cells[title] = _cell(values) if values else ''
+      cells[title] = _cell(key, values) if values else ''
     table.append({**cells, 'seeds': len(results)})
   return table
 
 
-def _cell(values):
+def _cell(key, values):
+  """Returns mean ± interval, to the interval's second digit."""
   mean, half = reporting.mean_interval(np.array(values))
-  return f'{mean:.4g}' + (f' ± {half:.2g}' if len(values) > 1 else '')
+  if len(values) == 1 or key == 'seconds' or not half:
+    return f'{mean:.4g}'
+  digits = max(0, 1 - int(np.floor(np.log10(half))))
+  return f'{mean:.{digits}f} ± {half:.{digits}f}'
 
 
 def _by_alpha(plan, key):
