@@ -3,13 +3,17 @@
 Example:
   python -m experiments.train --config=configs/stein_cd_mnist.py:digits \
     --workdir=runs/stein_cd_digits --config.num_steps=2000
+  python -m experiments.train --config=configs/gan_cifar10.py --npz=cifar10.npz \
+    --workdir=runs/gan_cifar10
 """
 
 from absl import app
 from absl import flags
 import jax
+from ml_collections import ConfigDict
 from ml_collections import config_flags
 
+from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import reporting
 from stein_jax import training
@@ -22,6 +26,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where the run lives; one that exists is continued.'
+)
+_NPZ = flags.DEFINE_string(
+  'npz',
+  None,
+  "Read images from this file in place of the config's data set: train_image, "
+  'train_label, test_image, test_label.',
 )
 _MULTIHOST = flags.DEFINE_bool(
   'multihost', False, 'Join the other processes of a pod; started on each.'
@@ -39,6 +49,9 @@ def main(argv):
   if _MULTIHOST.value:
     jax.distributed.initialize()
   config, workdir = _CONFIG.value, _WORKDIR.value
+  if _NPZ.value:
+    for section in (config, config.evaluation):
+      section.data = ConfigDict(datasets.from_file(section.data, _NPZ.value))
   state = training.train(config, workdir)
   if _EVALUATE.value and int(state.step) == config.num_steps:
     print(evaluation.evaluate(config, workdir))

@@ -43,6 +43,13 @@ def choice(allowed, **values) -> None:
       )
 
 
+def same_shape(**shapes: tuple[int, ...]) -> None:
+  """Raises ValueError unless all shapes are one."""
+  if len(set(shapes.values())) > 1:
+    said = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
+    raise ValueError(f'Shapes differ: {said}.')
+
+
 def _require(holds, wanted, values):
   for name, value in values.items():
     if isinstance(value, (bool, str)) or value is None:

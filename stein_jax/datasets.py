@@ -269,8 +269,8 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
   """Returns the arrays of an .npz file: 'image' and, if there, 'label'.
 
   `split` is 'all' or, of arrays named 'train_image', 'test_label' and so on, what
-  stands before the underscore. Images that are not uint8 are in the range of
-  `pixels` already.
+  stands before the underscore; 'train[:5000]' and the like are rows of it. Images
+  that are not uint8 are in the range of `pixels` already.
 
   Raises:
     FileNotFoundError: no such file.
@@ -278,10 +278,14 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
   """
   if not os.path.exists(path):
     raise FileNotFoundError(f'data.path={path!r}: there is no such file.')
-  prefix = '' if split == 'all' else f'{split}_'
+  parts = re.fullmatch(r'(\w+)(?:\[(\d*):(\d*)\])?', split)
+  if not parts:
+    raise ValueError(f'split={split!r} must be like train or train[:5000].')
+  prefix = '' if parts[1] == 'all' else f'{parts[1]}_'
+  rows = slice(*(int(bound) if bound else None for bound in parts.groups()[1:]))
   with np.load(path) as arrays:  # pickled objects are refused by default
     found = {
-      name: arrays[prefix + name]
+      name: arrays[prefix + name][rows]
       for name in ('image', 'label')
       if prefix + name in arrays
     }
@@ -290,6 +294,15 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
         f'data.path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
       )
   return Arrays(found, pixels=pixels)
+
+
+def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
+  """Returns a config's data section, its images read from an .npz file instead.
+
+  The file has arrays 'train_image', 'train_label', 'test_image', 'test_label'.
+  """
+  kept = {key: section[key] for key in ('split', 'pixels') if key in section}
+  return dict(name='npz', path=path, **kept)
 
 
 def to_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:

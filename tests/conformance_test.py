@@ -133,6 +133,13 @@ class ConfigTest(parameterized.TestCase):
       metric_lines(folder / 'straight'), metric_lines(folder / 'stopped')
     )
 
+  @parameterized.parameters('gan_mnist', 'steingan_mnist')
+  def test_a_generator_of_another_shape_is_refused(self, name):
+    config = get_config(name)
+    config.data.shape = (12, 12, 1)
+    with self.assertRaisesRegex(ValueError, r'data \(12, 12, 1\), samples'):
+      begin(config)
+
 
 class MappedModesTest(parameterized.TestCase):
   @parameterized.parameters(sorted(ALGORITHMS.values()))

@@ -195,6 +195,13 @@ class NpzTest(parameterized.TestCase):
     np.savez(self.path, train_image=self.images[:1], test_image=self.images)
     self.assertLen(datasets.load('npz', path=self.path, split='train'), 1)
     self.assertLen(datasets.load('npz', path=self.path, split='test'), 2)
+    part = datasets.load('npz', path=self.path, split='test[1:]')
+    whole = datasets.load('npz', path=self.path, split='test')
+    np.testing.assert_array_equal(part[:]['image'], whole[1:]['image'])
+    with self.assertRaisesRegex(
+      ValueError, r"split='test\[:1%\]'.*train\[:5000\]"
+    ):
+      datasets.load('npz', path=self.path, split='test[:1%]')
 
   def test_says_what_is_missing(self):
     with self.assertRaisesRegex(FileNotFoundError, 'nowhere'):

@@ -49,6 +49,9 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     len(batch['image']),
     label,
   )
+  checks.same_shape(
+    data=batch['image'].shape[1:], samples=generator.input_shape
+  )
   return State(jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(()))
 
 
