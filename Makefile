@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   && echo $$p && break; done)
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 .PHONY: help demo test test-all lint bench clean
 
@@ -31,10 +32,10 @@ demo: .venv/installed
 	$(BIN)/python -m experiments.demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/installed-test
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -42,6 +42,7 @@ setuptools.setup(
       'hypothesis>=6.100',
       'numpyro>=0.18',
       'pytest>=8',
+      'pytest-xdist>=3.6',
       'ruff>=0.9',
       'tensorboard>=2.18',
     ],

@@ -1,7 +1,6 @@
 """The entry points, as a user starts them."""
 
 import ast
-import functools
 import json
 import os
 import pathlib
@@ -12,6 +11,10 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import pytest
+
+from stein_jax import evaluation
+from stein_jax import training
+from tests import conformance_test
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _MAINS = (
@@ -75,17 +78,13 @@ class ExperimentsTest(parameterized.TestCase):
       ('classification_mnist', 'judge'),
       ('gan_mnist', 'gan'),
     ):
-      trained = run(
-        'train',
-        f'--config=configs/{name}.py:smoke',
-        f'--workdir={self.folder}/{run_name}',
-        '--config.num_steps=4',
-      )
-      self.assertEqual(trained.returncode, 0, trained.stderr)
-    evaluate = functools.partial(
-      run, 'evaluate', f'--workdir={self.folder}/gan', '--num_samples=40'
+      training.train(conformance_test.get_config(name), self.folder / run_name)
+    judged = run(
+      'evaluate',
+      f'--workdir={self.folder}/gan',
+      '--num_samples=40',
+      f'--classifier={self.folder}/judge',
     )
-    judged = evaluate(f'--classifier={self.folder}/judge')
     self.assertEqual(judged.returncode, 0, judged.stderr)
     numbers = json.loads((self.folder / 'gan' / 'evaluation.json').read_text())
     # An untrained judge can tell nothing apart, but each metric has its range.
@@ -95,20 +94,15 @@ class ExperimentsTest(parameterized.TestCase):
     for name in ('random_walk.gif', 'interpolation.gif'):
       self.assertTrue((self.folder / 'gan' / name).exists())
     # The samples are a data set that a classifier can learn.
-    learned = run(
-      'train',
-      '--config=configs/classification_mnist.py:samples',
-      f'--config.data.path={self.folder}/gan/samples.npz',
-      '--config.evaluation.data.name=digits',
-      f'--workdir={self.folder}/learned',
-      '--config.num_steps=1',
-      '--config.batch_size=40',
-    )
-    self.assertIn('step 1 of 1', learned.stderr)
-    refused = evaluate(f'--classifier={self.folder}/gan')
-    self.assertIn('allowed: classification', refused.stderr)
-    missing = evaluate('--inception=/nowhere/inception.tgz')
-    self.assertIn('inception-2015-12-05.tgz', missing.stderr)
+    config = conformance_test.get_config('classification_mnist', 'samples')
+    config.data.path = str(self.folder / 'gan' / 'samples.npz')
+    config.evaluation.data = {'name': 'synthetic', 'shape': (8, 8, 1)}
+    config.num_steps, config.batch_size = 1, 40
+    learned = training.train(config, self.folder / 'learned')
+    self.assertEqual(int(learned.step), 1)
+    config = conformance_test.get_config('gan_mnist')
+    with self.assertRaisesRegex(ValueError, 'allowed: classification'):
+      evaluation.judge(config, self.folder / 'gan')
 
   @parameterized.parameters(
     ('--config.step.epsilom=1', 'epsilon'),
