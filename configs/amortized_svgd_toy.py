@@ -6,6 +6,9 @@ Another density: --config.density.name=banana --config.data.density=banana
   --config.evaluation.data.density=banana
 Least squares on the linearised network: --config.step.projection=linear
   --config.optimizer.name=sgd --config.optimizer.learning_rate=0.5
+
+Expect: energy distance to exact draws 0.003 (two sets of exact draws: -0.01 to 0.01)
+after 5,000 steps, 20 s on two cores.
 """
 
 from ml_collections import ConfigDict

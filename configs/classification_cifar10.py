@@ -6,7 +6,8 @@ On samples that `evaluate` has left:
   --config=configs/classification_cifar10.py:samples --config.data.path=SAMPLES.npz
 Scale ':smoke' is a few steps on noise. The papers name neither depth nor schedule:
 their 92.58 % on real images lies between the published ResNet-32 and -44. Ours
-normalises groups of channels in place of the batch.
+normalises groups of channels in place of the batch. A step takes 0.8 s on two cores:
+seen so far are twenty on the real images.
 """
 
 from ml_collections import ConfigDict

