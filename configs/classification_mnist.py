@@ -7,8 +7,9 @@ Fashion-MNIST: --config.data.name=fashion_mnist \
 On samples that `evaluate` has left: --config=configs/classification_mnist.py:samples \
   --config.data.path=runs/joint/samples.npz
 
-Expect: 99.45 % of the test images after 6,000 steps, ten minutes on two cores; 98.1 % of
-':digits' in half a minute. Scales: ':digits' is scikit-learn's 8x8 digits; ':smoke' a few steps on noise.
+Scales: ':digits' is scikit-learn's 8x8 digits; ':smoke' a few steps on noise.
+Expect: 99.45 % of the test images after 6,000 steps, ten minutes on two cores; 98.1 %
+of ':digits' in half a minute.
 """
 
 from ml_collections import ConfigDict

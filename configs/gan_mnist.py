@@ -4,7 +4,10 @@ python -m experiments.train --config=configs/gan_mnist.py --workdir=runs/gan
 WGAN-GP: configs/gan_mnist.py:wgan. Conditional: configs/gan_mnist.py:conditional.
 Minimax, as printed: --config.step.loss=minimax
 
-Widths are a quarter of DCGAN's, for two cores. Scale ':smoke' is a few steps.
+Widths are a quarter of DCGAN's, for two cores. Expect, of 10,000 samples judged by the
+CNN of `classification_mnist`: inception score 8.2 and Frechet distance 55 after 10,000
+steps, five minutes on two cores; ':conditional' 8.0 and 87, its samples of a class much
+alike; ':wgan' 6.0 and 216 after 7,400 steps. Scale ':smoke' is a few steps.
 """
 
 from ml_collections import ConfigDict

@@ -8,8 +8,8 @@ and 3,000 steps for two cores, with the energy's rate and rule of LW17; ':smoke'
 few steps on noise.
 Rates are constant for the first half, then fall linearly to 0.
 
-Expect of ':narrow': a classifier gives 99.9 % of samples the label they were drawn with,
-after four minutes on two cores.
+Expect of ':narrow': a classifier gives 99.9 % of samples the label they were drawn
+with, after four minutes on two cores.
 """
 
 from ml_collections import ConfigDict
