@@ -12,11 +12,8 @@ Example:
 """
 
 import functools
-import importlib
-import json
 import pathlib
-import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import app
 from absl import flags
@@ -26,7 +23,7 @@ import numpy as np
 import tqdm
 
 from experiments.reproduce import likelihood
-from stein_jax import algorithms
+from experiments.reproduce import rows
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import energies
@@ -69,22 +66,6 @@ PAPER = {
 }
 
 
-class Row(NamedTuple):
-  """One line of a table; a run for every seed.
-
-  Attributes:
-    name: what the table says.
-    config: its file in configs/ and scale.
-    changes: to the config's fields, by dotted name.
-    single: one run is enough: a row for comparison.
-  """
-
-  name: str
-  config: tuple[str, str]
-  changes: dict[str, Any]
-  single: bool = False
-
-
 class Plan(NamedTuple):
   """What one call is to do."""
 
@@ -117,82 +98,70 @@ def main(argv):
   if 'figure' in _PARTS.value:
     for row in figure_rows():
       for seed in range(plan.seeds):
-        finished(plan, row, seed, functools.partial(rbm_run, plan, judge))
+        rows.finished(
+          plan.results, row, seed, functools.partial(rbm_run, plan, judge)
+        )
   if 'frozen' in _PARTS.value:
     for seed in range(plan.seeds):
-      finished(plan, FROZEN, seed, functools.partial(frozen_run, plan, judge))
+      rows.finished(
+        plan.results, FROZEN, seed, functools.partial(frozen_run, plan, judge)
+      )
   if 'joint' in _PARTS.value:
     for row in joint_rows():
       for seed in range(1 if row.single else plan.seeds):
-        finished(plan, row, seed, functools.partial(joint_run, plan, judge))
+        rows.finished(
+          plan.results, row, seed, functools.partial(joint_run, plan, judge)
+        )
   if 'duplicates' in _PARTS.value:
     for row in DUPLICATES:
-      finished(plan, row, 0, functools.partial(images_run, plan, judge))
+      rows.finished(
+        plan.results, row, 0, functools.partial(images_run, plan, judge)
+      )
   report(plan, settings)
 
 
-def figure_rows() -> list[Row]:
+def figure_rows() -> list[rows.Row]:
   """Returns the rows of Figure 1(b)-(d), in the paper's setting and centred."""
-  rows = []
+  found = []
   for setting, scale, changes in (
     ('paper', '', PAPER),
     ('centred', 'centred', {}),
   ):
     config = ('steingan_mnist', scale)
-    rows += [
-      Row(f'{setting}, alpha {a:g}', config, {**changes, 'step.alpha': a})
+    found += [
+      rows.Row(f'{setting}, alpha {a:g}', config, {**changes, 'step.alpha': a})
       for a in ALPHAS
     ]
     no_kernel = {**changes, 'step.kernel': 'none'}
-    rows.append(Row(f'{setting}, no kernel', config, no_kernel))
-  return rows
+    found.append(rows.Row(f'{setting}, no kernel', config, no_kernel))
+  return found
 
 
-FROZEN = Row(
+FROZEN = rows.Row(
   'fresh sampler on a finished SteinCD energy', ('steingan_mnist', ''), PAPER
 )
 # What classifiers learn from, beside the joint models' samples.
 DUPLICATES = (
-  Row('real images', ('classification_mnist', ''), {}),
-  Row('500 duplicates', ('classification_mnist', ''), {}),
+  rows.Row('real images', ('classification_mnist', ''), {}),
+  rows.Row('500 duplicates', ('classification_mnist', ''), {}),
 )
 
 
-def joint_rows() -> list[Row]:
+def joint_rows() -> list[rows.Row]:
   """Returns the conditional models: SteinGAN, without kernel, and DCGAN."""
   joint = ('steingan_mnist_joint', 'narrow')
   return [
-    Row('SteinGAN', joint, {}),
-    Row('SteinGAN, no kernel', joint, {'step.kernel': 'none'}, single=True),
-    Row('DCGAN', ('gan_mnist', 'conditional'), {}, single=True),
+    rows.Row('SteinGAN', joint, {}),
+    rows.Row(
+      'SteinGAN, no kernel', joint, {'step.kernel': 'none'}, single=True
+    ),
+    rows.Row('DCGAN', ('gan_mnist', 'conditional'), {}, single=True),
   ]
-
-
-def finished(plan: Plan, row: Row, seed: int, run) -> dict[str, Any]:
-  """Returns a run's result, from its file if an earlier call finished it."""
-  path = result_path(plan, row, seed)
-  if path.exists():
-    return json.loads(path.read_text('utf-8'))
-  begin = time.monotonic()
-  result, samples = run(row, seed)
-  seconds = time.monotonic() - begin
-  result = dict(name=row.name, seed=seed, seconds=seconds, **result)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  np.save(path.with_suffix('.npy'), samples)
-  reporting.write_json(path, result)
-  shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
-  logging.info('%s: %s', row.name, shown)
-  return result
-
-
-def result_path(plan: Plan, row: Row, seed: int) -> pathlib.Path:
-  slug = ''.join(c if c.isalnum() else '_' for c in row.name.lower())
-  return plan.results / 'runs' / f'{slug}_{seed}.json'
 
 
 def trained_judge(plan: Plan) -> evaluation.Judge:
   """Returns the CNN that judges samples, trained on MNIST here."""
-  config = get_config(DUPLICATES[0], 0)
+  config = rows.get_config(DUPLICATES[0], 0)
   if plan.smoke:
     config.num_steps = config.optimizer.learning_rate.decay_steps = 20
     config.eval_every = 0
@@ -203,46 +172,9 @@ def trained_judge(plan: Plan) -> evaluation.Judge:
   return evaluation.judge(config, workdir)
 
 
-def get_config(row: Row, seed: int):
-  """Returns the row's config."""
-  name, scale = row.config
-  config = importlib.import_module(f'configs.{name}').get_config(scale)
-  config.update_from_flattened_dict(row.changes)
-  config.seed = seed
-  return config
-
-
-def train(config, num_steps, label, *, source=None, every=500, look=None):
-  """Returns the state after so many steps, and what `look` saw on the way.
-
-  Args:
-    config: of the algorithm.
-    num_steps: of training.
-    label: of the progress bar.
-    source: of the batches; the config's without.
-    every: steps between looks.
-    look: state and batch to something JSON can hold.
-  """
-  algorithm = algorithms.get(config.algorithm)
-  source = source or datasets.load(**config.data)
-  batches = datasets.batches(source, config.batch_size, seed=config.seed)
-  init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
-  state = algorithm.init(init_rng, config, next(batches))
-  step = jax.jit(
-    functools.partial(algorithm.step, **config.step), donate_argnums=0
-  )
-  seen = []
-  for i in tqdm.trange(num_steps, desc=label, unit='step', disable=None):
-    batch = next(batches)
-    state, _ = step(state, batch, jax.random.fold_in(step_rng, i))
-    if look and (i + 1) % every == 0:
-      seen.append(look(state, batch))
-  return state, seen
-
-
-def rbm_run(plan: Plan, judge, row: Row, seed: int):
+def rbm_run(plan: Plan, judge, row: rows.Row, seed: int):
   """Returns the result and samples of one run of an RBM with its sampler."""
-  config = get_config(row, seed)
+  config = rows.get_config(row, seed)
   data = likelihood_data(plan.smoke)
   module = build.build(energies, **config.energy)
 
@@ -251,7 +183,7 @@ def rbm_run(plan: Plan, judge, row: Row, seed: int):
     valid, test = likelihood.exact_log_likelihoods(module, params, data)
     return float(valid[0]), float(test[0])
 
-  state, seen = train(
+  state, seen = rows.train(
     config, plan.steps, row.name, every=plan.steps // 4, look=look
   )
   result = dict(
@@ -261,12 +193,12 @@ def rbm_run(plan: Plan, judge, row: Row, seed: int):
   return {**result, **found}, samples
 
 
-def frozen_run(plan: Plan, judge, row: Row, seed: int):
+def frozen_run(plan: Plan, judge, row: rows.Row, seed: int):
   """Returns the result and samples of a fresh sampler on a finished energy."""
-  config = get_config(row, seed)
-  stein_cd = get_config(Row('', ('stein_cd_mnist', ''), {}), seed)
+  config = rows.get_config(row, seed)
+  stein_cd = rows.get_config(rows.Row('', ('stein_cd_mnist', ''), {}), seed)
   steps = plan.steps if plan.smoke else stein_cd.num_steps
-  energy, _ = train(stein_cd, steps, 'SteinCD')
+  energy, _ = rows.train(stein_cd, steps, 'SteinCD')
   generator = generators.create(
     jax.random.key(1000 + seed),
     build.build(generators, **config.generator),
@@ -280,19 +212,19 @@ def frozen_run(plan: Plan, judge, row: Row, seed: int):
   return sampled(plan, judge, config, state.generator)
 
 
-def joint_run(plan: Plan, judge, row: Row, seed: int):
+def joint_run(plan: Plan, judge, row: rows.Row, seed: int):
   """Returns the result and samples of one conditional model.
 
   Of SteinGAN also how far the cheap repulsions are from the exact one, at four
   moments of training: the cosine of the angle and the ratio of norms.
   """
-  config = get_config(row, seed)
+  config = rows.get_config(row, seed)
   for name in ('energy_optimizer', 'generator_optimizer'):
     rate = config[name].learning_rate
     if hasattr(rate, 'transition_steps'):
       half = plan.joint_steps // 2
       rate.update(transition_steps=half, transition_begin=half)
-  state, seen = train(
+  state, seen = rows.train(
     config,
     plan.joint_steps,
     row.name,
@@ -310,9 +242,9 @@ def joint_run(plan: Plan, judge, row: Row, seed: int):
   return {**found, 'repulsions': seen}, samples
 
 
-def images_run(plan: Plan, judge, row: Row, seed: int):
+def images_run(plan: Plan, judge, row: rows.Row, seed: int):
   """Returns what the judge says of real images, or copies, and the images."""
-  config = get_config(row, seed)
+  config = rows.get_config(row, seed)
   real = datasets.load('mnist', split='train[:50000]')[:]
   pictures, labels = real['image'], real['label']
   if row.name == '500 duplicates':
@@ -352,11 +284,11 @@ def drawn(generator, num, seed) -> np.ndarray:
 
 def accuracy_from(plan: Plan, pictures, labels, name) -> float:
   """Returns the test accuracy of a CNN that learned from these images."""
-  config = get_config(DUPLICATES[0], 0)
+  config = rows.get_config(DUPLICATES[0], 0)
   steps = 20 if plan.smoke else 2000
   config.optimizer.learning_rate.decay_steps = steps
   source = datasets.Arrays({'image': np.clip(pictures, 0, 1), 'label': labels})
-  state, _ = train(config, steps, f'CNN on {name}', source=source)
+  state, _ = rows.train(config, steps, f'CNN on {name}', source=source)
   test = datasets.load(**config.evaluation.data)
   return evaluation.test_metrics(config, state, test)['test/accuracy']
 
@@ -407,13 +339,15 @@ def likelihood_data(smoke: bool) -> likelihood.Images:
 def report(plan: Plan, settings) -> None:
   """Writes table.md, the figures and report.html of what is there; prints tables."""
   tables = {
-    'RBM and sampler': _table(plan, [*figure_rows(), FROZEN], _RBM_COLUMNS),
-    'Conditional models': _table(
-      plan, [*joint_rows(), *DUPLICATES], _JOINT_COLUMNS
+    'RBM and sampler': rows.table(
+      plan.results, [*figure_rows(), FROZEN], _RBM_COLUMNS, plan.seeds
+    ),
+    'Conditional models': rows.table(
+      plan.results, [*joint_rows(), *DUPLICATES], _JOINT_COLUMNS, plan.seeds
     ),
     'Cheap repulsions beside the exact one': _repulsion_table(plan),
   }
-  tables = {name: rows for name, rows in tables.items() if rows}
+  tables = {name: lines for name, lines in tables.items() if lines}
   sections = list(tables.items())
   for key, label in (
     ('test', 'test log likelihood (nats)'),
@@ -425,13 +359,13 @@ def report(plan: Plan, settings) -> None:
       (plan.results / f'{key}.png').write_bytes(png)
       sections.append((f'{label} against alpha', png))
   for row in [*figure_rows(), FROZEN, *joint_rows(), *DUPLICATES]:
-    path = result_path(plan, row, 0).with_suffix('.npy')
+    path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     if path.exists():
       png = images.png(images.grid(np.load(path)[:100], columns=10), zoom=2)
       path.with_suffix('.png').write_bytes(png)
       sections.append((row.name, png))
   text = '\n'.join(
-    f'{name}\n\n{reporting.table(rows)}' for name, rows in tables.items()
+    f'{name}\n\n{reporting.table(lines)}' for name, lines in tables.items()
   )
   (plan.results / 'table.md').write_text(text, 'utf-8')
   reporting.write_page(
@@ -463,53 +397,28 @@ _JOINT_COLUMNS = {
   'recall': 'recall',
   'coverage': 'coverage',
   'pairwise distance': 'samples/pairwise_distance',
-  'nearest training image': 'samples/nearest_training',
   'seconds': 'seconds',
 }
-
-
-def _results(plan, row):
-  """Returns the results of the row's seeds that are finished."""
-  paths = [result_path(plan, row, seed) for seed in range(plan.seeds)]
-  return [json.loads(p.read_text('utf-8')) for p in paths if p.exists()]
-
-
-def _table(plan, rows, columns):
-  table = []
-  for row in rows:
-    results = _results(plan, row)
-    if not results:
-      continue
-    cells = {'': row.name}
-    for title, key in columns.items():
-      values = [r[key] for r in results if key in r]
-      cells[title] = _cell(key, values) if values else ''
-    table.append({**cells, 'seeds': len(results)})
-  return table
-
-
-def _cell(key, values):
-  """Returns mean ± interval, to the interval's second digit."""
-  mean, half = reporting.mean_interval(np.array(values))
-  if len(values) == 1 or key == 'seconds' or not half:
-    return f'{mean:.4g}'
-  digits = max(0, 1 - int(np.floor(np.log10(half))))
-  return f'{mean:.{digits}f} ± {half:.{digits}f}'
 
 
 def _by_alpha(plan, key):
   """Returns {setting: (alphas, values [alphas, seeds])} of the figure's rows."""
   series = {}
   for setting in ('paper', 'centred'):
-    rows = [r for r in figure_rows() if r.name.startswith(f'{setting}, alpha')]
-    values = [[r[key] for r in _results(plan, row)] for row in rows]
+    figure = [
+      r for r in figure_rows() if r.name.startswith(f'{setting}, alpha')
+    ]
+    values = [
+      [r[key] for r in rows.results(plan.results, row, plan.seeds)]
+      for row in figure
+    ]
     if all(len(v) == plan.seeds for v in values):
       series[setting] = (ALPHAS, np.array(values))
   return series
 
 
 def _repulsion_table(plan):
-  results = _results(plan, joint_rows()[0])
+  results = rows.results(plan.results, joint_rows()[0], plan.seeds)
   return [
     {
       'step': step,

@@ -1,0 +1,163 @@
+"""Rows of a table: a run for each seed, each finished run a file.
+
+A call that is interrupted goes on where it was, and a table shows what has been run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import importlib
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+import numpy as np
+import tqdm
+
+from stein_jax import algorithms
+from stein_jax import datasets
+from stein_jax import reporting
+
+
+class Row(NamedTuple):
+  """One line of a table; a run for every seed.
+
+  Attributes:
+    name: what the table says.
+    config: its file in configs/ and scale.
+    changes: to the config's fields, by dotted name.
+    single: one run is enough: a row for comparison.
+  """
+
+  name: str
+  config: tuple[str, str]
+  changes: Mapping[str, Any] = {}
+  single: bool = False
+
+
+def get_config(row: Row, seed: int):
+  """Returns the row's config."""
+  name, scale = row.config
+  config = importlib.import_module(f'configs.{name}').get_config(scale)
+  config.update_from_flattened_dict(dict(row.changes))
+  config.seed = seed
+  return config
+
+
+def finished(
+  folder: pathlib.Path,
+  row: Row,
+  seed: int,
+  run: Callable[[Row, int], tuple[dict[str, Any], np.ndarray]],
+) -> dict[str, Any]:
+  """Returns a run's result, from its file if an earlier call finished it.
+
+  Args:
+    folder: of the results.
+    row: what is run.
+    seed: of the run.
+    run: row and seed to what is found and images, which are saved beside it.
+  """
+  path = result_path(folder, row, seed)
+  if path.exists():
+    return json.loads(path.read_text('utf-8'))
+  begin = time.monotonic()
+  result, samples = run(row, seed)
+  seconds = time.monotonic() - begin
+  result = dict(name=row.name, seed=seed, seconds=seconds, **result)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  np.save(path.with_suffix('.npy'), samples)
+  reporting.write_json(path, result)
+  shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
+  logging.info('%s: %s', row.name, shown)
+  return result
+
+
+def result_path(folder: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+  """Returns where a run's result is kept; its images are beside it, as .npy."""
+  slug = ''.join(c if c.isalnum() else '_' for c in row.name.lower())
+  return folder / 'runs' / f'{slug}_{seed}.json'
+
+
+def results(folder: pathlib.Path, row: Row, seeds: int) -> list[dict]:
+  """Returns the results of the row's seeds that are finished."""
+  paths = [result_path(folder, row, seed) for seed in range(seeds)]
+  return [json.loads(p.read_text('utf-8')) for p in paths if p.exists()]
+
+
+def train(
+  config,
+  num_steps: int,
+  label: str,
+  *,
+  source=None,
+  every: int = 500,
+  look: Callable | None = None,
+  prepare: Callable | None = None,
+):
+  """Returns the state after so many steps, and what `look` saw on the way.
+
+  Args:
+    config: of the algorithm.
+    num_steps: of training.
+    label: of the progress bar.
+    source: of the batches; the config's without.
+    every: steps between looks.
+    look: state and batch to something JSON can hold.
+    prepare: batch and key to the batch that is trained on.
+  """
+  algorithm = algorithms.get(config.algorithm)
+  source = source or datasets.load(**config.data)
+  batches = datasets.batches(source, config.batch_size, seed=config.seed)
+  init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
+  state = algorithm.init(init_rng, config, next(batches))
+  step = jax.jit(
+    functools.partial(algorithm.step, **config.step), donate_argnums=0
+  )
+  seen = []
+  for i in tqdm.trange(num_steps, desc=label, unit='step', disable=None):
+    batch, rng = next(batches), jax.random.fold_in(step_rng, i)
+    if prepare:
+      batch = prepare(batch, jax.random.fold_in(rng, 1))
+    state, _ = step(state, batch, rng)
+    if look and (i + 1) % every == 0:
+      seen.append(look(state, batch))
+  return state, seen
+
+
+def table(
+  folder: pathlib.Path,
+  rows: Sequence[Row],
+  columns: Mapping[str, str],
+  seeds: int,
+) -> list[dict[str, Any]]:
+  """Returns a line for each row that has results: mean ± 95 % interval over seeds.
+
+  Args:
+    folder: of the results.
+    rows: in their order.
+    columns: title to name of the result.
+    seeds: how many to look for.
+  """
+  lines = []
+  for row in rows:
+    found = results(folder, row, seeds)
+    if not found:
+      continue
+    line = {'': row.name}
+    for title, key in columns.items():
+      values = [r[key] for r in found if key in r]
+      line[title] = _cell(key, values) if values else ''
+    lines.append({**line, 'seeds': len(found)})
+  return lines
+
+
+def _cell(key, values):
+  """Returns mean ± interval, to the interval's second digit."""
+  mean, half = reporting.mean_interval(np.array(values))
+  if len(values) == 1 or key == 'seconds' or not half:
+    return f'{mean:.4g}'
+  digits = max(0, 1 - int(np.floor(np.log10(half))))
+  return f'{mean:.{digits}f} ± {half:.{digits}f}'
