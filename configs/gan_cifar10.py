@@ -23,6 +23,7 @@ def get_config(scale=''):
       loss='non_saturating',
       penalty=10.0,
       generator_every=1,
+      num_generator_steps=1,
       joint=False,
       conditional=True,
     )

@@ -209,6 +209,103 @@ def Deconv(
   )
 
 
+class TransitionOperator(nn.Module):
+  """An autoencoder with noise at its bottleneck: images to images [Z16 sec 6].
+
+  Each entry of the code is kept with chance `keep`, or else replaced by a draw from
+  U(-1, 1). The encoder has 5x5 convolutions, each followed by 2x2 max pooling, and
+  a dense layer with tanh; the decoder is a `DCGAN` of the same widths. Batch
+  normalisation follows all layers but the last.
+
+  Attributes:
+    shape: of an image, (height, width, channels).
+    latent_dim: size of the code.
+    widths: maps of the convolutions.
+    keep: chance that an entry of the code is kept.
+  """
+
+  shape: Sequence[int] = (28, 28, 1)
+  latent_dim: int = 256
+  widths: Sequence[int] = (64, 64)
+  keep: float = 0.5
+
+  prior = 'uniform'  # of the code
+
+  def __post_init__(self):
+    checks.count(latent_dim=self.latent_dim)
+    checks.non_negative(keep=self.keep)
+    checks.at_most(1, keep=self.keep)
+    super().__post_init__()
+
+  def setup(self):
+    self.encoder = _Encoder(self.widths, self.latent_dim)
+    self.decoder = DCGAN(
+      shape=self.shape,
+      latent_dim=self.latent_dim,
+      base=self.widths[-1],
+      widths=self.widths[-2::-1],
+      strides=(2,) * len(self.widths),
+      output='linear',
+    )
+
+  def encode(self, x: Array, *, axis_name: str | None = None) -> Array:
+    """Returns codes [n, latent_dim] in (-1, 1)."""
+    return self.encoder(x, axis_name=axis_name)
+
+  def decode(
+    self,
+    z: Array,
+    *,
+    label: Array | None = None,
+    axis_name: str | None = None,
+  ) -> Array:
+    """Returns images [n, *shape] in (0, 1) of codes [n, latent_dim]."""
+    return nn.sigmoid(self.decoder.decode(z, label=label, axis_name=axis_name))
+
+  def latent(self, rng: PRNGKey, num: int) -> Array:
+    """Returns draws [num, latent_dim] of what replaces codes."""
+    return PRIORS[self.prior](rng, (num, self.latent_dim))
+
+  def reconstruct(self, x: Array, *, axis_name: str | None = None) -> Array:
+    """Returns images like x, without noise."""
+    return nn.sigmoid(self.reconstruction_logits(x, axis_name=axis_name))
+
+  def reconstruction_logits(
+    self, x: Array, *, axis_name: str | None = None
+  ) -> Array:
+    """Returns the logits of `reconstruct`, like x."""
+    code = self.encode(x, axis_name=axis_name)
+    return self.decoder.decode(code, axis_name=axis_name)
+
+  def __call__(
+    self, rng: PRNGKey, x: Array, *, axis_name: str | None = None
+  ) -> Array:
+    """Returns the images that x move to, like x."""
+    keep_rng, latent_rng = jax.random.split(rng)
+    code = self.encode(x, axis_name=axis_name)
+    keep = jax.random.bernoulli(keep_rng, self.keep, code.shape)
+    code = jnp.where(keep, code, self.latent(latent_rng, len(x)))
+    return self.decode(code, axis_name=axis_name)
+
+
+class _Encoder(nn.Module):
+  """Convolutions with pooling, and a dense layer with tanh."""
+
+  widths: Sequence[int]
+  latent_dim: int
+
+  @nn.compact
+  def __call__(self, x, *, axis_name=None):
+    norm = lambda x: layers.normalized('batch', x, axis_name=axis_name)
+    glorot = nn.initializers.glorot_uniform()
+    for width in self.widths:
+      x = nn.Conv(width, (5, 5), use_bias=False, kernel_init=glorot)(x)
+      x = layers.max_pool(nn.relu(norm(x)))
+    x = layers.flat(x)
+    x = nn.Dense(self.latent_dim, use_bias=False, kernel_init=glorot)(x)
+    return jnp.tanh(norm(x))
+
+
 def create(
   rng: PRNGKey,
   module: nn.Module,
@@ -225,6 +322,32 @@ def create(
     learner.params,
   ).shape
   return learner.replace(input_shape=shape[1:], batch_size=num)
+
+
+def create_pair(
+  rng: PRNGKey,
+  energy: nn.Module,
+  energy_optimizer: Mapping | optax.GradientTransformation,
+  generator: nn.Module,
+  generator_optimizer: Mapping | optax.GradientTransformation,
+  data: Array,
+  label: Array | None = None,
+) -> tuple[Learner, Learner]:
+  """Returns learners of an energy of the data and of a generator like them.
+
+  Raises:
+    ValueError: the generator's samples have another shape than the data.
+  """
+  energy_rng, generator_rng = jax.random.split(rng)
+  condition = () if label is None else (label,)
+  generator = create(
+    generator_rng, generator, generator_optimizer, len(data), label
+  )
+  checks.same_shape(data=data.shape[1:], samples=generator.input_shape)
+  energy = learners.create(
+    energy_rng, energy, energy_optimizer, data, *condition
+  )
+  return energy, generator
 
 
 def generate(

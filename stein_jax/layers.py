@@ -18,6 +18,11 @@ ACTIVATIONS = {
 NORMS = ('batch', 'layer', 'none')
 
 
+def flat(x: Array) -> Array:
+  """Returns rows [n, d] of x [n, ...]."""
+  return x.reshape(len(x), -1)
+
+
 def normal(scale: float = 0.02):
   """Returns the initialiser N(0, scale^2) of the authors' networks."""
   return nn.initializers.normal(scale)
@@ -76,6 +81,17 @@ def normalized(
   if kind == 'layer':
     return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)))(x)
   return x
+
+
+def max_pool(x: Array) -> Array:
+  """Returns the largest of every 2x2 pixels [n, h // 2, w // 2, c].
+
+  An odd last row or column is left out. As a reduction over windows, the same, its
+  gradient is slower on XLA's CPU backend.
+  """
+  n, h, w, c = x.shape
+  x = x[:, : h // 2 * 2, : w // 2 * 2]
+  return jnp.max(x.reshape(n, h // 2, 2, w // 2, 2, c), (2, 4))
 
 
 def conv(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:

@@ -7,6 +7,7 @@ float32; spectra and class probabilities are float64 on the host.
 
 import contextlib
 import io
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -252,6 +253,52 @@ def two_sample_test(
   slack = 16 * jnp.finfo(pool.dtype).eps * jnp.mean(means)
   exceed = jnp.sum(statistics[1:] >= statistics[0] - slack)
   return statistics[0], (1 + exceed) / (1 + num_permutations)
+
+
+def linear_probe(
+  features: Array,
+  labels: Array,
+  test_features: Array,
+  test_labels: Array,
+  *,
+  penalty: float = 1.0,
+  max_iter: int = 200,
+) -> float:
+  """Returns the test accuracy of a linear classifier of features.
+
+  Multinomial logistic regression on features standardised by the training rows'
+  mean and deviation: mean cross entropy + penalty / (2 n) |weights|^2.
+
+  Args:
+    features: to learn from [n, f].
+    labels: their classes [n].
+    test_features: to be classified [m, f].
+    test_labels: their classes [m].
+    penalty: as above, positive.
+    max_iter: steps of L-BFGS, at most.
+
+  Raises:
+    ValueError: not as many features, or labels, as there should be.
+  """
+  # pylint: disable=g-import-not-at-top
+  from sklearn import exceptions
+  from sklearn import linear_model
+
+  train, test = _matrix(features=features), _matrix(test_features=test_features)
+  _same_width(train, test)
+  checks.positive(penalty=penalty)
+  checks.count(max_iter=max_iter)
+  for rows, classes in ((train, labels), (test, test_labels)):
+    if len(rows) != len(classes):
+      raise ValueError(f'{len(rows)} rows, {len(classes)} labels.')
+  mean, spread = train.mean(0), train.std(0)
+  spread = np.where(spread > 0, spread, 1)  # a constant tells nothing
+  model = linear_model.LogisticRegression(C=1 / penalty, max_iter=max_iter)
+  with warnings.catch_warnings():
+    # The last digits of the optimum do not matter for an accuracy.
+    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+    model.fit((train - mean) / spread, labels)
+  return float(model.score((test - mean) / spread, test_labels))
 
 
 def duplicates(

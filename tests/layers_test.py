@@ -152,6 +152,20 @@ class ConvTransposeTest(parameterized.TestCase):
     self.assertAlmostEqual(np.std(kernel), 0.02, delta=3 * standard_error)
 
 
+class MaxPoolTest(parameterized.TestCase):
+  @parameterized.parameters((4, 6), (5, 7))
+  def test_is_a_reduction_over_windows(self, height, width):
+    x = _normal(2, height, width, 3)
+    literal = lambda x: nn.max_pool(x, (2, 2), (2, 2))
+    np.testing.assert_array_equal(layers.max_pool(x), literal(x))
+    weights = _normal(*literal(x).shape, seed=1)
+    grads = [
+      jax.grad(lambda x, pool=pool: jnp.sum(weights * pool(x)))(x)
+      for pool in (layers.max_pool, literal)
+    ]
+    np.testing.assert_array_equal(*grads)
+
+
 class BatchNormTest(parameterized.TestCase):
   @parameterized.parameters(((6, 3),), ((3, 4, 2, 3),))
   def test_statistics_by_hand(self, shape):

@@ -24,25 +24,14 @@ class State(NamedTuple):
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state; conditional where `config.step` says so."""
-  energy_rng, generator_rng = jax.random.split(rng)
-  label = batch['label'] if config.step.conditional else None
-  condition = () if label is None else (label,)
-  energy = learners.create(
-    energy_rng,
+  energy, generator = generators.create_pair(
+    rng,
     build.build(energies, **config.energy),
     config.energy_optimizer,
-    batch['image'],
-    *condition,
-  )
-  generator = generators.create(
-    generator_rng,
     build.build(generators, **config.generator),
     config.generator_optimizer,
-    len(batch['image']),
-    label,
-  )
-  checks.same_shape(
-    data=batch['image'].shape[1:], samples=generator.input_shape
+    batch['image'],
+    batch['label'] if config.step.conditional else None,
   )
   return State(jnp.zeros((), jnp.int32), energy, generator)
 
@@ -55,6 +44,7 @@ def step(
   loss: str = 'non_saturating',
   penalty: float = 10.0,
   generator_every: int = 1,
+  num_generator_steps: int = 1,
   joint: bool = True,
   conditional: bool = False,
   axis_name: str | None = None,
@@ -73,29 +63,31 @@ def step(
       networks play for mean E(samples) - mean E(data), and the discriminator pays
       `penalty` mean (|grad E| - 1)^2 between data and samples [GAADC17].
     penalty: of 'wasserstein'.
-    generator_every: discriminator steps for one of the generator.
+    generator_every: steps until the generator's turn.
+    num_generator_steps: k, in its turn, each after the first with new noise.
     joint: normalise data and samples in one batch; see `energies.pair`.
     conditional: labels enter both networks; samples are given the batch's.
     axis_name: the mapped axis over which the batch is split.
   """
   checks.choice(('non_saturating', 'minimax', 'wasserstein'), loss=loss)
   checks.non_negative(penalty=penalty)
-  checks.count(generator_every=generator_every)
+  checks.count(
+    generator_every=generator_every, num_generator_steps=num_generator_steps
+  )
   mixes = 'axis_name' in getattr(state.energy, 'takes', ())
   rng = collectives.fold_in_index(rng, axis_name)
-  noise_rng, between_rng = jax.random.split(rng)
+  between_rng, *noise_rngs = jax.random.split(rng, num_generator_steps + 1)
   data = batch['image']
   label = batch['label'] if conditional else None
   condition = () if label is None else (label,)
   draw = functools.partial(
     generators.generate,
     state.generator,
-    rng=noise_rng,
     num=len(data),
     label=label,
     axis_name=axis_name,
   )
-  samples = draw(state.generator.params)
+  samples = draw(state.generator.params, noise_rngs[0])
   energies_of = functools.partial(
     energies.pair, state.energy, joint=joint, axis_name=axis_name
   )
@@ -118,8 +110,10 @@ def step(
     loss_value = jnp.mean(real) - jnp.mean(fake)
     return loss_value + penalty * jnp.mean((norm - 1) ** 2), metrics
 
-  def generator_loss(params):
-    fake = energies_of(energy.params, data, draw(params), *condition)[1]
+  def generator_loss(params, noise_rng):
+    fake = energies_of(
+      energy.params, data, draw(params, noise_rng), *condition
+    )[1]
     if loss == 'non_saturating':
       value = jnp.mean(nn.softplus(fake))
     elif loss == 'minimax':
@@ -136,9 +130,13 @@ def step(
   energy, energy_metrics = learners.descend(
     state.energy, energy_loss, axis_name=axis_name
   )
-  moved, generator_metrics = learners.descend(
-    state.generator, generator_loss, axis_name=axis_name
-  )
+  moved = state.generator
+  for noise_rng in noise_rngs:
+    moved, generator_metrics = learners.descend(
+      moved,
+      functools.partial(generator_loss, noise_rng=noise_rng),
+      axis_name=axis_name,
+    )
   due = state.step % generator_every == generator_every - 1
   generator = jax.tree.map(
     lambda old, new: jnp.where(due, new, old), state.generator, moved

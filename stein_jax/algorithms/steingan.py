@@ -32,25 +32,14 @@ class State(NamedTuple):
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state; conditional where `config.step` says so."""
-  energy_rng, generator_rng = jax.random.split(rng)
-  label = batch['label'] if config.step.conditional else None
-  condition = () if label is None else (label,)
-  energy = learners.create(
-    energy_rng,
+  energy, generator = generators.create_pair(
+    rng,
     build.build(energies, **config.energy),
     config.energy_optimizer,
-    batch['image'],
-    *condition,
-  )
-  generator = generators.create(
-    generator_rng,
     build.build(generators, **config.generator),
     config.generator_optimizer,
-    len(batch['image']),
-    label,
-  )
-  checks.same_shape(
-    data=batch['image'].shape[1:], samples=generator.input_shape
+    batch['image'],
+    batch['label'] if config.step.conditional else None,
   )
   return State(jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(()))
 

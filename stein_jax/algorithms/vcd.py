@@ -1,0 +1,180 @@
+"""Variational contrastive divergence: an energy and a transition operator [Z16]."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import collectives
+from stein_jax import energies
+from stein_jax import generators
+from stein_jax import learners
+from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+
+class State(NamedTuple):
+  step: Array
+  energy: learners.Learner
+  generator: learners.Learner  # a transition operator
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns the first state."""
+  energy_rng, generator_rng, call_rng = jax.random.split(rng, 3)
+  data, start = _halves(batch['image'])
+  energy = learners.create(
+    energy_rng,
+    build.build(energies, **config.energy),
+    config.energy_optimizer,
+    data,
+  )
+  generator = learners.create(
+    generator_rng,
+    build.build(generators, **config.generator),
+    config.generator_optimizer,
+    call_rng,
+    start,
+  ).replace(input_shape=start.shape[1:], batch_size=len(start))
+  return State(jnp.zeros((), jnp.int32), energy, generator)
+
+
+def step(
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  rho: float = 0.01,
+  reconstruction: str = 'cross_entropy',
+  num_generator_steps: int = 1,
+  generator_entropy: float = 1.0,
+  data_entropy: float = 1.0,
+  axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the state after one step of variational CD [Z16 alg 2].
+
+  Half of the batch is the energy's, the other half is where transitions start. The
+  operator descends rho (mean E(moved) - H(moved)) + (1 - rho) reconstruction
+  [Z16 eq 10], then the energy mean E(data) - mean E(moved) - H(data).
+
+  Args:
+    state: the networks.
+    batch: 'image' [n, ...], n even.
+    rng: key of the step.
+    rho: from 0, an autoencoder, to 1, no reconstruction.
+    reconstruction: error of the operator without its noise: 'cross_entropy', the
+      mean over pixels, as the authors' code has it; or 'squared', the sum over
+      pixels, as printed. rho does not carry over from one to the other.
+    num_generator_steps: k, each with noise of its own.
+    generator_entropy: weight of H(moved), the entropy of the experts' mean bits.
+    data_entropy: weight of H(data).
+    axis_name: the mapped axis over which the batch is split.
+  """
+  checks.non_negative(
+    rho=rho, generator_entropy=generator_entropy, data_entropy=data_entropy
+  )
+  checks.at_most(1, rho=rho)
+  checks.choice(('cross_entropy', 'squared'), reconstruction=reconstruction)
+  checks.count(num_generator_steps=num_generator_steps)
+  rng = collectives.fold_in_index(rng, axis_name)
+  data, start = _halves(batch['image'])
+  operate = functools.partial(
+    learners.call, state.generator, axis_name=axis_name
+  )
+
+  def generator_loss(params, rng):
+    value, mean, entropy = energies.free_energy(
+      state.energy,
+      state.energy.params,
+      operate(params, rng, start),
+      entropy=generator_entropy,
+      axis_name=axis_name,
+    )
+    logits = operate(params, start, method='reconstruction_logits')
+    if reconstruction == 'cross_entropy':
+      error = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, start))
+    else:
+      error = jnp.sum((jax.nn.sigmoid(logits) - start) ** 2) / len(start)
+    return rho * value + (1 - rho) * error, {
+      'generator/energy': mean,
+      'generator/entropy': entropy,
+      'generator/reconstruction': error,
+    }
+
+  *keys, last_rng = jax.random.split(rng, num_generator_steps + 1)
+  generator = state.generator
+  for move_rng in keys:
+    generator, generator_metrics = learners.descend(
+      generator,
+      functools.partial(generator_loss, rng=move_rng),
+      axis_name=axis_name,
+    )
+  moved = operate(generator.params, last_rng, start)
+  energy, energy_metrics = learners.descend(
+    state.energy,
+    energies.variational_contrast(
+      state.energy, data, moved, entropy=data_entropy, axis_name=axis_name
+    ),
+    axis_name=axis_name,
+  )
+  metrics = {**generator_metrics, **energy_metrics}
+  return State(state.step + 1, energy, generator), metrics
+
+
+def transitions(
+  generator: learners.Learner, rng: PRNGKey, x: Array, *, num_steps: int
+) -> Array:
+  """Returns x and the images it moves to, [num_steps + 1, n, ...].
+
+  x [n, ...] is normalised as one batch: of about as many as it trained on.
+  """
+  checks.count(num_steps=num_steps)
+
+  def move(x, rng):
+    following = learners.call(generator, generator.params, rng, x)
+    return following, following
+
+  path = lax.scan(move, x, jax.random.split(rng, num_steps))[1]
+  return jnp.concatenate([x[None], path])
+
+
+def sample(
+  state: State,
+  rng: PRNGKey,
+  num: int,
+  *,
+  condition: Array | None = None,
+  num_steps: int = 9,
+) -> Array:
+  """Returns the ends [num, ...] of chains of the operator.
+
+  They start at the images `condition` [num, ...], one batch; without, at images
+  decoded from drawn codes, in batches of the training size.
+  """
+  if condition is not None:
+    return transitions(state.generator, rng, condition, num_steps=num_steps)[-1]
+  size = state.generator.batch_size
+
+  def draw(rng):
+    latent_rng, chain_rng = jax.random.split(rng)
+    z = generators.latent(state.generator, latent_rng, size)
+    start = learners.call(
+      state.generator, state.generator.params, z, method='decode'
+    )
+    return transitions(state.generator, chain_rng, start, num_steps=num_steps)[
+      -1
+    ]
+
+  ends = lax.map(draw, jax.random.split(rng, -(-num // size)))
+  return ends.reshape(-1, *ends.shape[2:])[:num]
+
+
+def _halves(x):
+  """Returns both halves of a batch, or refuses an odd one."""
+  if len(x) % 2:
+    raise ValueError(f'A batch of {len(x)} has no halves: it must be even.')
+  return x[: len(x) // 2], x[len(x) // 2 :]

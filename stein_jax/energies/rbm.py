@@ -1,0 +1,170 @@
+"""Restricted Boltzmann machines."""
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from stein_jax import checks
+from stein_jax import layers
+from stein_jax.types import Array, PRNGKey
+
+_MAX_ENUMERATED = 20
+_CHUNK = 2**12  # hidden states enumerated at a time
+
+
+class RBM(nn.Module):
+  """Gaussian-Bernoulli restricted Boltzmann machine [LW17 sec 5.1].
+
+  -E(x) = b.x - x.x / 2 + sum_i log 2 cosh((B'x + c)_i), hidden units in {-1, 1}
+  summed out: p(x) is a mixture of 2^num_hidden unit Gaussians N(b + Bh, I).
+
+  Attributes:
+    num_hidden: hidden units.
+    centered: replace x by x less a constant mean, that of the images given to
+      `init`. The family is the same, its parameters easier to learn.
+  """
+
+  num_hidden: int
+  centered: bool = False
+
+  def __post_init__(self):
+    checks.count(num_hidden=self.num_hidden)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns E(x) [n]."""
+    x = layers.flat(x)
+    d = x.shape[1]
+    bias = self.param('bias', nn.initializers.zeros, (d,))
+    # Rows are pixels. The range is what the authors' initialiser used.
+    self.param('weight', _uniform(0.05), (d, self.num_hidden))
+    self.param('hidden_bias', nn.initializers.zeros, (self.num_hidden,))
+    if self.centered:
+      self.variable('constants', 'mean', lambda: jnp.mean(x, 0))
+    x = self._centre(x)
+    hidden = _log_two_cosh(self._logits(x))
+    return 0.5 * jnp.sum(x * x, -1) - x @ bias - jnp.sum(hidden, -1)
+
+  def features(self, x: Array) -> Array:
+    """Returns E[h | x] = tanh(B'x + c) [n, num_hidden]."""
+    return jnp.tanh(self._logits(self._centre(layers.flat(x))))
+
+  def laplacian(self, x: Array) -> Array:
+    """Returns the trace of E's second derivative at x [n]."""
+    weight = self._get('weight')
+    slope = 1 - self.features(x) ** 2
+    return weight.shape[0] - slope @ jnp.sum(weight**2, 0)
+
+  def log_partition(self) -> Array:
+    """Returns log Z [], exactly, from all 2^num_hidden hidden states.
+
+    log Z = (d/2) log 2 pi + logsumexp_h [c.h + |b + Bh|^2 / 2].
+
+    Raises:
+      ValueError: above 20 hidden units; use `samplers.annealed_importance`.
+    """
+    log_states = self._log_states()
+    return jax.nn.logsumexp(log_states) + (
+      0.5 * self._get('bias').shape[0] * jnp.log(2 * jnp.pi)
+    )
+
+  def sample(self, rng: PRNGKey, num: int) -> Array:
+    """Returns independent exact samples [num, d], by enumeration of h."""
+    hidden_rng, noise_rng = jax.random.split(rng)
+    index = jax.random.categorical(hidden_rng, self._log_states(), shape=(num,))
+    return self._visible(noise_rng, self._hidden(index))
+
+  def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
+    """Returns x after block Gibbs steps, like x.
+
+    p(h_i = 1 | x) = sigmoid(2 (B'x + c)_i), then x ~ N(b + Bh, I).
+    """
+
+    def step(flat, rng):
+      hidden_rng, noise_rng = jax.random.split(rng)
+      probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
+      up = jax.random.bernoulli(hidden_rng, probability)
+      return self._visible(noise_rng, 2.0 * up - 1.0), None
+
+    keys = jax.random.split(rng, num_steps)
+    return lax.scan(step, layers.flat(x), keys)[0].reshape(x.shape)
+
+  def _log_states(self):
+    """Returns c.h + |b + Bh|^2 / 2 [2^num_hidden], in chunks."""
+    if self.num_hidden > _MAX_ENUMERATED:
+      raise ValueError(
+        f'num_hidden={self.num_hidden}: enumeration stops at '
+        f'{_MAX_ENUMERATED}; use samplers.annealed_importance.'
+      )
+    bias, weight = self._get('bias'), self._get('weight')
+    gram, linear = weight.T @ weight, weight.T @ bias + self._get('hidden_bias')
+
+    def log_state(index):
+      h = self._hidden(index)
+      return h @ linear + 0.5 * h @ gram @ h
+
+    indices = jnp.arange(2**self.num_hidden)
+    states = lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
+    return states + 0.5 * bias @ bias
+
+  def _hidden(self, index):
+    """Returns the hidden state in {-1, 1} [..., num_hidden] of that number."""
+    bits = jnp.stack([(index >> i) & 1 for i in range(self.num_hidden)], -1)
+    return (2 * bits - 1).astype(self._get('weight').dtype)
+
+  def _visible(self, rng, hidden):
+    mean = hidden @ self._get('weight').T + self._get('bias')[None]
+    if self.centered:
+      mean = mean + self._get_mean()[None]
+    return mean + jax.random.normal(rng, mean.shape, mean.dtype)
+
+  def _logits(self, x):
+    return x @ self._get('weight') + self._get('hidden_bias')[None]
+
+  def _centre(self, x):
+    return x - self._get_mean()[None] if self.centered else x
+
+  def _get(self, name):
+    return self.get_variable('params', name)
+
+  def _get_mean(self):
+    return lax.stop_gradient(self.get_variable('constants', 'mean'))
+
+
+def _log_two_cosh(x):
+  return jnp.logaddexp(x, -x)
+
+
+def _uniform(limit):
+  def init(rng, shape, dtype=jnp.float32):
+    return jax.random.uniform(rng, shape, dtype, -limit, limit)
+
+  return init
+
+
+class BinaryRBM(nn.Module):
+  """Restricted Boltzmann machine of units in {0, 1} [Z16 sec 4].
+
+  E(x) = -b.x - sum_i log(1 + exp((W'x + c)_i)), hidden units summed out. As an
+  energy that a generator plays against it is unbounded below: larger weights make
+  any difference of energies larger.
+
+  Attributes:
+    num_hidden: hidden units.
+  """
+
+  num_hidden: int
+
+  def __post_init__(self):
+    checks.count(num_hidden=self.num_hidden)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns E(x) [n]."""
+    x = layers.flat(x)
+    bias = self.param('bias', nn.initializers.zeros, (x.shape[1],))
+    logits = nn.Dense(self.num_hidden, kernel_init=_uniform(0.05))(x)
+    return -x @ bias - jnp.sum(nn.softplus(logits), -1)
