@@ -17,6 +17,7 @@ help:
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
 	@echo 'make reproduce-amortized_svgd   WL16 section 2 on known densities (same options)'
 	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d), WL16 Figure 1 on MNIST (same options)'
+	@echo 'make reproduce-vgan       Z16 Tables 1 and 2, grids over rho, on MNIST (same options)'
 
 .venv/installed: setup.py
 	@test -n '$(PYTHON)' || { echo 'Python >= 3.11 is needed: make PYTHON=/path/to/python3'; exit 1; }

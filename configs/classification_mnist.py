@@ -7,7 +7,8 @@ Fashion-MNIST: --config.data.name=fashion_mnist \
 On samples that `evaluate` has left: --config=configs/classification_mnist.py:samples \
   --config.data.path=runs/joint/samples.npz
 
-Scales: ':digits' is scikit-learn's 8x8 digits; ':smoke' a few steps on noise.
+Scales: ':digits' is scikit-learn's 8x8 digits; ':few' 1,000 labels, and the network of
+Z16 a quarter as wide, its rate falling in a cosine; ':smoke' a few steps on noise.
 Expect: 99.45 % of the test images after 6,000 steps, ten minutes on two cores; 98.1 %
 of ':digits' in half a minute.
 """
@@ -17,9 +18,9 @@ from ml_collections import ConfigDict
 
 def get_config(scale=''):
   """Returns the config at that scale."""
-  if scale not in ('', 'digits', 'samples', 'smoke'):
+  if scale not in ('', 'digits', 'samples', 'few', 'smoke'):
     raise ValueError(
-      f'scale={scale!r} is unknown; allowed: digits, samples, smoke.'
+      f'scale={scale!r} is unknown; allowed: digits, samples, few, smoke.'
     )
   config = ConfigDict()
   config.algorithm = 'classification'
@@ -53,6 +54,28 @@ def get_config(scale=''):
     config.optimizer.learning_rate.decay_steps = 1500
   if scale == 'samples':
     config.data = ConfigDict(dict(name='npz', path='samples.npz'))
+  if scale == 'few':
+    config.data.split = 'train[:1000]'
+    config.classifier = ConfigDict(
+      dict(
+        name='AllConvolutional',
+        blocks=(((16, 3), (16, 3)),) * 3,
+        num_classes=10,
+        noise=0.1,
+        dropout=0.5,
+      )
+    )
+    config.step.shift, config.num_steps = 0, 2000  # 200 epochs
+    config.optimizer = ConfigDict(
+      dict(
+        name='adadelta',
+        rho=0.95,
+        eps=1e-6,
+        learning_rate=dict(
+          name='cosine_decay_schedule', init_value=1.0, decay_steps=2000
+        ),
+      )
+    )
   if scale == 'smoke':
     shape = dict(name='synthetic', shape=(8, 8, 1))
     config.data = ConfigDict(dict(shape, split='train'))

@@ -159,6 +159,44 @@ class NetworkTest(parameterized.TestCase):
     np.testing.assert_allclose(np.var(all_logits, 0), variance, rtol=0.2)
 
 
+class AllConvolutionalTest(parameterized.TestCase):
+  def test_shapes_and_numbers_of_parameters(self):
+    module = classifiers.AllConvolutional(
+      blocks=(((4, 3), (8, 3)), ((8, 3), (4, 1))), num_classes=3
+    )
+    x = _images(2, 6, 6, 1)
+    params = module.init(jax.random.key(0), x)
+    features, logits = module.apply(params, x)
+    self.assertEqual((features.shape, logits.shape), ((2, 4), (2, 3)))
+    # Kernels, gain and bias of every norm, the last layer.
+    expected = 9 * 4 + 9 * 4 * 8 + 9 * 8 * 8 + 8 * 4
+    expected += 2 * (4 + 8 + 8 + 4) + 4 * 3 + 3
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    self.assertEqual(count, expected)
+
+  def test_noise_and_dropout_where_a_key_is_given(self):
+    module = classifiers.AllConvolutional(blocks=(((4, 3),), ((4, 3),)))
+    x = _images(2, 6, 6, 1)
+    params = module.init(jax.random.key(0), x)
+    run = lambda module, rng: module.apply(params, x, rng=rng)[1]
+    quiet = module.clone(noise=0.0, dropout=0.0)
+    still = run(quiet, jax.random.key(1))
+    np.testing.assert_allclose(still, run(module, None), rtol=1e-5)
+    for part in (quiet.clone(noise=0.1), quiet.clone(dropout=0.5)):
+      first, again, other = (run(part, jax.random.key(k)) for k in (1, 1, 2))
+      np.testing.assert_array_equal(first, again)
+      self.assertGreater(np.abs(first - other).max(), 1e-3)
+
+  @parameterized.parameters(
+    (dict(noise=-1.0), 'noise=-1'),
+    (dict(dropout=1.0), 'dropout=1'),
+    (dict(blocks=(((6, 3),),)), 'width=6.*num_groups=4'),
+  )
+  def test_bad_arguments(self, keywords, message):
+    with self.assertRaisesRegex(ValueError, message):
+      classifiers.AllConvolutional(**keywords)
+
+
 class ShiftedTest(parameterized.TestCase):
   def test_nothing_to_do(self):
     x = _images(5, 3, 4, 2)

@@ -23,6 +23,8 @@ _MAINS = (
   'demo',
   'reproduce.rbm',
   'reproduce.steingan',
+  'reproduce.amortized_svgd',
+  'reproduce.vgan',
   'benchmarks.repulsion',
 )
 
@@ -170,6 +172,16 @@ class ExperimentsTest(parameterized.TestCase):
     )
     self.assertEqual(process.returncode, 0, process.stderr)
     for name in ('centred, no kernel', '500 duplicates', 'DCGAN', 'swapped'):
+      self.assertIn(name, process.stdout)
+
+  @pytest.mark.slow
+  @pytest.mark.skipif(
+    'TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no MNIST'
+  )
+  def test_reproduce_vgan(self):
+    process = run('reproduce.vgan', '--smoke', f'--results={self.folder}/vgan')
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('VGAN, k = 3', 'pixels', 'rho = 0.001', 'no augmentation'):
       self.assertIn(name, process.stdout)
 
 

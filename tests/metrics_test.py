@@ -535,5 +535,31 @@ class DuplicatesTest(parameterized.TestCase):
       metrics.duplicates(np.zeros((10, 2)), np.zeros(9), num_distinct=2)
 
 
+class LinearProbeTest(parameterized.TestCase):
+  def test_of_separable_and_of_meaningless_features(self):
+    labels = np.arange(400) % 4
+    told = np.eye(4)[labels] + 0.05 * normal(400, 4)
+    # A feature a million times as large, and one that is constant.
+    told = np.concatenate(
+      [told, 1e6 * normal(400, 1, seed=1), np.ones((400, 1))], 1
+    )
+    half = slice(0, 200), slice(200, 400)
+    probe = lambda x: metrics.linear_probe(
+      x[half[0]], labels[half[0]], x[half[1]], labels[half[1]]
+    )
+    self.assertEqual(probe(told), 1)
+    # Of noise a quarter is right by chance, within four standard errors.
+    self.assertAlmostEqual(probe(normal(400, 3, seed=2)), 0.25, delta=0.13)
+
+  def test_refusals(self):
+    x, y = np.zeros((4, 2)), np.arange(4)
+    with self.assertRaisesRegex(ValueError, '4 rows, 3 labels'):
+      metrics.linear_probe(x, y[:3], x, y)
+    with self.assertRaisesRegex(ValueError, 'columns'):
+      metrics.linear_probe(x, y, x[:, :1], y)
+    with self.assertRaisesRegex(ValueError, 'penalty=0'):
+      metrics.linear_probe(x, y, x, y, penalty=0)
+
+
 if __name__ == '__main__':
   absltest.main()

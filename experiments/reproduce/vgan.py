@@ -1,0 +1,310 @@
+"""Z16 on real images: VGAN's features, and what rho does to VCD.
+
+Part 'table1' trains GAN and VGAN with one and three generator steps, and asks a
+linear classifier what it can read off their energies' last layer, beside pixels and
+random features. Part 'vcd' trains VCD at every rho: reconstructions, samples and
+Markov chains; and on MNIST a classifier of 1,000 labels with what the transition
+operator makes of its images (table 2). Every finished run is a file: an interrupted
+call continues.
+
+Example:
+  python -m experiments.reproduce.vgan --results=results/vgan --dataset=mnist
+"""
+
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from experiments.reproduce import rows
+from stein_jax import algorithms
+from stein_jax import datasets
+from stein_jax import evaluation
+from stein_jax import images
+from stein_jax import learners
+from stein_jax import metrics
+from stein_jax import reporting
+from stein_jax.algorithms import vcd
+
+_RESULTS = flags.DEFINE_string(
+  'results', 'results/vgan', 'Folder of the results.'
+)
+_DATASET = flags.DEFINE_enum(
+  'dataset', 'mnist', ['mnist', 'cifar10'], 'Whose configs: vgan_*, vcd_*.'
+)
+_NPZ = flags.DEFINE_string(
+  'npz', None, 'Images in place of the data set, as `train` takes them.'
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', 3000, 'Steps of every GAN, VGAN and VCD.', lower_bound=1
+)
+_CLASSIFIER_STEPS = flags.DEFINE_integer(
+  'classifier_steps', 1000, 'Steps of every classifier.', lower_bound=5
+)
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of every row.', lower_bound=2)
+_PARTS = flags.DEFINE_multi_enum(
+  'part',
+  ['table1', 'vcd'],
+  ['table1', 'vcd'],
+  'What to run; the report shows what has been run.',
+)
+_SMOKE = flags.DEFINE_bool(
+  'smoke', False, 'A few steps of two seeds of every row: two minutes.'
+)
+
+RHOS = (0.0, 0.001, 0.01, 0.1, 1.0)
+NUM_LABELS = 1000
+CHAIN = 9  # transitions shown
+
+
+class Plan(NamedTuple):
+  """What one call is to do."""
+
+  results: pathlib.Path
+  dataset: str
+  npz: str | None
+  steps: int
+  classifier_steps: int
+  seeds: int
+  probed: int  # images that a linear classifier learns from
+  smoke: bool
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
+  smoke = _SMOKE.value
+  if smoke:  # compiling is nearly all of its time
+    jax.config.update('jax_disable_most_optimizations', True)
+  plan = Plan(
+    pathlib.Path(_RESULTS.value),
+    _DATASET.value,
+    _NPZ.value,
+    steps=4 if smoke else _STEPS.value,
+    classifier_steps=5 if smoke else _CLASSIFIER_STEPS.value,
+    seeds=2 if smoke else _SEEDS.value,
+    probed=300 if smoke else 10_000,
+    smoke=smoke,
+  )
+  settings = plan._replace(results='')._asdict()
+  reporting.claim(plan.results, settings)
+  parts = {'table1': (probe_rows, probe_run), 'vcd': (vcd_rows, vcd_run)}
+  for part in _PARTS.value:
+    list_rows, run = parts[part]
+    for row in list_rows(plan):
+      for seed in range(1 if row.single else plan.seeds):
+        run_row = functools.partial(run, plan)
+        rows.finished(plan.results, row, seed, run_row)
+  report(plan, settings)
+
+
+def probe_rows(plan: Plan) -> list[rows.Row]:
+  """Returns the rows of table 1, and what nothing learned says."""
+  config = f'vgan_{plan.dataset}'
+  return [
+    *(
+      rows.Row(
+        f'{name}, k = {k}', (config, scale), {'step.num_generator_steps': k}
+      )
+      for name, scale in (('GAN', 'gan'), ('VGAN', ''))
+      for k in (1, 3)
+    ),
+    rows.Row('random features', (config, '')),
+    rows.Row('pixels', (config, ''), single=True),
+  ]
+
+
+def vcd_rows(plan: Plan) -> list[rows.Row]:
+  """Returns VCD at every rho, and on MNIST no augmentation beside it."""
+  config = (f'vcd_{plan.dataset}', 'narrow' if plan.dataset == 'mnist' else '')
+  none = [rows.Row('no augmentation', config)]
+  return (none if plan.dataset == 'mnist' else []) + [
+    rows.Row(f'VCD, rho = {rho:g}', config, {'step.rho': rho}) for rho in RHOS
+  ]
+
+
+def sources(plan: Plan, config) -> tuple[datasets.Arrays, datasets.Arrays]:
+  """Returns training and test data, of the config or the files named."""
+  if plan.npz:
+    for section in (config, config.evaluation):
+      section.data = ConfigDict(datasets.from_file(section.data, plan.npz))
+  return datasets.load(**config.data), datasets.load(**config.evaluation.data)
+
+
+def probe_run(plan: Plan, row: rows.Row, seed: int):
+  """Returns the error of a linear classifier on an energy's features, and samples."""
+  config = rows.get_config(row, seed)
+  training, test = sources(plan, config)
+  learned = row.name not in ('pixels', 'random features')
+  state, _ = rows.train(
+    config, plan.steps if learned else 0, row.name, source=training
+  )
+  draw = evaluation.sampler(algorithms.get(config.algorithm), config)
+  samples = np.asarray(draw(state))
+  see = jax.jit(
+    functools.partial(learners.call, state.energy, method='features')
+  )
+
+  def features(x):
+    if row.name == 'pixels':
+      return x.reshape(len(x), -1)
+    blocks = np.split(x, range(1000, len(x), 1000))
+    return np.concatenate([see(state.energy.params, b) for b in blocks])
+
+  known, unknown = training[: plan.probed], test[:]
+  accuracy = metrics.linear_probe(
+    features(known['image']),
+    known['label'],
+    features(unknown['image']),
+    unknown['label'],
+  )
+  return {
+    'error': 100 * (1 - accuracy),
+    'pairwise': metrics.pairwise_distance(samples),
+  }, samples[:100]
+
+
+def vcd_run(plan: Plan, row: rows.Row, seed: int):
+  """Returns the test error with augmentation, and images of reconstruction and chain.
+
+  Images are [CHAIN + 2, 10, ...]: test images, their reconstructions, and what they
+  move to.
+  """
+  config = rows.get_config(row, seed)
+  training, test = sources(plan, config)
+  augment, result, pictures = None, {}, np.zeros((0,))
+  if row.name != 'no augmentation':
+    state, seen = rows.train(
+      config,
+      plan.steps,
+      row.name,
+      source=training,
+      every=plan.steps,
+      look=functools.partial(look, test[:100]['image']),
+    )
+    result, pictures = seen[0]
+    operator = state.generator
+
+    @jax.jit
+    def augment(batch, rng):
+      moved = learners.call(operator, operator.params, rng, batch['image'])
+      return {
+        'image': jnp.concatenate([batch['image'], moved]),
+        'label': jnp.concatenate([batch['label']] * 2),
+      }
+
+  if plan.dataset == 'mnist':
+    result = dict(result, **few_labels(plan, row, seed, augment))
+  return result, pictures
+
+
+def look(x, state, _):
+  """Returns what an operator does to test images: numbers, and pictures."""
+  operator = state.generator
+  back = learners.call(operator, operator.params, x, method='reconstruct')
+  path = vcd.transitions(operator, jax.random.key(1), x, num_steps=CHAIN)
+  pictures = np.concatenate([path[:1], back[None], path[1:]])
+  moved = np.asarray(path[1]).reshape(len(x), -1)
+  flat = x.reshape(len(x), -1)
+  return {
+    'reconstruction': float(np.mean((np.asarray(back) - x) ** 2)),
+    'distance': float(np.mean(np.linalg.norm(moved - flat, axis=1))),
+    'pairwise': metrics.pairwise_distance(path[-1]),
+  }, pictures[:, :10]
+
+
+def few_labels(plan: Plan, row: rows.Row, seed: int, augment) -> dict[str, Any]:
+  """Returns the test error of a classifier at its best validation error, in per cent.
+
+  It learns from 1,000 labels, half of every batch being those images as the
+  operator has moved them, drawn anew each time.
+  """
+  config = rows.get_config(rows.Row('', ('classification_mnist', 'few')), seed)
+  config.optimizer.learning_rate.decay_steps = plan.classifier_steps
+  few = '[:500]' if plan.smoke else ''
+  valid = datasets.load('mnist', split=f'train{few or "[50000:]"}')
+  test = datasets.load('mnist', split=f'test{few}')
+
+  def errors(state, _):
+    accuracies = [
+      evaluation.test_metrics(config, state, source)['test/accuracy']
+      for source in (valid, test)
+    ]
+    return [100 * (1 - accuracy) for accuracy in accuracies]
+
+  _, seen = rows.train(
+    config,
+    plan.classifier_steps,
+    f'classifier: {row.name}',
+    every=plan.classifier_steps // 5,
+    look=errors,
+    prepare=augment,
+  )
+  best = min(seen, key=lambda pair: pair[0])
+  return {'valid_error': best[0], 'error': best[1], 'last_error': seen[-1][1]}
+
+
+def report(plan: Plan, settings) -> None:
+  """Writes table.md, pictures and report.html of what is there; prints tables."""
+  table = functools.partial(rows.table, plan.results, seeds=plan.seeds)
+  tables = {
+    'Linear classifiers on the features of energies': table(
+      probe_rows(plan), _PROBE_COLUMNS
+    ),
+    'Variational contrastive divergence': table(vcd_rows(plan), _VCD_COLUMNS),
+  }
+  tables = {name: lines for name, lines in tables.items() if lines}
+  sections = list(tables.items())
+  for row in [*probe_rows(plan), *vcd_rows(plan)]:
+    path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
+    pictures = np.load(path) if path.exists() else np.zeros((0,))
+    if row.name in ('pixels', 'random features') or not len(pictures):
+      continue
+    title = row.name
+    if pictures.ndim == 5:
+      title += ': test images, reconstructions, and nine transitions'
+      pictures = pictures.reshape(-1, *pictures.shape[2:])
+    png = images.png(images.grid(np.clip(pictures, 0, 1), columns=10), zoom=2)
+    path.with_suffix('.png').write_bytes(png)
+    sections.append((title, png))
+  text = '\n'.join(
+    f'{name}\n\n{reporting.table(lines)}' for name, lines in tables.items()
+  )
+  (plan.results / 'table.md').write_text(text, 'utf-8')
+  reporting.write_page(
+    plan.results / 'report.html',
+    f'VGAN and variational contrastive divergence on {plan.dataset}',
+    [
+      *sections,
+      ('Settings', {k: str(v) for k, v in settings.items()}),
+      ('Code', f'commit {reporting.commit()}'),
+    ],
+  )
+  print(text)
+  print(f'Report: {(plan.results / "report.html").absolute()}')
+
+
+_PROBE_COLUMNS = {
+  'test error (%)': 'error',
+  'pairwise distance of samples': 'pairwise',
+  'seconds': 'seconds',
+}
+_VCD_COLUMNS = {
+  'test error, 1,000 labels (%)': 'error',
+  'at the last step (%)': 'last_error',
+  'squared error of reconstruction': 'reconstruction',
+  'distance of a transition': 'distance',
+  'pairwise distance after nine': 'pairwise',
+  'seconds': 'seconds',
+}
+
+
+if __name__ == '__main__':
+  app.run(main)
