@@ -42,7 +42,7 @@ _NPZ = flags.DEFINE_string(
   'npz', None, 'Images in place of the data set, as `train` takes them.'
 )
 _STEPS = flags.DEFINE_integer(
-  'steps', 3000, 'Steps of every GAN, VGAN and VCD.', lower_bound=1
+  'steps', 2000, 'Steps of every GAN, VGAN and VCD.', lower_bound=1
 )
 _CLASSIFIER_STEPS = flags.DEFINE_integer(
   'classifier_steps', 1000, 'Steps of every classifier.', lower_bound=5

@@ -43,7 +43,9 @@ def start(operator=_OPERATOR, images=_IMAGES, optimizer=None, **energy):
 class OperatorTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.params = _OPERATOR.init(jax.random.key(0), jax.random.key(1), _IMAGES)
+    self.params = jax.jit(_OPERATOR.init)(
+      jax.random.key(0), jax.random.key(1), _IMAGES
+    )
 
   def call(self, *inputs, keep=0.5, method=None):
     module = _OPERATOR.clone(keep=keep)
@@ -140,7 +142,7 @@ class StepTest(parameterized.TestCase):
       return rho * (mean - entropy) + (1 - rho) * error
 
     descend = lambda loss, params: jax.tree.map(
-      lambda p, g: p - 0.5 * g, params, jax.grad(loss)(params)
+      lambda p, g: p - 0.5 * g, params, jax.jit(jax.grad(loss))(params)
     )
     generator = descend(loss, state.generator.params)
     moved = state.generator.apply_fn(generator, keys[1], first)
@@ -195,12 +197,12 @@ class LearningTest(absltest.TestCase):
     """rho = 0 on real digits: far below the error of the mean image."""
     source = datasets.digits()
     operator = generators.TransitionOperator(
-      shape=(8, 8, 1), latent_dim=32, widths=(8, 16)
+      shape=(8, 8, 1), latent_dim=32, widths=(4, 8)
     )
     batches = datasets.batches(source, 100, seed=0)
     state = start(operator, next(batches)['image'], optax.adam(3e-3))
     step = jax.jit(functools.partial(vcd.step, rho=0.0))
-    for i in range(200):
+    for i in range(150):
       state, _ = step(state, next(batches), jax.random.key(i))
     x = datasets.digits('test')[:]['image'][:100]
     back = state.generator.apply_fn(
