@@ -194,22 +194,22 @@ class ChainTest(absltest.TestCase):
 
 class LearningTest(absltest.TestCase):
   def test_an_autoencoder_of_digits(self):
-    """rho = 0 on real digits: far below the error of the mean image."""
+    """rho = 0 on real digits: half the error of the mean image."""
     source = datasets.digits()
     operator = generators.TransitionOperator(
-      shape=(8, 8, 1), latent_dim=32, widths=(4, 8)
+      shape=(8, 8, 1), latent_dim=32, widths=(8, 16)
     )
     batches = datasets.batches(source, 100, seed=0)
     state = start(operator, next(batches)['image'], optax.adam(3e-3))
     step = jax.jit(functools.partial(vcd.step, rho=0.0))
-    for i in range(150):
+    for i in range(100):
       state, _ = step(state, next(batches), jax.random.key(i))
     x = datasets.digits('test')[:]['image'][:100]
     back = state.generator.apply_fn(
       state.generator.params, x, method='reconstruct'
     )
     error, spread = np.mean((back - x) ** 2), np.mean((x - x.mean(0)) ** 2)
-    self.assertLess(error, 0.4 * spread)
+    self.assertLess(error, 0.5 * spread)
 
 
 if __name__ == '__main__':
