@@ -190,7 +190,6 @@ class AllConvolutionalTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(noise=-1.0), 'noise=-1'),
     (dict(dropout=1.0), 'dropout=1'),
-    (dict(blocks=(((6, 3),),)), 'width=6.*num_groups=4'),
   )
   def test_bad_arguments(self, keywords, message):
     with self.assertRaisesRegex(ValueError, message):

@@ -57,7 +57,9 @@ def step(
     images = classifiers.shifted(shift_rng, images, distance=shift, flip=flip)
 
   def cross_entropy(params):
-    _, logits = learners.call(state.classifier, params, images, rng=dropout_rng)
+    _, logits = learners.call(
+      state.classifier, params, images, rng=dropout_rng, axis_name=axis_name
+    )
     losses = optax.softmax_cross_entropy_with_integer_labels(
       logits, batch['label']
     )
