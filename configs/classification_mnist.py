@@ -8,7 +8,8 @@ On samples that `evaluate` has left: --config=configs/classification_mnist.py:sa
   --config.data.path=runs/joint/samples.npz
 
 Scales: ':digits' is scikit-learn's 8x8 digits; ':few' 1,000 labels, and the network of
-Z16 a quarter as wide, with less dropout and a rate falling in a cosine; ':smoke' a few steps on noise.
+Z16 a quarter as wide, with less dropout and a rate falling in a cosine; ':smoke' a
+few steps on noise.
 Expect: 99.45 % of the test images after 6,000 steps, ten minutes on two cores; 98.1 %
 of ':digits' in half a minute.
 """
