@@ -21,6 +21,7 @@ import numpy as np
 import optax
 import tqdm
 
+from experiments.reproduce import rows
 from stein_jax import build
 from stein_jax import densities
 from stein_jax import evaluation
@@ -61,12 +62,12 @@ def main(argv):
   steps = 20 if _SMOKE.value else _STEPS.value
   settings = dict(steps=steps, seeds=_SEEDS.value)
   reporting.claim(results, settings)
-  tables, sections = [], []
+  tables, sections = {}, []
   for name in DENSITIES:
     density = build.build(densities, name)
     exact = density.sample(jax.random.key(99), SAMPLES)
     clouds = {'exact draws': np.asarray(exact)}
-    rows = [measured('exact draws', density, exact, 0.0)]
+    lines = [measured('exact draws', density, exact, 0.0)]
     for row, (keywords, optimizer, share) in ROWS.items():
       begin = time.monotonic()
       draws = [
@@ -76,11 +77,10 @@ def main(argv):
         for s in range(_SEEDS.value)
       ]
       seconds = (time.monotonic() - begin) / len(draws)
-      rows.append(measured(row, density, draws, seconds))
-      logging.info('%s, %s: %s', name, row, rows[-1])
+      lines.append(measured(row, density, draws, seconds))
+      logging.info('%s, %s: %s', name, row, lines[-1])
       clouds[row] = np.asarray(draws[0])
-    tables.append((name, rows))
-    sections.append((name, rows))
+    tables[name] = lines
     for row, cloud in list(clouds.items())[1:]:
       png = reporting.scatter(
         {'exact draws': clouds['exact draws'], 'samples': cloud}
@@ -88,17 +88,8 @@ def main(argv):
       slug = ''.join(c if c.isalnum() else '_' for c in f'{name} {row}')
       (results / f'{slug}.png').write_bytes(png)
       sections.append((f'{name}: {row}', png))
-  text = '\n'.join(
-    f'{name}\n\n{reporting.table(rows)}' for name, rows in tables
-  )
-  (results / 'table.md').write_text(text, 'utf-8')
-  reporting.write_page(
-    results / 'report.html',
-    'Amortised SVGD on known densities',
-    [*sections, ('Settings', settings), ('Code', reporting.commit())],
-  )
-  print(text)
-  print(f'Report: {(results / "report.html").absolute()}')
+  title = 'Amortised SVGD on known densities'
+  rows.write_report(results, title, tables, sections, settings)
 
 
 def learned(density, keywords, optimizer, steps, label, seed):

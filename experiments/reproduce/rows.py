@@ -38,12 +38,23 @@ class Row(NamedTuple):
 
 
 def get_config(row: Row, seed: int):
-  """Returns the row's config."""
+  """Returns the row's config; KeyError where it changes what is not there."""
   name, scale = row.config
   config = importlib.import_module(f'configs.{name}').get_config(scale)
+  config.lock()
   config.update_from_flattened_dict(dict(row.changes))
+  config.unlock()
   config.seed = seed
   return config
+
+
+def run_all(
+  folder: pathlib.Path, rows: Sequence[Row], seeds: int, run: Callable
+) -> None:
+  """Runs what is not finished yet; see `finished`."""
+  for row in rows:
+    for seed in range(1 if row.single else seeds):
+      finished(folder, row, seed, run)
 
 
 def finished(
@@ -152,6 +163,37 @@ def table(
       line[title] = _cell(key, values) if values else ''
     lines.append({**line, 'seeds': len(found)})
   return lines
+
+
+def write_report(
+  folder: pathlib.Path,
+  title: str,
+  tables: Mapping[str, list[dict[str, Any]]],
+  sections: Sequence[tuple[str, Any]],
+  settings: Mapping[str, Any],
+) -> None:
+  """Writes table.md and report.html, and prints the tables that are not empty.
+
+  Args:
+    folder: of the results.
+    title: of the page.
+    tables: title to lines.
+    sections: of the page, after the tables; see `reporting.write_page`.
+    settings: of the call.
+  """
+  tables = {name: lines for name, lines in tables.items() if lines}
+  text = '\n'.join(
+    f'{name}\n\n{reporting.table(lines)}' for name, lines in tables.items()
+  )
+  (folder / 'table.md').write_text(text, 'utf-8')
+  page = folder / 'report.html'
+  about = [
+    ('Settings', {key: str(value) for key, value in settings.items()}),
+    ('Code', f'commit {reporting.commit()}'),
+  ]
+  reporting.write_page(page, title, [*tables.items(), *sections, *about])
+  print(text)
+  print(f'Report: {page.absolute()}')
 
 
 def _cell(key, values):

@@ -95,28 +95,16 @@ def main(argv):
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
   judge = trained_judge(plan)
-  if 'figure' in _PARTS.value:
-    for row in figure_rows():
-      for seed in range(plan.seeds):
-        rows.finished(
-          plan.results, row, seed, functools.partial(rbm_run, plan, judge)
-        )
-  if 'frozen' in _PARTS.value:
-    for seed in range(plan.seeds):
-      rows.finished(
-        plan.results, FROZEN, seed, functools.partial(frozen_run, plan, judge)
-      )
-  if 'joint' in _PARTS.value:
-    for row in joint_rows():
-      for seed in range(1 if row.single else plan.seeds):
-        rows.finished(
-          plan.results, row, seed, functools.partial(joint_run, plan, judge)
-        )
-  if 'duplicates' in _PARTS.value:
-    for row in DUPLICATES:
-      rows.finished(
-        plan.results, row, 0, functools.partial(images_run, plan, judge)
-      )
+  parts = {
+    'figure': (figure_rows(), rbm_run),
+    'frozen': ([FROZEN], frozen_run),
+    'joint': (joint_rows(), joint_run),
+    'duplicates': (DUPLICATES, images_run),
+  }
+  for part in _PARTS.value:
+    part_rows, run = parts[part]
+    run = functools.partial(run, plan, judge)
+    rows.run_all(plan.results, part_rows, plan.seeds, run)
   report(plan, settings)
 
 
@@ -142,8 +130,8 @@ FROZEN = rows.Row(
 )
 # What classifiers learn from, beside the joint models' samples.
 DUPLICATES = (
-  rows.Row('real images', ('classification_mnist', ''), {}),
-  rows.Row('500 duplicates', ('classification_mnist', ''), {}),
+  rows.Row('real images', ('classification_mnist', ''), single=True),
+  rows.Row('500 duplicates', ('classification_mnist', ''), single=True),
 )
 
 
@@ -347,8 +335,7 @@ def report(plan: Plan, settings) -> None:
     ),
     'Cheap repulsions beside the exact one': _repulsion_table(plan),
   }
-  tables = {name: lines for name, lines in tables.items() if lines}
-  sections = list(tables.items())
+  sections = []
   for key, label in (
     ('test', 'test log likelihood (nats)'),
     ('inception_score', 'inception score'),
@@ -364,21 +351,9 @@ def report(plan: Plan, settings) -> None:
       png = images.png(images.grid(np.load(path)[:100], columns=10), zoom=2)
       path.with_suffix('.png').write_bytes(png)
       sections.append((row.name, png))
-  text = '\n'.join(
-    f'{name}\n\n{reporting.table(lines)}' for name, lines in tables.items()
+  rows.write_report(
+    plan.results, 'SteinGAN on MNIST', tables, sections, settings
   )
-  (plan.results / 'table.md').write_text(text, 'utf-8')
-  reporting.write_page(
-    plan.results / 'report.html',
-    'SteinGAN on MNIST',
-    [
-      *sections,
-      ('Settings', {k: str(v) for k, v in settings.items()}),
-      ('Code', f'commit {reporting.commit()}'),
-    ],
-  )
-  print(text)
-  print(f'Report: {(plan.results / "report.html").absolute()}')
 
 
 _RBM_COLUMNS = {

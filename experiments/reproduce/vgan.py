@@ -98,10 +98,8 @@ def main(argv):
   parts = {'table1': (probe_rows, probe_run), 'vcd': (vcd_rows, vcd_run)}
   for part in _PARTS.value:
     list_rows, run = parts[part]
-    for row in list_rows(plan):
-      for seed in range(1 if row.single else plan.seeds):
-        run_row = functools.partial(run, plan)
-        rows.finished(plan.results, row, seed, run_row)
+    run = functools.partial(run, plan)
+    rows.run_all(plan.results, list_rows(plan), plan.seeds, run)
   report(plan, settings)
 
 
@@ -260,8 +258,7 @@ def report(plan: Plan, settings) -> None:
     ),
     'Variational contrastive divergence': table(vcd_rows(plan), _VCD_COLUMNS),
   }
-  tables = {name: lines for name, lines in tables.items() if lines}
-  sections = list(tables.items())
+  sections = []
   for row in [*probe_rows(plan), *vcd_rows(plan)]:
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     pictures = np.load(path) if path.exists() else np.zeros((0,))
@@ -274,21 +271,8 @@ def report(plan: Plan, settings) -> None:
     png = images.png(images.grid(np.clip(pictures, 0, 1), columns=10), zoom=2)
     path.with_suffix('.png').write_bytes(png)
     sections.append((title, png))
-  text = '\n'.join(
-    f'{name}\n\n{reporting.table(lines)}' for name, lines in tables.items()
-  )
-  (plan.results / 'table.md').write_text(text, 'utf-8')
-  reporting.write_page(
-    plan.results / 'report.html',
-    f'VGAN and variational contrastive divergence on {plan.dataset}',
-    [
-      *sections,
-      ('Settings', {k: str(v) for k, v in settings.items()}),
-      ('Code', f'commit {reporting.commit()}'),
-    ],
-  )
-  print(text)
-  print(f'Report: {(plan.results / "report.html").absolute()}')
+  title = f'VGAN and variational contrastive divergence on {plan.dataset}'
+  rows.write_report(plan.results, title, tables, sections, settings)
 
 
 _PROBE_COLUMNS = {
