@@ -55,7 +55,7 @@ _PARTS = flags.DEFINE_multi_enum(
   'What to run; the report shows what has been run.',
 )
 _SMOKE = flags.DEFINE_bool(
-  'smoke', False, 'A few steps of two seeds of every row: two minutes.'
+  'smoke', False, 'A few steps of two seeds of every row: some minutes.'
 )
 
 RHOS = (0.0, 0.001, 0.01, 0.1, 1.0)

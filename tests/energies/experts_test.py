@@ -178,9 +178,8 @@ class BinaryRBMTest(absltest.TestCase):
     x = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=4)))
     params = module.init(jax.random.key(0), x)
     params = jax.tree.map(lambda leaf: leaf + 0.3, params)
-    weight, bias = params['params']['Dense_0'].values()
-    if weight.ndim == 1:
-      weight, bias = bias, weight
+    dense = params['params']['Dense_0']
+    weight, bias = dense['kernel'], dense['bias']
     states = np.asarray(list(itertools.product((0.0, 1.0), repeat=3)))
     joint = (
       np.asarray(x @ params['params']['bias'])[:, None]
