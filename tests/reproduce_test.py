@@ -25,7 +25,7 @@ class RowsTest(absltest.TestCase):
       rows.Row('c', ('', ''), single=True),
     )
     rows.run_all(self.folder, [many, one], 2, self.run_row)
-    expected = [('a, b = 1', 0), ('a, b = 1', 1), ('c', 0)]
+    expected = [('a, b = 1', 0), ('c', 0), ('a, b = 1', 1)]
     self.assertEqual(self.calls, expected)
     path = rows.result_path(self.folder, many, 1)
     np.testing.assert_array_equal(np.load(path.with_suffix('.npy')), 1)

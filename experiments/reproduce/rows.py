@@ -51,10 +51,14 @@ def get_config(row: Row, seed: int):
 def run_all(
   folder: pathlib.Path, rows: Sequence[Row], seeds: int, run: Callable
 ) -> None:
-  """Runs what is not finished yet; see `finished`."""
-  for row in rows:
-    for seed in range(1 if row.single else seeds):
-      finished(folder, row, seed, run)
+  """Runs what is not finished yet, one seed of every row after another.
+
+  So a call that is interrupted leaves as many seeds of each; see `finished`.
+  """
+  for seed in range(seeds):
+    for row in rows:
+      if seed == 0 or not row.single:
+        finished(folder, row, seed, run)
 
 
 def finished(

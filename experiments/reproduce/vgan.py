@@ -106,16 +106,19 @@ def main(argv):
 def probe_rows(plan: Plan) -> list[rows.Row]:
   """Returns the rows of table 1, and what nothing learned says."""
   config = f'vgan_{plan.dataset}'
+  vgan, gan = (
+    ('', 'gan') if plan.dataset == 'mnist' else ('narrow', 'narrow_gan')
+  )
   return [
     *(
       rows.Row(
         f'{name}, k = {k}', (config, scale), {'step.num_generator_steps': k}
       )
-      for name, scale in (('GAN', 'gan'), ('VGAN', ''))
+      for name, scale in (('GAN', gan), ('VGAN', vgan))
       for k in (1, 3)
     ),
-    rows.Row('random features', (config, '')),
-    rows.Row('pixels', (config, ''), single=True),
+    rows.Row('random features', (config, vgan)),
+    rows.Row('pixels', (config, vgan), single=True),
   ]
 
 
