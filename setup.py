@@ -29,6 +29,7 @@ setuptools.setup(
     'matplotlib>=3.9',
     'pillow>=10',
     'prdc>=0.2',
+    'scikit-image>=0.24',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6.5',
     'tqdm>=4.66',

@@ -26,6 +26,7 @@ def get_config(scale=''):
       num_generator_steps=1,
       joint=False,
       conditional=True,
+      l1_weight=0.0,
     )
   )
   config.sample = ConfigDict()

@@ -29,6 +29,7 @@ def get_config(scale=''):
       num_generator_steps=1,
       joint=False,
       conditional=False,
+      l1_weight=0.0,
     )
   )
   config.sample = ConfigDict()

@@ -6,8 +6,8 @@ The GAN, in the same networks: configs/vgan_cifar10.py:gan
 
 The paper names neither widths nor latent vector nor batch: they are those that the
 authors' code has for variational contrastive divergence. Scales ':narrow' and
-':narrow_gan' are an eighth as wide with half the batch, for two cores; ':smoke' is a few
-steps on noise.
+':narrow_gan' are an eighth as wide with half the batch, for two cores; ':smoke' is a
+few steps on noise.
 """
 
 from ml_collections import ConfigDict
@@ -64,6 +64,7 @@ def get_config(scale=''):
         num_generator_steps=1,
         joint=True,
         conditional=False,
+        l1_weight=0.0,
       )
     )
     config.energy = ConfigDict(

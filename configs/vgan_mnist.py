@@ -60,6 +60,7 @@ def get_config(scale=''):
         num_generator_steps=1,
         joint=True,
         conditional=False,
+        l1_weight=0.0,
       )
     )
     config.energy = ConfigDict(

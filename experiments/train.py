@@ -5,6 +5,8 @@ Example:
     --workdir=runs/stein_cd_digits --config.num_steps=2000
   python -m experiments.train --config=configs/gan_cifar10.py --npz=cifar10.npz \
     --workdir=runs/gan_cifar10
+  python -m experiments.train --config=configs/vae_teaching_facades.py:narrow \
+    --path=facades.zip --workdir=runs/facades
 """
 
 from absl import app
@@ -33,6 +35,11 @@ _NPZ = flags.DEFINE_string(
   "Read images from this file in place of the config's data set: train_image, "
   'train_label, test_image, test_label.',
 )
+_PATH = flags.DEFINE_string(
+  'path',
+  None,
+  'What data.path and evaluation.data.path are, where data are files.',
+)
 _MULTIHOST = flags.DEFINE_bool(
   'multihost', False, 'Join the other processes of a pod; started on each.'
 )
@@ -52,6 +59,8 @@ def main(argv):
   if _NPZ.value:
     for section in (config, config.evaluation):
       section.data = ConfigDict(datasets.from_file(section.data, _NPZ.value))
+  if _PATH.value:
+    config.data.path = config.evaluation.data.path = _PATH.value
   state = training.train(config, workdir)
   if _EVALUATE.value and int(state.step) == config.num_steps:
     print(evaluation.evaluate(config, workdir))

@@ -35,6 +35,25 @@ def index(axis_name: str | None) -> Array | int:
   return 0 if axis_name is None else lax.axis_index(axis_name)
 
 
+def size(axis_name: str | None) -> int:
+  """Returns how many shards the axis has: 1 when there is no axis."""
+  return 1 if axis_name is None else lax.axis_size(axis_name)
+
+
 def fold_in_index(rng: PRNGKey, axis_name: str | None) -> PRNGKey:
   """Returns a key of this shard's own."""
   return jax.random.fold_in(rng, index(axis_name))
+
+
+def alike(*arrays: Array) -> tuple[Array, ...]:
+  """Returns the arrays, all of them different from shard to shard if one is.
+
+  What a function with a gradient of its own needs where one of its arguments is
+  replicated and another split.
+  """
+  axes = [getattr(jax.typeof(x), 'vma', frozenset()) for x in arrays]
+  every = frozenset().union(*axes)
+  return tuple(
+    lax.pcast(x, tuple(every - own), to='varying') if every - own else x
+    for x, own in zip(arrays, axes, strict=True)
+  )

@@ -1,16 +1,21 @@
 """Sources of examples, and batches of them.
 
 A source has a length, and `source[indices]` is a dict of arrays: 'image'
-float32 [n, ...], and 'label' int32 [n] where there are labels. A data set is a
-function that returns one; a config's `data` section calls it.
+float32 [n, ...] and, where there are any, 'label' int32 [n], 'condition' float32
+[n, ...], what is known of the image, and 'mask' float32 [n, h, w, 1], 1 where its
+pixels are. A data set is a function that returns one; a config's `data` section
+calls it.
 """
 
 from collections.abc import Iterator, Mapping
 import functools
 import inspect
+import io
 import os
+import pathlib
 import re
 from typing import Any
+import zipfile
 
 import jax
 import numpy as np
@@ -63,6 +68,7 @@ class Records:
 
 
 _PIXELS = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
+_DTYPES = {'label': np.int32, 'mask': np.float32}  # all else is an image
 
 
 def load(name: str, **kwargs):
@@ -181,6 +187,7 @@ def synthetic(
   num_classes: int = 10,
   split: str = 'train',
   pixels: str = 'unit',
+  condition: bool = False,
 ) -> Arrays:
   """Returns uint8 noise of that shape, for tests of everything but learning."""
   checks.count(
@@ -189,13 +196,14 @@ def synthetic(
   checks.count(**{f'data.shape[{i}]': size for i, size in enumerate(shape)})
   checks.choice(('train', 'test'), **{'data.split': split})
   rng = np.random.default_rng(('train', 'test').index(split))
-  return Arrays(
-    {
-      'image': rng.integers(0, 256, (num_examples, *shape), np.uint8),
-      'label': rng.integers(0, num_classes, num_examples),
-    },
-    pixels=pixels,
-  )
+  noise = lambda: rng.integers(0, 256, (num_examples, *shape), np.uint8)
+  arrays = {
+    'image': noise(),
+    'label': rng.integers(0, num_classes, num_examples),
+  }
+  if condition:
+    arrays['condition'] = noise()
+  return Arrays(arrays, pixels=pixels)
 
 
 def mnist(split: str = 'train', pixels: str = 'unit') -> Arrays:
@@ -243,6 +251,7 @@ NAMES = (
   'toy',
   'synthetic',
   'npz',
+  'folder',
   'mnist',
   'fashion_mnist',
   'cifar10',
@@ -278,11 +287,8 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
   """
   if not os.path.exists(path):
     raise FileNotFoundError(f'data.path={path!r}: there is no such file.')
-  parts = re.fullmatch(r'(\w+)(?:\[(\d*):(\d*)\])?', split)
-  if not parts:
-    raise ValueError(f'split={split!r} must be like train or train[:5000].')
-  prefix = '' if parts[1] == 'all' else f'{parts[1]}_'
-  rows = slice(*(int(bound) if bound else None for bound in parts.groups()[1:]))
+  part, rows = _part_and_rows(split)
+  prefix = '' if part == 'all' else f'{part}_'
   with np.load(path) as arrays:  # pickled objects are refused by default
     found = {
       name: arrays[prefix + name][rows]
@@ -294,6 +300,69 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
         f'data.path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
       )
   return Arrays(found, pixels=pixels)
+
+
+def folder(
+  path: str,
+  split: str = 'train',
+  size: int = 64,
+  side: str = 'all',
+  mask: str = 'none',
+  mirrored: bool = False,
+  pixels: str = 'symmetric',
+) -> Arrays:
+  """Returns images of a folder, or of a .zip of one, and what is known of them.
+
+  Of the .jpg, .jpeg and .png files, in natural order, the central squares,
+  resized: 'image' and 'condition' [size, size, 3] and, unless `mask` is 'none',
+  'mask' [size, size, 1], 1 where a pixel is known and 0 where it is hidden.
+  Hidden pixels of the condition are 128, 1/255 in symmetric range; no byte is
+  nearer to 0.
+
+  Args:
+    path: has a folder of files for each split.
+    split: the folder's name; 'train[:300]' and the like are rows of it.
+    size: height and width, at least 2.
+    side: the half of each file that is the image, 'left' or 'right', or 'all'.
+    mask: what is hidden: in the 'centre' a box of half the height and width; a
+      'box' of that size anywhere, always the same for one index and folder; the
+      lower 'half'. With 'none' the condition is the other half of the file.
+    mirrored: adds the mirror images of all examples after them.
+    pixels: range, 'unit' or 'symmetric'.
+
+  Raises:
+    FileNotFoundError: no such folder or .zip, no such split, or no images in it.
+    ValueError: a bad option, or a damaged file; the message names it.
+  """
+  checks.choice(('all', 'left', 'right'), **{'data.side': side})
+  checks.choice(('none', 'centre', 'box', 'half'), **{'data.mask': mask})
+  checks.choice(_PIXELS, **{'data.pixels': pixels})
+  checks.count(2, **{'data.size': size})
+  if mask == 'none' and side == 'all':
+    raise ValueError(
+      "data.mask='none' conditions on the other half: data.side must be 'left' "
+      "or 'right', not 'all'."
+    )
+  part, rows = _part_and_rows(split)
+  files = _image_files(path, part)
+  indices = np.arange(len(files))[rows]
+  if not len(indices):
+    raise ValueError(f'data.split={split!r} has none of {len(files)} images.')
+  halves = _halves(path, tuple(files[rows]), size, 1 if side == 'all' else 2)
+  chosen = int(side == 'right')
+  arrays = {'image': halves[chosen]}
+  if mask == 'none':
+    arrays['condition'] = halves[1 - chosen]
+  else:
+    known = _known(mask, part, indices, size)
+    arrays['mask'] = known
+    arrays['condition'] = np.where(known, arrays['image'], np.uint8(128))
+  if mirrored:
+    arrays = {
+      name: np.concatenate([value, value[:, :, ::-1]])
+      for name, value in arrays.items()
+    }
+  return Arrays(arrays, pixels=pixels)
 
 
 def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -326,6 +395,87 @@ def _range_of(section):
   factor, offset = _PIXELS[default('pixels')]
   scale = default('scale') or 1.0
   return scale * factor, np.float32(scale * offset)
+
+
+def _part_and_rows(split):
+  """Returns the name and the slice of a split such as train or train[:5000]."""
+  parts = re.fullmatch(r'(\w+)(?:\[(\d*):(\d*)\])?', split)
+  if not parts:
+    raise ValueError(f'split={split!r} must be like train or train[:5000].')
+  name, *bounds = parts.groups()
+  return name, slice(*(int(bound) if bound else None for bound in bounds))
+
+
+def _root(path):
+  """Returns the folder or the .zip, which is read as one, never unpacked."""
+  if os.path.isdir(path):
+    return pathlib.Path(path)
+  if zipfile.is_zipfile(path):
+    return zipfile.Path(path)
+  raise FileNotFoundError(f'data.path={path!r} is no folder and no .zip file.')
+
+
+def _image_files(path, part):
+  """Returns the images of a split, relative to the path, in natural order."""
+  folders = {each.name: each for each in _root(path).iterdir() if each.is_dir()}
+  if part not in folders:
+    raise FileNotFoundError(
+      f'data.path={path!r} has no folder {part!r}; it has: '
+      f'{", ".join(sorted(folders)) or "none"}.'
+    )
+  names = [
+    each.name
+    for each in folders[part].iterdir()
+    if each.name.lower().endswith(('.jpg', '.jpeg', '.png'))
+  ]
+  if not names:
+    raise FileNotFoundError(
+      f'data.path={path!r} has no .jpg, .jpeg or .png file in {part!r}.'
+    )
+
+  def natural(name):
+    # Numbers in every second place; the name itself tells 1 from 01.
+    texts = re.split(r'(\d+)', name)
+    texts[1::2] = map(int, texts[1::2])
+    return texts, name
+
+  return [f'{part}/{name}' for name in sorted(names, key=natural)]
+
+
+@functools.lru_cache(maxsize=8)
+def _halves(path, files, size, count):
+  """Returns uint8 [count, n, size, size, 3]: files cut side by side, resized."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  root = _root(path)
+  halves = np.empty((count, len(files), size, size, 3), np.uint8)
+  for i, file in enumerate(files):
+    try:
+      stream = io.BytesIO((root / file).read_bytes())
+      picture = Image.open(stream, formats=('JPEG', 'PNG')).convert('RGB')
+    except Exception as error:  # each decoder has its own
+      raise ValueError(
+        f'data.path={path!r}: {file} is no image that can be read: {error}'
+      ) from error
+    for half, image in enumerate(np.array_split(np.asarray(picture), count, 1)):
+      halves[half, i] = square(image, size)
+  return halves
+
+
+def _known(mask, part, indices, size):
+  """Returns uint8 [n, size, size, 1], 1 where a pixel is known."""
+  known = np.ones((len(indices), size, size, 1), np.uint8)
+  half = size // 2
+  if mask == 'half':
+    known[:, size - half :] = 0
+    return known
+  for image, index in zip(known, indices, strict=True):
+    top = left = (size - half) // 2
+    if mask == 'box':
+      rng = np.random.default_rng((index, *part.encode()))
+      top, left = rng.integers(0, size - half + 1, 2)
+    image[top : top + half, left : left + half] = 0
+  return known
 
 
 def _in_memory(name, split, pixels):
@@ -377,11 +527,12 @@ def _data_dir():
 
 def _as_batch(rows, pixels, multiple=1.0):
   """Returns rows with uint8 images as float32 in the range of `pixels`, scaled."""
-  image = rows['image']
-  if image.dtype == np.uint8:
-    scale, offset = _PIXELS[pixels]
-    image = image * np.float32(multiple * scale) + np.float32(multiple * offset)
-  batch = {'image': image}
-  if 'label' in rows:
-    batch['label'] = np.asarray(rows['label'], np.int32)
+  scale, offset = (np.float32(multiple * number) for number in _PIXELS[pixels])
+  batch = {}
+  for name, value in rows.items():
+    if name in _DTYPES:
+      value = np.asarray(value, _DTYPES[name])
+    elif value.dtype == np.uint8:
+      value = value * scale + offset
+    batch[name] = value
   return batch

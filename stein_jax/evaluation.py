@@ -168,19 +168,20 @@ def _classified(classifier, rows):
   return tuple(np.concatenate(part) for part in zip(*blocks, strict=True))
 
 
-def sampler(algorithm, config) -> Callable[[Any], Tree]:
+def sampler(algorithm, config, source) -> Callable[[Any], Tree]:
   """Returns a compiled function of the state: `config.evaluation`'s samples.
 
-  Of an algorithm that has nothing to draw, a function that returns None.
+  They are made of the first images of the source's conditions, where it has any. Of
+  an algorithm that has nothing to draw, a function that returns None.
   """
   if not hasattr(algorithm, 'sample'):
     return lambda state: None
   rng = jax.random.key(config.seed + 1)
-  return jax.jit(
-    lambda state: algorithm.sample(
-      state, rng, config.evaluation.num_samples, **config.sample
-    )
-  )
+  num, options = config.evaluation.num_samples, dict(config.sample)
+  if 'condition' in source[slice(0, 1)]:
+    options['condition'] = source[slice(0, num)]['condition']
+    num = len(options['condition'])
+  return jax.jit(lambda state: algorithm.sample(state, rng, num, **options))
 
 
 def picture(samples, batch, *, columns: int | None = None) -> bytes | None:
@@ -318,14 +319,14 @@ def evaluate(
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
   found = test_metrics(config, state, test_source)
-  samples = sampler(algorithm, config)(state)
+  samples = sampler(algorithm, config, test_source)(state)
   test_batch = test_source[slice(0, config.evaluation.num_samples)]
   sections = []
   if isinstance(samples, jax.Array):
     samples = np.asarray(samples)
     np.save(workdir / 'samples.npy', samples)
     found |= _sample_metrics(
-      config, state, samples, test_batch['image'], source, judges or {}
+      config, state, samples, test_batch, source, judges or {}
     )
     sections = _sample_sections(config, workdir, state, samples, test_batch)
   numbers = {'step': int(state.step), **found}
@@ -344,8 +345,33 @@ def evaluate(
   return found
 
 
-def _sample_metrics(config, state, samples, data, source, judges):
-  """Returns the metrics of samples beside data, both [n, ...]."""
+def recovered(samples, batch, section) -> dict[str, float]:
+  """Returns how near images made of conditions are to the true ones.
+
+  The means of the peak signal-to-noise ratio in dB and the structural similarity over
+  images; where a mask says what was known, also with that put in its place.
+
+  Args:
+    samples: [n, h, w, c].
+    batch: 'image', like them, and 'mask' [n, h, w, 1] where there is one.
+    section: the config's data section, which says what range images have.
+  """
+  unit = functools.partial(datasets.to_unit, section=section)
+  data, versions = unit(batch['image']), {'': unit(samples)}
+  if 'mask' in batch:
+    versions['_pasted'] = np.where(batch['mask'], data, versions[''])
+  found = {}
+  for name, version in versions.items():
+    found[f'samples/psnr{name}'] = np.mean(metrics.psnr(version, data))
+    found[f'samples/ssim{name}'] = np.mean(metrics.ssim(version, data))
+  return {name: float(value) for name, value in found.items()}
+
+
+def _sample_metrics(config, state, samples, batch, source, judges):
+  """Returns the metrics of samples [n, ...] beside a batch of data."""
+  data = batch['image']
+  if 'condition' in batch:
+    return recovered(samples, batch, config.data)
   if samples.ndim == 2:
     x, y = jnp.asarray(samples), jnp.asarray(data)
     found = {'samples/energy_distance': float(energy_distance(x, y))}
@@ -393,30 +419,61 @@ def _sample_sections(config, workdir, state, samples, batch):
   unit = np.round(255 * datasets.to_unit(samples, config.data))
   arrays = {} if labels is None else {'label': labels}
   np.savez(workdir / 'samples.npz', image=unit.astype(np.uint8), **arrays)
+  if 'condition' in batch:
+    title = 'What is known, what was made of it, and the true image'
+    return [*sections, (title, recovery_page(samples, batch, config.data))]
   sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
   if not hasattr(state, 'generator'):
     return sections
-  rng = jax.random.key(config.seed + 2)
-  pages = {
-    'random_walk': generators.random_walk(
-      state.generator, rng, num_walks=4, num_steps=120, step_size=0.1
-    )[:, ::4],
-    'interpolation': generators.interpolate(
-      state.generator, rng, num_pairs=8, num_points=15
-    ),
-  }
-  for name, paths in pages.items():
-    shown = _shown(np.asarray(paths), batch['image'])
-    (workdir / f'{name}.gif').write_bytes(images.gif(shown, zoom=3))
-    grid = images.grid(
-      shown.reshape(-1, *shown.shape[2:]), columns=shown.shape[1]
-    )
-    title = {
-      'random_walk': 'Random walks in latent space, every fourth step',
-      'interpolation': 'Between two latent vectors',
-    }[name]
-    sections.append((title, images.png(grid, zoom=2)))
+  shown = functools.partial(_shown, data=batch['image'])
+  for name, (title, paths) in _latent_paths(config, state).items():
+    paths = shown(np.asarray(paths))
+    (workdir / f'{name}.gif').write_bytes(images.gif(paths, zoom=3))
+    sections.append((title, images.png(images.strips(paths), zoom=2)))
   return sections
+
+
+def _latent_paths(config, state):
+  """Returns a title and images [k, t, ...] for each way through latent space.
+
+  Images that the algorithm revises are shown revised, and on the way there.
+  """
+  algorithm = algorithms.get(config.algorithm)
+  rng = jax.random.key(config.seed + 2)
+  paths = {
+    'random_walk': (
+      'Random walks in latent space, every fourth step',
+      generators.random_walk(
+        state.generator, rng, num_walks=4, num_steps=120, step_size=0.1
+      )[:, ::4],
+    )
+  }
+  points = generators.interpolate(
+    state.generator, rng, num_pairs=8, num_points=15
+  )
+  if not (hasattr(algorithm, 'revise') and config.sample.num_steps):
+    return {**paths, 'interpolation': ('Between two latent vectors', points)}
+  revise = functools.partial(algorithm.revise, state, **config.sample)
+  ends = revise(rng, points.reshape(-1, *points.shape[2:]))
+  paths['interpolation'] = (
+    'Between two latent vectors, revised',
+    ends.reshape(points.shape),
+  )
+  strip = [generators.sample(state.generator, rng, 8)]
+  for i in range(config.sample.num_steps):
+    key = jax.random.fold_in(rng, i)
+    strip.append(revise(key, strip[-1], num_steps=1))
+  title = 'A sample of the generator, and every step of its revision'
+  return {**paths, 'revision': (title, jnp.stack(strip, 1))}
+
+
+def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
+  """Returns a PNG: a row each of conditions, samples and true images."""
+  rows = [
+    datasets.to_unit(x[:num], section)
+    for x in (batch['condition'], samples, batch['image'])
+  ]
+  return images.png(images.strips(np.stack(rows)), zoom=2)
 
 
 def _shown(samples, data):

@@ -30,6 +30,11 @@ def grid(
   return np.round(255 * np.clip(page, 0, 1)).astype(np.uint8)
 
 
+def strips(paths: np.ndarray) -> np.ndarray:
+  """Returns one uint8 image [H, W, 3] of paths [k, t, h, w, c], a row each."""
+  return grid(paths.reshape(-1, *paths.shape[2:]), columns=paths.shape[1])
+
+
 def png(image: np.ndarray, *, zoom: int = 1) -> bytes:
   """Returns the PNG file of a uint8 image [h, w, 3], pixels repeated `zoom` times."""
   from PIL import Image  # pylint: disable=g-import-not-at-top

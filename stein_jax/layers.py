@@ -1,6 +1,7 @@
 """Layers that energies and generators share."""
 
 from flax import linen as nn
+import jax
 from jax import lax
 import jax.numpy as jnp
 
@@ -94,26 +95,68 @@ def max_pool(x: Array) -> Array:
   return jnp.max(x.reshape(n, h // 2, 2, w // 2, 2, c), (2, 4))
 
 
-def conv(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
+def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
   """Returns the correlation [n, h', w', o] of x [n, h, w, i].
+
+  Its gradient with respect to x is `conv_transpose`: autodiff's own, inside a loop
+  such as a Langevin chain, takes XLA's CPU backend three times as long.
 
   Args:
     x: images.
     kernel: [k, k, i, o].
     stride: in pixels, both ways.
-    padding: zeros on every side.
+    padding: zeros on every side; 'same' for ceil(h / stride) rows of result, an odd
+      zero at the end.
   """
+  # Made equal outside: a shard's own examples beside parameters of all of them.
+  x, kernel = collectives.alike(x, kernel)
+  return _conv(x, kernel, stride, padding)
+
+
+def _correlation(x, kernel, stride, padding):
   return lax.conv_general_dilated(
     x,
     kernel,
     (stride, stride),
-    [(padding, padding)] * 2,
+    [_pads(extent, len(kernel), stride, padding) for extent in x.shape[1:3]],
     dimension_numbers=_DIMENSIONS,
   )
 
 
+_conv = jax.custom_vjp(_correlation, nondiff_argnums=(2, 3))
+
+
+def _conv_forward(x, kernel, stride, padding):
+  return _conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv_backward(stride, padding, inputs, slope):
+  x, kernel = inputs
+  back = conv_transpose(
+    slope, kernel, stride=stride, padding=padding, size=x.shape[1:3]
+  )
+  of_kernel = lambda kernel: _correlation(x, kernel, stride, padding)
+  return back, jax.vjp(of_kernel, kernel)[1](slope)[0]
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _pads(extent, size, stride, padding):
+  """Returns the zeros before and after a side of so many pixels."""
+  if padding != 'same':
+    return padding, padding
+  total = max((-(-extent // stride) - 1) * stride + size - extent, 0)
+  return total // 2, total - total // 2
+
+
 def conv_transpose(
-  y: Array, kernel: Array, *, stride: int, padding: int, size: tuple[int, int]
+  y: Array,
+  kernel: Array,
+  *,
+  stride: int,
+  padding: int | str,
+  size: tuple[int, int],
 ) -> Array:
   """Returns the adjoint of `conv` [n, *size, i] at y [n, h', w', o].
 
@@ -132,24 +175,30 @@ def conv_transpose(
   k, _, inputs, outputs = kernel.shape
   # Pixel stride * q + r of the result takes y at q - t with the kernel's entry
   # stride * t + r + padding, where there is one; r < stride.
-  first = -((stride - 1 + padding) // stride)
-  last = (k - 1 - padding) // stride
-  taps = last - first + 1
-  before = -(stride * first + padding)
+  spans, pads = [], []
+  for extent, have in zip(size, y.shape[1:3], strict=True):
+    zeros, _ = _pads(extent, k, stride, padding)
+    first = -((stride - 1 + zeros) // stride)
+    last = (k - 1 - zeros) // stride
+    spans.append((last - first + 1, -(stride * first + zeros)))
+    pads.append((last, -(-extent // stride) - 1 - first - (have - 1)))
+  (rows, above), (columns, left) = spans
   phases = jnp.pad(
-    kernel, ((before, stride * taps - k - before),) * 2 + ((0, 0),) * 2
-  ).reshape(taps, stride, taps, stride, inputs, outputs)
+    kernel,
+    (
+      (above, stride * rows - k - above),
+      (left, stride * columns - k - left),
+      (0, 0),
+      (0, 0),
+    ),
+  ).reshape(rows, stride, columns, stride, inputs, outputs)
   phases = phases[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
-  phases = phases.reshape(taps, taps, outputs, stride**2 * inputs)
+  phases = phases.reshape(rows, columns, outputs, stride**2 * inputs)
 
-  height, width = (-(-extent // stride) for extent in size)
-  pads = [
-    (last, extent - 1 - first - (have - 1))
-    for extent, have in zip((height, width), y.shape[1:3], strict=True)
-  ]
   x = lax.conv_general_dilated(
     y, phases, (1, 1), pads, dimension_numbers=_DIMENSIONS
   )
+  _, height, width, _ = x.shape
   x = x.reshape(-1, height, width, stride, stride, inputs)
   x = x.transpose(0, 1, 3, 2, 4, 5)
   x = x.reshape(-1, height * stride, width * stride, inputs)
@@ -157,29 +206,56 @@ def conv_transpose(
 
 
 class ConvTranspose(nn.Module):
-  """The adjoint of a 'same' strided convolution: output exactly input x stride.
+  """The adjoint of a strided convolution, without bias.
 
   Attributes:
     features: channels of the result.
-    kernel_size: side of the kernel, odd.
+    kernel_size: its side.
     stride: factor on height and width.
+    size: of the result where the convolution is `padding='same'`; without, exactly
+      stride times as large, with the zeros on all sides equal, for an odd kernel.
+    scale: standard deviation of the first weights.
   """
 
   features: int
   kernel_size: int = 5
   stride: int = 2
+  size: tuple[int, int] | None = None
+  scale: float = 0.02
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Returns [n, stride h, stride w, features] of x [n, h, w, c]; no bias."""
+    """Returns [n, h', w', features] of x [n, h, w, c]."""
     shape = (self.kernel_size,) * 2 + (self.features, x.shape[-1])
+    times = (x.shape[1] * self.stride, x.shape[2] * self.stride)
     return conv_transpose(
       x,
-      self.param('kernel', normal(), shape),
+      self.param('kernel', normal(self.scale), shape),
       stride=self.stride,
-      padding=(self.kernel_size - 1) // 2,
-      size=(x.shape[1] * self.stride, x.shape[2] * self.stride),
+      padding='same' if self.size else (self.kernel_size - 1) // 2,
+      size=self.size or times,
     )
+
+
+def spectral(kernel: Array, num_iterations: int = 12) -> Array:
+  """Returns the kernel over the largest singular value of its matrix [..., o].
+
+  So a layer stretches no input by much more than the number of its taps. The value is
+  found by power iteration from a fixed start, anew at each call: nothing is kept
+  from step to step. The iterates are constants to autodiff, the value is not.
+  """
+  matrix = kernel.reshape(-1, kernel.shape[-1])
+  frozen = lax.stop_gradient(matrix)
+  right = jax.random.normal(jax.random.key(0), (matrix.shape[1],), kernel.dtype)
+  for _ in range(num_iterations):
+    left = frozen @ right
+    left /= jnp.linalg.norm(left) + _TINY
+    right = left @ frozen
+    right /= jnp.linalg.norm(right) + _TINY
+  return kernel / (left @ matrix @ right + _TINY)
+
+
+_TINY = 1e-12  # a kernel of zeros stays one
 
 
 def with_label(x: Array, label: Array | None) -> Array:

@@ -111,21 +111,22 @@ def call(
 def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
   """Returns the optax optimizer of a config section.
 
-  The section's `l2`, if there is one, times the parameters joins the gradient.
+  The section may hold two more: `l2`, which times the parameters joins the gradient,
+  and `max_norm`, to which the whole gradient is then scaled down.
 
   Raises:
     ValueError: unknown name, or a learning rate that is not positive.
     TypeError: an argument that the optimizer does not take.
   """
   section = dict(section)
-  l2 = section.pop('l2', 0.0)
-  checks.non_negative(l2=l2)
+  l2, max_norm = section.pop('l2', 0.0), section.pop('max_norm', 0.0)
+  checks.non_negative(l2=l2, max_norm=max_norm)
   if 'learning_rate' in section:
     checks.positive(learning_rate=section['learning_rate'])
   optimizer = build.build(optax, **section)
-  return (
-    optax.chain(optax.add_decayed_weights(l2), optimizer) if l2 else optimizer
-  )
+  before = [optax.add_decayed_weights(l2)] if l2 else []
+  before += [optax.clip_by_global_norm(max_norm)] if max_norm else []
+  return optax.chain(*before, optimizer) if before else optimizer
 
 
 def descend(

@@ -2,10 +2,11 @@
 
 Pure functions of arrays. Those of classes take a classifier's logits, those of
 features whatever features they are given. Distances go by blocks of rows, in
-float32; spectra and class probabilities are float64 on the host.
+float32; spectra, class probabilities and pixels are float64 on the host.
 """
 
 import contextlib
+import functools
 import io
 import warnings
 
@@ -193,6 +194,56 @@ def nearest_training(
   return np.asarray(distances), np.asarray(indices)
 
 
+def psnr(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
+  """Returns each image's peak signal-to-noise ratio in dB [n]; of equals, inf.
+
+  10 log10(span^2 / mean squared error over pixels and channels).
+
+  Args:
+    x: images [n, h, w, c].
+    y: what they are compared with [n, h, w, c].
+    span: of the pixels: 1 in [0, 1], 2 in [-1, 1], 255 of bytes.
+
+  Raises:
+    ValueError: images that are not [n, h, w, c], or of two shapes.
+  """
+  x, y = _pairs(x, y, span)
+  error = np.mean((x - y) ** 2, (1, 2, 3))
+  with np.errstate(divide='ignore'):
+    return 10 * np.log10(span**2 / error)
+
+
+def ssim(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
+  """Returns each image's structural similarity [n], at most 1 [WBSS04].
+
+  With the paper's Gaussian window of 11 x 11 pixels and deviation 1.5, K_1 =
+  0.01, K_2 = 0.03; the mean over the windows inside the image, and over channels.
+
+  Args:
+    x: images [n, h, w, c].
+    y: what they are compared with [n, h, w, c].
+    span: of the pixels: 1 in [0, 1], 2 in [-1, 1], 255 of bytes.
+
+  Raises:
+    ValueError: images that are not [n, h, w, c], of two shapes, or smaller than
+      the window.
+  """
+  from skimage import metrics as skimage_metrics  # pylint: disable=g-import-not-at-top
+
+  x, y = _pairs(x, y, span)
+  if min(x.shape[1:3]) < 11:
+    raise ValueError(f'Images must be at least 11 x 11 pixels; got {x.shape}.')
+  similarity = functools.partial(
+    skimage_metrics.structural_similarity,
+    data_range=span,
+    channel_axis=-1,
+    gaussian_weights=True,
+    sigma=1.5,
+    use_sample_covariance=False,
+  )
+  return np.array([similarity(*pair) for pair in zip(x, y, strict=True)])
+
+
 def two_sample_test(
   rng: PRNGKey,
   x: Array,
@@ -348,6 +399,16 @@ def _matrix(**arrays):
   if value.ndim != 2 or not value.size:
     raise ValueError(f'{name} must be [n, k], n and k >= 1; got {value.shape}.')
   return value
+
+
+def _pairs(x, y, span):
+  """Returns two sets of images [n, h, w, c] in float64, on the host."""
+  checks.positive(span=span)
+  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+  checks.same_shape(x=x.shape, y=y.shape)
+  if x.ndim != 4 or not x.size:
+    raise ValueError(f'Images must be [n, h, w, c], all >= 1; got {x.shape}.')
+  return x, y
 
 
 def _same_width(x, y):

@@ -62,7 +62,7 @@ def train(config, workdir) -> Tree:
   step_fn = parallel.compile_step(
     functools.partial(algorithm.step, **config.step), config.parallel, spec=spec
   )
-  sample = evaluation.sampler(algorithm, config)
+  sample = evaluation.sampler(algorithm, config, test_source)
   done = checked = int(state.step)
   batches = datasets.batches(
     source, config.batch_size, seed=config.seed, start=done
@@ -141,7 +141,7 @@ def check(config):
 
   state, _ = jax.eval_shape(one_step, rng)
   evaluation.check(config, state)
-  jax.eval_shape(evaluation.sampler(algorithm, config), state)
+  jax.eval_shape(evaluation.sampler(algorithm, config, test_source), state)
   return algorithm, source, test_source
 
 

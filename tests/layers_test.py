@@ -37,6 +37,17 @@ class _Norm(nn.Module):
     return layers.normalized(self.kind, x, axis_name=axis_name)
 
 
+def _literal_conv(x, kernel, *, stride, padding):
+  """Returns XLA's own convolution, with its own derivatives."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    'SAME' if padding == 'same' else [(padding, padding)] * 2,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
 class ConvTest(parameterized.TestCase):
   @parameterized.product(
     stride=(1, 2),
@@ -84,17 +95,21 @@ class ConvTest(parameterized.TestCase):
     (7, 4, 3, 12, 9),
     (7, 7, 0, 7, 14),
     (7, 7, 6, 8, 7),
+    (3, 2, 'same', 14, 7),
+    (4, 2, 'same', 7, 8),
+    (5, 2, 'same', 28, 9),
+    (4, 1, 'same', 5, 4),
   )
   def test_transpose_is_the_adjoint(self, k, stride, padding, height, width):
     options = dict(stride=stride, padding=padding)
     kernel = _normal(k, k, 2, 3)
     image = jax.ShapeDtypeStruct((2, height, width, 2), jnp.float32)
-    conv = lambda x: layers.conv(x, kernel, **options)
+    conv = lambda x: _literal_conv(x, kernel, **options)
     y = _normal(*jax.eval_shape(conv, image).shape, seed=1)
     cotangent = _normal(*image.shape, seed=2)
 
     def literal(y, kernel):
-      conv = lambda x: layers.conv(x, kernel, **options)
+      conv = lambda x: _literal_conv(x, kernel, **options)
       return jax.linear_transpose(conv, image)(y)[0]
 
     def transpose(y, kernel):
@@ -112,6 +127,32 @@ class ConvTest(parameterized.TestCase):
     for actual, expected in zip(*results(y, kernel), strict=True):
       # Sums of up to 500 products of normals, in two orders.
       np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=3e-5)
+
+  @parameterized.product(
+    k=(3, 4, 5), stride=(1, 2), padding=(0, 2, 'same'), height=(8, 11)
+  )
+  def test_slopes_are_those_of_autodiff(self, k, stride, padding, height):
+    x, kernel = _normal(2, height, 9, 2), _normal(k, k, 2, 3, seed=1)
+
+    def slopes(conv):
+      # A cubic, so that the slopes of the slopes are not constants.
+      def total(x, kernel):
+        y = conv(x, kernel, stride=stride, padding=padding)
+        return jnp.mean(y**3)
+
+      def steep(x, kernel):
+        back = jax.grad(total)(x, kernel)
+        return jnp.mean(back**2), back
+
+      return jax.jit(jax.grad(steep, (0, 1), has_aux=True))(x, kernel)
+
+    for actual, expected in zip(
+      jax.tree.leaves(slopes(layers.conv)),
+      jax.tree.leaves(slopes(_literal_conv)),
+      strict=True,
+    ):
+      scale = np.abs(expected).max()
+      np.testing.assert_allclose(actual / scale, expected / scale, atol=1e-5)
 
   def test_transpose_of_one_point_is_its_kernel(self):
     # A 1 at (1, 2) of stride 2 and padding 1 paints the kernel from (1, 3) on.

@@ -361,6 +361,97 @@ class DistanceTest(parameterized.TestCase):
       metrics.nearest_training(np.zeros((2, 3)), np.zeros((0, 3)))
 
 
+class PsnrTest(parameterized.TestCase):
+  def test_by_hand(self):
+    # Errors of 1/10 everywhere, and of 1 in one of 4 * 5 * 3 numbers.
+    x = np.zeros((2, 4, 5, 3))
+    y = x.copy()
+    y[0] = 0.1
+    y[1, 2, 3, 1] = 1
+    expected = [20, 10 * np.log10(60)]
+    np.testing.assert_allclose(metrics.psnr(x, y), expected, rtol=1e-12)
+
+  def test_the_range_does_not_matter_when_span_tells_it(self):
+    x, y = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4, 1), np.uint8)
+    expected = metrics.psnr(x / 255, y / 255)
+    np.testing.assert_allclose(metrics.psnr(x, y, span=255), expected)
+    np.testing.assert_allclose(
+      metrics.psnr(x / 127.5 - 1, y / 127.5 - 1, span=2), expected
+    )
+
+  def test_extremes(self):
+    ones = np.ones((1, 2, 2, 1))
+    np.testing.assert_array_equal(metrics.psnr(ones, ones), [np.inf])
+    np.testing.assert_array_equal(metrics.psnr(ones, 0 * ones), [0])
+
+
+def slow_ssim(x, y, span):
+  """The definition of [WBSS04], window by window, of one channel [h, w]."""
+  line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+  weights = np.outer(line, line) / line.sum() ** 2
+  c_1, c_2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+  values = []
+  for top, left in np.ndindex(x.shape[0] - 10, x.shape[1] - 10):
+    a, b = (z[top : top + 11, left : left + 11] for z in (x, y))
+    mean_a, mean_b = np.sum(weights * a), np.sum(weights * b)
+    var_a = np.sum(weights * (a - mean_a) ** 2)
+    var_b = np.sum(weights * (b - mean_b) ** 2)
+    cov = np.sum(weights * (a - mean_a) * (b - mean_b))
+    values.append(
+      (2 * mean_a * mean_b + c_1)
+      * (2 * cov + c_2)
+      / ((mean_a**2 + mean_b**2 + c_1) * (var_a + var_b + c_2))
+    )
+  return np.mean(values)
+
+
+class SsimTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (11, 11, 1, 1.0), (13, 16, 3, 1.0), (12, 11, 2, 255)
+  )
+  def test_definition(self, height, width, channels, span):
+    x = span * np.random.default_rng(0).random((2, height, width, channels))
+    y = np.clip(x + 0.2 * span * normal(*x.shape, seed=1), 0, span)
+    expected = [
+      np.mean([slow_ssim(a[..., i], b[..., i], span) for i in range(channels)])
+      for a, b in zip(x, y, strict=True)
+    ]
+    np.testing.assert_allclose(metrics.ssim(x, y, span=span), expected, 1e-10)
+
+  def test_extremes(self):
+    x = np.random.default_rng(0).random((2, 12, 12, 3)).astype(np.float32)
+    np.testing.assert_allclose(metrics.ssim(x, x), 1, rtol=1e-12)
+    # Without variance what is left is C_1 / (1 + C_1), C_1 = 1e-4.
+    np.testing.assert_allclose(
+      metrics.ssim(np.zeros_like(x), np.ones_like(x)), 1e-4 / (1 + 1e-4)
+    )
+
+  def test_bytes(self):
+    x, y = np.random.default_rng(0).integers(
+      0, 256, (2, 1, 12, 12, 1), np.uint8
+    )
+    np.testing.assert_allclose(
+      metrics.ssim(x, y, span=255), metrics.ssim(x / 255, y / 255), rtol=1e-10
+    )
+
+
+class PairsTest(parameterized.TestCase):
+  @parameterized.parameters(metrics.psnr, metrics.ssim)
+  def test_refusals(self, metric):
+    x = np.zeros((2, 12, 12, 3))
+    with self.assertRaisesRegex(ValueError, 'Shapes differ'):
+      metric(x, x[:1])
+    for bad in (x[0], x[:0], x[..., None]):
+      with self.assertRaisesRegex(ValueError, r'\[n, h, w, c\]'):
+        metric(bad, bad)
+    with self.assertRaisesRegex(ValueError, 'span=0'):
+      metric(x, x, span=0)
+
+  def test_images_smaller_than_the_window(self):
+    with self.assertRaisesRegex(ValueError, r'11 x 11.*\(1, 12, 10, 3\)'):
+      metrics.ssim(*np.zeros((2, 1, 12, 10, 3)))
+
+
 def slow_energy_distance(x, y):
   """The V-statistic, from all distances."""
   between, within_x, within_y = (

@@ -147,7 +147,7 @@ def probe_run(plan: Plan, row: rows.Row, seed: int):
   state, _ = rows.train(
     config, plan.steps if learned else 0, row.name, source=training
   )
-  draw = evaluation.sampler(algorithms.get(config.algorithm), config)
+  draw = evaluation.sampler(algorithms.get(config.algorithm), config, test)
   samples = np.asarray(draw(state))
   see = jax.jit(
     functools.partial(learners.call, state.energy, method='features')

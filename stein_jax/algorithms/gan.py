@@ -1,6 +1,7 @@
 """Generative adversarial networks: DCGAN's losses, and WGAN-GP."""
 
 import functools
+import numbers
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,10 @@ class State(NamedTuple):
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state; conditional where `config.step` says so."""
+  """Returns the first state.
+
+  Conditional on labels where `config.step` says so, on images where there are any.
+  """
   energy, generator = generators.create_pair(
     rng,
     build.build(energies, **config.energy),
@@ -32,6 +36,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     config.generator_optimizer,
     batch['image'],
     batch['label'] if config.step.conditional else None,
+    batch.get('condition'),
   )
   return State(jnp.zeros((), jnp.int32), energy, generator)
 
@@ -47,6 +52,7 @@ def step(
   num_generator_steps: int = 1,
   joint: bool = True,
   conditional: bool = False,
+  l1_weight: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of the game [Z16 eq 1].
@@ -56,7 +62,8 @@ def step(
 
   Args:
     state: the networks.
-    batch: 'image' [n, ...], and 'label' [n] if conditional.
+    batch: 'image' [n, ...]; 'label' [n] if conditional; 'condition' [n, ...] where
+      images are made of images.
     rng: key of the step.
     loss: of the generator: 'non_saturating', -mean log D(samples); 'minimax',
       mean log (1 - D(samples)), as printed; or 'wasserstein', by which both
@@ -67,10 +74,12 @@ def step(
     num_generator_steps: k, in its turn, each after the first with new noise.
     joint: normalise data and samples in one batch; see `energies.pair`.
     conditional: labels enter both networks; samples are given the batch's.
+    l1_weight: of the mean over pixels of |samples - data| in the generator's loss,
+      for samples made of images: pix2pix's [IZZE17].
     axis_name: the mapped axis over which the batch is split.
   """
   checks.choice(('non_saturating', 'minimax', 'wasserstein'), loss=loss)
-  checks.non_negative(penalty=penalty)
+  checks.non_negative(penalty=penalty, l1_weight=l1_weight)
   checks.count(
     generator_every=generator_every, num_generator_steps=num_generator_steps
   )
@@ -78,13 +87,15 @@ def step(
   rng = collectives.fold_in_index(rng, axis_name)
   between_rng, *noise_rngs = jax.random.split(rng, num_generator_steps + 1)
   data = batch['image']
-  label = batch['label'] if conditional else None
-  condition = () if label is None else (label,)
+  given = {'label': batch['label']} if conditional else {}
+  if 'condition' in batch:
+    given['condition'] = batch['condition']
+  condition = tuple(given.values())
   draw = functools.partial(
     generators.generate,
     state.generator,
     num=len(data),
-    label=label,
+    **given,
     axis_name=axis_name,
   )
   samples = draw(state.generator.params, noise_rngs[0])
@@ -111,16 +122,19 @@ def step(
     return loss_value + penalty * jnp.mean((norm - 1) ** 2), metrics
 
   def generator_loss(params, noise_rng):
-    fake = energies_of(
-      energy.params, data, draw(params, noise_rng), *condition
-    )[1]
+    made = draw(params, noise_rng)
+    fake = energies_of(energy.params, data, made, *condition)[1]
     if loss == 'non_saturating':
       value = jnp.mean(nn.softplus(fake))
     elif loss == 'minimax':
       value = -jnp.mean(nn.softplus(-fake))
     else:
       value = jnp.mean(fake)
-    return value, {'generator/loss': value}
+    metrics = {'generator/loss': value}
+    if not isinstance(l1_weight, numbers.Number) or l1_weight:
+      metrics['generator/l1'] = jnp.mean(jnp.abs(made - data))
+      value += l1_weight * metrics['generator/l1']
+    return value, metrics
 
   if loss == 'wasserstein' and mixes:
     raise ValueError(

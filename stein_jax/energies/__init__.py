@@ -6,6 +6,7 @@ Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
 """
 
 from stein_jax.energies.functions import chain
+from stein_jax.energies.functions import conditions
 from stein_jax.energies.functions import contrast
 from stein_jax.energies.functions import free_energy
 from stein_jax.energies.functions import pair
@@ -14,6 +15,7 @@ from stein_jax.energies.functions import score
 from stein_jax.energies.functions import variational_contrast
 from stein_jax.energies.networks import MLP
 from stein_jax.energies.networks import Autoencoder
+from stein_jax.energies.networks import ConvNet
 from stein_jax.energies.networks import Discriminator
 from stein_jax.energies.networks import JointLabel
 from stein_jax.energies.networks import MultiModal
@@ -26,6 +28,7 @@ from stein_jax.energies.rbm import BinaryRBM
 __all__ = [
   'Autoencoder',
   'BinaryRBM',
+  'ConvNet',
   'Discriminator',
   'JointLabel',
   'MLP',
@@ -33,6 +36,7 @@ __all__ = [
   'RBM',
   'Unimodal',
   'chain',
+  'conditions',
   'contrast',
   'expert_energy',
   'expert_entropy',

@@ -1,6 +1,6 @@
 """What is done with an energy: its score, its contrast, its chains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import numbers
 
@@ -13,7 +13,12 @@ from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.energies import networks
 from stein_jax.learners import Learner
-from stein_jax.types import Array, Metrics, Params, PRNGKey
+from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey
+
+
+def conditions(batch: Batch) -> tuple[Array, ...]:
+  """Returns what a batch conditions its images on: () or (condition,)."""
+  return (batch['condition'],) if 'condition' in batch else ()
 
 
 def score(
@@ -93,6 +98,7 @@ def contrast(
   samples: Array,
   *condition: Array,
   negative_weight: Array | float = 1.0,
+  energy_l2: float = 0.0,
   joint: bool = True,
   axis_name: str | None = None,
   rng: PRNGKey | None = None,
@@ -100,8 +106,11 @@ def contrast(
   """Returns the loss mean E(data) - weight mean E(samples) of the parameters.
 
   Its gradient is minus that of the log likelihood where the samples, which are
-  constants, come from p [LW17 eq 7]. Further arguments are those of `pair`.
+  constants, come from p [LW17 eq 7]. With `energy_l2` that times mean E(data)^2 +
+  mean E(samples)^2 is added, which holds energies near 0 [DM19]. Further arguments
+  are those of `pair`.
   """
+  checks.non_negative(energy_l2=energy_l2)
   samples = lax.stop_gradient(samples)
 
   def loss_fn(params):
@@ -116,8 +125,14 @@ def contrast(
       rng=rng,
     )
     positive, negative = map(jnp.mean, values)
-    metrics = {'energy/data': positive, 'energy/samples': negative}
-    return positive - negative_weight * negative, metrics
+    loss = positive - negative_weight * negative
+    if not isinstance(energy_l2, numbers.Number) or energy_l2:
+      loss += energy_l2 * sum(jnp.mean(value**2) for value in values)
+    return loss, {
+      'energy/data': positive,
+      'energy/samples': negative,
+      'energy/gap': positive - negative,
+    }
 
   return loss_fn
 
@@ -186,6 +201,10 @@ def chain(
   sampler: str = 'langevin',
   step_size: float = 0.1,
   num_steps: int = 1,
+  noise: bool = True,
+  temperature: float = 1.0,
+  clip: Sequence[float] = (),
+  block_size: int = 0,
 ) -> Array:
   """Returns x after a Markov chain of the energy, like x.
 
@@ -198,26 +217,50 @@ def chain(
       has that method.
     step_size: delta.
     num_steps: length of the chain.
+    noise: of 'langevin'; False descends the energy.
+    temperature: of that noise.
+    clip: (low, high) that every step of 'langevin' is cut to; empty for no cut.
+    block_size: examples at a time, with a key for each block; 0 for all at once.
   """
   checks.choice(('langevin', 'mala', 'gibbs'), sampler=sampler)
   checks.count(num_steps=num_steps)
-  if sampler == 'langevin':
-    return samplers.langevin(
-      rng,
-      x,
-      lambda x: score(energy, x, *condition),
-      step_size=step_size,
-      num_steps=num_steps,
-    )
-  if sampler == 'mala':
-    return samplers.mala(
-      rng,
-      x,
-      lambda x: -energy.apply_fn(energy.params, x, *condition),
-      step_size=step_size,
-      num_steps=num_steps,
-    )[0]
-  return energy.apply_fn(energy.params, rng, x, num_steps, method='gibbs')
+  checks.count(minimum=0, block_size=block_size)
+
+  def run(rng, x, *condition):
+    if sampler == 'langevin':
+      return samplers.langevin(
+        rng,
+        x,
+        lambda x: score(energy, x, *condition),
+        step_size=step_size,
+        num_steps=num_steps,
+        noise=noise,
+        temperature=temperature,
+        clip=tuple(clip) or None,
+      )
+    if sampler == 'mala':
+      return samplers.mala(
+        rng,
+        x,
+        lambda x: -energy.apply_fn(energy.params, x, *condition),
+        step_size=step_size,
+        num_steps=num_steps,
+      )[0]
+    return energy.apply_fn(energy.params, rng, x, num_steps, method='gibbs')
+
+  if not block_size:
+    return run(rng, x, *condition)
+  blocks = -(-len(x) // block_size)
+
+  def split(array):
+    rows = [(0, blocks * block_size - len(array))]
+    array = jnp.pad(array, rows + [(0, 0)] * (array.ndim - 1))
+    return array.reshape(blocks, block_size, *array.shape[1:])
+
+  keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
+  arguments = (keys(jnp.arange(blocks)), *map(split, (x, *condition)))
+  ends = lax.map(lambda block: run(*block), arguments)
+  return ends.reshape(-1, *x.shape[1:])[: len(x)]
 
 
 def sample_state(

@@ -249,6 +249,71 @@ class Discriminator(nn.Module):
     return -logit[:, 0]
 
 
+class ConvNet(nn.Module):
+  """Convolutional energy, with or without a Gaussian reference [X21].
+
+  E(x) = |x|^2 / (2 sigma^2) - f(x); f is the sum of the outputs of convolutions with
+  LeakyReLU(0.2) and a dense layer. Images that condition it are further channels,
+  of which the reference is not.
+
+  Attributes:
+    widths: of the convolutions, padded 'same'.
+    kernels: their sides.
+    strides: of each.
+    outputs: of the dense layer.
+    reference_sigma: sigma, in units of the images; 0 for no reference.
+    activation: 'leaky_relu' or 'swish', which has slopes of its own everywhere.
+    spectral_norm: every layer's largest singular value is 1.
+    scale: standard deviation of the first weights.
+  """
+
+  widths: Sequence[int] = (64, 128, 256)
+  kernels: Sequence[int] = (5, 3, 3)
+  strides: Sequence[int] = (2, 2, 1)
+  outputs: int = 1
+  reference_sigma: float = 0.0
+  activation: str = 'leaky_relu'
+  spectral_norm: bool = False
+  scale: float = 0.005
+
+  def __post_init__(self):
+    checks.count(outputs=self.outputs)
+    checks.non_negative(reference_sigma=self.reference_sigma)
+    checks.choice(_ACTIVATIONS, activation=self.activation)
+    checks.positive(scale=self.scale)
+    if not len(self.widths) == len(self.kernels) == len(self.strides):
+      raise ValueError(
+        f'widths={self.widths}, kernels={self.kernels} and '
+        f'strides={self.strides} must be as many.'
+      )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, x: Array, *condition: Array) -> Array:
+    """Returns E(x) [n], of images and, where conditional, images [n, h, w, c]."""
+    normed = layers.spectral if self.spectral_norm else lambda kernel: kernel
+    start, zeros = layers.normal(self.scale), nn.initializers.zeros
+    hidden = jnp.concatenate([x, *condition], -1)
+    for i, (width, size, stride) in enumerate(
+      zip(self.widths, self.kernels, self.strides, strict=True)
+    ):
+      shape = (size, size, hidden.shape[-1], width)
+      kernel = normed(self.param(f'kernel_{i}', start, shape))
+      hidden = layers.conv(hidden, kernel, stride=stride, padding='same')
+      bias = self.param(f'bias_{i}', zeros, (width,))
+      hidden = _ACTIVATIONS[self.activation](hidden + bias[None, None, None])
+    hidden = layers.flat(hidden)
+    shape = (hidden.shape[-1], self.outputs)
+    output = hidden @ normed(self.param('kernel', start, shape))
+    output = output + self.param('bias', zeros, (self.outputs,))[None]
+    total = jnp.sum(output, -1)
+    if not self.reference_sigma:
+      return -total
+    return (
+      jnp.sum(layers.flat(x) ** 2, -1) / (2 * self.reference_sigma**2) - total
+    )
+
+
 class MultiModal(nn.Module):
   """Bounded energy of experts, each a bit about the image [Z16 eq 8].
 
@@ -358,6 +423,12 @@ def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
   return sum(
     -jnp.sum(mean * jnp.log(jnp.maximum(mean, least))) for mean in means
   )
+
+
+_ACTIVATIONS = {
+  'leaky_relu': lambda x: nn.leaky_relu(x, 0.2),
+  'swish': nn.swish,
+}
 
 
 def _glorot():

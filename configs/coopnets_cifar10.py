@@ -1,0 +1,81 @@
+"""Cooperative networks on CIFAR-10, X21's nearest baseline.
+
+python -m experiments.train --config=configs/coopnets_cifar10.py \
+  --workdir=runs/coopnets_cifar10
+
+The numbers of the authors' code, with 100 chains for its 144. Scale ':smoke' is a few
+steps on noise.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(scale=''):
+  """Returns the config at that scale."""
+  if scale not in ('', 'smoke'):
+    raise ValueError(f'scale={scale!r} is unknown; allowed: smoke.')
+  config = ConfigDict()
+  config.algorithm = 'coopnets'
+  chain = dict(
+    num_steps=15, step_size=0.002, noise=True, temperature=1.0, clip=()
+  )
+  config.step = ConfigDict(
+    dict(chain, generator_sigma=0.3, data_weight=0.0, energy_l2=0.0)
+  )
+  config.sample = ConfigDict(chain)
+  config.energy = ConfigDict(
+    dict(
+      name='ConvNet',
+      widths=(64, 128, 256, 256),
+      kernels=(3, 4, 4, 4),
+      strides=(1, 2, 2, 2),
+      outputs=1,
+      reference_sigma=0.016,
+      scale=0.01,
+    )
+  )
+  config.generator = ConfigDict(
+    dict(
+      name='VAE',
+      shape=(32, 32, 3),
+      latent_dim=100,
+      base=256,
+      widths=(128, 64, 64),
+      strides=(2, 2, 2, 1),
+      kernels=(4, 4, 3, 3),
+      last_norm=False,
+      encoder_widths=(),
+      scale=0.005,
+    )
+  )
+  adam = lambda rate: dict(name='adam', learning_rate=rate, b1=0.5)
+  config.energy_optimizer = ConfigDict(adam(0.007))
+  config.generator_optimizer = ConfigDict(adam(1e-4))
+  config.data = ConfigDict(
+    dict(name='cifar10', split='train', pixels='symmetric')
+  )
+  config.evaluation = ConfigDict(
+    dict(
+      data=dict(name='cifar10', split='test', pixels='symmetric'),
+      log_likelihood='none',
+      num_samples=900,
+    )
+  )
+  # 1,000 epochs.
+  config.seed, config.batch_size, config.num_steps = 0, 100, 500_000
+  config.parallel, config.log_every = 'jit', 100
+  config.eval_every, config.checkpoint_every = 1000, 1000
+  if scale == 'smoke':
+    shape = dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric')
+    config.data = ConfigDict(dict(shape, split='train'))
+    config.evaluation.data = ConfigDict(dict(shape, split='test'))
+    config.step.num_steps = config.sample.num_steps = 2
+    config.energy.widths = (2, 2, 2, 2)
+    config.generator.update(shape=(8, 8, 3), latent_dim=3, base=2)
+    config.generator.widths = (2, 2, 2)
+    sgd = dict(name='sgd', learning_rate=1e-4)
+    config.energy_optimizer = ConfigDict(sgd)
+    config.generator_optimizer = ConfigDict(sgd)
+    config.batch_size, config.num_steps, config.evaluation.num_samples = 4, 4, 4
+    config.log_every, config.eval_every, config.checkpoint_every = 2, 2, 2
+  return config

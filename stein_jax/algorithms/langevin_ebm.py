@@ -1,0 +1,160 @@
+"""Langevin EBM: a network energy learned from chains of its own [X21] [DM19]."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import collectives
+from stein_jax import energies
+from stein_jax import learners
+from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+SPLIT = ('chains',)
+
+
+class State(NamedTuple):
+  step: Array
+  energy: learners.Learner
+  chains: Array | None  # [m, ...] where chains go on from step to step
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns the first state.
+
+  `config.num_chains` is 0 for chains from noise at every step, the size of the
+  batch for persistent ones, more for a replay buffer.
+  """
+  energy_rng, chain_rng = jax.random.split(rng)
+  data = batch['image']
+  checks.count(minimum=0, num_chains=config.num_chains)
+  if config.num_chains and config.num_chains < len(data):
+    raise ValueError(
+      f'num_chains={config.num_chains} must be 0 or at least the batch of '
+      f'{len(data)}.'
+    )
+  condition = energies.conditions(batch)
+  if condition and config.num_chains:
+    raise ValueError(
+      f'num_chains={config.num_chains}: chains of one condition do not go on '
+      'under another; allowed: 0.'
+    )
+  energy = learners.create(
+    energy_rng,
+    build.build(energies, **config.energy),
+    config.optimizer,
+    data,
+    *condition,
+  )
+  chains = None
+  if config.num_chains:
+    chains = _noise(
+      chain_rng, (config.num_chains, *data.shape[1:]), config.step.start_scale
+    )
+  return State(jnp.zeros((), jnp.int32), energy, chains)
+
+
+def step(
+  state: State,
+  batch: Batch,
+  rng: PRNGKey,
+  *,
+  num_steps: int = 60,
+  step_size: float = 0.01,
+  noise: bool = True,
+  temperature: float = 1.0,
+  clip: Sequence[float] = (),
+  start_scale: float = 1.0,
+  restart: float = 0.05,
+  energy_l2: float = 0.0,
+  axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+  """Returns the state after one step of maximum likelihood by Langevin chains.
+
+  Chains start at noise; or at `state.chains`, of which as many as the batch has
+  images are drawn, some started afresh, and put back where they end [DM19].
+
+  Args:
+    state: the energy, and the chains that persist.
+    batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
+    rng: key of the step.
+    num_steps: of Langevin dynamics.
+    step_size: delta.
+    noise: of the dynamics; False descends the energy.
+    temperature: of that noise.
+    clip: (low, high) that every step is cut to; empty for no cut.
+    start_scale: noise is start_scale U(-1, 1).
+    restart: chance that a chain which persists starts at noise again.
+    energy_l2: weight of the mean squared energies; see `energies.contrast`.
+    axis_name: the mapped axis over which the batch, and the chains, are split.
+  """
+  checks.non_negative(restart=restart)
+  checks.positive(start_scale=start_scale)
+  checks.at_most(1, restart=restart)
+  rng = collectives.fold_in_index(rng, axis_name)
+  start_rng, choice_rng, restart_rng, chain_rng = jax.random.split(rng, 4)
+  data, condition = batch['image'], energies.conditions(batch)
+  start = _noise(start_rng, data.shape, start_scale)
+  if state.chains is not None:
+    chosen = jax.random.permutation(choice_rng, len(state.chains))[: len(data)]
+    again = jax.random.bernoulli(restart_rng, restart, (len(data),))
+    again = again.reshape(-1, *(1,) * (data.ndim - 1))
+    start = jnp.where(again, start, state.chains[chosen])
+  samples = energies.chain(
+    state.energy,
+    chain_rng,
+    start,
+    *condition,
+    num_steps=num_steps,
+    step_size=step_size,
+    noise=noise,
+    temperature=temperature,
+    clip=clip,
+  )
+  energy, metrics = learners.descend(
+    state.energy,
+    energies.contrast(
+      state.energy, data, samples, *condition, energy_l2=energy_l2
+    ),
+    axis_name=axis_name,
+  )
+  chains = state.chains
+  if chains is not None:
+    chains = chains.at[chosen].set(samples)
+  return State(state.step + 1, energy, chains), metrics
+
+
+def sample(
+  state: State,
+  rng: PRNGKey,
+  num: int,
+  *,
+  condition: Array | None = None,
+  num_steps: int = 60,
+  step_size: float = 0.01,
+  noise: bool = True,
+  temperature: float = 1.0,
+  clip: Sequence[float] = (),
+  start_scale: float = 1.0,
+) -> Array:
+  """Returns the ends [num, ...] of chains from noise; see `step`."""
+  start_rng, chain_rng = jax.random.split(rng)
+  return energies.chain(
+    state.energy,
+    chain_rng,
+    _noise(start_rng, (num, *state.energy.input_shape), start_scale),
+    *(() if condition is None else (condition,)),
+    num_steps=num_steps,
+    step_size=step_size,
+    noise=noise,
+    temperature=temperature,
+    clip=clip,
+    block_size=state.energy.batch_size,
+  )
+
+
+def _noise(rng, shape, scale):
+  return scale * jax.random.uniform(rng, shape, minval=-1.0)

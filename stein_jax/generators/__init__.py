@@ -1,0 +1,54 @@
+"""Generators: a key and a count in, samples [n, ...] out.
+
+Modules of flax.linen that own their noise. `decode` is the network from a latent
+vector on; what normalises by batch statistics is drawn in whole training-size
+batches by `sample`, so that no sample depends on how many were asked for.
+"""
+
+from stein_jax.generators.functions import create
+from stein_jax.generators.functions import create_pair
+from stein_jax.generators.functions import decode
+from stein_jax.generators.functions import decode_batch
+from stein_jax.generators.functions import follow
+from stein_jax.generators.functions import generate
+from stein_jax.generators.functions import interpolate
+from stein_jax.generators.functions import latent
+from stein_jax.generators.functions import num_classes
+from stein_jax.generators.functions import random_walk
+from stein_jax.generators.functions import revise
+from stein_jax.generators.functions import revision
+from stein_jax.generators.functions import sample
+from stein_jax.generators.functions import sample_revised
+from stein_jax.generators.functions import variational
+from stein_jax.generators.networks import DCGAN
+from stein_jax.generators.networks import MLP
+from stein_jax.generators.networks import PRIORS
+from stein_jax.generators.networks import VAE
+from stein_jax.generators.networks import Deconv
+from stein_jax.generators.networks import ImageToImage
+from stein_jax.generators.networks import TransitionOperator
+
+__all__ = [
+  'DCGAN',
+  'Deconv',
+  'ImageToImage',
+  'MLP',
+  'PRIORS',
+  'TransitionOperator',
+  'VAE',
+  'create',
+  'create_pair',
+  'decode',
+  'decode_batch',
+  'follow',
+  'generate',
+  'interpolate',
+  'latent',
+  'num_classes',
+  'random_walk',
+  'revise',
+  'revision',
+  'sample',
+  'sample_revised',
+  'variational',
+]

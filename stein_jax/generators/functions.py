@@ -1,0 +1,467 @@
+"""What is done with a generator: its batches, its losses, its walks."""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stein_jax import checks
+from stein_jax import collectives
+from stein_jax import energies
+from stein_jax import learners
+from stein_jax.learners import Learner
+from stein_jax.types import Array, Metrics, Params, PRNGKey
+
+
+def create(
+  rng: PRNGKey,
+  module: nn.Module,
+  optimizer: Mapping | optax.GradientTransformation,
+  num: int,
+  label: Array | None = None,
+  condition: Array | None = None,
+) -> Learner:
+  """Returns a learner of the generator that trains on batches of `num`."""
+  context = _given(label=label, condition=condition)
+  init_rng, rng = jax.random.split(rng)
+  learner = learners.create(init_rng, module, optimizer, rng, num, **context)
+  shape = jax.eval_shape(
+    lambda params: generate(learner, params, rng, num, **context),
+    learner.params,
+  ).shape
+  return learner.replace(input_shape=shape[1:], batch_size=num)
+
+
+def create_pair(
+  rng: PRNGKey,
+  energy: nn.Module,
+  energy_optimizer: Mapping | optax.GradientTransformation,
+  generator: nn.Module,
+  generator_optimizer: Mapping | optax.GradientTransformation,
+  data: Array,
+  label: Array | None = None,
+  condition: Array | None = None,
+) -> tuple[Learner, Learner]:
+  """Returns learners of an energy of the data and of a generator like them.
+
+  Both are conditioned on labels, or images, that are given.
+
+  Raises:
+    ValueError: the generator's samples have another shape than the data.
+  """
+  energy_rng, generator_rng = jax.random.split(rng)
+  given = _given(label=label, condition=condition)
+  generator = create(
+    generator_rng, generator, generator_optimizer, len(data), **given
+  )
+  checks.same_shape(data=data.shape[1:], samples=generator.input_shape)
+  energy = learners.create(
+    energy_rng, energy, energy_optimizer, data, *given.values()
+  )
+  return energy, generator
+
+
+def generate(
+  generator: Learner,
+  params: Params,
+  rng: PRNGKey,
+  num: int,
+  *,
+  label: Array | None = None,
+  condition: Array | None = None,
+  axis_name: str | None = None,
+) -> Array:
+  """Returns one batch of samples [num, ...] at the given parameters."""
+  context = _given(label=label, condition=condition)
+  return learners.call(
+    generator, params, rng, num, axis_name=axis_name, **context
+  )
+
+
+def follow(
+  draw: Callable[[Params], Array],
+  direction: Array,
+  *,
+  axis_name: str | None = None,
+) -> Callable[[Params], tuple[Array, Metrics]]:
+  """Returns the loss -mean G(xi).phi, phi held fixed [LW17 eq 21] [WL16 eq 10].
+
+  Its gradient is minus the mean over the batch of (dG / d params)' phi: the chain
+  rule.
+
+  Args:
+    draw: the generator's parameters to its samples [n, ...].
+    direction: phi, like the samples.
+    axis_name: the mapped axis over which the samples are split.
+  """
+  direction = lax.stop_gradient(direction)
+  dot = lambda a, b: jnp.mean(jnp.sum((a * b).reshape(len(a), -1), -1))
+
+  def loss_fn(params):
+    samples = draw(params)
+    mean = collectives.pmean(jnp.mean(samples, 0, keepdims=True), axis_name)
+    metrics = {
+      'generator/move': dot(direction, direction),
+      'samples/variance': dot(samples - mean, samples - mean),
+    }
+    return -dot(samples, direction), metrics
+
+  return loss_fn
+
+
+def decode_batch(
+  generator: Learner,
+  params: Params,
+  z: Array,
+  *condition: Array,
+  axis_name: str | None = None,
+) -> Array:
+  """Returns one batch of noise-free samples [n, ...] of latents [n, k]."""
+  return learners.call(
+    generator, params, z, *condition, method='decode', axis_name=axis_name
+  )
+
+
+def variational(
+  generator: Learner,
+  rng: PRNGKey,
+  x: Array,
+  *condition: Array,
+  kl_weight: float = 1.0,
+  kl: str = 'prior',
+  num_importance: int = 10,
+  axis_name: str | None = None,
+) -> Callable[[Params], tuple[Array, Metrics]]:
+  """Returns the loss of a variational autoencoder of x, of its parameters [KW14].
+
+  The mean over examples of |x - decoded code|^2 + kl_weight KL(code | prior): minus
+  the evidence bound, up to constants, of a decoder with variance kl_weight / 2
+  [X21]. The printed objective has the KL to the decoder's posterior (`kl=
+  'posterior'`), whose evidence log q(x) is then estimated from draws of the encoder;
+  at weight 1 both are one.
+
+  Args:
+    generator: with an encoder.
+    rng: key of the codes and of dropout.
+    x: what is to be generated [n, ...].
+    *condition: images that it is generated from.
+    kl_weight: gamma.
+    kl: 'prior', as the authors' code has it, or 'posterior', as printed.
+    num_importance: draws for the evidence.
+    axis_name: the mapped axis over which x is split.
+  """
+  checks.non_negative(kl_weight=kl_weight)
+  checks.choice(('prior', 'posterior'), kl=kl)
+  checks.count(num_importance=num_importance)
+  x = lax.stop_gradient(x)
+  dropout_rng, code_rng = jax.random.split(rng)
+
+  def loss_fn(params):
+    mean, log_variance = learners.call(
+      generator,
+      params,
+      x,
+      *condition,
+      method='encode',
+      axis_name=axis_name,
+      key=dropout_rng,
+    )
+
+    def draw(rng):
+      unit = jax.random.normal(rng, mean.shape, mean.dtype)
+      z = mean + jnp.exp(0.5 * log_variance) * unit
+      back = decode_batch(generator, params, z, *condition, axis_name=axis_name)
+      error = jnp.sum((back - x) ** 2, range(1, x.ndim))
+      # log q(x | z) + log p(z) - log q(z | x), at decoder variance 1 / 2.
+      log_weight = 0.5 * jnp.sum(unit**2 + log_variance - z**2, -1) - error
+      return error, log_weight
+
+    divergence = 0.5 * jnp.sum(
+      jnp.exp(log_variance) + mean**2 - 1 - log_variance, -1
+    )
+    if kl == 'prior':
+      error, _ = draw(code_rng)
+      values = error + kl_weight * divergence
+    else:
+      errors, log_weights = jax.vmap(draw)(
+        jax.random.split(code_rng, num_importance)
+      )
+      error = jnp.mean(errors, 0)
+      evidence = jax.nn.logsumexp(log_weights, 0) - jnp.log(num_importance)
+      values = (kl_weight - 1) * evidence + kl_weight * (error + divergence)
+    return jnp.mean(values), {
+      'generator/reconstruction': jnp.mean(error),
+      'generator/divergence': jnp.mean(divergence),
+    }
+
+  return loss_fn
+
+
+def revision(
+  start: Array, revised: Array, *, axis_name: str | None = None
+) -> Metrics:
+  """Returns how far a chain took the samples of a generator, and their spread.
+
+  Of [n, ...] the mean distance from start to end, which falls as the generator
+  learns what the chain does, and the total variance of the ends.
+  """
+  rows = lambda x: x.reshape(len(x), -1)
+  mean = collectives.pmean(jnp.mean(revised, 0, keepdims=True), axis_name)
+  return {
+    'samples/revision': jnp.mean(
+      jnp.linalg.norm(rows(revised - start), axis=1)
+    ),
+    'samples/variance': jnp.mean(jnp.sum(rows(revised - mean) ** 2, 1)),
+  }
+
+
+def revise(
+  state,
+  rng: PRNGKey,
+  x: Array,
+  *,
+  condition: Array | None = None,
+  num_steps: int = 15,
+  step_size: float = 0.002,
+  noise: bool = True,
+  temperature: float = 1.0,
+  clip: Sequence[float] = (),
+) -> Array:
+  """Returns x [n, ...] after Langevin steps on `state.energy`; see `energies.chain`."""
+  return energies.chain(
+    state.energy,
+    rng,
+    x,
+    *(() if condition is None else (condition,)),
+    num_steps=num_steps,
+    step_size=step_size,
+    noise=noise,
+    temperature=temperature,
+    clip=clip,
+    block_size=state.generator.batch_size,
+  )
+
+
+def sample_revised(
+  state,
+  rng: PRNGKey,
+  num: int,
+  *,
+  condition: Array | None = None,
+  num_steps: int = 15,
+  step_size: float = 0.002,
+  noise: bool = True,
+  temperature: float = 1.0,
+  clip: Sequence[float] = (),
+) -> Array:
+  """Returns samples [num, ...] of `state.generator`, revised [X21].
+
+  The `sample` of algorithms whose chains start at a generator; `num_steps=0` leaves
+  the samples as they are. Further arguments are those of `energies.chain`.
+  """
+  draw_rng, chain_rng = jax.random.split(rng)
+  x = sample(state.generator, draw_rng, num, condition=condition)
+  if num_steps == 0:
+    return x
+  return revise(
+    state,
+    chain_rng,
+    x,
+    condition=condition,
+    num_steps=num_steps,
+    step_size=step_size,
+    noise=noise,
+    temperature=temperature,
+    clip=clip,
+  )
+
+
+def num_classes(generator: Learner) -> int:
+  """Returns how many classes the generator is conditioned on: 0 for none."""
+  return generator.apply_fn(
+    generator.params, method=lambda module: getattr(module, 'num_classes', 0)
+  )
+
+
+def sample(
+  generator: Learner,
+  rng: PRNGKey,
+  num: int,
+  *,
+  label: Array | None = None,
+  condition: Array | None = None,
+) -> Array:
+  """Returns samples [num, ...], cut from whole batches of the training size.
+
+  A conditional generator fills its batches with the classes in turn, and
+  of these the labels [num] asked for are taken; without labels they are 0, 1, ...
+  in turn. So no sample depends on the number or the labels of its company. Of images
+  [num, ...] given as the condition each has a sample of its own.
+
+  Raises:
+    ValueError: labels for an unconditional generator, labels that are no class,
+      or more classes than a batch has rows.
+  """
+  size, classes = generator.batch_size, num_classes(generator)
+  _check_label(label, classes)
+  if condition is not None:
+    if len(condition) != num:
+      raise ValueError(f'{len(condition)} conditions for num={num} samples.')
+    one = lambda rng, image: generate(
+      generator, generator.params, rng, 1, condition=image[None]
+    )[0]
+    keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
+    arguments = (keys(jnp.arange(num)), condition)
+    return lax.map(lambda each: one(*each), arguments, batch_size=size)
+  if not classes:
+    keys = jax.random.split(rng, -(-num // size))
+    draw = lambda rng: generate(generator, generator.params, rng, size)
+    return lax.map(draw, keys).reshape(-1, *generator.input_shape)[:num]
+  if classes > size:
+    raise ValueError(
+      f'{classes} classes do not fit in batches of {size} to sample from.'
+    )
+  label = jnp.arange(num) % classes if label is None else jnp.asarray(label)
+  each = size // classes  # rows of a batch that are of one class
+  # The i-th request for its class is answered by batch i // each.
+  asked = jax.nn.one_hot(label, classes, dtype=jnp.int32)
+  rank = jnp.sum((jnp.cumsum(asked, 0) - 1) * asked, 1)
+  batch, slot = rank // each, label + classes * (rank % each)
+  request = jnp.full((max(1, -(-num // each)), size), num)
+  request = request.at[batch, slot].set(jnp.arange(num))
+
+  def fill(i, samples):
+    rows = generate(
+      generator,
+      generator.params,
+      jax.random.fold_in(rng, i),
+      size,
+      label=jnp.arange(size) % classes,
+    )
+    return samples.at[request[i]].set(rows, mode='drop')
+
+  samples = jnp.zeros((num, *generator.input_shape))
+  return lax.fori_loop(0, jnp.max(batch, initial=-1) + 1, fill, samples)
+
+
+def decode(
+  generator: Learner, rng: PRNGKey, z: Array, *, label: Array | None = None
+) -> Array:
+  """Returns the noise-free sample [m, ...] of each latent [m, k].
+
+  Each is decoded as one row of a training-size batch, beside draws that depend
+  on the key alone: neighbours in latent space are neighbours in the result.
+
+  Raises:
+    ValueError: labels for an unconditional generator, or that are no class.
+  """
+  size, classes = generator.batch_size, num_classes(generator)
+  _check_label(label, classes)
+  others = latent(generator, rng, size)
+
+  def one(row):
+    z, label = row
+    context = {}
+    if classes:
+      context['label'] = (jnp.arange(size) % classes).at[0].set(label)
+    batch = others.at[0].set(z)
+    return generator.apply_fn(
+      generator.params, batch, method='decode', **context
+    )[0]
+
+  if label is None:
+    label = jnp.zeros(len(z), jnp.int32)
+  return lax.map(one, (z, label))
+
+
+def latent(generator: Learner, rng: PRNGKey, num: int) -> Array:
+  """Returns draws of the generator's prior [num, k]."""
+  return generator.apply_fn(generator.params, rng, num, method='latent')
+
+
+def random_walk(
+  generator: Learner,
+  rng: PRNGKey,
+  *,
+  num_walks: int,
+  num_steps: int,
+  step_size: float = 0.01,
+  label: Array | None = None,
+) -> Array:
+  """Returns noise-free samples [num_walks, num_steps, ...] of latent walks.
+
+  z moves by step_size U(-1, 1) in each coordinate [LW17 sec 5.2], and is cut to
+  [-1, 1] where the prior is uniform.
+  """
+  start_rng, step_rng, others_rng = jax.random.split(rng, 3)
+  start = latent(generator, start_rng, num_walks)
+  steps = step_size * jax.random.uniform(
+    step_rng, (num_steps, *start.shape), minval=-1.0
+  )
+  bounded = generator.apply_fn(
+    generator.params, method=lambda module: module.prior == 'uniform'
+  )
+
+  def move(z, step):
+    following = z + step
+    return jnp.clip(following, -1, 1) if bounded else following, z
+
+  path = lax.scan(move, start, steps)[1].swapaxes(0, 1)
+  return _decode_paths(generator, others_rng, path, label)
+
+
+def interpolate(
+  generator: Learner,
+  rng: PRNGKey,
+  *,
+  num_pairs: int,
+  num_points: int,
+  label: Array | None = None,
+) -> Array:
+  """Returns noise-free samples [num_pairs, num_points, ...] on straight lines.
+
+  Each line joins two draws of the prior.
+  """
+  ends_rng, others_rng = jax.random.split(rng)
+  first, last = jnp.split(latent(generator, ends_rng, 2 * num_pairs), 2)
+  share = jnp.linspace(0, 1, num_points)[None, :, None]
+  path = (1 - share) * first[:, None] + share * last[:, None]
+  return _decode_paths(generator, others_rng, path, label)
+
+
+def _given(**conditions):
+  """Returns those that are not None."""
+  return {name: c for name, c in conditions.items() if c is not None}
+
+
+def _check_label(label, classes):
+  """Raises ValueError unless labels, where their values are known, are classes."""
+  if label is None:
+    return
+  if not classes:
+    raise ValueError('This generator is unconditional: it takes no label.')
+  if isinstance(label, jax.core.Tracer):
+    return
+  label = np.asarray(label)
+  wrong = label[(label < 0) | (label >= classes)]
+  if wrong.size:
+    raise ValueError(f'label={wrong[0]} must be in 0, ..., {classes - 1}.')
+
+
+def _decode_paths(generator, rng, path, label):
+  paths, points, _ = path.shape
+  classes = num_classes(generator)
+  if label is None and classes:
+    label = jnp.arange(paths) % classes
+  samples = decode(
+    generator,
+    rng,
+    path.reshape(paths * points, -1),
+    label=None if label is None else jnp.repeat(jnp.asarray(label), points),
+  )
+  return samples.reshape(paths, points, *samples.shape[1:])
