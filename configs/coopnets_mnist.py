@@ -4,7 +4,7 @@ python -m experiments.train --config=configs/coopnets_mnist.py:narrow \
   --workdir=runs/coopnets_mnist
 
 Scales: '' has the numbers of the authors' code; ':narrow' a quarter of its width, 20
-Langevin steps without noise as the VAE beside it has, batches of 100 and 3,000 steps,
+Langevin steps without noise as the VAE beside it has, batches of 64 and 3,000 steps,
 for two cores; ':smoke' a few steps on noise.
 """
 
@@ -70,8 +70,8 @@ def get_config(scale=''):
     config.generator.update(base=64, widths=(32, 16))
     config.energy_optimizer.learning_rate = 0.009
     config.generator_optimizer.learning_rate = 5e-4
-    config.num_steps, config.evaluation.num_samples = 3000, 100
-    config.eval_every = 500
+    config.batch_size, config.num_steps = 64, 3000
+    config.eval_every, config.evaluation.num_samples = 500, 100
   if scale == 'smoke':
     shape = dict(name='synthetic', shape=(8, 8, 1), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))

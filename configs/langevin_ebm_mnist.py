@@ -57,14 +57,12 @@ def get_config(scale=''):
   config.parallel, config.log_every = 'jit', 100
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'narrow':
-    config.step.num_steps = config.sample.num_steps = 20
+    chain = dict(num_steps=20, step_size=0.008)
+    config.step.update(chain)
+    config.sample.update(chain)
     config.energy.update(widths=(16, 32, 64), strides=(2, 2, 2))
-    config.batch_size, config.num_steps, config.evaluation.num_samples = (
-      100,
-      3000,
-      100,
-    )
-    config.eval_every = 500
+    config.batch_size, config.num_steps = 64, 3000
+    config.eval_every, config.evaluation.num_samples = 500, 100
   if scale == 'smoke':
     config.num_chains = 8
     shape = dict(name='synthetic', shape=(8, 8, 1), pixels='symmetric')

@@ -7,7 +7,7 @@ Fashion-MNIST: --config.data.name=fashion_mnist \
 With Langevin noise, as printed: --config.step.noise=True --config.sample.noise=True
 
 Scales: '' has the numbers of the authors' code, which is without noise; ':narrow' a
-quarter of their width, 20 Langevin steps of twice the size, batches of 100 and 3,000
+quarter of their width, 20 Langevin steps of twice the size, batches of 64 and 3,000
 steps, for two cores; ':smoke' a few steps on noise.
 """
 
@@ -81,12 +81,8 @@ def get_config(scale=''):
     config.energy.update(widths=(16, 32, 64), strides=(2, 2, 2))
     config.generator.update(base=64, widths=(32, 16), encoder_widths=(16,) * 3)
     config.generator_optimizer.learning_rate.init_value = 5e-4
-    config.batch_size, config.num_steps, config.evaluation.num_samples = (
-      100,
-      3000,
-      100,
-    )
-    config.eval_every = 500
+    config.batch_size, config.num_steps = 64, 3000
+    config.eval_every, config.evaluation.num_samples = 500, 100
   if scale == 'smoke':
     shape = dict(name='synthetic', shape=(8, 8, 1), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))

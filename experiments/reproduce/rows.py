@@ -18,7 +18,9 @@ import tqdm
 
 from stein_jax import algorithms
 from stein_jax import datasets
+from stein_jax import evaluation
 from stein_jax import reporting
+from stein_jax import training
 
 
 class Row(NamedTuple):
@@ -140,6 +142,20 @@ def train(
     if look and (i + 1) % every == 0:
       seen.append(look(state, batch))
   return state, seen
+
+
+def trained_judge(
+  folder: pathlib.Path, config, *, smoke: bool = False
+) -> evaluation.Judge:
+  """Returns the classifier of a config, which judges samples; trained once."""
+  if smoke:
+    config.num_steps = config.optimizer.learning_rate.decay_steps = 20
+    config.eval_every = 0
+  workdir = folder / 'classifier'
+  training.train(config, workdir)
+  accuracy = evaluation.evaluate(config, workdir)['test/accuracy']
+  logging.info('The judge: %.2f %% of the test images.', 100 * accuracy)
+  return evaluation.judge(config, workdir)
 
 
 def table(

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from absl import app
 from absl import flags
-from absl import logging
 import jax
 import numpy as np
 import tqdm
@@ -34,7 +33,6 @@ from stein_jax import kernels
 from stein_jax import metrics
 from stein_jax import reporting
 from stein_jax import stein
-from stein_jax import training
 from stein_jax.algorithms import amortized_svgd
 
 _RESULTS = flags.DEFINE_string(
@@ -94,7 +92,9 @@ def main(argv):
   )
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
-  judge = trained_judge(plan)
+  judge = rows.trained_judge(
+    plan.results, rows.get_config(DUPLICATES[0], 0), smoke=plan.smoke
+  )
   parts = {
     'figure': (figure_rows(), rbm_run),
     'frozen': ([FROZEN], frozen_run),
@@ -145,19 +145,6 @@ def joint_rows() -> list[rows.Row]:
     ),
     rows.Row('DCGAN', ('gan_mnist', 'conditional'), {}, single=True),
   ]
-
-
-def trained_judge(plan: Plan) -> evaluation.Judge:
-  """Returns the CNN that judges samples, trained on MNIST here."""
-  config = rows.get_config(DUPLICATES[0], 0)
-  if plan.smoke:
-    config.num_steps = config.optimizer.learning_rate.decay_steps = 20
-    config.eval_every = 0
-  workdir = plan.results / 'classifier'
-  training.train(config, workdir)
-  accuracy = evaluation.evaluate(config, workdir)['test/accuracy']
-  logging.info('The judge: %.2f %% of the test images.', 100 * accuracy)
-  return evaluation.judge(config, workdir)
 
 
 def rbm_run(plan: Plan, judge, row: rows.Row, seed: int):

@@ -162,5 +162,9 @@ def step(
 def sample(
   state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
 ) -> Array:
-  """Returns samples [num, ...] of the generator, of the labels [num] if given."""
-  return generators.sample(state.generator, rng, num, label=condition)
+  """Returns samples [num, ...] of the generator.
+
+  Where it is conditional the condition is labels [num], or images [num, h, w, c].
+  """
+  name = 'label' if jnp.ndim(condition) == 1 else 'condition'
+  return generators.sample(state.generator, rng, num, **{name: condition})
