@@ -18,6 +18,8 @@ help:
 	@echo 'make reproduce-amortized_svgd   WL16 section 2 on known densities (same options)'
 	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d), WL16 Figure 1 on MNIST (same options)'
 	@echo 'make reproduce-vgan       Z16 Tables 1 and 2, grids over rho, on MNIST (same options)'
+	@echo 'make reproduce-vae-teaching     X21 Table 1 and figures, on MNIST (same options)'
+	@echo 'make reproduce-recovery FLAGS=--path=facades.zip   X21 Table 2 (same options)'
 
 .venv/installed: setup.py
 	@test -n '$(PYTHON)' || { echo 'Python >= 3.11 is needed: make PYTHON=/path/to/python3'; exit 1; }
@@ -43,7 +45,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 
 reproduce-%: .venv/installed
-	$(BIN)/python -m experiments.reproduce.$* --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke)
+	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke) $(FLAGS)
 
 bench: .venv/installed
 	$(BIN)/python -m experiments.benchmarks.repulsion

@@ -16,6 +16,9 @@ import numpy as np
 from stein_jax import images
 
 METRICS_FILE = 'metrics.jsonl'
+_GAP = 'energy/gap'
+_WATCHED = 10  # log lines that tell how large the gap of a run is
+_RUNAWAY = 10  # times that it may grow over the second half of a run
 
 
 class Reporter:
@@ -30,6 +33,7 @@ class Reporter:
     self._active = jax.process_index() == 0
     self._config = config
     self._since = (start, time.monotonic())
+    self._warned = False
     if not self._active:
       return
     import tensorboardX  # pylint: disable=g-import-not-at-top
@@ -37,6 +41,11 @@ class Reporter:
 
     workdir = pathlib.Path(workdir)
     _drop_later(workdir / METRICS_FILE, start)
+    self._gaps = [
+      (line['step'], abs(line[_GAP]))
+      for line in read_metrics(workdir)
+      if _GAP in line
+    ]
     self._lines = open(workdir / METRICS_FILE, 'a', encoding='utf-8')
     self._events = tensorboardX.SummaryWriter(
       str(workdir / 'events'), purge_step=start + 1 if start else None
@@ -75,6 +84,8 @@ class Reporter:
     self._lines.flush()
     for name, value in {**metrics, **speed}.items():
       self._events.add_scalar(name, value, step)
+    if _GAP in metrics:
+      self._watch(step, abs(metrics[_GAP]))
     if not self._bar.disable:
       # The bar has room for few: what is measured on test data comes first.
       first = sorted(metrics, key=lambda name: not name.startswith('test/'))[:3]
@@ -87,6 +98,26 @@ class Reporter:
       self._config.num_steps,
       _shown({**metrics, **speed}),
     )
+
+  def _watch(self, step, gap):
+    """Warns, once, of an energy that runs away from its samples."""
+    self._gaps.append((step, gap))
+    early = self._gaps[: len(self._gaps) // 2]
+    if len(early) < _WATCHED or self._warned:
+      return
+    if gap > _RUNAWAY * max(before for _, before in early):
+      self._warned = True
+      logging.warning(
+        'The energy may be running away: %s is %.3g at step %d, more than %d times '
+        'what it was up to step %d. What helps: a smaller learning rate, '
+        'step.energy_l2, energy.spectral_norm, max_norm of the optimizer, longer '
+        'chains.',
+        _GAP,
+        gap,
+        step,
+        _RUNAWAY,
+        early[-1][0],
+      )
 
   def picture(self, step: int, name: str, png: bytes | None) -> None:
     """Writes a PNG picture, if there is one, to the events."""

@@ -1,8 +1,10 @@
 """Intervals, tables, pictures and pages."""
 
 import pathlib
+from unittest import mock
 
 from absl.testing import absltest
+from ml_collections import ConfigDict
 import numpy as np
 
 from stein_jax import images
@@ -49,6 +51,38 @@ class ReportingTest(absltest.TestCase):
     ]
     for plot in plots:
       self.assertEqual(images.read_png(plot).shape[-1], 3)
+
+
+class ReporterTest(absltest.TestCase):
+  def warnings_of(self, folder, gaps, start=0):
+    """Returns the warnings of a run that logs these gaps, from a step on."""
+    config = ConfigDict(dict(algorithm='a', num_steps=100))
+    with (
+      mock.patch.object(reporting.logging, 'warning') as warning,
+      reporting.Reporter(folder, config, start=start) as reporter,
+    ):
+      for step, gap in enumerate(gaps, start + 1):
+        reporter.scalars(step, {'energy/gap': gap})
+    return [call.args for call in warning.mock_calls]
+
+  def folder(self):
+    return pathlib.Path(self.create_tempdir().full_path)
+
+  def test_a_runaway_energy_is_told_once(self):
+    # Of 21 lines the first 10 reach 2; the 21st is the first above 20.
+    gaps = [1.0, -2.0] * 10 + [-20.1, 1e6]
+    (args,) = self.warnings_of(self.folder(), gaps)
+    self.assertEqual(args[1:5], ('energy/gap', 20.1, 21, 10))
+
+  def test_growth_below_that_is_not(self):
+    self.assertEmpty(self.warnings_of(self.folder(), [1.0] * 20 + [9.9] * 5))
+    # Too early to tell: only 9 lines come before the second half.
+    self.assertEmpty(self.warnings_of(self.folder(), [1.0] * 18 + [100.0]))
+
+  def test_a_run_that_goes_on_remembers(self):
+    folder = self.folder()
+    self.assertEmpty(self.warnings_of(folder, [1.0] * 20))
+    self.assertLen(self.warnings_of(folder, [100.0], start=20), 1)
 
 
 class ImagesTest(absltest.TestCase):

@@ -3,9 +3,9 @@
 Part 'table1' trains GAN and VGAN with one and three generator steps, and asks a
 linear classifier what it can read off their energies' last layer, beside pixels and
 random features. Part 'vcd' trains VCD at every rho: reconstructions, samples and
-Markov chains; and on MNIST a classifier of 1,000 labels with what the transition
-operator makes of its images (table 2). Every finished run is a file: an interrupted
-call continues.
+Markov chains, as grids and moving; and on MNIST a classifier of 1,000 labels with
+what the transition operator makes of its images (table 2). Every finished run is a
+file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.vgan --results=results/vgan --dataset=mnist
@@ -270,6 +270,10 @@ def report(plan: Plan, settings) -> None:
     title = row.name
     if pictures.ndim == 5:
       title += ': test images, reconstructions, and nine transitions'
+      chains = np.delete(pictures, 1, axis=0).swapaxes(0, 1)
+      path.with_suffix('.gif').write_bytes(
+        images.gif(np.clip(chains, 0, 1), zoom=2, frames_per_second=2)
+      )
       pictures = pictures.reshape(-1, *pictures.shape[2:])
     png = images.png(images.grid(np.clip(pictures, 0, 1), columns=10), zoom=2)
     path.with_suffix('.png').write_bytes(png)
