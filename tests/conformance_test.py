@@ -14,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from stein_jax import algorithms
 from stein_jax import datasets
@@ -70,6 +71,7 @@ class ConfigTest(parameterized.TestCase):
   @parameterized.parameters(NAMES)
   def test_step_keeps_the_state_and_gives_finite_scalars(self, name):
     config = get_config(name)
+    training.check(config)
     algorithm, state, batch = begin(config)
     step = jax.jit(functools.partial(algorithm.step, **config.step))
     after, metrics = step(state, batch, jax.random.key(1))
@@ -105,7 +107,10 @@ class ConfigTest(parameterized.TestCase):
       self.assertEqual(config.algorithm, 'classification')
       return
     for num in (1, 3):
-      samples = algorithm.sample(state, jax.random.key(2), num, **config.sample)
+      options = dict(config.sample)
+      if 'condition' in batch:
+        options['condition'] = batch['condition'][:num]
+      samples = algorithm.sample(state, jax.random.key(2), num, **options)
       for leaf in jax.tree.leaves(samples):
         self.assertLen(leaf, num)
       if isinstance(samples, jax.Array):
@@ -116,9 +121,16 @@ class ConfigTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'huge.*smoke'):
       get_config(name, 'huge')
 
-  @parameterized.parameters(NAMES)
+  @parameterized.parameters(sorted(ALGORITHMS.values()))
   def test_a_stopped_run_that_goes_on_equals_an_uninterrupted_one(self, name):
-    config = get_config(name)
+    self.stop_and_go_on(get_config(name))
+
+  @pytest.mark.slow
+  @parameterized.parameters(sorted(set(NAMES) - set(ALGORITHMS.values())))
+  def test_so_does_one_of_every_other_config(self, name):
+    self.stop_and_go_on(get_config(name))
+
+  def stop_and_go_on(self, config):
     folder = pathlib.Path(self.create_tempdir().full_path)
     straight = training.train(config, folder / 'straight')
     # Step 3 of 4: off the checkpoint and logging intervals.

@@ -72,7 +72,7 @@ def step(
   energy_l2: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
-  """Returns the state after one step of maximum likelihood by Langevin chains.
+  """Returns the state after one step of maximum likelihood by chains [X21 panel 3].
 
   Chains start at noise; or at `state.chains`, of which as many as the batch has
   images are drawn, some started afresh, and put back where they end [DM19].

@@ -50,7 +50,7 @@ def step(
   energy_l2: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
-  """Returns the state after one step of variational MCMC teaching [X21].
+  """Returns the state after one step of variational MCMC teaching [X21 panel 4].
 
   A latent is drawn and decoded, and Langevin dynamics revise the image: ancestral
   Langevin sampling. The energy descends mean E(data) - mean E(revised); the

@@ -141,7 +141,7 @@ def variational(
 
   The mean over examples of |x - decoded code|^2 + kl_weight KL(code | prior): minus
   the evidence bound, up to constants, of a decoder with variance kl_weight / 2
-  [X21]. The printed objective has the KL to the decoder's posterior (`kl=
+  [X21 panel 4]. The printed objective has the KL to the decoder's posterior (`kl=
   'posterior'`), whose evidence log q(x) is then estimated from draws of the encoder;
   at weight 1 both are one.
 
@@ -259,7 +259,7 @@ def sample_revised(
   temperature: float = 1.0,
   clip: Sequence[float] = (),
 ) -> Array:
-  """Returns samples [num, ...] of `state.generator`, revised [X21].
+  """Returns samples [num, ...] of `state.generator`, revised [X21 panel 4].
 
   The `sample` of algorithms whose chains start at a generator; `num_steps=0` leaves
   the samples as they are. Further arguments are those of `energies.chain`.
