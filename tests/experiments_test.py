@@ -10,6 +10,8 @@ import sys
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
+import numpy as np
+from PIL import Image
 import pytest
 
 from stein_jax import evaluation
@@ -24,6 +26,8 @@ _MAINS = (
   'reproduce.rbm',
   'reproduce.steingan',
   'reproduce.amortized_svgd',
+  'reproduce.recovery',
+  'reproduce.vae_teaching',
   'reproduce.vgan',
   'benchmarks.repulsion',
 )
@@ -106,6 +110,44 @@ class ExperimentsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'allowed: classification'):
       evaluation.judge(config, self.folder / 'gan')
 
+  def test_revised_samples_are_shown_on_their_way(self):
+    config = conformance_test.get_config('coopnets_mnist')
+    training.train(config, self.folder / 'run')
+    evaluation.evaluate(config, self.folder / 'run')
+    page = (self.folder / 'run' / 'report.html').read_text()
+    self.assertIn('every step of its revision', page)
+    for name in ('revision.gif', 'interpolation.gif', 'random_walk.gif'):
+      self.assertTrue((self.folder / 'run' / name).exists())
+
+  def test_hidden_parts_of_a_folder_of_images(self):
+    rng = np.random.default_rng(0)
+    for split, num in (('train', 8), ('test', 3)):
+      (self.folder / 'images' / split).mkdir(parents=True)
+      for i in range(num):
+        pixels = rng.integers(0, 256, (16, 32, 3), np.uint8)
+        image = Image.fromarray(pixels)
+        image.save(self.folder / 'images' / split / f'{i}.png')
+    config = conformance_test.get_config('vae_facades')
+    config.data = dict(
+      name='folder',
+      path=str(self.folder / 'images'),
+      split='train',
+      size=16,
+      side='left',
+      mask='centre',
+    )
+    config.evaluation.data = dict(config.data, split='test')
+    training.train(config, self.folder / 'run')
+    numbers = evaluation.evaluate(config, self.folder / 'run')
+    # A quarter of the pixels is hidden; the rest is put back.
+    gain = 10 * np.log10(4)
+    self.assertAlmostEqual(
+      numbers['samples/psnr_pasted'], numbers['samples/psnr'] + gain, delta=1
+    )
+    self.assertGreater(numbers['samples/ssim_pasted'], numbers['samples/ssim'])
+    page = (self.folder / 'run' / 'report.html').read_text()
+    self.assertIn('What is known, what was made of it', page)
+
   @parameterized.parameters(
     ('--config.step.epsilom=1', 'epsilon'),
     ('stray', 'stray'),
@@ -182,6 +224,25 @@ class ExperimentsTest(parameterized.TestCase):
     process = run('reproduce.vgan', '--smoke', f'--results={self.folder}/vgan')
     self.assertEqual(process.returncode, 0, process.stderr)
     for name in ('VGAN, k = 3', 'pixels', 'rho = 0.001', 'no augmentation'):
+      self.assertIn(name, process.stdout)
+
+  @pytest.mark.slow
+  def test_reproduce_recovery(self):
+    folder = f'--results={self.folder}/recovery'
+    process = run('reproduce.recovery', '--smoke', folder)
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('conditional VAE teaching', 'pix2pix', 'SSIM'):
+      self.assertIn(name, process.stdout)
+
+  @pytest.mark.slow
+  @pytest.mark.skipif(
+    'TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no MNIST'
+  )
+  def test_reproduce_vae_teaching(self):
+    folder = f'--results={self.folder}/teaching'
+    process = run('reproduce.vae_teaching', '--smoke', folder)
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('printed objective', 'CoopNets', 'persistent', 'real images'):
       self.assertIn(name, process.stdout)
 
 

@@ -132,8 +132,8 @@ def step(
       value = jnp.mean(fake)
     metrics = {'generator/loss': value}
     if not isinstance(l1_weight, numbers.Number) or l1_weight:
-      metrics['generator/l1'] = jnp.mean(jnp.abs(made - data))
-      value += l1_weight * metrics['generator/l1']
+      metrics['generator/absolute_error'] = jnp.mean(jnp.abs(made - data))
+      value += l1_weight * metrics['generator/absolute_error']
     return value, metrics
 
   if loss == 'wasserstein' and mixes:
