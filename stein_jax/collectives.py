@@ -51,7 +51,7 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
   What a function with a gradient of its own needs where one of its arguments is
   replicated and another split.
   """
-  axes = [getattr(jax.typeof(x), 'vma', frozenset()) for x in arrays]
+  axes = [jax.typeof(x).manual_axis_type.varying for x in arrays]
   every = frozenset().union(*axes)
   return tuple(
     lax.pcast(x, tuple(every - own), to='varying') if every - own else x

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import types
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -9,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import evaluation
+from stein_jax import images
 from stein_jax import learners
 from stein_jax import training
 from tests import conformance_test
@@ -123,6 +126,124 @@ class JudgeTest(parameterized.TestCase):
     self.assertEqual(found['samples/pairwise_distance'], 0)
     self.assertEqual(found['samples/nearest_training'], 0)
     self.assertGreater(found['data/pairwise_distance'], 0.5)
+
+
+class RecoveredTest(parameterized.TestCase):
+  """Images of one value in [-1, 1]: a luminance alone, without a structure."""
+
+  section = dict(name='synthetic', pixels='symmetric')
+
+  def constant(self, *values):
+    ones = np.ones((len(values), 12, 12, 1), np.float32)
+    return ones * np.reshape(2 * np.array(values) - 1, (-1, 1, 1, 1))
+
+  def test_by_hand(self):
+    # Off by 0.1 and, once cut to 1, by 0.05: 20 dB, and 10 log10(400).
+    data, samples = self.constant(0.5, 0.95), self.constant(0.6, 1.3)
+    found = evaluation.recovered(samples, {'image': data}, self.section)
+    decibels = (20 + 26.0206) / 2
+    # Without variances (2 a b + K_1^2) / (a^2 + b^2 + K_1^2) is left.
+    similarity = [0.6001 / 0.6101, 1.9001 / (0.95**2 + 1.0001)]
+    self.assertEqual(set(found), {'samples/psnr', 'samples/ssim'})
+    self.assertAlmostEqual(found['samples/psnr'], decibels, delta=1e-3)
+    self.assertAlmostEqual(
+      found['samples/ssim'], np.mean(similarity), delta=1e-5
+    )
+
+  def test_pasted(self):
+    # Half of the pixels are known: half the squared error is left, 3.0103 dB.
+    data, samples = self.constant(0.5, 0.5), self.constant(0.6, 0.4)
+    mask = np.zeros_like(data)
+    mask[:, :6] = 1
+    batch = {'image': data, 'mask': mask}
+    found = evaluation.recovered(samples, batch, self.section)
+    self.assertAlmostEqual(found['samples/psnr'], 20, delta=1e-3)
+    self.assertAlmostEqual(found['samples/psnr_pasted'], 23.0103, delta=1e-3)
+    self.assertBetween(found['samples/ssim'], 0, 0.99)
+    self.assertNotEqual(found['samples/ssim_pasted'], found['samples/ssim'])
+    all_known = {**batch, 'mask': np.ones_like(mask)}
+    found = evaluation.recovered(samples, all_known, self.section)
+    self.assertEqual(found['samples/ssim_pasted'], 1)
+    self.assertEqual(found['samples/psnr_pasted'], np.inf)
+    none_known = {**batch, 'mask': np.zeros_like(mask)}
+    found = evaluation.recovered(samples, none_known, self.section)
+    for name in ('psnr', 'ssim'):
+      self.assertEqual(
+        found[f'samples/{name}_pasted'], found[f'samples/{name}']
+      )
+
+
+class SamplerTest(parameterized.TestCase):
+  @parameterized.parameters((3, 3), (8, 5))
+  def test_one_sample_for_each_condition(self, asked, given):
+    condition = np.arange(20, dtype=np.float32).reshape(5, 2, 2, 1)
+    source = datasets.Arrays({'image': condition, 'condition': condition})
+    drawn = self.sampler(source, asked)(7)
+    self.assertEqual(drawn['num'], given)
+    self.assertEqual(drawn['num_steps'], 2)
+    np.testing.assert_array_equal(drawn['condition'], condition[:given])
+    self.assertEqual(drawn['state'], 7)
+
+  def test_as_many_as_asked_without(self):
+    source = datasets.Arrays({'image': np.zeros((5, 2, 2, 1), np.float32)})
+    drawn = self.sampler(source, 8)(7)
+    self.assertEqual(drawn['num'], 8)
+    self.assertIsNone(drawn['condition'])
+
+  def test_nothing_to_draw(self):
+    source = datasets.Arrays({'image': np.zeros((5, 2))})
+    algorithm = types.SimpleNamespace()
+    self.assertIsNone(evaluation.sampler(algorithm, None, source)(7))
+
+  def sampler(self, source, asked):
+    """Returns the sampler of an algorithm that returns what it is given."""
+
+    def sample(state, rng, num, *, num_steps, condition=None):
+      del rng
+      return dict(
+        state=state, num=num, num_steps=num_steps, condition=condition
+      )
+
+    config = types.SimpleNamespace(
+      seed=0,
+      sample={'num_steps': 2},
+      evaluation=types.SimpleNamespace(num_samples=asked),
+    )
+    return evaluation.sampler(
+      types.SimpleNamespace(sample=sample), config, source
+    )
+
+
+class PicturesTest(parameterized.TestCase):
+  def test_strips_have_a_row_each(self):
+    # Two paths of three images of 2 x 1 pixels, with 2 pixels around each.
+    paths = np.arange(12).reshape(2, 3, 2, 1, 1) / 51  # 5 levels of grey apart
+    page = images.strips(paths)
+    expected = np.full((2 * 4 + 2, 3 * 3 + 2), 255)
+    for path in range(2):
+      for time in range(3):
+        first = 10 * (3 * path + time)
+        top, left = 2 + 4 * path, 2 + 3 * time
+        expected[top : top + 2, left] = [first, first + 5]
+    self.assertEqual(page.dtype, np.uint8)
+    np.testing.assert_array_equal(page, np.stack([expected] * 3, -1))
+
+  @parameterized.parameters((5, 5), (10, 8))
+  def test_recovery_page(self, num, shown):
+    # Rows of conditions, samples and true images, each pixel twice.
+    value = lambda base: np.broadcast_to(
+      base + np.arange(num, dtype=np.float32).reshape(-1, 1, 1, 1) / 50,
+      (num, 4, 3, 3),
+    )
+    batch = {'condition': value(0.0), 'image': value(0.8)}
+    page = images.read_png(
+      evaluation.recovery_page(value(0.4), batch, dict(name='synthetic'))
+    )
+    self.assertEqual(page.shape, (2 * (3 * 6 + 2), 2 * (shown * 5 + 2), 3))
+    for row, base in enumerate((0.0, 0.4, 0.8)):
+      corner = 2 * (2 + 6 * row)
+      greys = np.round(255 * (base + np.arange(shown) / 50))
+      np.testing.assert_array_equal(page[corner, 4::10, 0][:shown], greys)
 
 
 class EvaluateTest(parameterized.TestCase):

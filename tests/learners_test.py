@@ -212,9 +212,37 @@ class CreateTest(parameterized.TestCase):
     moved, _ = learners.descend(learner.replace(params=params), _slope)
     np.testing.assert_allclose(moved.params['params']['bias'], -0.75, rtol=1e-5)
 
-  def test_negative_l2(self):
-    with self.assertRaisesRegex(ValueError, r'l2=-0.1'):
-      _learner(dict(name='sgd', learning_rate=0.1, l2=-0.1))
+  @parameterized.parameters(0.0, 0.5, 100.0)
+  def test_the_whole_gradient_is_cut_to_max_norm(self, max_norm):
+    x, y = _data()
+    section = dict(name='sgd', learning_rate=0.5, l2=0.7, max_norm=max_norm)
+    learner = _learner(section)
+    start = {
+      'kernel': np.arange(6.0).reshape(3, 2) - 2,
+      'bias': np.array([1.0, -3.0]),
+    }
+    params = {'params': jax.tree.map(jnp.float32, start)}
+    moved, _ = jax.jit(_step)(learner.replace(params=params), x, y)
+    rest = (np.asarray(x) @ start['kernel'] + start['bias'] - y) / len(x)
+    gradient = {'kernel': x.T @ rest, 'bias': np.sum(rest, 0)}
+    # The penalty joins first; then both leaves are one vector.
+    gradient = {k: np.asarray(g) + 0.7 * start[k] for k, g in gradient.items()}
+    norm = sum(np.sum(g**2) for g in gradient.values()) ** 0.5
+    self.assertBetween(norm, 1, 50)
+    cut = 0.5 / norm if max_norm == 0.5 else 1
+    for name, value in gradient.items():
+      np.testing.assert_allclose(
+        moved.params['params'][name],
+        start[name] - 0.5 * cut * value,
+        rtol=1e-5,
+        atol=1e-5,
+      )
+    self.assertEqual(section['max_norm'], max_norm)
+
+  @parameterized.parameters('l2', 'max_norm')
+  def test_negative(self, name):
+    with self.assertRaisesRegex(ValueError, f'{name}=-0.1'):
+      _learner({'name': 'sgd', 'learning_rate': 0.1, name: -0.1})
 
 
 class CallTest(parameterized.TestCase):

@@ -166,5 +166,5 @@ def sample(
 
   Where it is conditional the condition is labels [num], or images [num, h, w, c].
   """
-  name = 'label' if jnp.ndim(condition) == 1 else 'condition'
+  name = 'label' if getattr(condition, 'ndim', 0) == 1 else 'condition'
   return generators.sample(state.generator, rng, num, **{name: condition})

@@ -263,7 +263,8 @@ class ConvNet(nn.Module):
     outputs: of the dense layer.
     reference_sigma: sigma, in units of the images; 0 for no reference.
     activation: 'leaky_relu' or 'swish', which has slopes of its own everywhere.
-    spectral_norm: every layer's largest singular value is 1.
+    spectral_norm: every layer's largest singular value is about 1; see
+      `layers.spectral`.
     scale: standard deviation of the first weights.
   """
 

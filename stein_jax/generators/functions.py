@@ -212,12 +212,13 @@ def revision(
   """
   rows = lambda x: x.reshape(len(x), -1)
   mean = collectives.pmean(jnp.mean(revised, 0, keepdims=True), axis_name)
-  return {
+  metrics = {
     'samples/revision': jnp.mean(
       jnp.linalg.norm(rows(revised - start), axis=1)
     ),
     'samples/variance': jnp.mean(jnp.sum(rows(revised - mean) ** 2, 1)),
   }
+  return collectives.pmean(metrics, axis_name)
 
 
 def revise(

@@ -49,6 +49,24 @@ class Shift(nn.Module):
     return jnp.asarray(_LATENT[:num], shift.dtype) + shift[rows]
 
 
+class Scaled(nn.Module):
+  """E(x, c) = sum_j a_j c_j x_j of a condition c like x."""
+
+  @nn.compact
+  def __call__(self, x, condition):
+    slope = self.param('a', nn.initializers.normal(1.0), (1, 3))
+    return jnp.sum(slope * condition * x, -1)
+
+
+class Lifted(nn.Module):
+  """A generator z + g c of fixed latents z and a condition c."""
+
+  @nn.compact
+  def __call__(self, rng, num, *, condition):
+    lift = self.param('g', nn.initializers.normal(1.0), (1, 3))
+    return jnp.asarray(_LATENT[:num], lift.dtype) + lift * condition
+
+
 def _state(energy, generator):
   return gan.State(jnp.zeros((), jnp.int32), energy, generator)
 
@@ -62,6 +80,20 @@ def _linear_state(num_classes=1, momentum=None):
     ),
     generators.create(jax.random.key(2), Shift(num_classes), sgd, 6, *label),
   )
+
+
+def _conditional_state(condition):
+  sgd = optax.sgd(0.5)
+  energy, generator = generators.create_pair(
+    jax.random.key(1),
+    Scaled(),
+    sgd,
+    Lifted(),
+    sgd,
+    jnp.zeros((6, 3)),
+    condition=condition,
+  )
+  return _state(energy, generator)
 
 
 def _params(state):
@@ -149,6 +181,53 @@ class StepTest(parameterized.TestCase):
       (following, g - 0.5 * share * following),
       rtol=1e-5,
       atol=1e-6,
+    )
+
+  @parameterized.parameters(0.0, 4.0)
+  def test_images_of_images_by_hand(self, l1_weight):
+    c = np.random.default_rng(2).normal(size=(6, 3))
+    state = _conditional_state(jnp.float32(c))
+    a, g = _params(state)
+    samples = _LATENT + g * c
+    energy = lambda a, x: np.sum(a * c * x, 1, keepdims=True)
+    # Of mean softplus(E(data)) + softplus(-E(samples)), where dE / da = c x.
+    following = a - 0.5 * np.mean(
+      _sigmoid(energy(a, _DATA)) * c * _DATA
+      - _sigmoid(-energy(a, samples)) * c * samples,
+      0,
+    )
+    # Of mean softplus(E(samples)) and of the mean over all pixels of the distance.
+    slope = np.mean(_sigmoid(energy(following, samples)) * following * c**2, 0)
+    distance = samples - _DATA
+    slope = slope + l1_weight * np.mean(np.sign(distance) * c, 0) / 3
+    after, metrics = _run(
+      state,
+      {'image': np.float32(_DATA), 'condition': np.float32(c)},
+      l1_weight=l1_weight,
+    )
+    chex.assert_trees_all_close(
+      _params(after), (following, g - 0.5 * slope), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+      metrics['generator/loss'],
+      np.mean(np.log1p(np.exp(energy(following, samples)))),
+      rtol=1e-5,
+    )
+    self.assertEqual('generator/absolute_error' in metrics, l1_weight > 0)
+    if l1_weight:
+      np.testing.assert_allclose(
+        metrics['generator/absolute_error'],
+        np.mean(np.abs(distance)),
+        rtol=1e-5,
+      )
+
+  def test_samples_of_conditions(self):
+    c = np.random.default_rng(2).normal(size=(8, 3))  # more than a batch
+    state = _conditional_state(jnp.float32(c[:6]))
+    x = gan.sample(state, jax.random.key(0), 8, condition=jnp.float32(c))
+    # Each is made alone, of the first latent vector.
+    np.testing.assert_allclose(
+      x, _LATENT[:1] + _params(state)[1] * c, rtol=1e-5, atol=1e-6
     )
 
   def test_penalty_is_met_between_data_and_samples(self):
@@ -275,6 +354,7 @@ class ArgumentsTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(loss='hinge'), "loss='hinge'.*'minimax'"),
     (dict(penalty=-1.0), 'penalty=-1.0'),
+    (dict(l1_weight=-1.0), 'l1_weight=-1.0'),
     (dict(generator_every=0), 'generator_every=0'),
   )
   def test_refuses(self, hyper, message):

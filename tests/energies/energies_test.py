@@ -344,6 +344,134 @@ class ChainTest(parameterized.TestCase):
       metrics['energy/samples'], jnp.mean(_call(energy, samples)), rtol=1e-6
     )
 
+  @parameterized.parameters(0.0, 0.3)
+  def test_squared_energies_by_hand(self, energy_l2):
+    # Of E = a.x the loss is a.(mean data - w mean samples) and the squares of each.
+    energy = self.linear()
+    data, samples = _points(4), _points(7)[4:] + 1
+    a = np.array([0.5, -1.0, 0.25])
+    loss = energies.contrast(
+      energy,
+      jnp.asarray(data),
+      jnp.asarray(samples),
+      negative_weight=0.6,
+      energy_l2=energy_l2,
+    )
+    (value, metrics), slope = jax.value_and_grad(loss, has_aux=True)(
+      jnp.float32(a)
+    )
+    expected = a @ (data.mean(0) - 0.6 * samples.mean(0))
+    of_a = data.mean(0) - 0.6 * samples.mean(0)
+    for x in (data, samples):
+      expected += energy_l2 * np.mean((x @ a) ** 2)
+      of_a = of_a + 2 * energy_l2 * x.T @ (x @ a) / len(x)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(slope, of_a, rtol=1e-5)
+    # The gap is without the weight.
+    gap = a @ (data.mean(0) - samples.mean(0))
+    np.testing.assert_allclose(metrics['energy/gap'], gap, rtol=1e-5)
+
+  def test_negative_energy_l2(self):
+    with self.assertRaisesRegex(ValueError, 'energy_l2=-0.1'):
+      energies.contrast(self.linear(), _points(), _points(), energy_l2=-0.1)
+
+  def test_conditions_of_a_batch(self):
+    batch = {'image': 1, 'label': 2}
+    self.assertEqual(energies.conditions(batch), ())
+    self.assertEqual(energies.conditions({**batch, 'condition': 3}), (3,))
+
+  def test_without_noise_it_is_gradient_descent(self):
+    # On E = |x|^2 / (2 sigma^2) a step multiplies by 1 - delta^2 / (2 sigma^2):
+    # by 0.9921875 at X21's delta 0.002 and sigma 0.016.
+    energy = self.linear().replace(
+      apply_fn=lambda params, x: jnp.sum(x**2, -1) / (2 * 0.016**2)
+    )
+    x = jnp.asarray(_points(), jnp.float32)
+    chain = functools.partial(
+      energies.chain, energy, step_size=0.002, num_steps=3
+    )
+    after = chain(jax.random.key(0), x, noise=False)
+    np.testing.assert_allclose(after, 0.9921875**3 * x, rtol=1e-5)
+    np.testing.assert_array_equal(
+      chain(jax.random.key(1), x, noise=False), after
+    )
+    self.assertGreater(
+      np.max(np.abs(chain(jax.random.key(0), x) - after)), 0.001
+    )
+
+  def test_temperature_is_of_the_noise(self):
+    # E = a.x: two steps of -a delta^2 / 2, and 2 T delta^2 of variance.
+    energy, x = self.linear(), jnp.zeros((3000, 3))
+    a, delta = np.array([0.5, -1.0, 0.25]), 0.4
+    run = lambda temperature: energies.chain(
+      energy,
+      jax.random.key(0),
+      x,
+      step_size=delta,
+      num_steps=2,
+      temperature=temperature,
+    )
+    ends = {t: np.asarray(run(t) + delta**2 * a[None]) for t in (0.0, 1.0, 4.0)}
+    np.testing.assert_allclose(ends[0.0], 0, atol=1e-6)
+    np.testing.assert_allclose(ends[4.0], 2 * ends[1.0], atol=1e-5)
+    # 4 standard errors of the mean square of 9000 normals.
+    self.assertAlmostEqual(
+      np.mean(ends[1.0] ** 2) / (2 * delta**2), 1, delta=4 * (2 / 9000) ** 0.5
+    )
+
+  def test_every_step_is_cut(self):
+    # On E = 2.5 x^2 steps of delta^2 / 2 = 1/2 go to -1.5 x: from 1 to -1.5, cut to
+    # -1; to 1.5, cut to 0.4; to -0.6. Cut at the end alone, -3.375 would be -1.
+    energy = self.linear().replace(
+      apply_fn=lambda params, x: 2.5 * jnp.sum(x**2, -1)
+    )
+    after = energies.chain(
+      energy,
+      jax.random.key(0),
+      jnp.ones((2, 1)),
+      step_size=1.0,
+      num_steps=3,
+      noise=False,
+      clip=(-1.0, 0.4),
+    )
+    np.testing.assert_allclose(after, 0.4 * -1.5 * np.ones((2, 1)), rtol=1e-6)
+
+  @parameterized.parameters('langevin', 'mala')
+  def test_blocks_have_keys_of_their_own(self, sampler):
+    energy = self.linear().replace(
+      apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
+    )
+    x, y = jnp.asarray(np.stack([_points(), _points() + 1]), jnp.float32)
+    rng = jax.random.key(4)
+    run = jax.jit(
+      functools.partial(
+        energies.chain, energy, sampler=sampler, step_size=0.7, num_steps=4
+      ),
+      static_argnames='block_size',
+    )
+    whole = run(rng, x, y, block_size=3)
+    for i, first in enumerate((0, 3)):
+      rows = slice(first, first + 3)
+      alone = run(jax.random.fold_in(rng, i), x[rows], y[rows])
+      np.testing.assert_allclose(whole[rows], alone, atol=1e-6)
+    # The last block has one row, beside which there are others or none.
+    last = jnp.array([6, 0, 0])
+    alone = run(jax.random.fold_in(rng, 2), x[last], y[last])
+    np.testing.assert_allclose(whole[6:], alone[:1], atol=1e-6)
+    self.assertEqual(whole.shape, x.shape)
+    fewer = run(rng, x[:4], y[:4], block_size=3)
+    np.testing.assert_allclose(fewer, whole[:4], atol=1e-6)
+    with self.assertRaisesRegex(ValueError, 'block_size=-1'):
+      energies.chain(energy, rng, x, y, block_size=-1)
+
+  def linear(self):
+    """Returns a learner of E = a.x, whose parameters are a."""
+    energy, *_ = _rbm()
+    return energy.replace(
+      params=jnp.array([0.5, -1.0, 0.25]),
+      apply_fn=lambda params, x: x @ params,
+    )
+
   def test_samples_are_constants(self):
     energy, *_ = _rbm()
     data = jnp.asarray(_points(), jnp.float32)
@@ -486,6 +614,17 @@ def _normed(x, norm, parameters):
   )
 
 
+def _literal_conv(x, kernel, *, stride, padding):
+  """Returns XLA's own convolution, with its own derivatives."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    [(padding, padding)] * 2,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
 def _norms(energy):
   """Yields (factor, offset) of each norm, in the order of their making."""
   of = energy.params['params']
@@ -558,7 +697,7 @@ class AutoencoderTest(parameterized.TestCase):
       _, _, stride, padding = _CONVS[i]
       up = jax.linear_transpose(
         functools.partial(
-          layers.conv, kernel=kernels[i], stride=stride, padding=padding
+          _literal_conv, kernel=kernels[i], stride=stride, padding=padding
         ),
         jax.ShapeDtypeStruct(shapes[i], jnp.float32),
       )
