@@ -242,7 +242,8 @@ def spectral(kernel: Array, num_iterations: int = 12) -> Array:
 
   So a layer stretches no input by much more than the number of its taps. The value is
   found by power iteration from a fixed start, anew at each call: nothing is kept
-  from step to step, and it is some per cent too small where the next is near. The iterates are constants to autodiff, the value is not.
+  from step to step. It is some per cent too small where the second largest is near.
+  The iterates are constants to autodiff, the value is not.
   """
   matrix = kernel.reshape(-1, kernel.shape[-1])
   frozen = lax.stop_gradient(matrix)
