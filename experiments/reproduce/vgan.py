@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from absl import app
 from absl import flags
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -196,10 +195,7 @@ def vcd_run(plan: Plan, row: rows.Row, seed: int):
     @jax.jit
     def augment(batch, rng):
       moved = learners.call(operator, operator.params, rng, batch['image'])
-      return {
-        'image': jnp.concatenate([batch['image'], moved]),
-        'label': jnp.concatenate([batch['label']] * 2),
-      }
+      return {**batch, 'augmented': moved}
 
   if plan.dataset == 'mnist':
     result = dict(result, **few_labels(plan, row, seed, augment))
@@ -224,8 +220,8 @@ def look(x, state, _):
 def few_labels(plan: Plan, row: rows.Row, seed: int, augment) -> dict[str, Any]:
   """Returns the test error of a classifier at its best validation error, in per cent.
 
-  It learns from 1,000 labels, half of every batch being those images as the
-  operator has moved them, drawn anew each time.
+  It learns from 1,000 labels, and as much from those images as the operator moves
+  them, drawn anew each time [Z16 eq 11].
   """
   config = rows.get_config(rows.Row('', ('classification_mnist', 'few')), seed)
   config.optimizer.learning_rate.decay_steps = plan.classifier_steps
@@ -278,8 +274,29 @@ def report(plan: Plan, settings) -> None:
     png = images.png(images.grid(np.clip(pictures, 0, 1), columns=10), zoom=2)
     path.with_suffix('.png').write_bytes(png)
     sections.append((title, png))
+  page = _rho_page(plan)
+  if page:
+    (plan.results / 'rho.png').write_bytes(page)
+    title = (
+      'Test images; below, for each rho from 0 to 1: reconstructions, one '
+      'transition, nine'
+    )
+    sections.insert(0, (title, page))
   title = f'VGAN and variational contrastive divergence on {plan.dataset}'
   rows.write_report(plan.results, title, tables, sections, settings)
+
+
+def _rho_page(plan):
+  """Returns a PNG of what every finished rho makes of the same images, or None."""
+  strips = []
+  for row in vcd_rows(plan):
+    path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
+    pictures = np.load(path) if path.exists() else np.zeros((0,))
+    if pictures.ndim == 5:
+      strips += [pictures[[1, 2, -1]]] if strips else [pictures[[0, 1, 2, -1]]]
+  if not strips:
+    return None
+  return images.png(images.strips(np.concatenate(strips)), zoom=2)
 
 
 _PROBE_COLUMNS = {

@@ -43,7 +43,9 @@ def step(
 
   Args:
     state: the classifier.
-    batch: 'image' [n, h, w, c] and 'label' [n].
+    batch: 'image' [n, h, w, c] and 'label' [n]; and 'augmented', like the images,
+      where there are others of the same labels, whose mean cross entropy counts as
+      much [Z16 eq 11]. Each is a batch of its own to norms.
     rng: key of the augmentation and of dropout.
     shift: images move by up to so many pixels either way; 0 for none.
     flip: half of the images are mirrored.
@@ -51,20 +53,28 @@ def step(
   """
   checks.count(minimum=0, shift=shift)
   rng = collectives.fold_in_index(rng, axis_name)
-  shift_rng, dropout_rng = jax.random.split(rng)
-  images = batch['image']
+  shift_rng, *dropout_rngs = jax.random.split(rng, 3)
+  parts = [batch[name] for name in ('image', 'augmented') if name in batch]
   if shift or flip:
-    images = classifiers.shifted(shift_rng, images, distance=shift, flip=flip)
+    parts = [
+      classifiers.shifted(shift_rng, part, distance=shift, flip=flip)
+      for part in parts
+    ]
 
   def cross_entropy(params):
-    _, logits = learners.call(
-      state.classifier, params, images, rng=dropout_rng, axis_name=axis_name
+    logits = [
+      learners.call(
+        state.classifier, params, part, rng=dropout_rng, axis_name=axis_name
+      )[1]
+      for part, dropout_rng in zip(parts, dropout_rngs, strict=False)
+    ]
+    label = batch['label']
+    loss = jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(
+        jnp.stack(logits), jnp.stack([label] * len(parts))
+      )
     )
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    )
-    hits = jnp.argmax(logits, -1) == batch['label']
-    loss = jnp.mean(losses)
+    hits = jnp.argmax(logits[0], -1) == label
     return loss, {
       'classifier/loss': loss,
       'classifier/accuracy': jnp.mean(hits.astype(jnp.float32)),

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from stein_jax import datasets
+from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax.algorithms import classification
@@ -115,6 +116,34 @@ class StepTest(parameterized.TestCase):
     run = functools.partial(_run, state=_state(dropout=0.5))
     losses = [float(run(rng=k)[1]['classifier/loss']) for k in (first, second)]
     self.assertLen({*losses, float(_run()[1]['classifier/loss'])}, 3)
+
+  def test_augmented_images_count_as_much_in_a_batch_of_their_own(self):
+    class Normed(nn.Module):
+      @nn.compact
+      def __call__(self, x, *, axis_name=None):
+        x = layers.BatchNorm()(x.reshape(len(x), -1), axis_name=axis_name)
+        return x, nn.Dense(3)(x)
+
+    classifier = learners.create(
+      jax.random.key(0), Normed(), optax.sgd(0.5), jnp.zeros((8, 3, 4, 1))
+    )
+    state = classification.State(jnp.zeros((), jnp.int32), classifier)
+    others = np.float32(3 * _IMAGES[::-1] + 1)  # of other statistics
+
+    def run(**arrays):
+      batch = {**arrays, 'label': np.int32(_LABELS)}
+      after, metrics = _compiled(shift=0)(state, batch, jax.random.key(0))
+      return after.classifier.params, metrics['classifier/loss']
+
+    images = np.float32(_IMAGES)
+    alone, moved = run(image=images), run(image=others)
+    # Of the mean of two losses the step is the mean of the two steps.
+    chex.assert_trees_all_close(
+      run(image=images, augmented=others),
+      jax.tree.map(lambda a, b: (a + b) / 2, alone, moved),
+      rtol=1e-5,
+      atol=1e-6,
+    )
 
   @parameterized.parameters('pmap', 'shard_map')
   def test_updates_are_those_of_one_device(self, mode):
