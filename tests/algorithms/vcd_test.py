@@ -111,16 +111,10 @@ class OperatorTest(parameterized.TestCase):
 
 
 class StepTest(parameterized.TestCase):
-  @parameterized.product(
-    rho=(0.0, 0.3, 1.0),
-    reconstruction=('cross_entropy', 'squared'),
-  )
-  def test_is_algorithm_2(self, **hyper):
+  @parameterized.parameters('cross_entropy', 'squared')
+  def test_is_algorithm_2(self, reconstruction):
     state = start()
-    after, metrics = jax.jit(functools.partial(vcd.step, **hyper))(
-      state, {'image': _IMAGES}, jax.random.key(0)
-    )
-    rho = hyper['rho']
+    step = jax.jit(functools.partial(vcd.step, reconstruction=reconstruction))
     data, first = _IMAGES[:4], _IMAGES[4:]
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)
     h = lambda p: -p * jnp.log(p) - (1 - p) * jnp.log(1 - p)
@@ -129,11 +123,11 @@ class StepTest(parameterized.TestCase):
       p = nn.sigmoid(state.energy.apply_fn(params, x, method='expert_logits'))
       return jnp.mean(jnp.sum(h(p), 1)), jnp.sum(h(jnp.mean(p, 0)))
 
-    def loss(params):
+    def loss(params, rho):
       moved = state.generator.apply_fn(params, keys[0], first)
       mean, entropy = terms(state.energy.params, moved)
       back = state.generator.apply_fn(params, first, method='reconstruct')
-      if hyper['reconstruction'] == 'squared':
+      if reconstruction == 'squared':
         error = jnp.mean(jnp.sum((back - first) ** 2, (1, 2, 3)))
       else:
         error = -jnp.mean(
@@ -141,21 +135,27 @@ class StepTest(parameterized.TestCase):
         )
       return rho * (mean - entropy) + (1 - rho) * error
 
-    descend = lambda loss, params: jax.tree.map(
-      lambda p, g: p - 0.5 * g, params, jax.jit(jax.grad(loss))(params)
-    )
-    generator = descend(loss, state.generator.params)
-    moved = state.generator.apply_fn(generator, keys[1], first)
-
-    def contrast(params):
+    def contrast(params, moved):
       positive, entropy = terms(params, data)
       return positive - terms(params, moved)[0] - entropy
 
-    energy = descend(contrast, state.energy.params)
+    def descend(slope, params, argument):
+      return jax.tree.map(
+        lambda p, g: p - 0.5 * g, params, slope(params, argument)
+      )
+
+    slopes = [jax.jit(jax.grad(f)) for f in (loss, contrast)]
     close = functools.partial(chex.assert_trees_all_close, rtol=1e-3, atol=1e-5)
-    close(after.generator.params, generator)
-    close(after.energy.params, energy)
-    self.assertIn('generator/reconstruction', metrics)
+    for rho in (0.0, 0.3, 1.0):
+      after, metrics = step(
+        state, {'image': _IMAGES}, jax.random.key(0), rho=rho
+      )
+      generator = descend(slopes[0], state.generator.params, rho)
+      moved = state.generator.apply_fn(generator, keys[1], first)
+      energy = descend(slopes[1], state.energy.params, moved)
+      close(after.generator.params, generator)
+      close(after.energy.params, energy)
+      self.assertIn('generator/reconstruction', metrics)
 
   @parameterized.parameters(
     (dict(rho=1.5), 'rho=1.5'),
