@@ -10,6 +10,7 @@ left. The photograph from its label map: --config.data.mask=none \
 Scales: '' has the numbers of the nearest released code, image to image; ':narrow' 64
 pixels, a quarter of the width, two residual blocks for six, batches of 20 for 50 and
 1,500 steps, for two cores; ':smoke' a few steps on noise.
+Not run to the end yet: no result to expect.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,7 @@ python -m experiments.train --config=configs/coopnets_mnist.py:narrow \
 Scales: '' has the numbers of the authors' code; ':narrow' a quarter of its width, 20
 Langevin steps without noise as the VAE beside it has, batches of 64 and 3,000 steps,
 for two cores; ':smoke' a few steps on noise.
+Not run to the end yet: no result to expect.
 """
 
 from ml_collections import ConfigDict

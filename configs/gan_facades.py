@@ -9,6 +9,7 @@ left. The photograph from its label map: --config.data.mask=none \
 
 The generator is that of `vae_teaching_facades`, the discriminator its energy without
 the reference; pix2pix has a U-Net and judges patches. Scales as there.
+Not run to the end yet: no result to expect.
 """
 
 from ml_collections import ConfigDict

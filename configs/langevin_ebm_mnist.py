@@ -10,6 +10,7 @@ A replay buffer: --config.num_chains=10000
 The energy is that of `vae_teaching_mnist`. Chains of every step start at uniform noise;
 the reference pulls them to 0 only slowly, so they are longer and their steps larger.
 Scales: ':narrow' as there, for two cores; ':smoke' a few steps on noise.
+Not run to the end yet: no result to expect.
 """
 
 from ml_collections import ConfigDict

@@ -9,6 +9,7 @@ left. The photograph from its label map: --config.data.mask=none \
 
 The network is that of `vae_teaching_facades`, taught by the data itself. Scales as
 there.
+Not run to the end yet: no result to expect.
 """
 
 from ml_collections import ConfigDict

@@ -50,6 +50,14 @@ def same_shape(**shapes: tuple[int, ...]) -> None:
     raise ValueError(f'Shapes differ: {said}.')
 
 
+def absent(weight) -> bool:
+  """Returns whether a weight is the number 0, so that its term need not exist.
+
+  A traced weight has no value yet: its term stays.
+  """
+  return isinstance(weight, numbers.Number) and not weight
+
+
 def _require(holds, wanted, values):
   for name, value in values.items():
     if isinstance(value, (bool, str)) or value is None:

@@ -35,11 +35,6 @@ def index(axis_name: str | None) -> Array | int:
   return 0 if axis_name is None else lax.axis_index(axis_name)
 
 
-def size(axis_name: str | None) -> int:
-  """Returns how many shards the axis has: 1 when there is no axis."""
-  return 1 if axis_name is None else lax.axis_size(axis_name)
-
-
 def fold_in_index(rng: PRNGKey, axis_name: str | None) -> PRNGKey:
   """Returns a key of this shard's own."""
   return jax.random.fold_in(rng, index(axis_name))

@@ -29,6 +29,7 @@ _MAINS = (
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
+  'benchmarks.langevin',
   'benchmarks.repulsion',
 )
 

@@ -145,12 +145,10 @@ def train(
 
 
 def trained_judge(
-  folder: pathlib.Path, config, *, smoke: bool = False
+  folder: pathlib.Path, config, num_steps: int
 ) -> evaluation.Judge:
   """Returns the classifier of a config, which judges samples; trained once."""
-  if smoke:
-    config.num_steps = config.optimizer.learning_rate.decay_steps = 20
-    config.eval_every = 0
+  config.num_steps = config.optimizer.learning_rate.decay_steps = num_steps
   workdir = folder / 'classifier'
   training.train(config, workdir)
   accuracy = evaluation.evaluate(config, workdir)['test/accuracy']

@@ -92,9 +92,9 @@ def main(argv):
   )
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
-  judge = rows.trained_judge(
-    plan.results, rows.get_config(DUPLICATES[0], 0), smoke=plan.smoke
-  )
+  config = rows.get_config(DUPLICATES[0], 0)
+  num_steps = 20 if smoke else config.num_steps
+  judge = rows.trained_judge(plan.results, config, num_steps)
   parts = {
     'figure': (figure_rows(), rbm_run),
     'frozen': ([FROZEN], frozen_run),

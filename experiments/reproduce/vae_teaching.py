@@ -29,6 +29,7 @@ from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import generators
 from stein_jax import images
+from stein_jax import metrics
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -71,6 +72,8 @@ ROWS = (
   rows.Row('real images', ('vae_teaching_mnist', 'narrow'), single=True),
 )
 
+JUDGE = rows.Row('judge', ('classification_mnist', ''))
+
 
 class Plan(NamedTuple):
   """What one call is to do."""
@@ -105,16 +108,10 @@ def main(argv):
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
   config = on_data(plan, rows.get_config(JUDGE, 0))
-  config.num_steps = config.optimizer.learning_rate.decay_steps = (
-    plan.judge_steps
-  )
-  judge = rows.trained_judge(plan.results, config)
+  judge = rows.trained_judge(plan.results, config, plan.judge_steps)
   run = functools.partial(run_row, plan, judge)
   rows.run_all(plan.results, ROWS, plan.seeds, run)
   report(plan, settings)
-
-
-JUDGE = rows.Row('judge', ('classification_mnist', ''))
 
 
 def on_data(plan: Plan, config):
@@ -174,7 +171,7 @@ def _judged(judge, data, samples):
   """Returns what of a judge's findings the table shows."""
   found = evaluation.judged(judge, samples, data)
   names = ('inception_score', 'frechet_distance', 'recall', 'coverage')
-  pairwise = evaluation.metrics.pairwise_distance(samples[:1000])
+  pairwise = metrics.pairwise_distance(samples[:1000])
   return {**{name: found[name] for name in names}, 'pairwise': pairwise}
 
 

@@ -12,6 +12,9 @@ Each defines, and the loop asks for nothing else:
 
   SPLIT = ('chains',)                  the fields of State whose leading
                                        axis is split over devices like the batch
+  revise(state, rng, x, *, condition=None, num_steps, ...) -> like x
+                                       what `sample` does to a generator's images,
+                                       with its keywords; reports show every step
 
 `step`'s keywords are the config's `step` section, `sample`'s its `sample`
 section. There is nothing to inherit and nothing to register: a new file here is

@@ -1,7 +1,6 @@
 """Generative adversarial networks: DCGAN's losses, and WGAN-GP."""
 
 import functools
-import numbers
 from typing import NamedTuple
 
 import jax
@@ -131,7 +130,7 @@ def step(
     else:
       value = jnp.mean(fake)
     metrics = {'generator/loss': value}
-    if not isinstance(l1_weight, numbers.Number) or l1_weight:
+    if not checks.absent(l1_weight):
       metrics['generator/absolute_error'] = jnp.mean(jnp.abs(made - data))
       value += l1_weight * metrics['generator/absolute_error']
     return value, metrics

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 import functools
-import numbers
 
 import jax
 from jax import lax
@@ -126,7 +125,7 @@ def contrast(
     )
     positive, negative = map(jnp.mean, values)
     loss = positive - negative_weight * negative
-    if not isinstance(energy_l2, numbers.Number) or energy_l2:
+    if not checks.absent(energy_l2):
       loss += energy_l2 * sum(jnp.mean(value**2) for value in values)
     return loss, {
       'energy/data': positive,
@@ -157,7 +156,7 @@ def free_energy(
     entropy: weight of H.
     axis_name: the mapped axis over which x is split.
   """
-  if isinstance(entropy, numbers.Number) and not entropy:
+  if checks.absent(entropy):
     mean = jnp.mean(learners.call(energy, params, x, axis_name=axis_name))
     return mean, mean, jnp.zeros(())
   logits = learners.call(energy, params, x, method='expert_logits')
