@@ -9,7 +9,7 @@ With Langevin noise, as printed: --config.step.noise=True --config.sample.noise=
 Scales: '' has the numbers of the authors' code, which is without noise; ':narrow' a
 quarter of their width, 20 Langevin steps of twice the size, batches of 64 and 3,000
 steps, for two cores; ':smoke' a few steps on noise.
-Expect of ':narrow' after 1,000 steps, one seed: inception score 3.2 and Frechet distance
+Expect of ':narrow' after 1,000 steps, one seed: inception score 3.2, Frechet distance
 219 by a CNN of 98.7 %; 3.5 and 194 with noise.
 """
 

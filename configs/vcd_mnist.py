@@ -5,7 +5,8 @@ rho is what the paper varies: --config.step.rho=0.1
 
 Scales: '' is the authors' networks; ':narrow' a quarter as wide, half the batch and
 2,000 steps, for two cores; ':smoke' a few steps on noise.
-Expect of ':narrow': mean squared error of reconstruction 0.023, four minutes.
+Expect of ':narrow': mean squared error of reconstruction 0.023; 91 ms a step
+on one core.
 """
 
 from ml_collections import ConfigDict
