@@ -70,7 +70,7 @@ def get_config(scale=''):
     config.energy.update(widths=(16, 32, 64), kernels=(5, 3, 3))
     config.generator.update(base=64, widths=(32, 16))
     config.energy_optimizer.learning_rate = 0.009
-    config.generator_optimizer.learning_rate = 5e-4
+    config.generator_optimizer.learning_rate = 1e-3
     config.batch_size, config.num_steps = 64, 3000
     config.eval_every, config.evaluation.num_samples = 500, 100
   if scale == 'smoke':

@@ -54,6 +54,8 @@ def get_config(scale=''):
     config.data.size = config.evaluation.data.size = 64
     config.generator.update(shape=(64, 64, 3), widths=(16, 32, 64))
     config.generator.update(num_blocks=2, encoder_widths=(16, 32, 64))
+    config.step.kl_weight = 0.3
+    config.generator_optimizer.learning_rate = 1e-3
     config.batch_size, config.num_steps = 20, 1500
     config.eval_every = config.checkpoint_every = 200
   if scale == 'smoke':

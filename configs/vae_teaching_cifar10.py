@@ -23,7 +23,14 @@ def get_config(scale=''):
     num_steps=15, step_size=0.002, noise=False, temperature=1.0, clip=()
   )
   config.step = ConfigDict(
-    dict(chain, kl_weight=2.0, kl='prior', num_importance=10, energy_l2=0.0)
+    dict(
+      chain,
+      kl_weight=2.0,
+      kl='prior',
+      num_importance=10,
+      data_weight=0.0,
+      energy_l2=0.0,
+    )
   )
   config.sample = ConfigDict(dict(chain, num_steps=30, clip=(-1.0, 1.0)))
   config.energy = ConfigDict(

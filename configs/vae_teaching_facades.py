@@ -26,7 +26,14 @@ def get_config(scale=''):
     num_steps=20, step_size=0.002, noise=False, temperature=1.0, clip=()
   )
   config.step = ConfigDict(
-    dict(chain, kl_weight=2.0, kl='prior', num_importance=10, energy_l2=0.0)
+    dict(
+      chain,
+      kl_weight=2.0,
+      kl='prior',
+      num_importance=10,
+      data_weight=0.2,
+      energy_l2=0.0,
+    )
   )
   config.sample = ConfigDict(chain)
   config.energy = ConfigDict(
@@ -72,6 +79,10 @@ def get_config(scale=''):
     config.generator.update(shape=(64, 64, 3), widths=(16, 32, 64))
     config.generator.update(num_blocks=2, encoder_widths=(16, 32, 64))
     config.energy.widths = (16, 32, 64, 64)
+    config.step.clip = config.sample.clip = (-1.0, 1.0)
+    config.step.kl_weight = 0.3
+    config.energy_optimizer.learning_rate = 1e-3
+    config.generator_optimizer.learning_rate = 1e-3
     config.batch_size, config.num_steps = 20, 1500
     config.eval_every = config.checkpoint_every = 200
   if scale == 'smoke':

@@ -133,14 +133,17 @@ def train(
   step = jax.jit(
     functools.partial(algorithm.step, **config.step), donate_argnums=0
   )
-  seen = []
+  seen, metrics = [], {}
   for i in tqdm.trange(num_steps, desc=label, unit='step', disable=None):
     batch, rng = next(batches), jax.random.fold_in(step_rng, i)
     if prepare:
       batch = prepare(batch, jax.random.fold_in(rng, 1))
-    state, _ = step(state, batch, rng)
+    state, metrics = step(state, batch, rng)
     if look and (i + 1) % every == 0:
       seen.append(look(state, batch))
+  bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+  if bad:
+    logging.warning('%s diverged: %s not finite.', label, ', '.join(bad))
   return state, seen
 
 

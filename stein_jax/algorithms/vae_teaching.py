@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from stein_jax import build
+from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
@@ -47,6 +48,7 @@ def step(
   kl_weight: float = 2.0,
   kl: str = 'prior',
   num_importance: int = 10,
+  data_weight: float = 0.0,
   energy_l2: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
@@ -54,7 +56,7 @@ def step(
 
   A latent is drawn and decoded, and Langevin dynamics revise the image: ancestral
   Langevin sampling. The energy descends mean E(data) - mean E(revised); the
-  autoencoder learns the revised images, and never sees the data.
+  autoencoder learns the revised images, and with data_weight 0 never sees the data.
 
   Args:
     state: the networks.
@@ -68,19 +70,25 @@ def step(
     kl_weight: gamma; see `generators.variational`.
     kl: of codes to the 'prior', or as printed the 'posterior'.
     num_importance: draws for the evidence of 'posterior'.
+    data_weight: of the sum over pixels of |G(z) - data|, z from the prior, for
+      conditional generators, whose condition says which image is meant; the rest of
+      the loss has weight 1 - data_weight, as in `coopnets`.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
     axis_name: the mapped axis over which the batch is split.
   """
+  checks.non_negative(data_weight=data_weight)
+  checks.at_most(1, data_weight=data_weight)
   rng = collectives.fold_in_index(rng, axis_name)
   latent_rng, chain_rng, code_rng = jax.random.split(rng, 3)
   data, condition = batch['image'], energies.conditions(batch)
-  start = generators.decode_batch(
-    state.generator,
-    state.generator.params,
-    generators.latent(state.generator, latent_rng, len(data)),
-    *condition,
-    axis_name=axis_name,
-  )
+  z = generators.latent(state.generator, latent_rng, len(data))
+
+  def propose(params):
+    return generators.decode_batch(
+      state.generator, params, z, *condition, axis_name=axis_name
+    )
+
+  start = propose(state.generator.params)
   revised = energies.chain(
     state.energy,
     chain_rng,
@@ -92,6 +100,24 @@ def step(
     temperature=temperature,
     clip=clip,
   )
+  bound = generators.variational(
+    state.generator,
+    code_rng,
+    revised,
+    *condition,
+    kl_weight=kl_weight,
+    kl=kl,
+    num_importance=num_importance,
+    axis_name=axis_name,
+  )
+
+  def generator_loss(params):
+    loss, metrics = bound(params)
+    if data_weight:
+      error = jnp.sum(jnp.abs(propose(params) - data)) / len(data)
+      loss = (1 - data_weight) * loss + data_weight * error
+    return loss, metrics
+
   energy, energy_metrics = learners.descend(
     state.energy,
     energies.contrast(
@@ -100,18 +126,7 @@ def step(
     axis_name=axis_name,
   )
   generator, generator_metrics = learners.descend(
-    state.generator,
-    generators.variational(
-      state.generator,
-      code_rng,
-      revised,
-      *condition,
-      kl_weight=kl_weight,
-      kl=kl,
-      num_importance=num_importance,
-      axis_name=axis_name,
-    ),
-    axis_name=axis_name,
+    state.generator, generator_loss, axis_name=axis_name
   )
   metrics = {
     **energy_metrics,

@@ -71,7 +71,7 @@ class StepTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('VAE', dict()),
-    ('ImageToImage', dict(kl_weight=0.5)),
+    ('ImageToImage', dict(kl_weight=0.5, data_weight=0.2)),
     ('Linear', dict(noise=False, clip=(-0.8, 0.9), kl_weight=3.0)),
     (
       'Linear',
@@ -87,6 +87,7 @@ class StepTest(parameterized.TestCase):
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)
     data, *condition = batch.values()
     energy_l2 = hyper.pop('energy_l2', 0.0)
+    weight = hyper.pop('data_weight', 0.0)
     coding = {'kl_weight': 2.0}  # X21's on CIFAR-10
     for name in ('kl_weight', 'kl', 'num_importance'):
       if name in hyper:
@@ -104,11 +105,18 @@ class StepTest(parameterized.TestCase):
         state.energy, data, revised, *condition, energy_l2=energy_l2
       ),
     )
+    bound = autoencoder.evidence_bound(
+      state.generator, keys[2], revised, *condition, **coding
+    )
+
+    def generator_loss(params):
+      loss, metrics = bound(params)
+      samples = decode(params, z, *condition)
+      to_data = jnp.sum(jnp.abs(samples - data)) / len(data)
+      return (1 - weight) * loss + weight * to_data, metrics
+
     generator, generator_metrics = literal.descended(
-      state.generator.params,
-      autoencoder.evidence_bound(
-        state.generator, keys[2], revised, *condition, **coding
-      ),
+      state.generator.params, generator_loss
     )
     moves = (revised - np.asarray(proposed)).reshape(len(data), -1)
     spread = np.sum(np.var(revised, 0))
@@ -130,6 +138,8 @@ class StepTest(parameterized.TestCase):
     (dict(kl_weight=-1.0), 'kl_weight=-1.0'),
     (dict(kl='evidence'), "kl='evidence'.*'prior', 'posterior'"),
     (dict(num_importance=0), 'num_importance=0'),
+    (dict(data_weight=-0.1), 'data_weight=-0.1'),
+    (dict(data_weight=1.1), 'data_weight=1.1'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
     (dict(num_steps=0), 'num_steps=0'),
     (dict(step_size=-1.0), 'step_size=-1.0'),
