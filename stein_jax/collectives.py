@@ -5,8 +5,11 @@ alone, under `vmap(axis_name=...)`, `pmap` and `shard_map`. Nothing else in the
 codebase tests `axis_name`.
 """
 
+from collections.abc import Callable
+
 import jax
 from jax import lax
+import jax.numpy as jnp
 
 from stein_jax.types import Array, PRNGKey, Tree
 
@@ -21,6 +24,16 @@ def psum(tree: Tree, axis_name: str | None) -> Tree:
   return tree if axis_name is None else lax.psum(tree, axis_name)
 
 
+def pmax(tree: Tree, axis_name: str | None) -> Tree:
+  """Returns the largest of every leaf over the axis."""
+  return tree if axis_name is None else lax.pmax(tree, axis_name)
+
+
+def pmin(tree: Tree, axis_name: str | None) -> Tree:
+  """Returns the smallest of every leaf over the axis."""
+  return tree if axis_name is None else lax.pmin(tree, axis_name)
+
+
 def all_gather(tree: Tree, axis_name: str | None) -> Tree:
   """Returns every leaf [n, ...] joined over the axis: [N, ...]."""
   if axis_name is None:
@@ -30,9 +43,42 @@ def all_gather(tree: Tree, axis_name: str | None) -> Tree:
   )
 
 
+def ring_sum(
+  function: Callable[[Tree, Array | int], Tree],
+  share: Tree,
+  axis_name: str | None,
+) -> Tree:
+  """Returns the sum of function(share, index) over the shards of the axis.
+
+  Shares travel from shard to shard, so that none holds more than two, and the next
+  is on its way while one is worked on.
+  """
+  own = index(axis_name)
+  if axis_name is None:
+    return function(share, own)
+  shards = size(axis_name)
+  onward = [(i, (i + 1) % shards) for i in range(shards)]
+
+  def turn(carry, distance):
+    share, total = carry
+    following = lax.ppermute(share, axis_name, onward)
+    part = function(share, (own - distance) % shards)
+    return (following, jax.tree.map(jnp.add, total, part)), None
+
+  following = lax.ppermute(share, axis_name, onward)
+  first = function(share, own)
+  distances = jnp.arange(1, shards)
+  return lax.scan(turn, (following, first), distances)[0][1]
+
+
 def index(axis_name: str | None) -> Array | int:
   """Returns this shard's place on the axis: 0 when there is no axis."""
   return 0 if axis_name is None else lax.axis_index(axis_name)
+
+
+def size(axis_name: str | None) -> int:
+  """Returns how many shards the axis has: 1 when there is no axis."""
+  return 1 if axis_name is None else lax.axis_size(axis_name)
 
 
 def fold_in_index(rng: PRNGKey, axis_name: str | None) -> PRNGKey:

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import medians
 from stein_jax.types import Array, Kernel
 
-# Blocks of rows are chosen so that one [block, n] matrix has this many entries.
-_BLOCK_ENTRIES = 2**22
-# Counts of pairs are kept as two unsigned numbers to this base: n up to 10^6.
-_LIMB = 2**12
+# Blocks of rows are chosen so that one [block, n] matrix has this many entries: a CPU
+# is fastest where they stay in its cache, other devices where there is work for all.
+_BLOCK_ENTRIES = {'cpu': 2**21}
+_BLOCK_ENTRIES_ELSEWHERE = 2**26
 
 
 def rbf(sq_dist: Array, bandwidth: Array | float = 1.0) -> Array:
@@ -29,7 +30,8 @@ def imq(
   sq_dist: Array, bandwidth: Array | float = 1.0, exponent: float = -0.5
 ) -> Array:
   """Returns the inverse multiquadric (1 + sq_dist / bandwidth)^exponent."""
-  return (1 + sq_dist / bandwidth) ** exponent
+  base = 1 + sq_dist / bandwidth
+  return lax.rsqrt(base) if exponent == -0.5 else base**exponent
 
 
 def rational_quadratic(
@@ -104,10 +106,19 @@ def median_bandwidth(
   """
   checks.positive(scale=scale)
   checks.choice(('n+1', 'n', 'none'), log=log)
-  x = accumulated(lax.stop_gradient(collectives.all_gather(x, axis_name)))
+  x, rows = accumulated(lax.stop_gradient(x)), x.shape[0]
+  x = collectives.all_gather(x, axis_name)
   x = x - center_of(x)
   n = x.shape[0]
-  median = _median(x, diagonal, block_size) if diagonal or n > 1 else 0.0
+  median = jnp.zeros((), x.dtype)
+  if diagonal or n > 1:
+    median = medians.median_squared_distance(
+      x,
+      diagonal=diagonal,
+      block_size=block_size,
+      rows=rows,
+      axis_name=axis_name,
+    )
   eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
   mean = 2 * jnp.mean(jnp.sum(x * x, 1))
   median = jnp.where(median > 0, median, eps * mean)
@@ -129,6 +140,16 @@ def center_of(x: Array) -> Array:
   return first + jnp.mean(x - first, 0, keepdims=True)
 
 
+def slope_ratio(kernel: Kernel) -> Array | float | None:
+  """Returns c where the kernel's derivative is c times itself, as `rbf`'s; or None."""
+  if kernel is rbf:
+    return -1.0
+  if isinstance(kernel, functools.partial) and kernel.func is rbf:
+    if not kernel.args and set(kernel.keywords) <= {'bandwidth'}:
+      return -1 / kernel.keywords.get('bandwidth', 1.0)
+  return None
+
+
 def map_rows(function, rows, num_columns: int, block_size: int | None):
   """Returns `function` mapped over the leading axis of `rows`, by blocks.
 
@@ -141,65 +162,12 @@ def map_rows(function, rows, num_columns: int, block_size: int | None):
   """
   num_rows = jax.tree.leaves(rows)[0].shape[0]
   if block_size is None:
-    block_size = max(1, _BLOCK_ENTRIES // num_columns)
+    entries = _BLOCK_ENTRIES.get(
+      jax.default_backend(), _BLOCK_ENTRIES_ELSEWHERE
+    )
+    block_size = max(1, entries // num_columns)
   checks.count(block_size=block_size)
   if num_rows <= block_size:
     return jax.vmap(function)(rows)
+  block_size = -(-num_rows // -(-num_rows // block_size))  # alike
   return lax.map(function, rows, batch_size=block_size)
-
-
-def _median(x, diagonal, block_size):
-  """Returns the median of the squared distances [] of centred x [n, d]."""
-  n = x.shape[0]
-  total = n * n if diagonal else n * (n - 1)
-  # The order of non-negative floats is that of their bits read as integers.
-  bits = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
-  infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), bits)
-  whole = n * n <= _BLOCK_ENTRIES and block_size is None
-
-  def row_bits(point, i):
-    sq_dist = squared_distance(point[None], x)[0]
-    # A point is at 0 from itself, whatever rounding says; +inf sorts last.
-    sq_dist = sq_dist.at[i].set(0 if diagonal else jnp.inf)
-    sq_dist = jnp.where(jnp.isnan(sq_dist), jnp.inf, sq_dist)
-    # The sign bit, of -0.0, would make a negative integer.
-    return jnp.maximum(lax.bitcast_convert_type(sq_dist, bits), 0)
-
-  rows = (x, jnp.arange(n))
-  matrix = jax.vmap(row_bits)(*rows) if whole else None
-
-  def over_pairs(reduce_row, combine):
-    if whole:
-      return combine(jax.vmap(reduce_row)(matrix))
-    return combine(
-      map_rows(lambda r: reduce_row(row_bits(*r)), rows, n, block_size)
-    )
-
-  def reaches(rank, value):
-    """Whether at least `rank` pairs are up to `value`; n^2 passes 32 bits."""
-    counts = over_pairs(
-      lambda row: jnp.sum(row <= value, dtype=jnp.uint32), lambda rows: rows
-    )
-    low = jnp.sum(counts % _LIMB)
-    high = jnp.sum(counts // _LIMB) + low // _LIMB
-    rank_high, rank_low = divmod(rank, _LIMB)
-    return (high > rank_high) | (
-      (high == rank_high) & (low % _LIMB >= rank_low)
-    )
-
-  def halve(bracket):
-    low, high = bracket
-    middle = low + (high - low) // 2
-    enough = reaches((total + 1) // 2, middle)
-    return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
-
-  bracket = over_pairs(jnp.min, jnp.min), over_pairs(jnp.max, jnp.max)
-  lower, _ = lax.while_loop(lambda b: b[0] < b[1], halve, bracket)
-  # The middle pair of an even count: the next value is the same one if it
-  # repeats, else the smallest above it.
-  above = over_pairs(
-    lambda row: jnp.min(jnp.where(row > lower, row, infinity)), jnp.min
-  )
-  upper = jnp.where(reaches(total // 2 + 1, lower), lower, above)
-  lower, upper = (lax.bitcast_convert_type(v, x.dtype) for v in (lower, upper))
-  return lower if total % 2 else lower + (upper - lower) / 2

@@ -63,19 +63,46 @@ def svgd_direction(
   """
   checks.choice(('count', 'row_sum'), normalize=normalize)
   x, score, dtype = _points(x, score)
-  xs, scores = collectives.all_gather((x, score), axis_name)
-  center = kernels.center_of(xs)
-  x, xs = x - center, xs - center
+  n = len(x)
+  count = n * collectives.size(axis_name)
+  x = x - collectives.pmean(kernels.center_of(x), axis_name)
+  row = jnp.arange(n)
+  ratio = kernels.slope_ratio(kernel)
+  # Where the slope is a multiple of the kernel one product serves both terms.
+  pushed = score if ratio is None else score + 2 * ratio * x
 
-  def row(point):
-    sq_dist = kernels.squared_distance(point[None], xs)[0]
-    k, dk = _with_slope(kernel)(sq_dist)
-    drive = jnp.dot(k, scores, precision=_HIGHEST)
-    repulsion = 2 * (jnp.dot(dk, xs, precision=_HIGHEST) - jnp.sum(dk) * point)
-    weight = xs.shape[0] if normalize == 'count' else jnp.sum(k)
-    return (drive + repulsion) / weight
+  def from_share(share, owner):
+    """Returns what the particles of one device add to every own one."""
+    xs, pushed, norms = share
+    same = owner == collectives.index(axis_name)
 
-  return kernels.map_rows(row, x, xs.shape[0], block_size).astype(dtype)
+    def on_row(own):
+      i, point, norm = own
+      inner = jnp.dot(point, xs.T, precision=_HIGHEST)
+      sq_dist = jnp.maximum(norm + norms - 2 * inner, 0)
+      # Its own term is the score alone, and would drown in 1 / bandwidth.
+      other = ~(same & (row == i))
+      if ratio is None:
+        k, slope = (
+          jnp.where(other, v, 0) for v in _with_slope(kernel)(sq_dist)
+        )
+        drive = jnp.dot(k, pushed, precision=_HIGHEST)
+        drive += 2 * jnp.dot(slope, xs, precision=_HIGHEST)
+        return drive, jnp.sum(k), 2 * jnp.sum(slope)
+      k = jnp.where(other, kernel(sq_dist), 0)
+      total = jnp.sum(k)
+      return jnp.dot(k, pushed, precision=_HIGHEST), total, 2 * ratio * total
+
+    return kernels.map_rows(on_row, (row, x, norms_of(x)), n, block_size)
+
+  norms_of = lambda x: jnp.sum(x * x, 1)
+  drive, total, slope = collectives.ring_sum(
+    from_share, (x, pushed, norms_of(x)), axis_name
+  )
+  at_zero = kernel(jnp.zeros((), x.dtype))
+  phi = at_zero * score + drive - slope[:, None] * x
+  weight = count if normalize == 'count' else (at_zero + total)[:, None]
+  return (phi / weight).astype(dtype)
 
 
 def feature_svgd_direction(
@@ -178,15 +205,23 @@ def stein_matrix(
   x, y = x - center, y - center
   dot = lambda a, b: jnp.matmul(a, b.T, precision=_HIGHEST)
   sq_dist = kernels.squared_distance(x, y)
+  dim, ratio = x.shape[1], kernels.slope_ratio(kernel)
+  drive_x, drive_y = (
+    jnp.sum(z * s, 1) for z, s in ((x, score_x), (y, score_y))
+  )
+  if ratio is not None:
+    # With slopes ratio k and ratio^2 k all products of x and s are one.
+    norm_x, norm_y = jnp.sum(x * x, 1), jnp.sum(y * y, 1)
+    of_rows = -2 * ratio * (drive_x + ratio * norm_x + dim)
+    of_columns = -2 * ratio * (drive_y + ratio * norm_y)
+    cross = dot(score_x + 2 * ratio * x, score_y + 2 * ratio * y)
+    cross += of_rows[:, None] + of_columns[None] - 2 * ratio**2 * sq_dist
+    return kernel(sq_dist) * cross
   (k, _), (dk, ddk) = _with_slope(_with_slope(kernel))(sq_dist)
   # (s(y) - s(x)).(x - y), as matrix products.
-  change = (
-    dot(x, score_y)
-    + dot(score_x, y)
-    - jnp.sum(x * score_x, 1)[:, None]
-    - jnp.sum(y * score_y, 1)[None, :]
-  )
-  trace = -4 * ddk * sq_dist - 2 * x.shape[1] * dk
+  change = dot(x, score_y) + dot(score_x, y)
+  change -= drive_x[:, None] + drive_y[None]
+  trace = -4 * ddk * sq_dist - 2 * dim * dk
   return k * dot(score_x, score_y) + 2 * dk * change + trace
 
 
@@ -215,21 +250,29 @@ def ksd(
     ValueError: the U-statistic of one point.
   """
   x, score, _ = _points(x, score)
-  xs, scores = collectives.all_gather((x, score), axis_name)
-  n = xs.shape[0]
-  if unbiased and n < 2:
+  n = len(x)
+  count = n * collectives.size(axis_name)
+  if unbiased and count < 2:
     raise ValueError('The U-statistic needs at least 2 points, got 1.')
-  first = collectives.index(axis_name) * x.shape[0]
+  row = jnp.arange(n)
 
-  def row_sum(row):
-    i, point, score = row
-    u = stein_matrix(point[None], score[None], xs, scores, kernel)[0]
-    return jnp.sum(u.at[i].set(0) if unbiased else u)
+  def from_share(share, owner):
+    """Returns the sum over own points and other points of one device []."""
+    same = owner == collectives.index(axis_name)
 
-  rows = (first + jnp.arange(x.shape[0]), x, score)
-  total = jnp.sum(kernels.map_rows(row_sum, rows, n, block_size))
-  pairs = n * (n - 1) if unbiased else n * n
-  return collectives.psum(total, axis_name) / pairs
+    def on_row(own):
+      i, point, score = own
+      u = stein_matrix(point[None], score[None], *share, kernel)[0]
+      return jnp.sum(jnp.where(same & (row == i), 0, u))
+
+    return jnp.sum(kernels.map_rows(on_row, (row, x, score), n, block_size))
+
+  total = collectives.ring_sum(from_share, (x, score), axis_name)
+  if unbiased:
+    return collectives.psum(total, axis_name) / (count * (count - 1))
+  k, slope = _with_slope(kernel)(jnp.zeros((), x.dtype))
+  total += k * jnp.sum(score * score) - 2 * x.shape[1] * n * slope
+  return collectives.psum(total, axis_name) / count**2
 
 
 def ksd_test(

@@ -177,11 +177,6 @@ class MedianBandwidthTest(chex.TestCase):
     actual = _bandwidth(jnp.array(x), log='none', block_size=block_size)
     self.assert_median(actual, x, _median(x))
 
-  def test_past_one_block(self):
-    x = _normal(2100, 1)
-    self.assertGreater(len(x) ** 2, kernels._BLOCK_ENTRIES)
-    self.assert_median(_bandwidth(jnp.array(x)), x, _median(x) / np.log(2101))
-
   @chex.all_variants
   def test_variants(self):
     x = _normal(6, 3)
