@@ -2,10 +2,10 @@
 
 Every row has the same energy, and as many evaluations of it: so many steps of Langevin
 dynamics, of as many chains, in as many updates. Chains start at what a VAE draws
-(teaching), at what a plain generator draws (CoopNets), at noise, or where they were.
-Samples are judged by a CNN trained on the same data here; those of the generator before
-and after the chain has revised them. Every finished run is a file: an interrupted call
-continues.
+(teaching), at what a plain generator draws (CoopNets), at noise, or where earlier
+ones ended. Samples are judged by a CNN trained on the same data here; those of the
+generator before and after the chain has revised them. Every finished run is a file: an
+interrupted call continues.
 
 Example:
   python -m experiments.reproduce.vae_teaching --results=results/fashion \
@@ -65,9 +65,9 @@ ROWS = (
   rows.Row('CoopNets', ('coopnets_mnist', 'narrow')),
   rows.Row('Langevin EBM from noise', ('langevin_ebm_mnist', 'narrow')),
   rows.Row(
-    'Langevin EBM, persistent chains',
+    'Langevin EBM, replay buffer',
     ('langevin_ebm_mnist', 'narrow'),
-    {'num_chains': 64, 'step.restart': 0.0},
+    {'num_chains': 5000},
   ),
   rows.Row('real images', ('vae_teaching_mnist', 'narrow'), single=True),
 )

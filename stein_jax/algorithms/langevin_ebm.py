@@ -140,12 +140,20 @@ def sample(
   clip: Sequence[float] = (),
   start_scale: float = 1.0,
 ) -> Array:
-  """Returns the ends [num, ...] of chains from noise; see `step`."""
+  """Returns the ends [num, ...] of chains from noise; see `step`.
+
+  Where chains persist, num of these go on instead: each once, or if they are fewer
+  some more often.
+  """
   start_rng, chain_rng = jax.random.split(rng)
+  start = _noise(start_rng, (num, *state.energy.input_shape), start_scale)
+  if state.chains is not None:
+    repeated = num > len(state.chains)
+    start = jax.random.choice(start_rng, state.chains, (num,), repeated)
   return energies.chain(
     state.energy,
     chain_rng,
-    _noise(start_rng, (num, *state.energy.input_shape), start_scale),
+    start,
     *(() if condition is None else (condition,)),
     num_steps=num_steps,
     step_size=step_size,

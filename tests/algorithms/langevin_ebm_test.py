@@ -368,6 +368,23 @@ class SampleTest(absltest.TestCase):
     error = np.abs(x.var(0) / variance - 1) / (2 / num) ** 0.5
     self.assertLess(np.max(error), 4)
 
+  def test_persistent_chains_go_on(self):
+    energy = quadratic(MEAN, [0.0, 0.0], batch_size=4)
+    chains = np.arange(10.0).reshape(5, 2)
+    state = langevin_ebm.State(
+      jnp.zeros((), jnp.int32), energy, jnp.array(chains)
+    )
+    draw = functools.partial(
+      langevin_ebm.sample, num_steps=1, step_size=1.0, noise=False
+    )
+    rows = lambda x: {tuple(row) for row in np.asarray(x).tolist()}
+    ends = rows((MEAN + chains) / 2)  # halfway to the mean
+    self.assertEqual(rows(draw(state, jax.random.key(0), 5)), ends)
+    self.assertLess(rows(draw(state, jax.random.key(0), 3)), ends)
+    many = draw(state, jax.random.key(0), 50)
+    self.assertLen(many, 50)
+    self.assertEqual(rows(many), ends)
+
   def test_without_noise_is_the_descent_from_uniform_noise(self):
     energy = quadratic(MEAN, [0.0, 0.0], batch_size=4)
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, None)
