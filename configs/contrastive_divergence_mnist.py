@@ -45,7 +45,8 @@ def get_config(scale=''):
   )
   config.persistent = False  # True: chains go on from where they were (PCD)
   config.seed, config.batch_size, config.num_steps = 0, 100, 10_000
-  config.parallel, config.log_every = 'jit', 100
+  config.parallel, config.steps_per_call = 'jit', 1
+  config.log_every = 100
   config.eval_every, config.checkpoint_every = 500, 1000
   if scale:
     # Strokes four times as high as the model's noise; the paper's are no higher.

@@ -64,7 +64,8 @@ def get_config(scale=''):
   )
   # 1,000 epochs.
   config.seed, config.batch_size, config.num_steps = 0, 100, 500_000
-  config.parallel, config.log_every = 'jit', 100
+  config.parallel, config.steps_per_call = 'jit', 1
+  config.log_every = 100
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'smoke':
     shape = dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric')

@@ -57,7 +57,8 @@ def get_config(scale=''):
     )
   )
   config.seed, config.batch_size, config.num_steps = 0, 128, 60_000
-  config.parallel, config.log_every = 'jit', 100
+  config.parallel, config.steps_per_call = 'jit', 1
+  config.log_every = 100
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'smoke':
     config.num_chains = 8

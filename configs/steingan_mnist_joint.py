@@ -78,7 +78,8 @@ def get_config(scale=''):
     )
   )
   config.seed, config.batch_size = 0, 100
-  config.parallel, config.log_every = 'jit', 100
+  config.parallel, config.steps_per_call = 'jit', 1
+  config.log_every = 100
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'narrow':
     config.num_steps, energy_rate = 3000, 5e-4

@@ -72,7 +72,8 @@ def get_config(scale=''):
     )
   )
   config.seed, config.batch_size, config.num_steps = 0, 50, 50000
-  config.parallel, config.log_every = 'jit', 20
+  config.parallel, config.steps_per_call = 'jit', 1
+  config.log_every = 20
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'narrow':
     config.data.size = config.evaluation.data.size = 64

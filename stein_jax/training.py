@@ -32,6 +32,7 @@ _FIELDS = (
   'batch_size',
   'num_steps',
   'parallel',
+  'steps_per_call',
   'log_every',
   'eval_every',
   'checkpoint_every',
@@ -60,33 +61,42 @@ def train(config, workdir) -> Tree:
   manager = checkpoints.manager(workdir / 'checkpoints')
   state = checkpoints.restore(manager, parallel.replicate(state, spec))
   step_fn = parallel.compile_step(
-    functools.partial(algorithm.step, **config.step), config.parallel, spec=spec
+    functools.partial(algorithm.step, **config.step),
+    config.parallel,
+    spec=spec,
+    steps_per_call=config.steps_per_call,
   )
   sample = evaluation.sampler(algorithm, config, test_source)
   done = checked = int(state.step)
-  batches = datasets.batches(
-    source, config.batch_size, seed=config.seed, start=done
-  )
-  metrics = {}
+  inputs = _inputs(config, source, step_rng, done)
+  metrics, waiting, stopping = {}, None, False
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
     manager,
     reporting.Reporter(workdir, config, start=done) as reporter,
     _Interruption() as interruption,
   ):
-    while done < config.num_steps and not interruption.requested:
-      rng = jax.random.fold_in(step_rng, done)
-      state, metrics = step_fn(state, next(batches), rng)
-      done += 1
-      if due(config.log_every) or due(config.eval_every):
-        metrics = _finite(metrics, checked, done, manager)
+    while done < config.num_steps and not stopping:
+      state, metrics = step_fn(state, *next(inputs))
+      if waiting:  # is fetched while the next step is on its way
+        reporter.scalars(waiting[0], _finite(*waiting, checked, manager))
+        checked, waiting = waiting[0], None
+      done += config.steps_per_call
+      stopping = interruption.requested
+      log, look = due(config.log_every), due(config.eval_every)
+      save = due(config.checkpoint_every) or stopping
+      if look or save:
+        metrics = _finite(done, metrics, checked, manager)
         checked = done
-        if due(config.eval_every):
-          metrics |= evaluation.test_metrics(config, state, test_source)
-          picture = evaluation.picture(sample(state), first)
-          reporter.picture(done, 'samples', picture)
+      elif log:
+        waiting = done, metrics
+      if look:
+        metrics |= evaluation.test_metrics(config, state, test_source)
+        picture = evaluation.picture(sample(state), first)
+        reporter.picture(done, 'samples', picture)
+      if look or (log and save):
         reporter.scalars(done, metrics)
-      if due(config.checkpoint_every) or interruption.requested:
+      if save:
         checkpoints.save(manager, state)
       reporter.advance(done)
     if done == config.num_steps:
@@ -111,6 +121,7 @@ def check(config):
     batch_size=config.batch_size,
     num_steps=config.num_steps,
     log_every=config.log_every,
+    steps_per_call=config.steps_per_call,
     **{'evaluation.num_samples': config.evaluation.num_samples},
   )
   checks.non_negative(
@@ -118,6 +129,12 @@ def check(config):
     eval_every=config.eval_every,
     seed=config.seed,
   )
+  for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
+    if config[name] % config.steps_per_call:
+      raise ValueError(
+        f'{name}={config[name]} must be a multiple of '
+        f'steps_per_call={config.steps_per_call}.'
+      )
   checks.choice(parallel.MODES, parallel=config.parallel)
   if config.parallel != 'jit' or jax.device_count() > 1:
     if config.batch_size % jax.device_count():
@@ -211,7 +228,26 @@ def _claim(workdir, config):
     temporary.replace(path)
 
 
-def _finite(metrics, checked, done, manager):
+def _inputs(config, source, step_rng, done):
+  """Yields batch and key of every call from step `done` on, stacked where several."""
+  num = config.steps_per_call
+  batches = datasets.batches(
+    source, config.batch_size, seed=config.seed, start=done
+  )
+  key_of = jax.jit(functools.partial(jax.random.fold_in, step_rng))
+  if num > 1:
+    key_of = jax.jit(jax.vmap(key_of))
+  while True:
+    if num == 1:
+      yield next(batches), key_of(done)
+    else:
+      several = [next(batches) for _ in range(num)]
+      stacked = jax.tree.map(lambda *rows: np.stack(rows), *several)
+      yield stacked, key_of(np.arange(done, done + num))
+    done += num
+
+
+def _finite(done, metrics, checked, manager):
   """Returns the metrics on the host; raises FloatingPointError on nan or inf."""
   metrics = {name: float(value) for name, value in metrics.items()}
   bad = [name for name, value in metrics.items() if not np.isfinite(value)]

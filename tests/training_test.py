@@ -5,6 +5,7 @@ import pathlib
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import chex
 import jax
 from tensorboard.backend.event_processing import event_accumulator
 
@@ -70,6 +71,21 @@ class TrainTest(parameterized.TestCase):
     steps = [line['step'] for line in reporting.read_metrics(self.workdir)]
     self.assertEqual(steps, [2, 4])
 
+  def test_several_steps_a_call_change_no_number(self):
+    training.train(smoke(), self.workdir)
+    other = self.workdir.with_name('several')
+    config = smoke(steps_per_call=2)
+    with conformance_test.stop_after(1):
+      training.train(config, other)
+    self.assertEqual(int(training.train(config, other).step), 4)
+    lines = zip(
+      conformance_test.metric_lines(self.workdir),
+      conformance_test.metric_lines(other),
+      strict=True,
+    )
+    for expected, actual in lines:
+      chex.assert_trees_all_close(actual, expected, rtol=1e-5)
+
   def test_another_configs_workdir_is_refused_untouched(self):
     training.train(smoke(), self.workdir)
     files = {path: path.stat().st_mtime_ns for path in self.workdir.rglob('*')}
@@ -114,6 +130,13 @@ class TrainTest(parameterized.TestCase):
     (dict(batch_size=6), ValueError, '6.*4 devices'),
     (dict(num_steps=-3), ValueError, 'num_steps=-3'),
     (dict(log_every=0), ValueError, 'log_every=0'),
+    (dict(steps_per_call=0), ValueError, 'steps_per_call=0'),
+    (dict(steps_per_call=3), ValueError, 'num_steps=4.*steps_per_call=3'),
+    (
+      dict(steps_per_call=4),
+      ValueError,
+      'log_every=2.*multiple of steps_per_call=4',
+    ),
     (dict(checkpoint_every=-1), ValueError, 'checkpoint_every=-1'),
     (dict(parallel='tpu'), ValueError, "'tpu'.*'jit', 'pmap', 'shard_map'"),
     (dict(energy__name='RBN'), ValueError, "'RBN'.*RBM"),
