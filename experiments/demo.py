@@ -20,6 +20,7 @@ import numpy as np
 
 from stein_jax import energies
 from stein_jax import evaluation
+from stein_jax import launch
 from stein_jax import reporting
 from stein_jax import training
 
@@ -40,7 +41,7 @@ _RUNS = {
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+  launch.set_up()
   workdir = pathlib.Path(_WORKDIR.value)
   if _FRESH.value:
     for slug in map(_slug, _RUNS):

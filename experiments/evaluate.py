@@ -10,7 +10,7 @@ from absl import app
 from absl import flags
 
 from stein_jax import evaluation
-from stein_jax import reporting
+from stein_jax import launch
 from stein_jax import training
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
@@ -42,7 +42,7 @@ flags.mark_flag_as_required('workdir')
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+  launch.set_up()
   config = training.read_config(_WORKDIR.value)
   if _NUM_SAMPLES.value:
     config.evaluation.num_samples = _NUM_SAMPLES.value

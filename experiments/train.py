@@ -11,13 +11,12 @@ Example:
 
 from absl import app
 from absl import flags
-import jax
 from ml_collections import ConfigDict
 from ml_collections import config_flags
 
 from stein_jax import datasets
 from stein_jax import evaluation
-from stein_jax import reporting
+from stein_jax import launch
 from stein_jax import training
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -52,9 +51,7 @@ flags.mark_flags_as_required(['config', 'workdir'])
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
-  if _MULTIHOST.value:
-    jax.distributed.initialize()
+  launch.set_up(multihost=_MULTIHOST.value)
   config, workdir = _CONFIG.value, _WORKDIR.value
   if _NPZ.value:
     for section in (config, config.evaluation):

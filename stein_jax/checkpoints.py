@@ -10,6 +10,7 @@ import zlib
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -89,7 +90,7 @@ def finite(tree: Tree) -> bool:
 
 
 def _digest(state):
-  """Returns the CRC-32 of every leaf that this process holds, by its path."""
+  """Returns the CRC-32 of every leaf, by its path."""
   return {
     path: zlib.crc32(np.ascontiguousarray(array))
     for path, array in _host(state).items()
@@ -101,12 +102,14 @@ def _differences(expected, found):
 
 
 def _host(tree):
-  """Returns the leaves that this process holds whole, by path.
-
-  Left out is a leaf that is split over processes.
-  """
+  """Returns every leaf on the host, by path; all processes take part."""
   return {
-    jax.tree_util.keystr(path): np.asarray(leaf)
+    jax.tree_util.keystr(path): _whole(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    if leaf.is_fully_addressable or leaf.is_fully_replicated
   }
+
+
+def _whole(leaf):
+  if leaf.is_fully_addressable or leaf.is_fully_replicated:
+    return np.asarray(leaf)
+  return multihost_utils.process_allgather(leaf, tiled=True)

@@ -86,7 +86,7 @@ def load(name: str, **kwargs):
 
 
 def batches(
-  source, batch_size: int, *, seed: int, start: int = 0
+  source, batch_size: int, *, seed: int, start: int = 0, whole: bool = False
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields this process's rows of the batches from step `start` on, for ever.
 
@@ -98,6 +98,7 @@ def batches(
     batch_size: rows over all processes.
     seed: of the permutations.
     start: first step.
+    whole: all rows, whatever the process.
 
   Raises:
     ValueError: a batch larger than the source or not divisible by the processes.
@@ -112,12 +113,14 @@ def batches(
     raise ValueError(
       f'batch_size={batch_size} must divide over {processes} processes.'
     )
-  return _batches(source, batch_size, seed, start)
+  rows = slice(0, batch_size)
+  if not whole:
+    share = batch_size // processes
+    rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+  return _batches(source, batch_size, seed, start, rows)
 
 
-def _batches(source, batch_size, seed, step):
-  rows = batch_size // jax.process_count()
-  first = jax.process_index() * rows
+def _batches(source, batch_size, seed, step, rows):
   per_epoch = len(source) // batch_size
 
   @functools.lru_cache(maxsize=1)
@@ -126,8 +129,8 @@ def _batches(source, batch_size, seed, step):
 
   while True:
     epoch, place = divmod(step, per_epoch)
-    begin = place * batch_size + first
-    yield source[order(epoch)[begin : begin + rows]]
+    begin = place * batch_size
+    yield source[order(epoch)[begin : begin + batch_size][rows]]
     step += 1
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import functools
 import pathlib
+import tempfile
 from typing import Any
 
 from absl import logging
@@ -287,7 +288,9 @@ def restore(config, workdir):
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
   source = datasets.load(**config.data)
-  batch = next(datasets.batches(source, config.batch_size, seed=config.seed))
+  batch = next(
+    datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
+  )
   state = algorithms.get(config.algorithm).init(
     jax.random.key(config.seed), config, batch
   )
@@ -312,6 +315,14 @@ def evaluate(
     FileNotFoundError: the workdir has no checkpoint.
   """
   workdir = pathlib.Path(workdir)
+  with tempfile.TemporaryDirectory() as nowhere:
+    # All processes compute, for they share the state; the first one writes.
+    folder = workdir if jax.process_index() == 0 else pathlib.Path(nowhere)
+    return _evaluate(config, workdir, folder, judges or {})
+
+
+def _evaluate(config, workdir, folder, judges):
+  """Returns what `evaluate` does, and writes to the folder."""
   algorithm = algorithms.get(config.algorithm)
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
@@ -324,15 +335,13 @@ def evaluate(
   sections = []
   if isinstance(samples, jax.Array):
     samples = np.asarray(samples)
-    np.save(workdir / 'samples.npy', samples)
-    found |= _sample_metrics(
-      config, state, samples, test_batch, source, judges or {}
-    )
-    sections = _sample_sections(config, workdir, state, samples, test_batch)
+    np.save(folder / 'samples.npy', samples)
+    found |= _sample_metrics(config, state, samples, test_batch, source, judges)
+    sections = _sample_sections(config, folder, state, samples, test_batch)
   numbers = {'step': int(state.step), **found}
-  reporting.write_json(workdir / 'evaluation.json', numbers)
+  reporting.write_json(folder / 'evaluation.json', numbers)
   reporting.write_page(
-    workdir / 'report.html',
+    folder / 'report.html',
     f'{config.algorithm} on {config.data.name}',
     [
       ('Numbers', numbers),
@@ -403,14 +412,14 @@ def _labels(state, num):
   return np.arange(num) % classes if classes else None
 
 
-def _sample_sections(config, workdir, state, samples, batch):
+def _sample_sections(config, folder, state, samples, batch):
   """Returns the report's sections of samples, and writes their files."""
   labels = _labels(state, len(samples))
   classes = 0 if labels is None else generators.num_classes(state.generator)
   image = picture(samples[:_SHOWN], batch, columns=classes or None)
   if not image:
     return []
-  (workdir / 'samples.png').write_bytes(image)
+  (folder / 'samples.png').write_bytes(image)
   sections = [
     ('Samples, a column for each class' if classes else 'Samples', image)
   ]
@@ -418,7 +427,7 @@ def _sample_sections(config, workdir, state, samples, batch):
     return sections
   unit = np.round(255 * datasets.to_unit(samples, config.data))
   arrays = {} if labels is None else {'label': labels}
-  np.savez(workdir / 'samples.npz', image=unit.astype(np.uint8), **arrays)
+  np.savez(folder / 'samples.npz', image=unit.astype(np.uint8), **arrays)
   if 'condition' in batch:
     title = 'What is known, what was made of it, and the true image'
     return [*sections, (title, recovery_page(samples, batch, config.data))]
@@ -428,7 +437,7 @@ def _sample_sections(config, workdir, state, samples, batch):
   shown = functools.partial(_shown, data=batch['image'])
   for name, (title, paths) in _latent_paths(config, state).items():
     paths = shown(np.asarray(paths))
-    (workdir / f'{name}.gif').write_bytes(images.gif(paths, zoom=3))
+    (folder / f'{name}.gif').write_bytes(images.gif(paths, zoom=3))
     sections.append((title, images.png(images.strips(paths), zoom=2)))
   return sections
 

@@ -10,6 +10,7 @@ import functools
 
 import jax
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -136,33 +137,54 @@ def _one_at_a_time(step):
 
 
 def _pmapped(step, spec, rows_axis):
-  """Returns the step under pmap, on states without a device axis."""
+  """Returns the step under pmap, on states without a device axis.
+
+  Leaves go in and out as a tuple: between processes pmap hashes their axes, and a
+  state's tree of them holds dicts. Between processes, too, pmap has arrays of each
+  process's own, where the state outside is of all.
+  """
   num_local = jax.local_device_count()
   share = lambda x: x.reshape(
     *x.shape[:rows_axis], num_local, -1, *x.shape[rows_axis + 1 :]
   )
-  by_device = lambda x: x.reshape(num_local, -1, *x.shape[1:])
-  joined = lambda x: x.reshape(-1, *x.shape[2:])
-
-  def on_split(function, state):
-    if spec is None:
-      return state
-    return jax.tree.map(lambda x, s: function(x) if len(s) else x, state, spec)
-
-  axes = None
-  if spec is not None:
-    axes = jax.tree.map(lambda s: 0 if len(s) else None, spec)
-  mapped = jax.pmap(
-    step,
-    axis_name=AXIS,
-    in_axes=(axes, rows_axis, None),
-    out_axes=(axes, None),
-    donate_argnums=0,
-  )
 
   def compiled(state, batch, rng):
-    batch = jax.tree.map(share, batch)
-    state, metrics = mapped(on_split(by_device, state), batch, rng)
-    return on_split(joined, state), metrics
+    leaves, tree = jax.tree.flatten(state)
+    specs = tuple(
+      [PartitionSpec()] * len(leaves) if spec is None else jax.tree.leaves(spec)
+    )
+    leaves = multihost_utils.global_array_to_host_local_array(
+      tuple(leaves), mesh(), specs
+    )
+    leaves = tuple(
+      x.reshape(num_local, -1, *x.shape[1:]) if len(s) else x
+      for x, s in zip(leaves, specs, strict=True)
+    )
+    leaves, metrics = mapped(tree, specs)(
+      leaves, jax.tree.map(share, batch), rng
+    )
+    leaves = tuple(
+      x.reshape(-1, *x.shape[2:]) if len(s) else x
+      for x, s in zip(leaves, specs, strict=True)
+    )
+    leaves = multihost_utils.host_local_array_to_global_array(
+      leaves, mesh(), specs
+    )
+    return jax.tree.unflatten(tree, leaves), metrics
+
+  @functools.lru_cache(maxsize=1)
+  def mapped(tree, specs):
+    def on_leaves(leaves, batch, rng):
+      state, metrics = step(jax.tree.unflatten(tree, leaves), batch, rng)
+      return tuple(jax.tree.leaves(state)), metrics
+
+    axes = tuple(0 if len(s) else None for s in specs)
+    return jax.pmap(
+      on_leaves,
+      axis_name=AXIS,
+      in_axes=(axes, rows_axis, None),
+      out_axes=(axes, None),
+      donate_argnums=0,
+    )
 
   return compiled

@@ -55,7 +55,10 @@ def train(config, workdir) -> Tree:
   algorithm, source, test_source = check(config)
   _claim(workdir, config)
   init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
-  first = next(datasets.batches(source, config.batch_size, seed=config.seed))
+  # All processes begin with the same state, which may depend on the data.
+  first = next(
+    datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
+  )
   state = algorithm.init(init_rng, config, first)
   spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
   manager = checkpoints.manager(workdir / 'checkpoints')

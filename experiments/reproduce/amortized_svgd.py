@@ -27,6 +27,7 @@ from stein_jax import densities
 from stein_jax import evaluation
 from stein_jax import generators
 from stein_jax import kernels
+from stein_jax import launch
 from stein_jax import metrics
 from stein_jax import reporting
 from stein_jax import stein
@@ -57,7 +58,7 @@ BATCH, SAMPLES = 200, 1000
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+  launch.set_up()
   results = pathlib.Path(_RESULTS.value)
   steps = 20 if _SMOKE.value else _STEPS.value
   settings = dict(steps=steps, seeds=_SEEDS.value)

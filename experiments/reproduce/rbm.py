@@ -29,6 +29,7 @@ from experiments.reproduce import likelihood
 from stein_jax import algorithms
 from stein_jax import energies
 from stein_jax import kernels
+from stein_jax import launch
 from stein_jax import reporting
 from stein_jax import stein
 
@@ -78,7 +79,7 @@ class Row(NamedTuple):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+  launch.set_up()
   results = pathlib.Path(_RESULTS.value)
   smoke = _SMOKE.value
   if smoke:  # compiling is nearly all of its time

@@ -24,6 +24,7 @@ from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import images
+from stein_jax import launch
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -73,7 +74,7 @@ class Plan(NamedTuple):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+  launch.set_up()
   smoke = _SMOKE.value
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)

@@ -30,6 +30,7 @@ from stein_jax import evaluation
 from stein_jax import generators
 from stein_jax import images
 from stein_jax import kernels
+from stein_jax import launch
 from stein_jax import metrics
 from stein_jax import reporting
 from stein_jax import stein
@@ -78,7 +79,7 @@ class Plan(NamedTuple):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+  launch.set_up()
   smoke = _SMOKE.value
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)

@@ -1,0 +1,58 @@
+"""What every command does first: logs, compiled programs that are kept, other hosts."""
+
+import os
+import pathlib
+
+from absl import logging
+import jax
+
+from stein_jax import reporting
+
+
+def set_up(*, multihost: bool = False) -> None:
+  """Shows log lines, keeps compiled programs, and joins the other hosts if asked."""
+  reporting.set_up_logging()
+  keep_compiled()
+  if multihost:
+    join()
+
+
+def keep_compiled() -> None:
+  """Keeps compiled programs on disk, for later launches of the same ones.
+
+  In stein_jax/compiled of XDG_CACHE_HOME, which is ~/.cache; the environment's
+  JAX_COMPILATION_CACHE_DIR names another folder, and JAX_ENABLE_COMPILATION_CACHE=0
+  switches it off. Where the folder cannot be made nothing is kept.
+  """
+  if jax.config.jax_compilation_cache_dir is not None:
+    return
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  folder = pathlib.Path(home) / 'stein_jax' / 'compiled'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    logging.info('Compiled programs are not kept: %s', error)
+    return
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def join() -> None:
+  """Joins the other processes of a pod; to be called before any computation.
+
+  TPU pods and the usual clusters say by themselves who takes part. Elsewhere the
+  environment does: JAX_COORDINATOR_ADDRESS (host:port of process 0),
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  """
+  number = lambda name: int(os.environ[name]) if name in os.environ else None
+  jax.distributed.initialize(
+    num_processes=number('JAX_NUM_PROCESSES'),
+    process_id=number('JAX_PROCESS_ID'),
+  )
+  logging.info(
+    'Process %d of %d, %d of %d devices.',
+    jax.process_index(),
+    jax.process_count(),
+    jax.local_device_count(),
+    jax.device_count(),
+  )
