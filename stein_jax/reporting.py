@@ -177,10 +177,12 @@ def curves(
   ylabel: str,
   floor: Mapping[str, float] | None = None,
   ylim: tuple[float, float] | None = None,
+  log: bool = False,
 ) -> bytes:
   """Returns a PNG plot of named (x, y) series, with dashed lines at `floor`.
 
-  A y of shape [points, runs] is drawn as its mean with the 95 % interval.
+  A y of shape [points, runs] is drawn as its mean with the 95 % interval. `log` is of
+  both axes.
   """
   figure, axes = _figure(xlabel, ylabel)
   for i, (name, (x, y)) in enumerate(series.items()):
@@ -198,6 +200,8 @@ def curves(
     axes.axhline(value, color='0.5', linestyle='--', linewidth=1, label=name)
   if ylim:
     axes.set_ylim(*ylim)
+  if log:
+    axes.set(xscale='log', yscale='log')
   figure.legend(loc='outside right upper', fontsize='small')
   return _png(figure)
 

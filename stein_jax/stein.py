@@ -269,10 +269,10 @@ def ksd(
 
   total = collectives.ring_sum(from_share, (x, score), axis_name)
   if unbiased:
-    return collectives.psum(total, axis_name) / (count * (count - 1))
+    return collectives.psum(total, axis_name) / float(count * (count - 1))
   k, slope = _with_slope(kernel)(jnp.zeros((), x.dtype))
   total += k * jnp.sum(score * score) - 2 * x.shape[1] * n * slope
-  return collectives.psum(total, axis_name) / count**2
+  return collectives.psum(total, axis_name) / float(count**2)  # past 32 bits
 
 
 def ksd_test(

@@ -773,6 +773,17 @@ class MemoryTest(chex.TestCase):
     self.assertGreaterEqual(largest(n), n * n)
     self.assertLessEqual(largest(block_size), n * block_size)
 
+  @parameterized.parameters(
+    lambda x: stein.svgd_direction(x, x, kernels.at_median('rbf', x)),
+    lambda x: stein.ksd(x, x, kernels.rbf),
+    lambda x: stein.ksd(x, x, kernels.imq, unbiased=True),
+  )
+  def test_a_hundred_thousand_points(self, function):
+    # Pairs pass 32 bits; the compiler's own count of what is set aside.
+    points = jax.ShapeDtypeStruct((100_000, 64), jnp.float32)
+    found = jax.jit(function).lower(points).compile().memory_analysis()
+    self.assertLess(found.temp_size_in_bytes, 300 * 2**20)
+
 
 def _largest_array(jaxpr):
   """Returns the most entries that any value in the program has."""
