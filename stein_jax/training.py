@@ -18,6 +18,7 @@ from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import parallel
+from stein_jax import randomness
 from stein_jax import reporting
 from stein_jax.types import Tree
 
@@ -32,6 +33,7 @@ _FIELDS = (
   'batch_size',
   'num_steps',
   'parallel',
+  'prng_impl',
   'steps_per_call',
   'log_every',
   'eval_every',
@@ -55,6 +57,7 @@ def train(config, workdir) -> Tree:
   algorithm, source, test_source = check(config)
   _claim(workdir, config)
   init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
+  step_rng = randomness.convert(step_rng, config.prng_impl)
   # All processes begin with the same state, which may depend on the data.
   first = next(
     datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
@@ -139,6 +142,7 @@ def check(config):
         f'steps_per_call={config.steps_per_call}.'
       )
   checks.choice(parallel.MODES, parallel=config.parallel)
+  checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
   if config.parallel != 'jit' or jax.device_count() > 1:
     if config.batch_size % jax.device_count():
       raise ValueError(

@@ -10,6 +10,7 @@ import jax
 from tensorboard.backend.event_processing import event_accumulator
 
 from stein_jax import checkpoints
+from stein_jax import parallel
 from stein_jax import reporting
 from stein_jax import training
 from tests import conformance_test
@@ -86,6 +87,20 @@ class TrainTest(parameterized.TestCase):
     for expected, actual in lines:
       chex.assert_trees_all_close(actual, expected, rtol=1e-5)
 
+  @parameterized.parameters(*parallel.MODES)
+  def test_other_random_numbers_are_as_repeatable(self, mode):
+    lines = []
+    for name in ('one', 'two'):
+      config = conformance_test.get_config('contrastive_divergence_mnist')
+      config.prng_impl, config.parallel = 'hashed', mode
+      training.train(config, self.workdir / name)
+      lines.append(conformance_test.metric_lines(self.workdir / name))
+    self.assertSequenceEqual(*lines)
+    config.prng_impl = 'threefry2x32'
+    training.train(config, self.workdir / 'three')
+    other = conformance_test.metric_lines(self.workdir / 'three')
+    self.assertNotEqual(lines[0], other)
+
   def test_another_configs_workdir_is_refused_untouched(self):
     training.train(smoke(), self.workdir)
     files = {path: path.stat().st_mtime_ns for path in self.workdir.rglob('*')}
@@ -130,6 +145,7 @@ class TrainTest(parameterized.TestCase):
     (dict(batch_size=6), ValueError, '6.*4 devices'),
     (dict(num_steps=-3), ValueError, 'num_steps=-3'),
     (dict(log_every=0), ValueError, 'log_every=0'),
+    (dict(prng_impl='mt'), ValueError, "prng_impl='mt'.*'hashed'"),
     (dict(steps_per_call=0), ValueError, 'steps_per_call=0'),
     (dict(steps_per_call=3), ValueError, 'num_steps=4.*steps_per_call=3'),
     (

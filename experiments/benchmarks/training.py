@@ -1,0 +1,231 @@
+"""Training steps a second, against the same models written in PyTorch.
+
+CD-k with Langevin steps of an RBM on 784 inputs, of an MLP in two dimensions, and of a
+convolutional energy of 28x28 images. The PyTorch programs are written out here, run
+eagerly and through torch.compile; ours as the training loop runs it, also with hashed
+noise (config.prng_impl), and with 50 steps a call (config.steps_per_call). One process, in turn. PyTorch comes with pip
+install 'stein_jax[bench]'; without it ours alone is timed.
+
+Example:
+  python -m experiments.benchmarks.training --seconds=2
+"""
+
+import functools
+import pathlib
+from typing import NamedTuple
+
+from absl import app
+from absl import flags
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from experiments.benchmarks import timing
+from stein_jax import algorithms
+from stein_jax import parallel
+from stein_jax import randomness
+from stein_jax import reporting
+
+_SECONDS = flags.DEFINE_float(
+  'seconds', 2.0, 'Spent on each program.', lower_bound=0.0
+)
+_RESULTS = flags.DEFINE_string(
+  'results', 'results/benchmarks', 'Folder of the table.'
+)
+_SEVERAL = 50  # steps a call
+_COLUMNS = (
+  'ours',
+  'ours, hashed',
+  'ours, hashed, 50 a call',
+  'PyTorch, eager',
+  'PyTorch, compiled',
+)
+RATE, STEP_SIZE = 1e-3, 0.1
+
+
+class Task(NamedTuple):
+  """What is trained: CD-k of an energy on batches of such a shape."""
+
+  energy: dict
+  shape: tuple[int, ...]  # of the batch
+  num_steps: int
+
+
+TASKS = {
+  'RBM 784-10, CD-1': Task(dict(name='RBM', num_hidden=10), (100, 784), 1),
+  'RBM 784-10, CD-10': Task(dict(name='RBM', num_hidden=10), (100, 784), 10),
+  'MLP 2-64-64-1, CD-10': Task(
+    dict(name='MLP', widths=(64, 64), confinement=0.0), (200, 2), 10
+  ),
+  'MLP 2-64-64-1, CD-100': Task(
+    dict(name='MLP', widths=(64, 64), confinement=0.0), (200, 2), 100
+  ),
+  'ConvNet 28x28, 20 steps': Task(
+    dict(
+      name='ConvNet', widths=(16, 32, 64), kernels=(5, 3, 3), strides=(2, 2, 2)
+    ),
+    (100, 28, 28, 1),
+    20,
+  ),
+}
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  folder = pathlib.Path(_RESULTS.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  lines = [line(name, measured(task)) for name, task in TASKS.items()]
+  text = f'Training steps a second\n\n{reporting.table(lines)}'
+  (folder / 'training.md').write_text(text, 'utf-8')
+  print(text)
+
+
+def measured(task: Task) -> dict[str, float]:
+  """Returns steps a second of every program."""
+  programs = {'ours': ours(task), 'ours, hashed': ours(task, 1, 'hashed')}
+  if len(task.shape) == 2:  # a scan slows convolutions on a CPU
+    programs['ours, hashed, 50 a call'] = ours(task, _SEVERAL, 'hashed')
+  try:
+    import torch  # pylint: disable=g-import-not-at-top
+  except ImportError:
+    pass
+  else:
+    torch.manual_seed(0)
+    eager = torch_step(torch, task)
+    programs['PyTorch, eager'] = eager
+    programs['PyTorch, compiled'] = torch_step(torch, task, compiled=True)
+  times = timing.medians(programs, seconds=_SECONDS.value)
+  return {
+    name: (_SEVERAL if name.endswith('a call') else 1) / taken
+    for name, taken in times.items()
+  }
+
+
+def line(name, speeds):
+  best = lambda who: max(
+    (speed for key, speed in speeds.items() if key.startswith(who)), default=0
+  )
+  ratio = best('ours') / best('PyTorch') if best('PyTorch') else float('nan')
+  shown = {name: f'{speed:.3g}' for name, speed in speeds.items()}
+  return {
+    'model': name,
+    **{column: shown.get(column, '') for column in _COLUMNS},
+    'best over best': f'{ratio:.2f}',
+  }
+
+
+def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
+  """Returns a function that makes one call of the compiled step, and waits for it."""
+  config = ConfigDict(
+    dict(
+      energy=task.energy,
+      optimizer=dict(name='adam', learning_rate=RATE),
+      persistent=False,
+    )
+  )
+  algorithm = algorithms.get('contrastive_divergence')
+  batch = {'image': np.random.default_rng(0).random(task.shape, np.float32)}
+  state = algorithm.init(jax.random.key(0), config, batch)
+  rng = randomness.convert(jax.random.key(1), prng_impl)
+  if steps_per_call > 1:
+    batch = jax.tree.map(lambda x: np.stack([x] * steps_per_call), batch)
+    rng = jax.random.split(rng, steps_per_call)
+  step = parallel.compile_step(
+    functools.partial(
+      algorithm.step, num_steps=task.num_steps, step_size=STEP_SIZE
+    ),
+    'jit',
+    steps_per_call=steps_per_call,
+  )
+  holder = [state]
+
+  def call():
+    holder[0], metrics = step(holder[0], batch, rng)
+    return metrics
+
+  return call
+
+
+def torch_step(torch, task: Task, *, compiled: bool = False):
+  """Returns a function that makes one step of the same training in PyTorch."""
+  energy = _torch_energy(torch, task)
+  parameters = list(energy.parameters())
+  optimizer = torch.optim.Adam(parameters, lr=RATE)
+  data = torch.rand(task.shape)
+  if len(task.shape) == 4:
+    data = data.permute(0, 3, 1, 2)
+
+  def chain(x):
+    for _ in range(task.num_steps):
+      x = x.detach().requires_grad_()
+      (slope,) = torch.autograd.grad(energy(x).sum(), x)
+      x = x - STEP_SIZE**2 / 2 * slope + STEP_SIZE * torch.randn_like(x)
+    return x.detach()
+
+  def loss(samples):
+    return energy(data).mean() - energy(samples).mean()
+
+  if compiled:
+    # One Langevin step is one program; autograd.grad does not trace in a loop.
+    gradient = torch.compile(
+      torch.func.grad(lambda x: energy(x).sum()), dynamic=False
+    )
+    loss = torch.compile(loss, dynamic=False)
+
+    def chain(x):
+      for _ in range(task.num_steps):
+        with torch.no_grad():
+          slope = gradient(x)
+          x = x - STEP_SIZE**2 / 2 * slope + STEP_SIZE * torch.randn_like(x)
+      return x
+
+  def call():
+    value = loss(chain(data))
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    optimizer.step()
+    return float(value.detach())
+
+  return call
+
+
+def _torch_energy(torch, task: Task):
+  nn = torch.nn
+  if task.energy['name'] == 'RBM':
+
+    class RBM(nn.Module):
+      def __init__(self, visible, hidden):
+        super().__init__()
+        self.weight = nn.Parameter(0.05 * torch.randn(visible, hidden))
+        self.visible = nn.Parameter(torch.zeros(visible))
+        self.hidden = nn.Parameter(torch.zeros(hidden))
+
+      def forward(self, x):
+        pull = ((x - self.visible) ** 2).sum(1) / 2
+        field = x @ self.weight + self.hidden
+        return pull - nn.functional.softplus(2 * field).sum(1) + field.sum(1)
+
+    return RBM(task.shape[1], task.energy['num_hidden'])
+  if task.energy['name'] == 'MLP':
+    sizes = (task.shape[1], *task.energy['widths'])
+    layers = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+      layers += [nn.Linear(before, after), nn.SiLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0))
+  maps, layers, side = 1, [], task.shape[1]
+  for width, kernel, stride in zip(
+    *(task.energy[key] for key in ('widths', 'kernels', 'strides')), strict=True
+  ):
+    layers += [
+      nn.Conv2d(maps, width, kernel, stride, padding=kernel // 2),
+      nn.LeakyReLU(0.2),
+    ]
+    maps, side = width, -(-side // stride)
+  return nn.Sequential(
+    *layers, nn.Flatten(), nn.Linear(maps * side**2, 1), nn.Flatten(0)
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,81 @@
+"""Where random numbers come from: JAX's generators, and one that is cheap on a CPU.
+
+Noise is most of the time of a short Langevin step: on a CPU threefry takes four times
+as long as all else that a normal number needs.
+"""
+
+import math
+
+import jax
+from jax import lax
+from jax.extend import random as extended
+import jax.numpy as jnp
+
+from stein_jax import checks
+from stein_jax.types import Array, PRNGKey
+
+_GOLDEN = 0x9E3779B1  # odd, near 2^32 over the golden ratio: spreads counters
+
+
+def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
+  """Returns a key of the named implementation, made of a threefry key.
+
+  'threefry2x32' leaves it as it is. 'rbg' is XLA's own generator, fast on TPUs.
+  'hashed' has threefry's keys, but its bits are a hash of a counter, so that a
+  normal number takes a quarter of the time on a CPU; its numbers have passed
+  the tests of `tests/randomness_test.py`, not those that threefry was made for.
+  """
+  checks.choice(IMPLEMENTATIONS, prng_impl=implementation)
+  words = jax.random.key_data(rng)
+  if implementation == 'rbg':
+    words = jnp.concatenate([words, words])
+  return jax.random.wrap_key_data(words, impl=IMPLEMENTATIONS[implementation])
+
+
+def _hashed(words: Array) -> Array:
+  """Returns a hash of unsigned 32-bit words, each in turn [W18].
+
+  A bijection: three multiplications between shifts, with constants searched for
+  so that a flipped bit flips every bit of the result in half of all words.
+  """
+  for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
+    words ^= words >> shift
+    words *= jnp.uint32(factor)
+  return words ^ (words >> 14)
+
+
+def _random_bits(key, bit_width, shape):
+  """Returns unsigned integers of that width, like `jax.random.bits`."""
+  if bit_width == 64:
+    high, low = _random_bits(key, 32, (2, *shape)).astype(jnp.uint64)
+    return (high << 32) | low
+  counter = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+  words = _hashed((counter + key[0]) * jnp.uint32(_GOLDEN) ^ key[1])
+  return words.astype(jnp.dtype(f'uint{bit_width}'))
+
+
+def _on_threefry(function):
+  """Returns a function of key words, from one of threefry keys to such keys."""
+
+  def on_words(words, *args):
+    key = jax.random.wrap_key_data(words, impl='threefry2x32')
+    return jax.random.key_data(function(key, *args))
+
+  return on_words
+
+
+IMPLEMENTATIONS = {
+  'threefry2x32': 'threefry2x32',
+  'rbg': 'rbg',
+  'hashed': extended.define_prng_impl(
+    key_shape=(2,),
+    seed=lambda seed: jax.random.key_data(
+      jax.random.key(seed, impl='threefry2x32')
+    ),
+    split=_on_threefry(jax.random.split),
+    random_bits=_random_bits,
+    fold_in=_on_threefry(jax.random.fold_in),
+    name='hashed',
+    tag='hsh',
+  ),
+}

@@ -1,0 +1,146 @@
+"""The hashed generator: keys of threefry, and numbers without a visible pattern.
+
+Thresholds are five standard errors, or p-values of a millionth: with fixed keys a
+test passes for ever or fails for ever.
+"""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from stein_jax import randomness
+from stein_jax import samplers
+
+NUM = 2**20
+
+
+def _key(seed):
+  return randomness.convert(jax.random.key(seed), 'hashed')
+
+
+def _correlation(a, b):
+  """Returns the correlation of standard normal numbers in standard errors."""
+  return abs(np.mean(a * b)) * np.size(a) ** 0.5
+
+
+class KeysTest(absltest.TestCase):
+  def test_are_those_of_threefry(self):
+    for function in (
+      jax.random.split,
+      lambda key: jax.random.fold_in(key, 5),
+      lambda key: jax.random.split(jax.random.fold_in(key, 7), (2, 3)),
+    ):
+      words = [
+        jax.random.key_data(function(key))
+        for key in (jax.random.key(3), _key(3))
+      ]
+      np.testing.assert_array_equal(*words)
+
+  def test_default_is_left_alone(self):
+    key = jax.random.key(3)
+    same = randomness.convert(key, 'threefry2x32')
+    self.assertEqual(jax.random.key_impl(same), jax.random.key_impl(key))
+    np.testing.assert_array_equal(*map(jax.random.key_data, (same, key)))
+
+  def test_every_implementation_draws(self):
+    for name in randomness.IMPLEMENTATIONS:
+      key = randomness.convert(jax.random.key(0), name)
+      self.assertLess(abs(jnp.mean(jax.random.normal(key, (10_000,)))), 0.05)
+
+  def test_unknown_is_refused(self):
+    with self.assertRaisesRegex(ValueError, "prng_impl='mt'.*'hashed'"):
+      randomness.convert(jax.random.key(0), 'mt')
+
+
+class HashedTest(parameterized.TestCase):
+  def test_a_flipped_bit_flips_every_bit_in_half_of_all_words(self):
+    words = np.random.default_rng(0).integers(0, 2**32, 40_000, np.uint32)
+    hashed = np.asarray(randomness._hashed(jnp.array(words)))
+    for bit in range(32):
+      flipped = randomness._hashed(jnp.array(words ^ np.uint32(1 << bit)))
+      change = hashed ^ np.asarray(flipped)
+      shares = [np.mean(change >> out & 1) for out in range(32)]
+      # Bias of the hash, at most 0.02, beyond the errors of 40,000 words.
+      self.assertLess(np.max(np.abs(np.array(shares) - 0.5)), 0.0325)
+
+  def test_is_a_bijection(self):
+    counters = jnp.arange(NUM, dtype=jnp.uint32)
+    self.assertLen(np.unique(randomness._hashed(counters)), NUM)
+
+  @parameterized.parameters(0, 1, 12345)
+  def test_bytes_are_uniform(self, seed):
+    words = np.asarray(jax.random.bits(_key(seed), (NUM,)))
+    for shift in (0, 8, 16, 24):
+      counts = np.bincount(words >> shift & 255, minlength=256)
+      self.assertGreater(stats.chisquare(counts).pvalue, 1e-6)
+
+  @parameterized.parameters(0, 1, 12345)
+  def test_numbers_are_normal(self, seed):
+    x = np.asarray(jax.random.normal(_key(seed), (NUM,)), np.float64)
+    self.assertGreater(stats.kstest(x, 'norm').pvalue, 1e-6)
+    # Moments of the normal law and the variances of their estimates.
+    for power, moment, variance in (
+      (1, 0, 1),
+      (2, 1, 2),
+      (3, 0, 15),
+      (4, 3, 96),
+    ):
+      error = abs(np.mean(x**power) - moment) / (variance / NUM) ** 0.5
+      self.assertLess(error, 5)
+
+  @parameterized.parameters(1, 2, 3, 10, 64, 784, 1024, 2**16)
+  def test_no_number_tells_of_a_later_one(self, lag):
+    x = np.asarray(jax.random.normal(_key(7), (NUM,)), np.float64)
+    self.assertLess(_correlation(x[lag:], x[:-lag]), 5)
+    square = (x**2 - 1) / 2**0.5
+    self.assertLess(_correlation(square[lag:], square[:-lag]), 5)
+
+  @parameterized.parameters('split', 'fold_in')
+  def test_no_key_tells_of_its_neighbour(self, how):
+    if how == 'split':
+      keys = jax.random.split(_key(0), 1001)
+    else:
+      keys = jax.vmap(lambda i: jax.random.fold_in(_key(0), i))(
+        jnp.arange(1001)
+      )
+    x = jax.vmap(lambda key: jax.random.normal(key, (1000,)))(keys)
+    x = np.asarray(x, np.float64)
+    self.assertLess(_correlation(x[1:], x[:-1]), 5)
+    # Sums over keys, number by number: variance 1001 each.
+    spread = stats.chi2(1000).sf(np.sum(x.sum(0) ** 2) / 1001)
+    self.assertBetween(spread, 1e-6, 1 - 1e-6)
+
+  def test_langevin_dynamics_end_where_they_should(self):
+    # Of y' = c y + delta xi, c = 1 - delta^2 / 2: variance delta^2 / (1 - c^2).
+    delta, num = 0.5, 20_000
+    x = samplers.langevin(
+      _key(0),
+      jnp.zeros((num, 3)),
+      lambda x: -x,
+      step_size=delta,
+      num_steps=60,
+    )
+    variance = delta**2 / (1 - (1 - delta**2 / 2) ** 2)
+    error = np.abs(np.var(np.asarray(x), 0) / variance - 1) * (num / 2) ** 0.5
+    self.assertLess(np.max(error), 5)
+
+  @parameterized.parameters(8, 16, 32)
+  def test_narrow_bits(self, width):
+    bits = jax.random.bits(_key(0), (4096,), f'uint{width}')
+    self.assertEqual(bits.dtype, f'uint{width}')
+    ones = np.mean(np.unpackbits(np.asarray(bits).view(np.uint8)))
+    self.assertLess(abs(ones - 0.5) * 2 * (4096 * width) ** 0.5, 5)
+
+  def test_wide_bits(self):
+    with jax.enable_x64(True):
+      bits = np.asarray(jax.random.bits(_key(0), (4096,), 'uint64'))
+    self.assertLen(np.unique(bits >> np.uint64(32)), 4096)
+    ones = np.mean(np.unpackbits(bits.view(np.uint8)))
+    self.assertLess(abs(ones - 0.5) * 2 * (4096 * 64) ** 0.5, 5)
+
+
+if __name__ == '__main__':
+  absltest.main()
