@@ -3,8 +3,9 @@
 CD-k with Langevin steps of an RBM on 784 inputs, of an MLP in two dimensions, and of a
 convolutional energy of 28x28 images. The PyTorch programs are written out here, run
 eagerly and through torch.compile; ours as the training loop runs it, also with hashed
-noise (config.prng_impl), and with 50 steps a call (config.steps_per_call). One process, in turn. PyTorch comes with pip
-install 'stein_jax[bench]'; without it ours alone is timed.
+noise (config.prng_impl), and with 50 steps a call (config.steps_per_call). One
+process, in turn. PyTorch comes with pip install 'stein_jax[bench]'; without it ours
+alone is timed.
 
 Example:
   python -m experiments.benchmarks.training --seconds=2
