@@ -54,6 +54,14 @@ _SMOKE = flags.DEFINE_bool(
 )
 
 NOISE = {'step.noise': True, 'sample.noise': True}
+# That of the EBM whose chains start at noise: four times the step, noise, and a cut.
+LARGE_STEPS = {
+  f'{section}.{field}': value
+  for section in ('step', 'sample')
+  for field, value in dict(
+    step_size=0.008, noise=True, clip=(-1.0, 1.0)
+  ).items()
+}
 ROWS = (
   rows.Row('VAE teaching', ('vae_teaching_mnist', 'narrow')),
   rows.Row('VAE teaching, noise', ('vae_teaching_mnist', 'narrow'), NOISE),
@@ -63,7 +71,11 @@ ROWS = (
     {'step.kl': 'posterior'},
     single=True,
   ),
+  rows.Row(
+    'VAE teaching, large steps', ('vae_teaching_mnist', 'narrow'), LARGE_STEPS
+  ),
   rows.Row('CoopNets', ('coopnets_mnist', 'narrow')),
+  rows.Row('CoopNets, large steps', ('coopnets_mnist', 'narrow'), LARGE_STEPS),
   rows.Row('Langevin EBM from noise', ('langevin_ebm_mnist', 'narrow')),
   rows.Row(
     'Langevin EBM, replay buffer',
