@@ -13,7 +13,7 @@ help:
 	@echo 'make test            the default tests'
 	@echo 'make test-all        every test, the slow ones too'
 	@echo 'make lint            style checks'
-	@echo 'make bench           cost of the repulsions of a feature kernel, and of a Langevin step'
+	@echo 'make bench           speed and memory, against lower bounds and other libraries'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
 	@echo 'make reproduce-amortized_svgd   WL16 section 2 on known densities (same options)'
 	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d), WL16 Figure 1 on MNIST (same options)'
@@ -48,8 +48,9 @@ reproduce-%: .venv/installed
 	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke) $(FLAGS)
 
 bench: .venv/installed
-	$(BIN)/python -m experiments.benchmarks.repulsion
-	$(BIN)/python -m experiments.benchmarks.langevin
+	for name in primitives training langevin repulsion; do \
+	  $(BIN)/python -m experiments.benchmarks.$$name || exit 1; \
+	done
 
 clean:
 	rm -rf .venv

@@ -38,6 +38,7 @@ setuptools.setup(
     'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],
     'cuda13': ['jax[cuda13]>=0.10.2,<0.13'],
     'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+    'bench': ['blackjax>=1.2', 'torch>=2.9'],
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [
       'hypothesis>=6.100',

@@ -30,7 +30,9 @@ _MAINS = (
   'reproduce.vae_teaching',
   'reproduce.vgan',
   'benchmarks.langevin',
+  'benchmarks.primitives',
   'benchmarks.repulsion',
+  'benchmarks.training',
 )
 
 

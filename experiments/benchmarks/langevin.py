@@ -9,8 +9,6 @@ Example:
   python -m experiments.benchmarks.langevin --num=100 --steps=20
 """
 
-import statistics
-import time
 from unittest import mock
 
 from absl import app
@@ -18,6 +16,7 @@ from absl import flags
 import jax
 from jax import lax
 
+from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
@@ -25,14 +24,15 @@ from stein_jax import reporting
 
 _NUM = flags.DEFINE_integer('num', 100, 'Chains.', lower_bound=1)
 _STEPS = flags.DEFINE_integer('steps', 20, 'Of a chain.', lower_bound=1)
-_REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Timings, of which the median counts.', lower_bound=1
+_SECONDS = flags.DEFINE_float(
+  'seconds', 2.0, 'Spent on each way.', lower_bound=0.0
 )
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
   x = jax.random.uniform(jax.random.key(0), (_NUM.value, 28, 28, 1))
   energy = learners.create(
     jax.random.key(1),
@@ -40,14 +40,15 @@ def main(argv):
     dict(name='sgd', learning_rate=0.1),
     x,
   )
-  ours = seconds(energy, x, unroll=1)
+  chains = {'layers.conv, a scan': chain(energy, x, unroll=1)}
   with mock.patch.object(layers, 'conv', by_autodiff):
-    plain = {n: seconds(energy, x, unroll=n) for n in (1, _STEPS.value)}
-  rows = [
-    row('layers.conv, a scan', ours, ours),
-    row('autodiff, a scan', plain[1], ours),
-    row('autodiff, unrolled', plain[_STEPS.value], ours),
-  ]
+    chains |= {
+      'autodiff, a scan': chain(energy, x, unroll=1),
+      'autodiff, unrolled': chain(energy, x, unroll=_STEPS.value),
+    }
+  times = timing.medians(chains, x, seconds=_SECONDS.value)
+  ours = times['layers.conv, a scan']
+  rows = [row(name, taken, ours) for name, taken in times.items()]
   device = jax.devices()[0].device_kind
   print(f'{_NUM.value} chains of 28x28 images on {device}')
   print(reporting.table(rows))
@@ -64,27 +65,20 @@ def by_autodiff(x, kernel, *, stride, padding):
   )
 
 
-def seconds(energy, x, *, unroll) -> float:
-  """Returns the median time of a step of a compiled chain without noise."""
+def chain(energy, x, *, unroll):
+  """Returns a compiled chain without noise."""
 
-  @jax.jit
-  def chain(x):
+  def run(x):
     step = lambda x, _: (x + 0.1 * energies.score(energy, x), None)
     return lax.scan(step, x, length=_STEPS.value, unroll=unroll)[0]
 
-  jax.block_until_ready(chain(x))
-  times = []
-  for _ in range(_REPEATS.value):
-    begin = time.monotonic()
-    jax.block_until_ready(chain(x))
-    times.append(time.monotonic() - begin)
-  return statistics.median(times) / _STEPS.value
+  return jax.jit(run).lower(x).compile()
 
 
 def row(name, taken, bound):
   return {
     'gradient': name,
-    'milliseconds a step': f'{1e3 * taken:.2f}',
+    'milliseconds a step': f'{1e3 * taken / _STEPS.value:.2f}',
     'times ours': f'{taken / bound:.2f}',
   }
 

@@ -39,6 +39,7 @@ _BLACKJAX = 2000  # particles that take it seconds a step
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
   folder = pathlib.Path(_RESULTS.value)
   folder.mkdir(parents=True, exist_ok=True)
   lines, curves = [], {}

@@ -8,13 +8,13 @@ Example:
   python -m experiments.benchmarks.repulsion --num=50
 """
 
-import statistics
-import time
+import functools
 
 from absl import app
 from absl import flags
 import jax
 
+from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import learners
@@ -22,32 +22,35 @@ from stein_jax import reporting
 from stein_jax import stein
 
 _NUM = flags.DEFINE_integer('num', 50, 'Particles.', lower_bound=2)
-_REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Timings, of which the median counts.', lower_bound=1
+_SECONDS = flags.DEFINE_float(
+  'seconds', 1.0, 'Spent on each form.', lower_bound=0.0
 )
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
   num = _NUM.value
   x, data = jax.random.uniform(jax.random.key(0), (2, num, 28, 28, 1))
   rows = []
   for name, feature_fn in feature_functions(data).items():
     features = feature_fn(x)
     kernel = kernels.at_median('rbf', features)
-    bound = seconds(
-      lambda x, f=feature_fn, e=features: jax.vjp(f, x)[1](e)[0], x
-    )
-    rows.append(row(name, 'one pass back', bound, bound))
-    for form in ('nearest', 'swapped', 'exact'):
-      taken = seconds(
-        lambda x, f=feature_fn, k=kernel, form=form: stein.feature_repulsion(
-          x, f, k, form=form
-        ),
-        x,
+    forms = {
+      form: functools.partial(
+        stein.feature_repulsion, feature_fn=feature_fn, kernel=kernel, form=form
       )
-      rows.append(row(name, form, taken, bound))
+      for form in ('nearest', 'swapped', 'exact')
+    }
+    pull = lambda x, f=feature_fn, e=features: jax.vjp(f, x)[1](e)[0]
+    times = timing.medians(
+      {n: jax.jit(f) for n, f in {'one pass back': pull, **forms}.items()},
+      x,
+      seconds=_SECONDS.value,
+    )
+    bound = times['one pass back']
+    rows += [row(name, form, taken, bound) for form, taken in times.items()]
   print(f'{num} particles on {jax.devices()[0].device_kind}')
   print(reporting.table(rows))
 
@@ -68,18 +71,6 @@ def feature_functions(data):
       energy, energy.params, data, x, method='features'
     )[1]
   return functions
-
-
-def seconds(function, x) -> float:
-  """Returns the median time of a compiled call."""
-  compiled = jax.jit(function)
-  jax.block_until_ready(compiled(x))
-  times = []
-  for _ in range(_REPEATS.value):
-    begin = time.monotonic()
-    jax.block_until_ready(compiled(x))
-    times.append(time.monotonic() - begin)
-  return statistics.median(times)
 
 
 def row(name, form, taken, bound):

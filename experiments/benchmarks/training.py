@@ -74,6 +74,7 @@ TASKS = {
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
   folder = pathlib.Path(_RESULTS.value)
   folder.mkdir(parents=True, exist_ok=True)
   lines = [line(name, measured(task)) for name, task in TASKS.items()]

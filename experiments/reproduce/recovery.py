@@ -125,13 +125,18 @@ def run_row(plan: Plan, row: rows.Row, seed: int):
 def report(plan: Plan, settings) -> None:
   """Writes table.md, pictures and report.html of what is there; prints the table."""
   lines = rows.table(plan.results, method_rows(plan), _COLUMNS, plan.seeds)
-  sections = []
+  pages = {}
   for row in method_rows(plan):
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     if row.name != GREY and path.exists():
-      png = images.png(images.strips(np.load(path)), zoom=2)
-      path.with_suffix('.png').write_bytes(png)
-      sections.append((f'{row.name}: known, recovered, true', png))
+      pages[row.name] = np.load(path)
+  sections = []
+  if pages:
+    known, _, true = next(iter(pages.values()))
+    page = np.stack([known, *(page[1] for page in pages.values()), true])
+    png = images.png(images.strips(page), zoom=2)
+    (plan.results / 'recovered.png').write_bytes(png)
+    sections = [(f'Known; {"; ".join(pages)}; true', png)]
   rows.write_report(
     plan.results,
     'Recovery of hidden parts',
