@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 
+from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax import stein
 
@@ -663,6 +664,9 @@ def _all_forms(x, score, axis_name=None):
       x, score, kernels.imq, unbiased=True, block_size=1, **at
     ),
     'median': kernels.median_bandwidth(x, **at),
+    'median_of_gathered': kernels.median_bandwidth(
+      collectives.all_gather(x, axis_name)
+    ),
   }
   return jax.tree.map(jnp.atleast_1d, results)
 
