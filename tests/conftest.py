@@ -1,4 +1,4 @@
-"""Four CPU devices, strict broadcasting, cheap compilation."""
+"""Four CPU devices, or JAX_NUM_CPU_DEVICES; strict broadcasting, cheap compilation."""
 
 import os
 import tempfile
@@ -7,7 +7,9 @@ from absl import flags
 import jax
 
 jax.config.update('jax_platforms', 'cpu')
-jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update(
+  'jax_num_cpu_devices', int(os.environ.get('JAX_NUM_CPU_DEVICES', 4))
+)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Compiling is nearly all of the suite's time.
 jax.config.update('jax_disable_most_optimizations', True)
