@@ -5,7 +5,7 @@ python -m experiments.train --config=configs/coopnets_cifar10.py \
 
 The numbers of the authors' code, with 100 chains for its 144. Scale ':smoke' is a few
 steps on noise.
-Not run to the end yet: no result to expect.
+Not run to the end: no GPU was at hand. No result to expect.
 """
 
 from ml_collections import ConfigDict

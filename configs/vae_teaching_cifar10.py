@@ -7,7 +7,7 @@ With Langevin noise, as printed: --config.step.noise=True --config.sample.noise=
 The numbers of the authors' code, which is without noise and revises with 30 steps when
 tested; but as many chains as images, 250, where theirs has 900. Scale ':smoke' is a few
 steps on noise.
-Not run to the end yet: no result to expect.
+Not run to the end: no GPU was at hand. No result to expect.
 """
 
 from ml_collections import ConfigDict
