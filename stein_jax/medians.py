@@ -88,7 +88,9 @@ def median_squared_distance(
     return narrowed(bracket, jnp.minimum(low + (steps + 1) * step - 1, high))
 
   bracket = jnp.zeros((), bits), infinity
-  if axis_name is None:  # as the counts are, of points that a shard has to itself
+  if (
+    axis_name is None
+  ):  # as the counts are, of points that a shard has to itself
     bracket = collectives.alike(*bracket, x[0, 0])[:2]
   if n > _FEW:
     low, high = lax.bitcast_convert_type(_sampled(x), bits)

@@ -92,6 +92,10 @@ def compile_step(
   by_rows = NamedSharding(devices, rows)
 
   def place(batch: Batch):
+    if (
+      jax.device_count() == 1
+    ):  # jit places it itself, a quarter millisecond faster
+      return batch
     return jax.tree.map(
       lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
     )
