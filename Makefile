@@ -48,7 +48,7 @@ reproduce-%: .venv/installed
 	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke) $(FLAGS)
 
 bench: .venv/installed
-	for name in primitives training langevin repulsion; do \
+	for name in primitives training loop langevin repulsion; do \
 	  $(BIN)/python -m experiments.benchmarks.$$name || exit 1; \
 	done
 

@@ -9,8 +9,8 @@ left. The photograph from its label map: --config.data.mask=none \
 
 Scales: '' has the numbers of the nearest released code, image to image; ':narrow' 64
 pixels, a quarter of the width, two residual blocks for six, batches of 20 for 50 and
-1,500 steps, for two cores, chains cut to the data's range and rates of 1e-3, gamma 0.3: at
-3e-3 and without the cut the energy runs away; ':smoke' a few steps on noise.
+1,500 steps, for two cores, chains cut to the data's range and rates of 1e-3, gamma
+0.3: at 3e-3 and without the cut the energy runs away; ':smoke' a few steps on noise.
 Expect of ':narrow' after 500 steps, two seeds: 20.1, 19.5 dB and SSIM
 0.61, 0.61 on the test images. '' has not been run to its end.
 """

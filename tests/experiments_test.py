@@ -30,8 +30,10 @@ _MAINS = (
   'reproduce.vae_teaching',
   'reproduce.vgan',
   'benchmarks.langevin',
+  'benchmarks.loop',
   'benchmarks.primitives',
   'benchmarks.repulsion',
+  'benchmarks.scaling',
   'benchmarks.training',
 )
 

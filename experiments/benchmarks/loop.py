@@ -1,0 +1,123 @@
+"""What the training loop adds to its steps, and what a launch costs.
+
+The same compiled step, called bare on batches at hand and by the loop, which reads
+batches, folds keys, logs, and shows progress; then `experiments.train` started as a
+process, from the command to the first step: with nothing compiled yet, and again.
+
+Example:
+  python -m experiments.benchmarks.loop --steps=600
+"""
+
+import functools
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app
+from absl import flags
+import jax
+
+from stein_jax import algorithms
+from stein_jax import datasets
+from stein_jax import parallel
+from stein_jax import reporting
+from stein_jax import training
+
+_STEPS = flags.DEFINE_integer('steps', 600, 'Timed, each way.', lower_bound=200)
+_RESULTS = flags.DEFINE_string(
+  'results', 'results/benchmarks', 'Folder of the table.'
+)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
+  folder = pathlib.Path(_RESULTS.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  lines = []
+  with tempfile.TemporaryDirectory() as scratch:
+    scratch = pathlib.Path(scratch)
+    config = get_config(_STEPS.value)
+    # In turn, so that both see the same machine.
+    bare, loop = [], []
+    for i in range(3):
+      bare.append(bare_seconds(config))
+      loop.append(loop_seconds(config, scratch / f'run{i}'))
+    lines.append(('a step, bare', f'{1e3 * min(bare):.2f} ms'))
+    lines.append(('a step of the loop', f'{1e3 * min(loop):.2f} ms'))
+    lines.append(
+      ('the loop adds', f'{100 * (min(loop) / min(bare) - 1):.1f} %')
+    )
+    for name in ('first launch', 'second launch'):
+      seconds = launch_seconds(scratch, name)
+      lines.append((f'{name} to the end of step 1', f'{seconds:.1f} s'))
+  table = reporting.table(
+    [{'what': what, 'time': took} for what, took in lines]
+  )
+  (folder / 'loop.md').write_text(table, 'utf-8')
+  print(table)
+
+
+def get_config(num_steps):
+  """Returns a config whose steps take some milliseconds, without looks or saves."""
+  module = importlib.import_module('configs.contrastive_divergence_mnist')
+  config = module.get_config('')
+  shape = dict(name='synthetic', shape=(28, 28, 1), num_examples=10_000)
+  config.data = dict(shape, split='train')
+  config.evaluation.data = dict(shape, split='test')
+  config.evaluation.log_likelihood = 'none'
+  config.step.num_steps = 10
+  config.num_steps, config.log_every = num_steps, 50
+  config.eval_every = config.checkpoint_every = 0
+  return config
+
+
+def bare_seconds(config) -> float:
+  """Returns seconds a step of the compiled step on one batch."""
+  algorithm = algorithms.get(config.algorithm)
+  source = datasets.load(**config.data)
+  batch = next(datasets.batches(source, config.batch_size, seed=0))
+  state = algorithm.init(jax.random.key(0), config, batch)
+  step = parallel.compile_step(
+    functools.partial(algorithm.step, **config.step), config.parallel
+  )
+  rng = jax.random.key(1)
+  state, _ = step(parallel.replicate(state), batch, rng)
+  jax.block_until_ready(state)
+  begin = time.perf_counter()
+  for _ in range(config.num_steps):
+    state, _ = step(state, batch, rng)
+  jax.block_until_ready(state)
+  return (time.perf_counter() - begin) / config.num_steps
+
+
+def loop_seconds(config, workdir) -> float:
+  """Returns seconds a step of a run, by its log without first and last line."""
+  training.train(config, workdir)
+  lines = reporting.read_metrics(workdir)[1:-1]
+  seconds = [50 / line['steps_per_second'] for line in lines]
+  return sum(seconds) / (50 * len(seconds))
+
+
+def launch_seconds(scratch, name) -> float:
+  """Returns seconds of a launch, from the command to the end of its one step."""
+  command = (
+    *(sys.executable, '-m', 'experiments.train', '--noevaluate'),
+    '--config=configs/stein_cd_mnist.py:digits',
+    f'--workdir={scratch}/{name.replace(" ", "_")}',
+    *('--config.num_steps=1', '--config.log_every=1'),
+    *('--config.eval_every=0', '--config.checkpoint_every=0'),
+  )
+  environment = dict(os.environ, XDG_CACHE_HOME=str(scratch / 'cache'))
+  begin = time.perf_counter()
+  subprocess.run(command, check=True, env=environment, capture_output=True)
+  return time.perf_counter() - begin
+
+
+if __name__ == '__main__':
+  app.run(main)
