@@ -13,7 +13,6 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
 from stein_jax import checks
 from stein_jax import kernels
@@ -35,6 +34,8 @@ def inception_score(logits: Array, num_splits: int = 10) -> tuple[float, float]:
   Raises:
     ValueError: logits that are not [n, k], or fewer rows than splits.
   """
+  from scipy import special  # pylint: disable=g-import-not-at-top
+
   logits = _matrix(logits=logits)
   checks.count(num_splits=num_splits)
   n = len(logits)
@@ -136,6 +137,8 @@ def histogram_entropy(fractions: Array) -> float:
 
   Its exponential is the effective number of classes.
   """
+  from scipy import special  # pylint: disable=g-import-not-at-top
+
   return float(np.sum(special.entr(np.asarray(fractions, np.float64))))
 
 
