@@ -150,6 +150,17 @@ def slope_ratio(kernel: Kernel) -> Array | float | None:
   return None
 
 
+def block_rows(num_columns: int, block_size: int | None = None) -> int:
+  """Returns rows of a block: `block_size`, or what bounds memory, at least one."""
+  if block_size is None:
+    entries = _BLOCK_ENTRIES.get(
+      jax.default_backend(), _BLOCK_ENTRIES_ELSEWHERE
+    )
+    block_size = max(1, entries // num_columns)
+  checks.count(block_size=block_size)
+  return block_size
+
+
 def map_rows(function, rows, num_columns: int, block_size: int | None):
   """Returns `function` mapped over the leading axis of `rows`, by blocks.
 
@@ -161,12 +172,7 @@ def map_rows(function, rows, num_columns: int, block_size: int | None):
     block_size: rows taken at a time.
   """
   num_rows = jax.tree.leaves(rows)[0].shape[0]
-  if block_size is None:
-    entries = _BLOCK_ENTRIES.get(
-      jax.default_backend(), _BLOCK_ENTRIES_ELSEWHERE
-    )
-    block_size = max(1, entries // num_columns)
-  checks.count(block_size=block_size)
+  block_size = block_rows(num_columns, block_size)
   if num_rows <= block_size:
     return jax.vmap(function)(rows)
   block_size = -(-num_rows // -(-num_rows // block_size))  # alike

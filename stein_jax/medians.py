@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import pairs
 from stein_jax.types import Array
 
 _FEW = 64  # points, whose pairs are one block
@@ -110,8 +111,7 @@ def median_squared_distance(
 def _pairs(x, rows, block_size, axis_name, infinity):
   """Returns a map over blocks of the bits of every pair's distance, and a probe count.
 
-  Row i is paired with the n // 2 rows that follow it, cyclically: each pair once. A
-  block is flat, and filled up with `infinity`.
+  A block is flat, and filled up with `infinity`.
   """
   n = x.shape[0]
   rows = rows or n
@@ -124,7 +124,7 @@ def _pairs(x, rows, block_size, axis_name, infinity):
   blocks = -(-rows // size)
   width = -(-(size + half) // _LANES) * _LANES
   first = collectives.index(axis_name) * rows
-  cyclic = x[jnp.arange(n + blocks * size + width) % n]
+  cyclic = pairs.cyclic(x, n + blocks * size + width)
   norms = jnp.sum(cyclic * cyclic, 1)
 
   def block(start):
@@ -137,10 +137,8 @@ def _pairs(x, rows, block_size, axis_name, infinity):
     # Below zero by rounding, or by the sign of -0.0: a negative integer too.
     found = jnp.maximum(lax.bitcast_convert_type(sq_dist, infinity.dtype), 0)
     row = start + jnp.arange(size)
-    reach = half - ((n % 2 == 0) & (first + row >= half))
-    reach = jnp.where(row < rows, reach, 0)[:, None]
-    offset = jnp.arange(width)[None] - jnp.arange(size)[:, None]
-    found = jnp.where((offset >= 1) & (offset <= reach), found, infinity)
+    counts = pairs.once(n, first + row, width) & (row < rows)[:, None]
+    found = jnp.where(counts, found, infinity)
     # Counted many times: not to be computed anew for each.
     return lax.optimization_barrier(found.reshape(-1))
 

@@ -14,8 +14,12 @@ import jax.numpy as jnp
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import kernels
+from stein_jax import pairs
 from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn
 
+_PAIRS_ONCE = (
+  2000  # points, from which windows cost less than half of all pairs
+)
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
 
@@ -254,10 +258,22 @@ def ksd(
   count = n * collectives.size(axis_name)
   if unbiased and count < 2:
     raise ValueError('The U-statistic needs at least 2 points, got 1.')
-  row = jnp.arange(n)
+  if axis_name is None and n >= _PAIRS_ONCE:
+    total = 2 * _sum_over_pairs(x, score, kernel, block_size)
+  else:
+    total = _sum_over_others(x, score, kernel, block_size, axis_name)
+  if unbiased:
+    return collectives.psum(total, axis_name) / float(count * (count - 1))
+  k, slope = _with_slope(kernel)(jnp.zeros((), x.dtype))
+  total += k * jnp.sum(score * score) - 2 * x.shape[1] * n * slope
+  return collectives.psum(total, axis_name) / float(count**2)  # past 32 bits
+
+
+def _sum_over_others(x, score, kernel, block_size, axis_name):
+  """Returns the sum of the Stein kernel over own points and all others []."""
+  row = jnp.arange(len(x))
 
   def from_share(share, owner):
-    """Returns the sum over own points and other points of one device []."""
     same = owner == collectives.index(axis_name)
 
     def on_row(own):
@@ -265,14 +281,33 @@ def ksd(
       u = stein_matrix(point[None], score[None], *share, kernel)[0]
       return jnp.sum(jnp.where(same & (row == i), 0, u))
 
-    return jnp.sum(kernels.map_rows(on_row, (row, x, score), n, block_size))
+    rows = (row, x, score)
+    return jnp.sum(kernels.map_rows(on_row, rows, len(x), block_size))
 
-  total = collectives.ring_sum(from_share, (x, score), axis_name)
-  if unbiased:
-    return collectives.psum(total, axis_name) / float(count * (count - 1))
-  k, slope = _with_slope(kernel)(jnp.zeros((), x.dtype))
-  total += k * jnp.sum(score * score) - 2 * x.shape[1] * n * slope
-  return collectives.psum(total, axis_name) / float(count**2)  # past 32 bits
+  return collectives.ring_sum(from_share, (x, score), axis_name)
+
+
+def _sum_over_pairs(x, score, kernel, block_size):
+  """Returns the sum of the Stein kernel over pairs of points []."""
+  n, half = len(x), len(x) // 2
+  size = kernels.block_rows(half, block_size)
+  if block_size is None:
+    size = min(size, n // 8)  # a window is as much wider than half
+  size = min(size, n)
+  blocks, width = -(-n // size), size + half
+  points = pairs.cyclic((x, score), blocks * size + width)
+
+  def block(start):
+    window = lambda length: (
+      lax.dynamic_slice_in_dim(array, start, length) for array in points
+    )
+    u = stein_matrix(*window(size), *window(width), kernel)
+    row = start + jnp.arange(size)
+    return jnp.sum(
+      jnp.where(pairs.once(n, row, width) & (row < n)[:, None], u, 0)
+    )
+
+  return jnp.sum(lax.map(block, size * jnp.arange(blocks)))
 
 
 def ksd_test(

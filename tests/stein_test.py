@@ -1,6 +1,7 @@
 """Tests of the Stein primitives against literal definitions in float64."""
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -499,6 +500,21 @@ class DiscrepancyTest(chex.TestCase):
     self.assertEqual(actual.shape, ())
     u = _stein_matrix(name, 2.0, x, score, x, score)
     _assert_close(actual, _ksd(u, unbiased), largest=np.max(np.abs(u)))
+
+  @parameterized.product(
+    name=['rbf', 'imq'],
+    n=[20, 21],
+    block_size=[None, 1, 7, 1000],
+  )
+  def test_ksd_of_pairs_that_are_seen_once(self, name, n, block_size):
+    x, score = _points(n, 3)
+    u = _stein_matrix(name, 2.0, x, score, x, score)
+    for unbiased in (False, True):
+      with mock.patch.object(stein, '_PAIRS_ONCE', n):
+        actual = _compiled(stein.ksd, 'unbiased', 'block_size')(
+          name, 2.0, x, score, unbiased=unbiased, block_size=block_size
+        )
+      _assert_close(actual, _ksd(u, unbiased), largest=np.mean(np.abs(u)))
 
   @parameterized.parameters('bfloat16', 'float16')
   def test_ksd_sums_half_precision_in_float32(self, dtype):
