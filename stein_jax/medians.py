@@ -17,9 +17,7 @@ from stein_jax import pairs
 from stein_jax.types import Array
 
 _FEW = 64  # points, whose pairs are one block
-_BLOCK_ENTRIES = (
-  2**18
-)  # of the pairs looked at together: what a core's cache holds
+_BLOCK_ENTRIES = 2**18  # pairs looked at together: what a core's cache holds
 _AT_ONCE = 2**21  # where a loop over blocks costs more than a cache too small
 _STORED_ENTRIES = 2**26  # up to here pairs are kept from pass to pass: 256 MB
 _SAMPLE = 256  # pairs, for a first bracket

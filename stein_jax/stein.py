@@ -70,7 +70,7 @@ def svgd_direction(
   n = len(x)
   count = n * collectives.size(axis_name)
   x = x - collectives.pmean(kernels.center_of(x), axis_name)
-  row = jnp.arange(n)
+  row, norm = jnp.arange(n), jnp.sum(x * x, 1)
   ratio = kernels.slope_ratio(kernel)
   # Where the slope is a multiple of the kernel one product serves both terms.
   pushed = score if ratio is None else score + 2 * ratio * x
@@ -81,9 +81,9 @@ def svgd_direction(
     same = owner == collectives.index(axis_name)
 
     def on_row(own):
-      i, point, norm = own
+      i, point, own_norm = own
       inner = jnp.dot(point, xs.T, precision=_HIGHEST)
-      sq_dist = jnp.maximum(norm + norms - 2 * inner, 0)
+      sq_dist = jnp.maximum(own_norm + norms - 2 * inner, 0)
       # Its own term is the score alone, and would drown in 1 / bandwidth.
       other = ~(same & (row == i))
       if ratio is None:
@@ -97,11 +97,10 @@ def svgd_direction(
       total = jnp.sum(k)
       return jnp.dot(k, pushed, precision=_HIGHEST), total, 2 * ratio * total
 
-    return kernels.map_rows(on_row, (row, x, norms_of(x)), n, block_size)
+    return kernels.map_rows(on_row, (row, x, norm), n, block_size)
 
-  norms_of = lambda x: jnp.sum(x * x, 1)
   drive, total, slope = collectives.ring_sum(
-    from_share, (x, pushed, norms_of(x)), axis_name
+    from_share, (x, pushed, norm), axis_name
   )
   at_zero = kernel(jnp.zeros((), x.dtype))
   phi = at_zero * score + drive - slope[:, None] * x
