@@ -80,7 +80,9 @@ def compile_step(
       metrics are the last step's.
 
   Raises:
-    ValueError: unknown mode, or rows that do not divide over the devices.
+    ValueError: unknown mode, or rows that do not divide over the devices; pmap of a
+      split state over processes of one device each, which JAX's own conversion of
+      arrays refuses.
   """
   checks.choice(MODES, parallel=mode)
   checks.count(steps_per_call=steps_per_call)
@@ -100,6 +102,13 @@ def compile_step(
       lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
     )
 
+  split = spec is not None and any(len(s) for s in jax.tree.leaves(spec))
+  alone = jax.process_count() > 1 and jax.local_device_count() == 1
+  if mode == 'pmap' and split and alone:
+    raise ValueError(
+      "parallel='pmap' cannot split a state over processes of one device each; "
+      "allowed: 'jit', 'shard_map'."
+    )
   if mode == 'pmap':
     return _one_at_a_time(
       _pmapped(functools.partial(step, axis_name=AXIS), spec, rows_axis)

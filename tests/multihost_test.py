@@ -18,6 +18,7 @@ from stein_jax import training
 from tests import conformance_test
 
 _DEVICES = 4  # over all processes, as this one has
+_SPLIT = ('langevin_ebm_mnist', 'svgd_toy')  # states are split over devices
 
 
 def _launch(config, workdir, num_processes, *flags):
@@ -101,6 +102,12 @@ class ProcessesTest(parameterized.TestCase):
   )
   @pytest.mark.slow
   def test_several_are_what_one_is(self, config, mode, num_processes):
+    if (mode, num_processes) == ('pmap', 4) and config in _SPLIT:
+      with self.assertRaisesRegex(
+        AssertionError, "allowed: 'jit', 'shard_map'"
+      ):
+        self.check(config, mode, num_processes)
+      return
     self.check(config, mode, num_processes)
 
 
