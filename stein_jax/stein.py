@@ -17,9 +17,7 @@ from stein_jax import kernels
 from stein_jax import pairs
 from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn
 
-_PAIRS_ONCE = (
-  2000  # points, from which windows cost less than half of all pairs
-)
+_PAIRS_ONCE = 2000  # points, from which each pair once, in windows, costs less
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
 

@@ -113,7 +113,7 @@ def step(
 
   def generator_loss(params):
     loss, metrics = bound(params)
-    if data_weight:
+    if not checks.absent(data_weight):
       error = jnp.sum(jnp.abs(propose(params) - data)) / len(data)
       loss = (1 - data_weight) * loss + data_weight * error
     return loss, metrics
