@@ -14,7 +14,7 @@ import optax
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
-from stein_jax.types import Array, Metrics, Params, PRNGKey
+from stein_jax.types import Array, Params, PRNGKey
 
 
 class Learner(train_state.TrainState):
@@ -131,12 +131,15 @@ def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
 
 def descend(
   learner: train_state.TrainState,
-  loss_fn: Callable[[Params], tuple[Array, Metrics]],
+  loss_fn: Callable[[Params], tuple[Any, ...]],
   *,
   rate: Array | float = 1.0,
   axis_name: str | None = None,
-) -> tuple[train_state.TrainState, Metrics]:
+) -> tuple[Any, ...]:
   """Returns the learner after one gradient step, and the loss's metrics.
+
+  The loss returns its value [] and metrics; what else it returns (its samples, say)
+  is returned as it is, after them.
 
   A loss that is a mean over the batch is averaged over the axis here; one that
   is not must average its own batch terms with `collectives.pmean`. `rate`
@@ -146,9 +149,11 @@ def descend(
   # The mean inside keeps shard_map's autodiff from summing over devices; the
   # one outside is what pmap and vmap need. Together they are right in all.
   def mean_loss(params):
-    return collectives.pmean(loss_fn(params), axis_name)
+    loss, metrics, *beside = loss_fn(params)
+    loss, metrics = collectives.pmean((loss, metrics), axis_name)
+    return loss, (metrics, *beside)
 
-  grads, metrics = jax.grad(mean_loss, has_aux=True)(learner.params)
+  grads, kept = jax.grad(mean_loss, has_aux=True)(learner.params)
   grads = collectives.pmean(grads, axis_name)
   updates, opt_state = learner.tx.update(
     grads, learner.opt_state, learner.params
@@ -159,4 +164,4 @@ def descend(
     params=optax.apply_updates(learner.params, updates),
     opt_state=opt_state,
   )
-  return learner, metrics
+  return learner, *kept

@@ -1,6 +1,7 @@
 """Layers against literal adjoints and NumPy, alone and over four devices."""
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -56,11 +57,18 @@ def _literal_conv(x, kernel, *, stride, padding):
 
 
 class ConvTest(parameterized.TestCase):
+  def take(self, as_product):
+    """Makes small convolutions one product of matrices, or none."""
+    size = 2**21 if as_product else 0
+    self.enter_context(mock.patch.object(layers, '_IN_CACHE', size))
+
   @parameterized.product(
     stride=(1, 2),
     padding=(0, 2),
+    as_product=(True, False),
   )
-  def test_correlation_by_hand(self, stride, padding):
+  def test_correlation_by_hand(self, stride, padding, as_product):
+    self.take(as_product)
     x, kernel = _normal(2, 5, 4, 3), _normal(3, 3, 3, 2, seed=1)
     padded = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
     rows = (5 + 2 * padding - 3) // stride + 1
@@ -136,9 +144,16 @@ class ConvTest(parameterized.TestCase):
       np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=3e-5)
 
   @parameterized.product(
-    k=(3, 4, 5), stride=(1, 2), padding=(0, 2, 'same'), height=(8, 11)
+    k=(3, 4, 5),
+    stride=(1, 2),
+    padding=(0, 2, 'same'),
+    height=(8, 11),
+    as_product=(True, False),
   )
-  def test_slopes_are_those_of_autodiff(self, k, stride, padding, height):
+  def test_slopes_are_those_of_autodiff(
+    self, k, stride, padding, height, as_product
+  ):
+    self.take(as_product)
     x, kernel = _normal(2, height, 9, 2), _normal(k, k, 2, 3, seed=1)
 
     def slopes(conv):
@@ -161,8 +176,11 @@ class ConvTest(parameterized.TestCase):
       scale = np.abs(expected).max()
       np.testing.assert_allclose(actual / scale, expected / scale, atol=1e-5)
 
-  @parameterized.parameters('vmap', 'pmap', 'shard_map')
-  def test_four_devices_are_one_batch(self, mode):
+  @parameterized.product(
+    mode=('vmap', 'pmap', 'shard_map'), as_product=(True, False)
+  )
+  def test_four_devices_are_one_batch(self, mode, as_product):
+    self.take(as_product)
     # The kernel is the same everywhere, images are split.
     x, kernel = _normal(8, 5, 4, 2), _normal(3, 3, 2, 3, seed=1)
     module = _Conv()
@@ -189,7 +207,9 @@ class ConvTest(parameterized.TestCase):
     scale = np.max(np.abs(of_x))
     np.testing.assert_allclose(slope / 8 / scale, of_x / scale, atol=1e-5)
 
-  def test_one_image_under_a_kernel_of_each_device(self):
+  @parameterized.parameters(True, False)
+  def test_one_image_under_a_kernel_of_each_device(self, as_product):
+    self.take(as_product)
     # The other way about: the slope of the image is the sum over the kernels.
     x, kernels = _normal(1, 5, 4, 2), _normal(4, 3, 3, 2, 3, seed=1)
     total = lambda conv, x, kernel: jnp.sum(

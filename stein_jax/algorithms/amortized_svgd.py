@@ -114,28 +114,33 @@ def step(
   draw = functools.partial(
     generators.generate, state.generator, rng=rng, num=num, axis_name=axis_name
   )
-  samples = draw(state.generator.params)
-  flat = samples.reshape(num, -1)
-  direction = energies.score(state.energy, samples).reshape(flat.shape)
-  if kernel != 'none':
-    direction = stein.svgd_direction(
+
+  def direct(samples):
+    score = energies.score(state.energy, samples)
+    if kernel == 'none':
+      return score
+    flat = samples.reshape(num, -1)
+    return stein.svgd_direction(
       flat,
-      direction,
+      score.reshape(flat.shape),
       kernels.at_median(
         kernel, flat, scale=bandwidth_scale, axis_name=axis_name
       ),
       normalize=normalize,
       axis_name=axis_name,
-    )
-  direction = direction.reshape(samples.shape)
+    ).reshape(samples.shape)
 
   if projection == 'chain_rule':
-    generator, metrics = learners.descend(
+    generator, metrics, _ = learners.descend(
       state.generator,
-      generators.follow(draw, direction, axis_name=axis_name),
+      generators.follow(draw, direct, axis_name=axis_name),
       axis_name=axis_name,
     )
-  elif projection == 'full':
+    return State(state.step + 1, generator, state.energy), metrics
+
+  samples = draw(state.generator.params)
+  direction = direct(samples)
+  if projection == 'full':
     generator, metrics = _reach(
       state.generator,
       draw,

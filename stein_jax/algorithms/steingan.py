@@ -133,11 +133,10 @@ def step(
       label=label,
       axis_name=axis_name,
     )
-    samples = draw(generator.params)
-    direction = direct(samples, company, *condition, rng=dropout_rng)
-    generator, generator_metrics = learners.descend(
+    toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
+    generator, generator_metrics, samples = learners.descend(
       generator,
-      generators.follow(draw, direction, axis_name=axis_name),
+      generators.follow(draw, toward, axis_name=axis_name),
       axis_name=axis_name,
     )
 

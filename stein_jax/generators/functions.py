@@ -85,31 +85,32 @@ def generate(
 
 def follow(
   draw: Callable[[Params], Array],
-  direction: Array,
+  direction: Callable[[Array], Array],
   *,
   axis_name: str | None = None,
-) -> Callable[[Params], tuple[Array, Metrics]]:
+) -> Callable[[Params], tuple[Array, Metrics, Array]]:
   """Returns the loss -mean G(xi).phi, phi held fixed [LW17 eq 21] [WL16 eq 10].
 
   Its gradient is minus the mean over the batch of (dG / d params)' phi: the chain
-  rule.
+  rule. The samples come with it, so that they are made once.
 
   Args:
     draw: the generator's parameters to its samples [n, ...].
-    direction: phi, like the samples.
+    direction: the samples to phi, like them.
     axis_name: the mapped axis over which the samples are split.
   """
-  direction = lax.stop_gradient(direction)
   dot = lambda a, b: jnp.mean(jnp.sum((a * b).reshape(len(a), -1), -1))
 
   def loss_fn(params):
     samples = draw(params)
-    mean = collectives.pmean(jnp.mean(samples, 0, keepdims=True), axis_name)
+    fixed = lax.stop_gradient(samples)
+    phi = lax.stop_gradient(direction(fixed))
+    mean = collectives.pmean(jnp.mean(fixed, 0, keepdims=True), axis_name)
     metrics = {
-      'generator/move': dot(direction, direction),
-      'samples/variance': dot(samples - mean, samples - mean),
+      'generator/move': dot(phi, phi),
+      'samples/variance': dot(fixed - mean, fixed - mean),
     }
-    return -dot(samples, direction), metrics
+    return -dot(samples, phi), metrics, fixed
 
   return loss_fn
 

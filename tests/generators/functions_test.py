@@ -94,11 +94,15 @@ class FollowTest(absltest.TestCase):
 
     @jax.jit
     def results(params):
-      loss_fn = generators.follow(draw, phi)
-      gradient, metrics = jax.grad(loss_fn, has_aux=True)(params)
-      return gradient, metrics, draw(params), jax.jacrev(draw)(params)
+      def loss_fn(params):
+        loss, *beside = generators.follow(draw, lambda _: phi)(params)
+        return loss, beside
 
-    gradient, metrics, samples, jacobian = results(learner.params)
+      gradient, beside = jax.grad(loss_fn, has_aux=True)(params)
+      return gradient, *beside, draw(params), jax.jacrev(draw)(params)
+
+    gradient, metrics, moved, samples, jacobian = results(learner.params)
+    np.testing.assert_allclose(moved, samples, rtol=1e-6)
     for actual, of_leaf in zip(
       jax.tree.leaves(gradient), jax.tree.leaves(jacobian), strict=True
     ):
@@ -115,9 +119,9 @@ class FollowTest(absltest.TestCase):
 
   def test_the_direction_is_constant(self):
     phi = jnp.arange(6.0).reshape(3, 2)
-    # G = t (1, 1): -mean t (phi_1 + phi_2) = -5 t, at t = 2 and phi times s.
+    # G = t (1, 1): -mean t (phi_1 + phi_2) = -5 t, at t = 2 and phi times s t.
     draw = lambda t: t * jnp.ones((3, 2))
-    loss = lambda t, s: generators.follow(draw, s * t * phi)(t)[0]
+    loss = lambda t, s: generators.follow(draw, lambda x: s * x * phi)(t)[0]
     value, slopes = jax.value_and_grad(loss, (0, 1))(2.0, 1.0)
     self.assertEqual((value, *slopes), (-20.0, -10.0, 0.0))
 
@@ -132,8 +136,10 @@ class FollowTest(absltest.TestCase):
 
     def step(x, phi, axis_name=None):
       draw = lambda params: learner.apply_fn(params, x)
-      loss_fn = generators.follow(draw, phi, axis_name=axis_name)
-      moved, metrics = learners.descend(learner, loss_fn, axis_name=axis_name)
+      loss_fn = generators.follow(draw, lambda _: phi, axis_name=axis_name)
+      moved, metrics, _ = learners.descend(
+        learner, loss_fn, axis_name=axis_name
+      )
       return moved.params, metrics
 
     shard = lambda x: x.reshape(4, 2, 2)
