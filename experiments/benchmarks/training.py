@@ -1,17 +1,18 @@
 """Training steps a second, against the same models written in PyTorch.
 
 CD-k with Langevin steps of an RBM on 784 inputs, of an MLP in two dimensions, and of a
-convolutional energy of 28x28 images. The PyTorch programs are written out here, run
-eagerly and through torch.compile; ours as the training loop runs it, also with hashed
-noise (config.prng_impl), and with 50 steps a call (config.steps_per_call). One
-process, in turn. PyTorch comes with pip install 'stein_jax[bench]'; without it ours
-alone is timed.
+convolutional energy of 28x28 images; SteinGAN in LW17's setting on MNIST. The PyTorch
+programs are written out here, run eagerly and through torch.compile; ours as the
+training loop runs it, also with hashed noise (config.prng_impl), and with 50 steps a
+call (config.steps_per_call). One process, in turn. PyTorch comes with pip install
+'stein_jax[bench]'; without it ours alone is timed.
 
 Example:
   python -m experiments.benchmarks.training --seconds=2
 """
 
 import functools
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
+from configs import steingan_mnist
 from experiments.benchmarks import timing
 from stein_jax import algorithms
 from stein_jax import parallel
@@ -45,29 +47,36 @@ RATE, STEP_SIZE = 1e-3, 0.1
 
 
 class Task(NamedTuple):
-  """What is trained: CD-k of an energy on batches of such a shape."""
+  """What is trained: a config's algorithm on batches of such a shape."""
 
-  energy: dict
+  config: ConfigDict
   shape: tuple[int, ...]  # of the batch
-  num_steps: int
 
 
+def langevin(energy, shape, num_steps) -> Task:
+  """Returns CD-k with Langevin steps from the data."""
+  config = dict(
+    algorithm='contrastive_divergence',
+    step=dict(num_steps=num_steps, step_size=STEP_SIZE),
+    energy=energy,
+    optimizer=dict(name='adam', learning_rate=RATE),
+    persistent=False,
+  )
+  return Task(ConfigDict(config), shape)
+
+
+_RBM = dict(name='RBM', num_hidden=10)
+_MLP = dict(name='MLP', widths=(64, 64), confinement=0.0)
+_CONVNET = dict(
+  name='ConvNet', widths=(16, 32, 64), kernels=(5, 3, 3), strides=(2, 2, 2)
+)
 TASKS = {
-  'RBM 784-10, CD-1': Task(dict(name='RBM', num_hidden=10), (100, 784), 1),
-  'RBM 784-10, CD-10': Task(dict(name='RBM', num_hidden=10), (100, 784), 10),
-  'MLP 2-64-64-1, CD-10': Task(
-    dict(name='MLP', widths=(64, 64), confinement=0.0), (200, 2), 10
-  ),
-  'MLP 2-64-64-1, CD-100': Task(
-    dict(name='MLP', widths=(64, 64), confinement=0.0), (200, 2), 100
-  ),
-  'ConvNet 28x28, 20 steps': Task(
-    dict(
-      name='ConvNet', widths=(16, 32, 64), kernels=(5, 3, 3), strides=(2, 2, 2)
-    ),
-    (100, 28, 28, 1),
-    20,
-  ),
+  'RBM 784-10, CD-1': langevin(_RBM, (100, 784), 1),
+  'RBM 784-10, CD-10': langevin(_RBM, (100, 784), 10),
+  'MLP 2-64-64-1, CD-10': langevin(_MLP, (200, 2), 10),
+  'MLP 2-64-64-1, CD-100': langevin(_MLP, (200, 2), 100),
+  'ConvNet 28x28, 20 steps': langevin(_CONVNET, (100, 28, 28, 1), 20),
+  'SteinGAN 28x28': Task(steingan_mnist.get_config(), (100, 28, 28, 1)),
 }
 
 
@@ -94,9 +103,10 @@ def measured(task: Task) -> dict[str, float]:
     pass
   else:
     torch.manual_seed(0)
-    eager = torch_step(torch, task)
-    programs['PyTorch, eager'] = eager
-    programs['PyTorch, compiled'] = torch_step(torch, task, compiled=True)
+    steps = {'contrastive_divergence': torch_cd, 'steingan': torch_steingan}
+    make = functools.partial(steps[task.config.algorithm], torch, task)
+    programs['PyTorch, eager'] = make()
+    programs['PyTorch, compiled'] = make(compiled=True)
   times = timing.medians(programs, seconds=_SECONDS.value)
   return {
     name: (_SEVERAL if name.endswith('a call') else 1) / taken
@@ -119,14 +129,8 @@ def line(name, speeds):
 
 def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
   """Returns a function that makes one call of the compiled step, and waits for it."""
-  config = ConfigDict(
-    dict(
-      energy=task.energy,
-      optimizer=dict(name='adam', learning_rate=RATE),
-      persistent=False,
-    )
-  )
-  algorithm = algorithms.get('contrastive_divergence')
+  config = task.config
+  algorithm = algorithms.get(config.algorithm)
   batch = {'image': np.random.default_rng(0).random(task.shape, np.float32)}
   state = algorithm.init(jax.random.key(0), config, batch)
   rng = randomness.convert(jax.random.key(1), prng_impl)
@@ -134,9 +138,7 @@ def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
     batch = jax.tree.map(lambda x: np.stack([x] * steps_per_call), batch)
     rng = jax.random.split(rng, steps_per_call)
   step = parallel.compile_step(
-    functools.partial(
-      algorithm.step, num_steps=task.num_steps, step_size=STEP_SIZE
-    ),
+    functools.partial(algorithm.step, **config.step),
     'jit',
     steps_per_call=steps_per_call,
   )
@@ -149,9 +151,10 @@ def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
   return call
 
 
-def torch_step(torch, task: Task, *, compiled: bool = False):
-  """Returns a function that makes one step of the same training in PyTorch."""
-  energy = _torch_energy(torch, task)
+def torch_cd(torch, task: Task, *, compiled: bool = False):
+  """Returns a function that makes one step of the same CD-k in PyTorch."""
+  energy = _torch_energy(torch, task.config.energy, task.shape)
+  num_steps = task.config.step.num_steps
   parameters = list(energy.parameters())
   optimizer = torch.optim.Adam(parameters, lr=RATE)
   data = torch.rand(task.shape)
@@ -159,7 +162,7 @@ def torch_step(torch, task: Task, *, compiled: bool = False):
     data = data.permute(0, 3, 1, 2)
 
   def chain(x):
-    for _ in range(task.num_steps):
+    for _ in range(num_steps):
       x = x.detach().requires_grad_()
       (slope,) = torch.autograd.grad(energy(x).sum(), x)
       x = x - STEP_SIZE**2 / 2 * slope + STEP_SIZE * torch.randn_like(x)
@@ -176,7 +179,7 @@ def torch_step(torch, task: Task, *, compiled: bool = False):
     loss = torch.compile(loss, dynamic=False)
 
     def chain(x):
-      for _ in range(task.num_steps):
+      for _ in range(num_steps):
         with torch.no_grad():
           slope = gradient(x)
           x = x - STEP_SIZE**2 / 2 * slope + STEP_SIZE * torch.randn_like(x)
@@ -192,9 +195,73 @@ def torch_step(torch, task: Task, *, compiled: bool = False):
   return call
 
 
-def _torch_energy(torch, task: Task):
+def torch_steingan(torch, task: Task, *, compiled: bool = False):
+  """Returns a function that makes one step of the same SteinGAN in PyTorch."""
+  config, num = task.config, task.shape[0]
+  generator = _torch_deconv(torch, config.generator)
+  energy = _torch_energy(torch, config.energy, (num, 784))
+  adam = lambda network: torch.optim.Adam(
+    network.parameters(), lr=config.energy_optimizer.learning_rate
+  )
+  move_generator, move_energy = adam(generator), adam(energy)
+  data = torch.rand(num, 784)
+  loss = lambda samples: energy(data).mean() - energy(samples).mean()
+  draw = generator
+  if compiled:
+    draw, loss = (torch.compile(f, dynamic=False) for f in (draw, loss))
+
+  def direction(x):
+    x = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(energy(x).sum(), x)
+    x = x.detach()
+    sq_dist = torch.cdist(x, x) ** 2
+    bandwidth = sq_dist.median() / math.log(num + 1)
+    k = torch.exp(-sq_dist / bandwidth)
+    pull = k.sum(1, keepdim=True) * x - k @ x
+    return (2 / bandwidth * pull - k @ slope) / num
+
+  def descend(optimizer, value):
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    optimizer.step()
+    return float(value.detach())
+
+  def call():
+    latent = 2 * torch.rand(num, config.generator.latent_dim) - 1
+    samples = draw(latent).flatten(1)
+    phi = direction(samples)
+    descend(move_generator, -(samples * phi).sum(1).mean())
+    return descend(move_energy, loss(samples.detach()))
+
+  return call
+
+
+def _torch_deconv(torch, section):
+  nn, width = torch.nn, section.width
+  free = dict(affine=False, track_running_stats=False)
+  larger = functools.partial(
+    nn.ConvTranspose2d,
+    kernel_size=5,
+    stride=2,
+    padding=2,
+    output_padding=1,
+    bias=False,
+  )
+  return nn.Sequential(
+    nn.Linear(section.latent_dim, 16 * width, bias=False),
+    *(nn.BatchNorm1d(16 * width, **free), nn.ReLU()),
+    nn.Linear(16 * width, 49 * 2 * width, bias=False),
+    *(nn.BatchNorm1d(49 * 2 * width, **free), nn.ReLU()),
+    nn.Unflatten(1, (2 * width, 7, 7)),
+    larger(2 * width, width),
+    *(nn.BatchNorm2d(width, **free), nn.ReLU()),
+    *(larger(width, 1), nn.Sigmoid()),
+  )
+
+
+def _torch_energy(torch, section, shape):
   nn = torch.nn
-  if task.energy['name'] == 'RBM':
+  if section.name == 'RBM':
 
     class RBM(nn.Module):
       def __init__(self, visible, hidden):
@@ -208,16 +275,16 @@ def _torch_energy(torch, task: Task):
         field = x @ self.weight + self.hidden
         return pull - nn.functional.softplus(2 * field).sum(1) + field.sum(1)
 
-    return RBM(task.shape[1], task.energy['num_hidden'])
-  if task.energy['name'] == 'MLP':
-    sizes = (task.shape[1], *task.energy['widths'])
+    return RBM(shape[1], section.num_hidden)
+  if section.name == 'MLP':
+    sizes = (shape[1], *section.widths)
     layers = []
     for before, after in zip(sizes, sizes[1:], strict=False):
       layers += [nn.Linear(before, after), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0))
-  maps, layers, side = 1, [], task.shape[1]
+  maps, layers, side = 1, [], shape[1]
   for width, kernel, stride in zip(
-    *(task.energy[key] for key in ('widths', 'kernels', 'strides')), strict=True
+    *(section[key] for key in ('widths', 'kernels', 'strides')), strict=True
   ):
     layers += [
       nn.Conv2d(maps, width, kernel, stride, padding=kernel // 2),
