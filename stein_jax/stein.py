@@ -42,6 +42,7 @@ def svgd_direction(
   *,
   normalize: str = 'count',
   block_size: int | None = None,
+  fused: bool = False,
   axis_name: str | None = None,
 ) -> Array:
   """Returns phi(x_i), the steepest descent on KL [n, d] [LW17 eq 5] [WL16 eq 7].
@@ -56,12 +57,14 @@ def svgd_direction(
       kernel, as the authors' code does.
     block_size: rows of the kernel matrix held at a time, memory O(n block); None
       keeps memory bounded.
+    fused: for a GPU, one Pallas kernel that keeps the matrix on the chip: of
+      `kernels.rbf`, in at most 256 dimensions, on one device.
     axis_name: the mapped axis over which the particles are split; all of them
       act on each.
 
   Raises:
-    ValueError: on an unknown `normalize`, a block size below 1, or shapes other
-      than [n, d] twice.
+    ValueError: on an unknown `normalize`, a block size below 1, shapes other than
+      [n, d] twice, or what cannot be fused.
   """
   checks.choice(('count', 'row_sum'), normalize=normalize)
   x, score, dtype = _points(x, score)
@@ -97,9 +100,14 @@ def svgd_direction(
 
     return kernels.map_rows(on_row, (row, x, norm), n, block_size)
 
-  drive, total, slope = collectives.ring_sum(
-    from_share, (x, pushed, norm), axis_name
-  )
+  if fused:
+    fusion = _fusion(x, ratio, axis_name)
+    drive, total = fusion.direction_sums(jnp.sqrt(-ratio) * x, pushed)
+    slope = 2 * ratio * total
+  else:
+    drive, total, slope = collectives.ring_sum(
+      from_share, (x, pushed, norm), axis_name
+    )
   at_zero = kernel(jnp.zeros((), x.dtype))
   phi = at_zero * score + drive - slope[:, None] * x
   weight = count if normalize == 'count' else (at_zero + total)[:, None]
@@ -233,6 +241,7 @@ def ksd(
   *,
   unbiased: bool = False,
   block_size: int | None = None,
+  fused: bool = False,
   axis_name: str | None = None,
 ) -> Array:
   """Returns the squared kernelised Stein discrepancy [] [LW17 eq 14] [WL16 eq 6].
@@ -245,17 +254,20 @@ def ksd(
       otherwise the V-statistic, which is never negative beyond rounding.
     block_size: rows of the Stein matrix held at a time; None keeps memory
       bounded.
+    fused: for a GPU; as in `svgd_direction`.
     axis_name: the mapped axis over which the points are split.
 
   Raises:
-    ValueError: the U-statistic of one point.
+    ValueError: the U-statistic of one point, or what cannot be fused.
   """
   x, score, _ = _points(x, score)
   n = len(x)
   count = n * collectives.size(axis_name)
   if unbiased and count < 2:
     raise ValueError('The U-statistic needs at least 2 points, got 1.')
-  if axis_name is None and n >= _PAIRS_ONCE:
+  if fused:
+    total = _fused_sum(x, score, kernel, axis_name)
+  elif axis_name is None and n >= _PAIRS_ONCE:
     total = 2 * _sum_over_pairs(x, score, kernel, block_size)
   else:
     total = _sum_over_others(x, score, kernel, block_size, axis_name)
@@ -282,6 +294,37 @@ def _sum_over_others(x, score, kernel, block_size, axis_name):
     return jnp.sum(kernels.map_rows(on_row, rows, len(x), block_size))
 
   return collectives.ring_sum(from_share, (x, score), axis_name)
+
+
+def _fused_sum(x, score, kernel, axis_name):
+  """Returns the sum of the Stein kernel over pairs of points, both ways []."""
+  ratio = kernels.slope_ratio(kernel)
+  fusion = _fusion(x, ratio, axis_name)
+  x = x - kernels.center_of(x)
+  # As in `stein_matrix`, its trace term shared by both points.
+  drive = jnp.sum(x * score, 1) + ratio * jnp.sum(x * x, 1) + x.shape[1] / 2
+  slope = score + 2 * ratio * x
+  terms = jnp.sqrt(-ratio) * x, slope, -2 * ratio * drive, 2 * ratio
+  return jnp.sum(fusion.stein_sums(*terms))
+
+
+def _fusion(x, ratio, axis_name):
+  """Returns the module that has the fused sums, if they are for such points."""
+  # It is slow to import.
+  from stein_jax import fusion  # pylint: disable=g-import-not-at-top
+
+  wrong = {
+    'is for `kernels.rbf`, not for another kernel': ratio is None,
+    f'is for at most {fusion.MAX_DIM} dimensions, not {x.shape[1]}': (
+      x.shape[1] > fusion.MAX_DIM
+    ),
+    f'is for one device, not for axis_name={axis_name!r}': axis_name
+    is not None,
+  }
+  for reason, found in wrong.items():
+    if found:
+      raise ValueError(f'fused=True {reason}.')
+  return fusion
 
 
 def _sum_over_pairs(x, score, kernel, block_size):
