@@ -51,6 +51,7 @@ bench: .venv/installed
 	for name in primitives training loop langevin repulsion; do \
 	  $(BIN)/python -m experiments.benchmarks.$$name || exit 1; \
 	done
+	$(BIN)/python -m experiments.benchmarks.report
 
 clean:
 	rm -rf .venv

@@ -33,6 +33,7 @@ _MAINS = (
   'benchmarks.loop',
   'benchmarks.primitives',
   'benchmarks.repulsion',
+  'benchmarks.report',
   'benchmarks.scaling',
   'benchmarks.training',
 )

@@ -8,7 +8,7 @@ from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 import numpy as np
 
 from stein_jax import collectives
@@ -799,10 +799,40 @@ class MemoryTest(chex.TestCase):
     lambda x: stein.ksd(x, x, kernels.imq, unbiased=True),
   )
   def test_a_hundred_thousand_points(self, function):
-    # Pairs pass 32 bits; the compiler's own count of what is set aside.
+    # Pairs pass 32 bits. The compiler's count of what is set aside is of its own
+    # buffers, without those of the libraries it calls; hence the program's values.
     points = jax.ShapeDtypeStruct((100_000, 64), jnp.float32)
+    self.assertLessEqual(
+      _largest_array(jax.make_jaxpr(function)(points).jaxpr),
+      2 * points.size,  # where pairs are seen once, a window longer
+    )
     found = jax.jit(function).lower(points).compile().memory_analysis()
     self.assertLess(found.temp_size_in_bytes, 300 * 2**20)
+
+  @parameterized.named_parameters(
+    ('direction', stein.svgd_direction), ('ksd', stein.ksd)
+  )
+  def test_a_device_holds_a_share_of_the_points_and_a_block(self, function):
+    devices, share, block_size = 64, 512, 8
+    local = lambda x: jnp.sum(
+      function(x, x, kernels.rbf, block_size=block_size, axis_name=_AXIS)
+    ).reshape(1)
+
+    def largest(local):
+      mapped = jax.shard_map(
+        local,
+        mesh=AbstractMesh((devices,), (_AXIS,)),
+        in_specs=PartitionSpec(_AXIS),
+        out_specs=PartitionSpec(_AXIS),
+        check_vma=False,
+      )
+      points = jax.ShapeDtypeStruct((devices * share, 4), jnp.float32)
+      (equation,) = jax.make_jaxpr(mapped)(points).jaxpr.eqns
+      return _largest_array(equation.params['jaxpr'])
+
+    gathered = lambda x: local(collectives.all_gather(x, _AXIS))
+    self.assertLessEqual(largest(local), share * block_size)
+    self.assertGreater(largest(gathered), devices * share * block_size - 1)
 
 
 def _largest_array(jaxpr):

@@ -11,11 +11,11 @@ Example:
 
 from unittest import mock
 
-from absl import app
 from absl import flags
 import jax
 from jax import lax
 
+from experiments.benchmarks import report
 from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import layers
@@ -29,10 +29,8 @@ _SECONDS = flags.DEFINE_float(
 )
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+def measure():
+  """Returns the text, lines and pictures that `report.run` takes."""
   x = jax.random.uniform(jax.random.key(0), (_NUM.value, 28, 28, 1))
   energy = learners.create(
     jax.random.key(1),
@@ -50,8 +48,18 @@ def main(argv):
   ours = times['layers.conv, a scan']
   rows = [row(name, taken, ours) for name, taken in times.items()]
   device = jax.devices()[0].device_kind
-  print(f'{_NUM.value} chains of 28x28 images on {device}')
-  print(reporting.table(rows))
+  title = f'{_NUM.value} chains of 28x28 images on {device}'
+  lines = [
+    report.line(
+      'Langevin step of a ConvNet',
+      ours / _STEPS.value,
+      name,
+      taken / _STEPS.value,
+    )
+    for name, taken in times.items()
+    if name.startswith('autodiff')
+  ]
+  return f'{title}\n\n{reporting.table(rows)}', lines, {}
 
 
 def by_autodiff(x, kernel, *, stride, padding):
@@ -84,4 +92,4 @@ def row(name, taken, bound):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  report.run('langevin', measure)

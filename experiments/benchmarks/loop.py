@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 
-from absl import app
 from absl import flags
 import jax
 
+from experiments.benchmarks import report
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import parallel
@@ -28,18 +28,10 @@ from stein_jax import reporting
 from stein_jax import training
 
 _STEPS = flags.DEFINE_integer('steps', 600, 'Timed, each way.', lower_bound=200)
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/benchmarks', 'Folder of the table.'
-)
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
-  folder = pathlib.Path(_RESULTS.value)
-  folder.mkdir(parents=True, exist_ok=True)
-  lines = []
+def measure():
+  """Returns the text, lines and pictures that `report.run` takes."""
   with tempfile.TemporaryDirectory() as scratch:
     scratch = pathlib.Path(scratch)
     config = get_config(_STEPS.value)
@@ -48,19 +40,11 @@ def main(argv):
     for i in range(3):
       bare.append(bare_seconds(config))
       loop.append(loop_seconds(config, scratch / f'run{i}'))
-    lines.append(('a step, bare', f'{1e3 * min(bare):.2f} ms'))
-    lines.append(('a step of the loop', f'{1e3 * min(loop):.2f} ms'))
-    lines.append(
-      ('the loop adds', f'{100 * (min(loop) / min(bare) - 1):.1f} %')
-    )
+    lines = [report.line('step of the loop', min(loop), 'bare', min(bare))]
     for name in ('first launch', 'second launch'):
       seconds = launch_seconds(scratch, name)
-      lines.append((f'{name} to the end of step 1', f'{seconds:.1f} s'))
-  table = reporting.table(
-    [{'what': what, 'time': took} for what, took in lines]
-  )
-  (folder / 'loop.md').write_text(table, 'utf-8')
-  print(table)
+      lines.append(report.line(f'{name} to the end of step 1', seconds))
+  return reporting.table(lines), lines, {}
 
 
 def get_config(num_steps):
@@ -120,4 +104,4 @@ def launch_seconds(scratch, name) -> float:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  report.run('loop', measure)

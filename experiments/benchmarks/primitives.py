@@ -3,20 +3,23 @@
 The lower bound is three bare products of matrices, X X', K S and K X, without the
 exponential; for the discrepancy the closed form on whole matrices. Other libraries
 are measured where they are installed: pip install 'stein_jax[bench]'. All in one
-process, in turn. Extra memory is what the compiler sets aside for a call.
+process, in turn. Extra memory is what a call adds to the resident memory of a process
+of its own, at its peak, as Linux counts it.
 
 Example:
   python -m experiments.benchmarks.primitives --sizes=100,1000,5000 --dim=64
 """
 
+from concurrent import futures
 import functools
+import multiprocessing
 import pathlib
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
 
+from experiments.benchmarks import report
 from experiments.benchmarks import timing
 from stein_jax import kernels
 from stein_jax import reporting
@@ -29,44 +32,49 @@ _DIM = flags.DEFINE_integer('dim', 64, 'Of a particle.', lower_bound=1)
 _SECONDS = flags.DEFINE_float(
   'seconds', 1.0, 'Spent on each function of each size.', lower_bound=0.0
 )
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/benchmarks', 'Folder of the table and the figure.'
-)
-_LARGE = 100_000  # particles, whose memory is asked for
+_BESIDE = ('three products', 'plain direction', 'PyTorch direction')
+_PLAIN = 'plain direction'
+_LARGE = 100_000  # particles, of which memory alone is asked for
 _BLACKJAX = 2000  # particles that take it seconds a step
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
-  folder = pathlib.Path(_RESULTS.value)
-  folder.mkdir(parents=True, exist_ok=True)
-  lines, curves = [], {}
+def measure():
+  """Returns the text, lines and pictures that `report.run` takes."""
+  rows, lines, curves = [], [], {}
   for size in map(int, _SIZES.value):
     times = measured(size, _DIM.value)
-    lines.append(line(size, times))
+    rows.append(row(size, times))
+    lines += comparisons(size, times)
     for name, taken in times.items():
       curves.setdefault(name, []).append((size, 1e3 * taken))
-  memory = {
-    name: f'{extra_memory(function, _LARGE, _DIM.value) / 2**20:.0f} MB'
-    for name, function in ours().items()
-  }
+  memory = memory_by_size([*map(int, _SIZES.value), _LARGE], _DIM.value)
   device = jax.devices()[0].device_kind
   text = (
     f'Stein primitives in {_DIM.value} dimensions on {device}\n\n'
-    f'{reporting.table(lines)}\n'
-    f'Extra memory of {_LARGE} particles: {memory}\n'
+    f'{reporting.table(rows)}\n'
+    f'Extra memory of {_LARGE} particles in MB: '
+    f'{ {name: round(points[-1][1]) for name, points in memory.items()} }\n'
   )
-  (folder / 'primitives.md').write_text(text, 'utf-8')
+  figures = {'primitives': ('milliseconds', curves), 'memory': ('MB', memory)}
+  return text, lines, {name: figure(*what) for name, what in figures.items()}
+
+
+def figure(unit, curves) -> bytes:
   series = {
     name: tuple(zip(*points, strict=True)) for name, points in curves.items()
   }
-  png = reporting.curves(
-    series, xlabel='particles', ylabel='milliseconds', log=True
-  )
-  (folder / 'primitives.png').write_bytes(png)
-  print(text)
+  return reporting.curves(series, xlabel='particles', ylabel=unit, log=True)
+
+
+def memory_by_size(sizes, dim):
+  """Returns {name: [(particles, megabytes beside the arguments), ...]}."""
+  found = {}
+  for name in ('direction', 'direction at the median', 'discrepancy', _PLAIN):
+    for size in sizes:
+      if name == _PLAIN and size == _LARGE:
+        continue  # 40 GB
+      found.setdefault(name, []).append((size, extra_memory(name, size, dim)))
+  return found
 
 
 def ours():
@@ -105,7 +113,7 @@ def measured(size, dim) -> dict[str, float]:
   return times
 
 
-def line(size, times):
+def row(size, times):
   """Returns the table's line of one size: every time over its bound."""
   bound, matrix = times['three products'], times['plain discrepancy']
   over = lambda name, by: f'{times[name] / by:.2f}' if name in times else ''
@@ -121,6 +129,21 @@ def line(size, times):
     'V': over('discrepancy', matrix),
     'U': over('discrepancy, unbiased', matrix),
   }
+
+
+def comparisons(size, times):
+  """Returns the lines of one size in the table of all benchmarks."""
+  pairs = [('direction', other) for other in times if other in _BESIDE]
+  pairs += [
+    ('direction at the median', 'three products'),
+    ('direction at the median', 'BlackJAX step'),
+    ('discrepancy', 'plain discrepancy'),
+  ]
+  return [
+    report.line(f'{name}, {size} points', times[name], other, times[other])
+    for name, other in pairs
+    if other in times
+  ]
 
 
 def three_products(x, score):
@@ -180,12 +203,31 @@ def _torch_direction(torch, bandwidth=25.0):
   return direction
 
 
-def extra_memory(function, size, dim) -> int:
-  """Returns the bytes that a call needs beside its arguments."""
-  array = jax.ShapeDtypeStruct((size, dim), jnp.float32)
-  found = jax.jit(function).lower(array, array).compile().memory_analysis()
-  return found.temp_size_in_bytes + found.output_size_in_bytes
+def extra_memory(name, size, dim) -> float:
+  """Returns the megabytes that a call needs beside its arguments."""
+  with futures.ProcessPoolExecutor(
+    max_workers=1, mp_context=multiprocessing.get_context('spawn')
+  ) as alone:
+    return alone.submit(_growth, name, size, dim).result()
+
+
+def _growth(name, size, dim):
+  function = {**ours(), _PLAIN: plain_direction}[name]
+  points = jax.random.normal(jax.random.key(0), (2, size, dim))
+  compiled = jax.jit(function).lower(*points).compile()
+  jax.block_until_ready(points)
+  pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak is now
+  before = _status('VmRSS')
+  jax.block_until_ready(compiled(*points))
+  return (_status('VmHWM') - before) / 1024
+
+
+def _status(field) -> int:
+  """Returns a field of this process's status, in kilobytes."""
+  lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+  (value,) = (line.split()[1] for line in lines if line.startswith(field))
+  return int(value)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  report.run('primitives', measure)

@@ -10,10 +10,10 @@ Example:
 
 import functools
 
-from absl import app
 from absl import flags
 import jax
 
+from experiments.benchmarks import report
 from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import kernels
@@ -27,13 +27,11 @@ _SECONDS = flags.DEFINE_float(
 )
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+def measure():
+  """Returns the text, lines and pictures that `report.run` takes."""
   num = _NUM.value
   x, data = jax.random.uniform(jax.random.key(0), (2, num, 28, 28, 1))
-  rows = []
+  rows, lines = [], []
   for name, feature_fn in feature_functions(data).items():
     features = feature_fn(x)
     kernel = kernels.at_median('rbf', features)
@@ -51,8 +49,18 @@ def main(argv):
     )
     bound = times['one pass back']
     rows += [row(name, form, taken, bound) for form, taken in times.items()]
-  print(f'{num} particles on {jax.devices()[0].device_kind}')
-  print(reporting.table(rows))
+    lines += [
+      report.line(
+        f'{form} repulsion, features of the {name}',
+        taken,
+        'one pass back',
+        bound,
+      )
+      for form, taken in times.items()
+      if form != 'one pass back'
+    ]
+  title = f'{num} particles on {jax.devices()[0].device_kind}'
+  return f'{title}\n\n{reporting.table(rows)}', lines, {}
 
 
 def feature_functions(data):
@@ -83,4 +91,4 @@ def row(name, form, taken, bound):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  report.run('repulsion', measure)

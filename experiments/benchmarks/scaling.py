@@ -1,132 +1,279 @@
-"""What an algorithm's step costs and sends, against the number of devices.
+"""What a step computes and sends on each of many devices, and when sending takes over.
 
-Compiled for so many simulated CPU devices: the floating-point operations of one
-device, and every collective of the program with the bytes that a device receives in
-it. Nothing is run. The batch of a device stays the same (weak scaling) or that of all
-does (strong). Particles of the direction travel in a ring.
+Steps are traced for meshes of abstract devices, however many; nothing is compiled. The
+floating-point operations are those of products and convolutions, loops counted as
+often as they run (a loop of unknown length once); collectives and their bytes are the
+program's own, an all-reduce taken as a ring. From these, on paper: the seconds that a
+chip computes and sends, one collective after another on a square torus, and the number
+of devices from which it sends longer than it computes: with the share of a device held
+fixed, or the batch of all.
+
+Then, compiled and run on simulated devices: particles that travel in a ring, as here,
+against all of them gathered on each device; bytes set aside and time.
 
 Example:
-  python -m experiments.benchmarks.scaling --devices=1,2,4,8 --batch_size=64
+  python -m experiments.benchmarks.scaling --devices=8,64,256 --batch_size=128
 """
 
 import collections
 import functools
 import importlib
 import math
-import pathlib
-import re
+from unittest import mock
 
-from absl import app
 from absl import flags
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax import lax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 import numpy as np
 
+from experiments.benchmarks import report
+from experiments.benchmarks import timing
 from stein_jax import algorithms
+from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax import parallel
 from stein_jax import reporting
 from stein_jax import stein
 
-_DEVICES = flags.DEFINE_list('devices', ['1', '2', '8'], 'How many.')
+_DEVICES = flags.DEFINE_list('devices', ['8', '256'], 'How many.')
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 64, 'On one device, and in all for strong scaling.'
+  'batch_size', 128, 'Examples of one device; 8 times as many of all.'
 )
 _PARTICLES = flags.DEFINE_integer(
-  'particles', 4096, 'On one device, of 64 dimensions.'
+  'particles',
+  4096,
+  'Particles of one device, of 64 dimensions; 8 times of all.',
 )
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/benchmarks', 'Folder of the table.'
+_FLOPS = flags.DEFINE_float('flops', 40e12, "A chip's operations a second.")
+_BANDWIDTH = flags.DEFINE_float(
+  'bandwidth', 100e9, 'Bytes a second that a chip receives.'
 )
-_CONFIGS = (
+_LATENCY = flags.DEFINE_float('latency', 2e-6, 'Seconds of each hop.')
+_SIMULATED = flags.DEFINE_integer(
+  'simulated', 8, 'Devices on which ring and gathering are run.'
+)
+_STEPS = (
+  'contrastive_divergence_mnist',
   'stein_cd_mnist',
-  'steingan_mnist_joint:narrow',
-  'vae_teaching_mnist:narrow',
+  'score_matching_mnist',
+  'steingan_mnist',
+  'steingan_cifar10',
+  'gan_cifar10',
+  'vgan_cifar10',
+  'vcd_cifar10',
+  'langevin_ebm_cifar10',
+  'coopnets_cifar10',
+  'vae_teaching_cifar10',
 )
-_COLLECTIVE = re.compile(
-  r'= (.*?) (all-reduce|all-gather|collective-permute|reduce-scatter)'
-  r'(?:-start)?\('
-)
-_ARRAY = re.compile(r'(pred|[a-z]+)(\d*)\[([\d,]*)\]')
+_ALL = 8  # shares of all, where that is held fixed
+_AXIS = parallel.AXIS
+_SPLIT = PartitionSpec(_AXIS)
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
+def measure():
+  """Returns the text, lines and pictures that `report.run` takes."""
+  jax.config.update('jax_num_cpu_devices', _SIMULATED.value)
   counts = [int(number) for number in _DEVICES.value]
-  jax.config.update('jax_num_cpu_devices', max(counts))
-  folder = pathlib.Path(_RESULTS.value)
-  folder.mkdir(parents=True, exist_ok=True)
-  lines = [line('direction', n, direction(n, _PARTICLES.value)) for n in counts]
-  for name in _CONFIGS:
-    lines += [line(f'{name}, weak', n, step(name, n, n)) for n in counts]
-    lines += [line(f'{name}, strong', n, step(name, n, 1)) for n in counts]
-  text = f'Of one device\n\n{reporting.table(lines)}'
-  (folder / 'scaling.md').write_text(text, 'utf-8')
-  print(text)
-
-
-def mesh(num: int) -> Mesh:
-  return Mesh(np.array(jax.devices()[:num]), (parallel.AXIS,))
-
-
-def direction(num: int, rows: int):
-  """Returns the compiled direction and bandwidth of so many rows on each device."""
-  axis, split = parallel.AXIS, PartitionSpec(parallel.AXIS)
-
-  def local(x, score):
-    kernel = kernels.at_median('rbf', x, axis_name=axis)
-    return stein.svgd_direction(x, score, kernel, axis_name=axis)
-
-  points = jax.ShapeDtypeStruct((num * rows, 64), np.float32)
-  mapped = jax.shard_map(
-    local, mesh=mesh(num), in_specs=(split, split), out_specs=split
+  rows, crossings = [], []
+  for name, build in programs().items():
+    cost = functools.cache(lambda num, share, f=build: Cost(f(num, share), num))
+    rows += [row(name, num, cost(num, 1)) for num in counts]
+    crossings.append(
+      {
+        'sends longer than it computes': name,
+        'share held': crossing(lambda num, c=cost: c(num, 1)),
+        'all held': crossing(lambda num, c=cost: c(num, _ALL / num)),
+      }
+    )
+  text = (
+    f'Of one device, on paper: {_FLOPS.value:.0e} operations and '
+    f'{_BANDWIDTH.value:.0e} bytes a second, {_LATENCY.value:.0e} s a hop\n\n'
+    f'{reporting.table(rows)}\n{reporting.table(crossings)}\n'
+    f'On {_SIMULATED.value} simulated devices\n\n'
+    f'{reporting.table(ring_and_gathering())}'
   )
-  return jax.jit(mapped).lower(points, points).compile()
+  return text, [], {}
 
 
-def step(name: str, num: int, share: int):
-  """Returns a config's compiled step on `share` batches over so many devices."""
-  file, _, scale = name.partition(':')
-  config = importlib.import_module(f'configs.{file}').get_config(scale)
+def programs():
+  """Returns {name: function of a number of devices to the program's jaxpr}."""
+  share = _PARTICLES.value
+  return {
+    f'direction, {share} particles': functools.partial(
+      of_points, stein.svgd_direction, _SPLIT
+    ),
+    f'discrepancy, {share} points': functools.partial(
+      of_points, stein.ksd, PartitionSpec()
+    ),
+    **{name: functools.partial(of_step, name) for name in _STEPS},
+  }
+
+
+def crossing(cost):
+  """Returns the first power of 4 devices that send longer than they compute."""
+  for num in (4**i for i in range(1, 6)):
+    computes, sends = cost(num).seconds()
+    if sends > computes:
+      return f'{num}'
+  return f'above {num}'
+
+
+def of_points(function, out, num: int, share: float):
+  """Returns the jaxpr of a Stein primitive at the median bandwidth."""
+  mapped = on_shares(function, out, AbstractMesh((num,), (_AXIS,)))
+  rows = num * max(1, round(share * _PARTICLES.value))
+  points = jax.ShapeDtypeStruct((rows, 64), np.float32)
+  return jax.make_jaxpr(mapped)(points, points)
+
+
+def on_shares(function, out, mesh):
+  def on_share(x, score):
+    kernel = kernels.at_median('rbf', x, axis_name=_AXIS)
+    return function(x, score, kernel, axis_name=_AXIS)
+
+  return jax.shard_map(
+    on_share, mesh=mesh, in_specs=(_SPLIT, _SPLIT), out_specs=out
+  )
+
+
+def of_step(name: str, num: int, share: float):
+  """Returns the jaxpr of a config's step on a share of `--batch_size`, not below 1."""
+  config = importlib.import_module(f'configs.{name}').get_config()
   algorithm = algorithms.get(config.algorithm)
-  rows = _BATCH.value * share
+  rows = num * max(1, round(share * _BATCH.value))
+  if 'num_chains' in config:
+    config.num_chains = rows
+  shape = (32, 32, 3) if name.endswith('cifar10') else (28, 28, 1)
   batch = {
-    'image': np.zeros((rows, 28, 28, 1), np.float32),
-    'label': np.zeros(rows, np.int32),
+    'image': jax.ShapeDtypeStruct((rows, *shape), np.float32),
+    'label': jax.ShapeDtypeStruct((rows,), np.int32),
   }
   rng = jax.random.key(0)
-  state = jax.eval_shape(lambda rng: algorithm.init(rng, config, batch), rng)
-  split = PartitionSpec(parallel.AXIS)
-  mapped = jax.shard_map(
-    functools.partial(algorithm.step, axis_name=parallel.AXIS, **config.step),
-    mesh=mesh(num),
-    in_specs=(PartitionSpec(), split, PartitionSpec()),
-    out_specs=(PartitionSpec(), PartitionSpec()),
+  state = jax.eval_shape(
+    lambda rng, batch: algorithm.init(rng, config, batch), rng, batch
   )
-  return jax.jit(mapped).lower(state, batch, rng).compile()
+  spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
+  mapped = jax.shard_map(
+    functools.partial(algorithm.step, axis_name=_AXIS, **config.step),
+    mesh=AbstractMesh((num,), (_AXIS,)),
+    in_specs=(spec, _SPLIT, PartitionSpec()),
+    out_specs=(spec, PartitionSpec()),
+  )
+  return jax.make_jaxpr(mapped)(state, batch, rng)
 
 
-def line(name, num, compiled):
-  found, received = collections.Counter(), 0
-  for shapes, kind in _COLLECTIVE.findall(compiled.as_text()):
-    found[kind] += 1
-    received += sum(
-      math.prod(map(int, filter(None, sizes.split(',')))) * int(bits or 8) // 8
-      for _, bits, sizes in _ARRAY.findall(shapes)
-    )
-  flops = (compiled.cost_analysis() or {}).get('flops', float('nan'))
+class Cost:
+  """What one device computes and sends in a program.
+
+  Attributes:
+    flops: operations of products and convolutions.
+    calls: {kind: how often} of collectives.
+    received: bytes.
+    hops: steps from device to device, one after another.
+  """
+
+  def __init__(self, closed, num):
+    self.flops = self.received = self.hops = 0
+    self.calls = collections.Counter()
+    self._num = num
+    self._add(closed.jaxpr, 1)
+
+  def seconds(self):
+    """Returns the seconds of computing, and of sending."""
+    sends = self.received / _BANDWIDTH.value + self.hops * _LATENCY.value
+    return self.flops / _FLOPS.value, sends
+
+  def _add(self, jaxpr, times):
+    others, across = 1 - 1 / self._num, 2 * (math.sqrt(self._num) - 1)
+    for equation in jaxpr.eqns:
+      name, params = equation.primitive.name, equation.params
+      size = sum(_bytes(v.aval) for v in equation.outvars)
+      if name == 'dot_general':
+        (contracted, _), _ = params['dimension_numbers']
+        shape = equation.invars[0].aval.shape
+        inner = math.prod(shape[axis] for axis in contracted)
+        self.flops += times * 2 * inner * equation.outvars[0].aval.size
+      elif name == 'conv_general_dilated':
+        kernel = equation.invars[1].aval
+        outputs = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
+        inner = kernel.size // outputs
+        self.flops += times * 2 * inner * equation.outvars[0].aval.size
+      elif name.startswith(('psum', 'pmax', 'pmin')):
+        self._send('all-reduce', times, 2 * size * others, 2 * across)
+      elif name == 'all_gather':
+        self._send('all-gather', times, size * others, across)
+      elif name == 'ppermute':
+        self._send('permute', times, size, 1)
+      within = times * params.get('length', 1) if name == 'scan' else times
+      for value in params.values():
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+          part = getattr(part, 'jaxpr', part)
+          if hasattr(part, 'eqns'):
+            self._add(part, within)
+
+  def _send(self, kind, times, size, hops):
+    self.calls[kind] += times
+    self.received += times * size
+    self.hops += times * hops
+
+
+def _bytes(aval):
+  return aval.size * aval.dtype.itemsize
+
+
+def row(name, num, cost):
+  computes, sends = cost.seconds()
   return {
     'program': name,
     'devices': num,
-    'GFLOP': f'{flops / 1e9:.2f}',
-    'collectives': ', '.join(
-      f'{n} {kind}' for kind, n in sorted(found.items())
-    ),
-    'megabytes received': f'{received / 1e6:.2f}',
+    'GFLOP': f'{cost.flops / 1e9:.3g}',
+    'collectives': ', '.join(f'{n} {k}' for k, n in sorted(cost.calls.items())),
+    'MB received': f'{cost.received / 1e6:.3g}',
+    'computes': f'{1e3 * computes:.3g} ms',
+    'sends': f'{1e3 * sends:.3g} ms',
   }
 
 
+def ring_and_gathering():
+  """Returns the table's lines of both ways on simulated devices."""
+  num = _SIMULATED.value
+  devices = Mesh(np.array(jax.devices()[:num]), (_AXIS,))
+  x, score = jax.random.normal(jax.random.key(0), (2, num * 512, 64))
+  split = jax.NamedSharding(devices, _SPLIT)
+  x, score = jax.device_put((x, score), split)
+  ways = {}
+  for way, sum_over in {
+    'ring': collectives.ring_sum,
+    'gathered': gathered_sum,
+  }.items():
+    with mock.patch.object(collectives, 'ring_sum', sum_over):
+      mapped = on_shares(stein.svgd_direction, _SPLIT, devices)
+      ways[way] = jax.jit(mapped).lower(x, score).compile()
+  times = timing.medians(ways, x, score, seconds=5.0)
+  return [
+    {
+      'direction': f'{way}, 512 particles each',
+      'MB of a device': f'{_extra(compiled) / 1e6:.2f}',
+      'milliseconds': f'{1e3 * times[way]:.0f}',
+    }
+    for way, compiled in ways.items()
+  ]
+
+
+def gathered_sum(function, share, axis_name):
+  """Returns what `collectives.ring_sum` does, with all shares on every device."""
+  shares = jax.tree.map(lambda leaf: lax.all_gather(leaf, axis_name), share)
+  owners = jnp.arange(collectives.size(axis_name))
+  parts = lax.map(lambda pair: function(*pair), (shares, owners))
+  return jax.tree.map(lambda leaf: jnp.sum(leaf, 0), parts)
+
+
+def _extra(compiled):
+  """Returns the bytes that a device sets aside."""
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
 if __name__ == '__main__':
-  app.run(main)
+  report.run('scaling', measure)

@@ -13,16 +13,15 @@ Example:
 
 import functools
 import math
-import pathlib
 from typing import NamedTuple
 
-from absl import app
 from absl import flags
 import jax
 from ml_collections import ConfigDict
 import numpy as np
 
 from configs import steingan_mnist
+from experiments.benchmarks import report
 from experiments.benchmarks import timing
 from stein_jax import algorithms
 from stein_jax import parallel
@@ -31,9 +30,6 @@ from stein_jax import reporting
 
 _SECONDS = flags.DEFINE_float(
   'seconds', 2.0, 'Spent on each program.', lower_bound=0.0
-)
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/benchmarks', 'Folder of the table.'
 )
 _SEVERAL = 50  # steps a call
 _COLUMNS = (
@@ -80,16 +76,20 @@ TASKS = {
 }
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  reporting.set_up_logging()
-  folder = pathlib.Path(_RESULTS.value)
-  folder.mkdir(parents=True, exist_ok=True)
-  lines = [line(name, measured(task)) for name, task in TASKS.items()]
-  text = f'Training steps a second\n\n{reporting.table(lines)}'
-  (folder / 'training.md').write_text(text, 'utf-8')
-  print(text)
+def measure():
+  """Returns the text, lines and pictures that `report.run` takes."""
+  speeds = {name: measured(task) for name, task in TASKS.items()}
+  rows = [row(name, found) for name, found in speeds.items()]
+  lines = [
+    report.line(
+      f'step of {name}',
+      1 / best(found, 'ours'),
+      'PyTorch' if best(found, 'PyTorch') else '',
+      1 / (best(found, 'PyTorch') or 1),
+    )
+    for name, found in speeds.items()
+  ]
+  return f'Training steps a second\n\n{reporting.table(rows)}', lines, {}
 
 
 def measured(task: Task) -> dict[str, float]:
@@ -114,11 +114,15 @@ def measured(task: Task) -> dict[str, float]:
   }
 
 
-def line(name, speeds):
-  best = lambda who: max(
-    (speed for key, speed in speeds.items() if key.startswith(who)), default=0
-  )
-  ratio = best('ours') / best('PyTorch') if best('PyTorch') else float('nan')
+def best(speeds, who):
+  """Returns the steps a second of the fastest program of ours or theirs, or 0."""
+  found = [speed for key, speed in speeds.items() if key.startswith(who)]
+  return max(found, default=0)
+
+
+def row(name, speeds):
+  theirs = best(speeds, 'PyTorch')
+  ratio = best(speeds, 'ours') / theirs if theirs else float('nan')
   shown = {name: f'{speed:.3g}' for name, speed in speeds.items()}
   return {
     'model': name,
@@ -297,4 +301,4 @@ def _torch_energy(torch, section, shape):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  report.run('training', measure)
