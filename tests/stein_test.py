@@ -804,7 +804,7 @@ class MemoryTest(chex.TestCase):
     points = jax.ShapeDtypeStruct((100_000, 64), jnp.float32)
     self.assertLessEqual(
       _largest_array(jax.make_jaxpr(function)(points).jaxpr),
-      2 * points.size,  # where pairs are seen once, a window longer
+      3 * points.size,  # longer where pairs are seen once
     )
     found = jax.jit(function).lower(points).compile().memory_analysis()
     self.assertLess(found.temp_size_in_bytes, 300 * 2**20)
