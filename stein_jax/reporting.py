@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 import html
 import io
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import time
 from typing import Any
@@ -36,20 +38,17 @@ class Reporter:
     self._warned = False
     if not self._active:
       return
-    import tensorboardX  # pylint: disable=g-import-not-at-top
     import tqdm  # pylint: disable=g-import-not-at-top
 
-    workdir = pathlib.Path(workdir)
-    _drop_later(workdir / METRICS_FILE, start)
+    self._workdir = pathlib.Path(workdir)
+    _drop_later(self._workdir / METRICS_FILE, start)
     self._gaps = [
       (line['step'], abs(line[_GAP]))
       for line in read_metrics(workdir)
       if _GAP in line
     ]
-    self._lines = open(workdir / METRICS_FILE, 'a', encoding='utf-8')
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir / 'events'), purge_step=start + 1 if start else None
-    )
+    self._lines = open(self._workdir / METRICS_FILE, 'a', encoding='utf-8')
+    self._events = _Events(self._workdir / 'events', start=start)
     self._bar = tqdm.tqdm(
       total=config.num_steps,
       initial=start,
@@ -68,6 +67,15 @@ class Reporter:
       self._lines.close()
       self._bar.close()
 
+  def flush(self) -> None:
+    """Puts on disk what was reported; to be called before a step is saved.
+
+    A run that goes on from a step writes nothing again that came before it.
+    """
+    if self._active:
+      os.fsync(self._lines.fileno())
+      self._events.flush()
+
   def advance(self, step: int) -> None:
     """Moves the progress bar to that many steps done."""
     if self._active:
@@ -82,8 +90,7 @@ class Reporter:
     speed = {'steps_per_second': (step - before) / max(now - then, 1e-9)}
     self._lines.write(json.dumps({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
-    for name, value in {**metrics, **speed}.items():
-      self._events.add_scalar(name, value, step)
+    self._events.scalars({**metrics, **speed}, step)
     if _GAP in metrics:
       self._watch(step, abs(metrics[_GAP]))
     if not self._bar.disable:
@@ -122,17 +129,73 @@ class Reporter:
   def picture(self, step: int, name: str, png: bytes | None) -> None:
     """Writes a PNG picture, if there is one, to the events."""
     if self._active and png:
-      image = images.read_png(png)
-      self._events.add_image(name, image, step, dataformats='HWC')
+      self._events.image(name, images.read_png(png), step)
 
-  def hparams(self, metrics: Mapping[str, float]) -> None:
+  def hparams(self) -> None:
     """Writes the config as hyper-parameters, beside the last metrics."""
-    if self._active and metrics:
-      flat = {
-        key: value if isinstance(value, (int, float, str, bool)) else str(value)
-        for key, value in flat_config(self._config).items()
-      }
-      self._events.add_hparams(flat, dict(metrics), name='hparams')
+    if not self._active:
+      return
+    flat = {
+      key: value if isinstance(value, (int, float, str, bool)) else str(value)
+      for key, value in flat_config(self._config).items()
+    }
+    last = read_metrics(self._workdir)[-1]
+    metrics = {
+      name: value
+      for name, value in last.items()
+      if name not in ('step', 'steps_per_second')
+    }
+    folder = self._workdir / 'events' / 'hparams'
+    # The part that a killed process wrote would stand beside the whole.
+    shutil.rmtree(folder, ignore_errors=True)
+    events = _Events(folder, start=0)
+    events.hparams(flat, metrics)
+    events.close()
+
+
+class _Events:
+  """A TensorBoard event file that hides what earlier ones have after a step.
+
+  tensorboardX's own SummaryWriter hands events to a thread: a kill loses those on
+  their way, and on a full disk the thread dies and the run waits for it for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, start: int):
+    from tensorboardX import event_file_writer  # pylint: disable=g-import-not-at-top
+    from tensorboardX import summary  # pylint: disable=g-import-not-at-top
+    from tensorboardX.proto import event_pb2  # pylint: disable=g-import-not-at-top
+
+    self._summary, self._proto = summary, event_pb2
+    folder.mkdir(parents=True, exist_ok=True)
+    # Files are read in the order of their names, which begin with the second.
+    self._file = event_file_writer.EventsWriter(
+      str(folder / 'events'), f'.{start:010}'
+    )
+    begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._write(start + 1, session_log=begin)
+
+  def scalars(self, metrics: Mapping[str, float], step: int) -> None:
+    for name, value in metrics.items():
+      self._write(step, summary=self._summary.scalar(name, value))
+
+  def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+    image = self._summary.image(name, pixels, dataformats='HWC')
+    self._write(step, summary=image)
+
+  def hparams(self, values, metrics) -> None:
+    for part in self._summary.hparams(values, metrics):
+      self._write(0, summary=part)
+    self.scalars(metrics, 0)
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+  def _write(self, step, **content):
+    event = self._proto.Event(step=step, wall_time=time.time(), **content)
+    self._file.write_event(event)
 
 
 def _shown(metrics):
