@@ -284,7 +284,7 @@ def restore(config, workdir):
     FileNotFoundError: the workdir has no checkpoint.
   """
   workdir = pathlib.Path(workdir)
-  manager = checkpoints.manager(workdir / 'checkpoints')
+  manager = checkpoints.manager(workdir / 'checkpoints', read_only=True)
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
   source = datasets.load(**config.data)
