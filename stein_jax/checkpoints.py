@@ -6,6 +6,7 @@ and compared on restore, and the newest checkpoint that is whole is taken.
 """
 
 from collections.abc import Sequence
+import contextlib
 import pathlib
 import textwrap
 import zlib
@@ -61,7 +62,7 @@ def manager(
 
 
 def save(manager: ocp.CheckpointManager, state: Tree) -> None:
-  """Starts writing the state under its step; `manager.wait_until_finished` waits.
+  """Starts writing the state under its step; see `wait`.
 
   Raises:
     NotFinite: the state is not finite; nothing is written.
@@ -76,20 +77,31 @@ def save(manager: ocp.CheckpointManager, state: Tree) -> None:
       manager,
     )
   arrays = _host(state)
-  saved = manager.save(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state),
-      digest=ocp.args.JsonSave(
-        {path: [_kind(x), _crc(x)] for path, x in arrays.items()}
+  digest = {path: [_kind(array), _crc(array)] for path, array in arrays.items()}
+  with _as_os_error(manager):
+    saved = manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest)
       ),
-    ),
-  )
+    )
   if not saved:
     raise OSError(
       f'Step {step} was not saved: {manager.directory} holds step '
       f'{manager.latest_step()}.'
     )
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+  """Returns when what was saved is on disk; OSError if it could not be written."""
+  with _as_os_error(manager):
+    manager.wait_until_finished()
+
+
+def check(manager: ocp.CheckpointManager) -> None:
+  """Raises OSError if by now it is known that a checkpoint could not be written."""
+  if not manager.is_saving_in_progress():
+    wait(manager)
 
 
 def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
@@ -144,6 +156,18 @@ def not_finite(state: Tree) -> Sequence[str]:
   ]
 
 
+@contextlib.contextmanager
+def _as_os_error(manager):
+  """Makes OSError of whatever the writing threads raise: a full disk is ValueError."""
+  try:
+    yield
+  except Exception as error:
+    raise OSError(
+      f'A checkpoint could not be written to {manager.directory}: '
+      f'{textwrap.shorten(str(error), 400)}'
+    ) from error
+
+
 def _read(manager, step, state):
   """Returns what is wrong with a checkpoint, or None and its state."""
   folder = f'{manager.directory}/{step}'
@@ -161,7 +185,7 @@ def _read(manager, step, state):
     ).digest
     found = {path: kind for path, (kind, _) in digest.items()}
     if found != kinds:
-      return f'another state: {_differences(found, kinds)}', None
+      return f'{folder} is of another state: {_differences(found, kinds)}', None
     item = 'state'
     restored = manager.restore(
       step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))

@@ -75,6 +75,12 @@ def train(config, workdir) -> Tree:
         if config.on_nonfinite == 'stop':
           raise
         past = rollbacks.go_back(workdir, past, error)
+      except OSError as error:
+        error.add_note(
+          f'{workdir} has the checkpoints that it had; when it can be written again, '
+          'the run goes on from the newest.'
+        )
+        raise
 
 
 def _train(config, workdir, algorithm, source, test_source, past):
@@ -133,6 +139,7 @@ def _train(config, workdir, algorithm, source, test_source, past):
       reporter.advance(done)
     if done == config.num_steps:
       reporter.hparams()
+    checkpoints.wait(manager)
   return state
 
 
@@ -236,7 +243,7 @@ class _Interruption:
 
 
 class _Guard:
-  """Fetches metrics, and ends a run whose numbers have gone bad."""
+  """Fetches metrics, and ends a run whose numbers or checkpoints have gone bad."""
 
   def __init__(self, manager, start):
     self._manager, self._checked = manager, start
@@ -248,7 +255,9 @@ class _Guard:
       NotFinite: one of them is nan or infinite; the message has the steps since the
         last fetch, and which fields of `state`, which may be a later one, are not
         finite either.
+      OSError: a checkpoint could not be written.
     """
+    checkpoints.check(self._manager)
     metrics = {name: float(value) for name, value in metrics.items()}
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad:
