@@ -19,8 +19,10 @@ from stein_jax import images
 
 METRICS_FILE = 'metrics.jsonl'
 _GAP = 'energy/gap'
+_SPREAD = 'samples/variance'
 _WATCHED = 10  # log lines that tell how large the gap of a run is
 _RUNAWAY = 10  # times that it may grow over the second half of a run
+_COLLAPSE = 1e-4  # of its largest value, to which the variance may fall
 
 
 class Reporter:
@@ -35,18 +37,21 @@ class Reporter:
     self._active = jax.process_index() == 0
     self._config = config
     self._since = (start, time.monotonic())
-    self._warned = False
+    self._warned = set()
     if not self._active:
       return
     import tqdm  # pylint: disable=g-import-not-at-top
 
     self._workdir = pathlib.Path(workdir)
     _drop_later(self._workdir / METRICS_FILE, start)
-    self._gaps = [
-      (line['step'], abs(line[_GAP]))
-      for line in read_metrics(workdir)
-      if _GAP in line
-    ]
+    self._watched = {
+      name: [
+        (line['step'], abs(line[name]))
+        for line in read_metrics(workdir)
+        if name in line
+      ]
+      for name in (_GAP, _SPREAD)
+    }
     self._lines = open(self._workdir / METRICS_FILE, 'a', encoding='utf-8')
     self._events = _Events(self._workdir / 'events', start=start)
     self._bar = tqdm.tqdm(
@@ -91,8 +96,10 @@ class Reporter:
     self._lines.write(json.dumps({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
     self._events.scalars({**metrics, **speed}, step)
-    if _GAP in metrics:
-      self._watch(step, abs(metrics[_GAP]))
+    for name in self._watched.keys() & metrics.keys():
+      self._watched[name].append((step, abs(metrics[name])))
+    self._watch_gap()
+    self._watch_spread()
     if not self._bar.disable:
       # The bar has room for few: what is measured on test data comes first.
       first = sorted(metrics, key=lambda name: not name.startswith('test/'))[:3]
@@ -106,14 +113,15 @@ class Reporter:
       _shown({**metrics, **speed}),
     )
 
-  def _watch(self, step, gap):
+  def _watch_gap(self):
     """Warns, once, of an energy that runs away from its samples."""
-    self._gaps.append((step, gap))
-    early = self._gaps[: len(self._gaps) // 2]
-    if len(early) < _WATCHED or self._warned:
+    gaps = self._watched[_GAP]
+    early = gaps[: len(gaps) // 2]
+    if len(early) < _WATCHED or _GAP in self._warned:
       return
-    if gap > _RUNAWAY * max(before for _, before in early):
-      self._warned = True
+    (step, gap), largest = gaps[-1], max(gap for _, gap in early)
+    if gap > _RUNAWAY * largest:
+      self._warned.add(_GAP)
       logging.warning(
         'The energy may be running away: %s is %.3g at step %d, more than %d times '
         'what it was up to step %d. What helps: a smaller learning rate, '
@@ -124,6 +132,23 @@ class Reporter:
         step,
         _RUNAWAY,
         early[-1][0],
+      )
+
+  def _watch_spread(self):
+    """Warns, once, of a generator whose samples are all but one."""
+    spreads = self._watched[_SPREAD]
+    if not spreads or _SPREAD in self._warned:
+      return
+    (step, spread), largest = spreads[-1], max(each for _, each in spreads)
+    if spread <= _COLLAPSE * largest:
+      self._warned.add(_SPREAD)
+      logging.warning(
+        'The generator may have collapsed: %s is %.3g at step %d; the largest was '
+        '%.3g. What helps: a kernel in step.kernel, a smaller learning rate.',
+        _SPREAD,
+        spread,
+        step,
+        largest,
       )
 
   def picture(self, step: int, name: str, png: bytes | None) -> None:
