@@ -31,7 +31,7 @@ MOMENTS = ('start', 'compile', 'write', 'loop')
 _FLAGS = (
   '--config.log_every=5',
   '--config.eval_every=40',
-  '--config.checkpoint_every=10',
+  '--config.checkpoint_every=20',
   '--noevaluate',
 )
 
@@ -39,11 +39,11 @@ _FLAGS = (
 def kill_once(run, moment, rng, start) -> str:
   """Returns where a kill -9 found the run: a moment, or 'end' if it had ended.
 
-  `start` is how many seconds it takes to start.
+  `start` is how many seconds it takes to start and compile.
   """
   lines, wanted, seen = run.num_lines(), rng.randint(1, 4), set()
   if moment == 'start':
-    time.sleep(rng.uniform(0, start))
+    time.sleep(rng.uniform(0, start / 2))
   elif moment == 'compile':
     run.wait_for(lambda: run.printed().count('Compiling jit') >= 2 * wanted)
   elif moment == 'loop':
@@ -64,7 +64,9 @@ def kill_once(run, moment, rng, start) -> str:
   return 'loop' if run.num_lines() > lines else 'start'
 
 
-def check(config, folder, num_kills, *, moments=MOMENTS, seed=0, num_steps=400):
+def check(
+  config, folder, num_kills, *, moments=MOMENTS, seed=0, num_steps=1000
+):
   """Returns how many kills found a run at which moment; it ended like one left alone.
 
   Raises:

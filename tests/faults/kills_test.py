@@ -16,7 +16,7 @@ class KillsTest(parameterized.TestCase):
 
   def test_while_a_checkpoint_is_written(self):
     found = kills.check(
-      'stein_cd_mnist', self.folder, 1, moments=('write',), num_steps=60
+      'stein_cd_mnist', self.folder, 1, moments=('write',), num_steps=80
     )
     self.assertEqual(found.total(), 1)
 

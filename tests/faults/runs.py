@@ -23,9 +23,16 @@ class Run:
   """A run of a config's smoke scale as a process; what it prints goes to a file."""
 
   def __init__(
-    self, config, *flags, workdir, module='train', cache=None, **options
+    self,
+    config,
+    *flags,
+    workdir,
+    module='train',
+    cache=None,
+    log=None,
+    **options,
   ):
-    self.workdir, self.log = workdir, workdir.with_suffix('.log')
+    self.workdir, self.log = workdir, log or workdir.with_suffix('.log')
     if config:
       flags = (f'--config=configs/{config}.py:smoke', *flags)
     cache = cache or jax.config.jax_compilation_cache_dir
