@@ -22,6 +22,7 @@ _GAP = 'energy/gap'
 _SPREAD = 'samples/variance'
 _WATCHED = 10  # log lines that tell how large the gap of a run is
 _RUNAWAY = 10  # times that it may grow over the second half of a run
+_FRESH = 30  # seconds that curves may be old for who watches a run
 _COLLAPSE = 1e-4  # of its largest value, to which the variance may fall
 
 
@@ -37,6 +38,7 @@ class Reporter:
     self._active = jax.process_index() == 0
     self._config = config
     self._since = (start, time.monotonic())
+    self._flushed = time.monotonic()
     self._warned = set()
     if not self._active:
       return
@@ -78,6 +80,7 @@ class Reporter:
     A run that goes on from a step writes nothing again that came before it.
     """
     if self._active:
+      self._flushed = time.monotonic()
       os.fsync(self._lines.fileno())
       self._events.flush()
 
@@ -96,6 +99,8 @@ class Reporter:
     self._lines.write(json.dumps({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
     self._events.scalars({**metrics, **speed}, step)
+    if now > self._flushed + _FRESH:
+      self.flush()
     for name in self._watched.keys() & metrics.keys():
       self._watched[name].append((step, abs(metrics[name])))
     self._watch_gap()
@@ -164,10 +169,10 @@ class Reporter:
       key: value if isinstance(value, (int, float, str, bool)) else str(value)
       for key, value in flat_config(self._config).items()
     }
-    last = read_metrics(self._workdir)[-1]
+    lines = read_metrics(self._workdir) or [{}]
     metrics = {
       name: value
-      for name, value in last.items()
+      for name, value in lines[-1].items()
       if name not in ('step', 'steps_per_second')
     }
     folder = self._workdir / 'events' / 'hparams'
@@ -255,7 +260,9 @@ def read_metrics(workdir) -> list[dict[str, float]]:
   path = pathlib.Path(workdir) / METRICS_FILE
   if not path.exists():
     return []
-  return [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+  lines = path.read_text('utf-8').splitlines(keepends=True)
+  # The last one of a run that was killed, or is running, may be torn.
+  return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
 def curves(
@@ -364,12 +371,12 @@ def write_page(
   )
 
 
-def write_json(path, value) -> None:
+def write_json(path, value, *, indent: int | None = None) -> None:
   """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value) + '\n', 'utf-8')
+  temporary.write_text(json.dumps(value, indent=indent) + '\n', 'utf-8')
   temporary.replace(path)
 
 

@@ -287,25 +287,26 @@ def _claimed(workdir, config):
     return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = open(workdir / _LOCK_FILE, 'a+', encoding='utf-8')
+    lock = _locked(workdir)
+    # The one who had the lock may have made it another config's by now.
+    if not _is_ours(workdir, config):
+      reporting.write_json(workdir / CONFIG_FILE, _as_json(config), indent=2)
   except OSError as error:
     raise OSError(
       error.errno, f'{workdir} cannot be written: {error.strerror}'
     ) from error
   with lock:
-    _lock(lock, workdir)
-    # The one who had the lock may have made it another config's by now.
-    if not _is_ours(workdir, config):
-      path = workdir / CONFIG_FILE
-      temporary = path.with_suffix('.tmp')
-      text = json.dumps(_as_json(config), indent=2) + '\n'
-      temporary.write_text(text, 'utf-8')
-      temporary.replace(path)
     yield
 
 
-def _lock(file, workdir):
-  """Locks an open file until it is closed, or its process ends in any way."""
+def _locked(workdir):
+  """Returns a file that is locked until it is closed or its process ends in any way.
+
+  Raises:
+    RuntimeError: another run has locked it.
+    OSError: it cannot be written.
+  """
+  file = open(workdir / _LOCK_FILE, 'a+', encoding='utf-8')
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -320,10 +321,11 @@ def _lock(file, workdir):
       workdir,
       error.strerror,
     )
-    return
-  file.truncate(0)
-  file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-  file.flush()
+  else:
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    file.flush()
+  return file
 
 
 def _is_ours(workdir, config):

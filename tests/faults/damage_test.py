@@ -7,7 +7,6 @@ import sys
 from unittest import mock
 
 from absl.testing import absltest
-from absl.testing import parameterized
 import chex
 import numpy as np
 import pytest
@@ -121,19 +120,16 @@ class CheckpointTest(absltest.TestCase):
     self.assertEmpty(found)
 
 
-class RunTest(parameterized.TestCase):
+class RunTest(absltest.TestCase):
   """A run whose newest checkpoint is damaged ends like one that is left alone."""
 
   def setUp(self):
     super().setUp()
     self.workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
 
-  @parameterized.parameters(
-    'stein_cd_mnist', 'steingan_toy', 'contrastive_divergence_toy'
-  )
   @pytest.mark.slow
-  def test_goes_on(self, name):
-    config = conformance_test.get_config(name)
+  def test_goes_on(self):
+    config = conformance_test.get_config('stein_cd_mnist')
     training.train(config, self.workdir)
     alone = runs.contents(self.workdir)
     copy = self.workdir.with_name('copy')

@@ -1,5 +1,6 @@
 """Runs by the command that a user types, and what they leave behind."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -44,6 +45,7 @@ class Run:
       JAX_COMPILATION_CACHE_DIR=str(cache),
       JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
     )
+    self._begin = time.time()
     with open(self.log, 'w') as log:
       self.process = subprocess.Popen(
         (
@@ -95,10 +97,13 @@ class Run:
     return path.read_text().count('\n') if path.exists() else 0
 
   def writing(self) -> set[str]:
-    """Returns the names of the checkpoints that are not yet whole."""
-    folder = self.workdir / 'checkpoints'
-    names = os.listdir(folder) if folder.exists() else ()
-    return {name for name in names if 'checkpoint-tmp' in name}
+    """Returns the names of the checkpoints that it has begun, and not yet ended."""
+    begun = set()
+    for path in self.workdir.glob('checkpoints/*checkpoint-tmp*'):
+      with contextlib.suppress(FileNotFoundError):  # it has just been renamed
+        if path.stat().st_mtime > self._begin:  # others were killed before
+          begun.add(path.name)
+    return begun
 
   def compiling(self) -> bool:
     """Returns whether the last that was said is that a program is compiled."""

@@ -47,8 +47,9 @@ class SigtermTest(parameterized.TestCase):
     self.assertTrue(
       run.wait_for(lambda: MOMENTS[moment](run)), run.printed()[-2000:]
     )
+    self.assertIsNone(run.process.poll(), 'It ended before.')
+    begin = time.monotonic()
     for _ in range(times):
-      begin = time.monotonic()
       run.kill(signal.SIGTERM)
       time.sleep(0.01)
     code = run.end()
