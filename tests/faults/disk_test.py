@@ -13,6 +13,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import pytest
 
+from stein_jax import evaluation
 from stein_jax import reporting
 from stein_jax import training
 from tests import conformance_test
@@ -87,6 +88,8 @@ class WorkdirTest(parameterized.TestCase):
     for folder in (disk / 'run', disk / 'new'):
       with self.assertRaisesRegex(OSError, f'{folder}.* cannot be written'):
         training.train(conformance_test.get_config('stein_cd_mnist'), folder)
+    with self.assertRaisesRegex(OSError, f'{disk}/run cannot be written'):
+      evaluation.evaluate(training.read_config(self.workdir), disk / 'run')
     self.assertEqual(everything(self.workdir), before)
 
   @_needs_root
