@@ -39,11 +39,9 @@ class SigtermTest(parameterized.TestCase):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
 
-  def stop(self, config, moment, times=1):
+  def stop(self, config, moment, times=1, cache=None):
     """Sends SIGTERM to a run in the folder at a moment, and waits for its end."""
-    # No program is kept, so that all are compiled.
-    cold = {'cache': self.folder / moment}
-    run = runs.Run(config, *_FLAGS, workdir=self.folder / 'run', **cold)
+    run = runs.Run(config, *_FLAGS, workdir=self.folder / 'run', cache=cache)
     self.assertTrue(
       run.wait_for(lambda: MOMENTS[moment](run)), run.printed()[-2000:]
     )
@@ -75,7 +73,8 @@ class SigtermTest(parameterized.TestCase):
   @pytest.mark.slow
   def test_at_every_moment_in_turn(self, config):
     for moment in MOMENTS:
-      self.stop(config, moment)
+      # An empty folder of programs: all of them are compiled.
+      self.stop(config, moment, cache=self.folder / moment)
     self.goes_on(config)
 
 
