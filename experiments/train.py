@@ -51,6 +51,7 @@ flags.mark_flags_as_required(['config', 'workdir'])
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  launch.leave_on_sigterm()  # the loop saves first
   launch.set_up(multihost=_MULTIHOST.value)
   config, workdir = _CONFIG.value, _WORKDIR.value
   if _NPZ.value:

@@ -1,15 +1,19 @@
 """Checkpoints: Orbax, with a digest of every array.
 
-Orbax notices a torn file but not a flipped bit, and nothing falls back by
-itself. Here each leaf's CRC-32 is stored beside it and compared on restore, and
-the newest checkpoint that is whole is taken.
+Orbax notices a torn file but not a flipped bit, casts dtypes in silence, and
+nothing falls back by itself. Here each leaf's type and CRC-32 are stored beside it
+and compared on restore, and the newest checkpoint that is whole is taken.
 """
 
+from collections.abc import Sequence
+import contextlib
 import pathlib
+import textwrap
 import zlib
 
 from absl import logging
 import jax
+from jax import dtypes
 from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
@@ -17,88 +21,200 @@ import orbax.checkpoint as ocp
 from stein_jax.types import Tree
 
 
-def manager(directory, max_to_keep: int = 3) -> ocp.CheckpointManager:
-  """Returns the manager of a folder, which is made if it is missing."""
+class NotFinite(FloatingPointError):
+  """Numbers have gone bad.
+
+  Attributes:
+    bad: the step at which it was noticed.
+    good: the step of the newest checkpoint; 0, the start, without one.
+  """
+
+  def __init__(self, what: str, bad: int, manager: ocp.CheckpointManager):
+    good = manager.latest_step()
+    super().__init__(
+      f'{what} '
+      + (
+        'No checkpoint was saved before.'
+        if good is None
+        else f'Last good checkpoint: step {good} in {manager.directory}.'
+      )
+    )
+    self.bad, self.good = bad, good or 0
+
+
+def manager(
+  directory, max_to_keep: int = 3, *, read_only: bool = False
+) -> ocp.CheckpointManager:
+  """Returns the manager of a folder, which is made if it is missing.
+
+  One that is `read_only` changes nothing: the unfinished checkpoint that another
+  clears away may be one that a run is writing.
+  """
+  if read_only:
+    options = dict(read_only=True, save_interval_steps=0, create=False)
+  else:
+    options = dict(max_to_keep=max_to_keep, cleanup_tmp_directories=True)
   return ocp.CheckpointManager(
     pathlib.Path(directory).absolute(),
     item_names=('state', 'digest'),
-    options=ocp.CheckpointManagerOptions(
-      max_to_keep=max_to_keep, cleanup_tmp_directories=True, create=True
-    ),
+    options=ocp.CheckpointManagerOptions(**options),
   )
 
 
 def save(manager: ocp.CheckpointManager, state: Tree) -> None:
-  """Starts writing the state under its step; `manager.wait_until_finished` waits.
+  """Starts writing the state under its step; see `wait`.
 
   Raises:
-    FloatingPointError: the state is not finite; nothing is written.
+    NotFinite: the state is not finite; nothing is written.
+    OSError: this one, or the one before, could not be written.
   """
-  if not finite(state):
-    raise FloatingPointError(
-      f'The state of step {int(state.step)} is not finite; not saved.'
+  step = int(state.step)
+  bad = not_finite(state)
+  if bad:
+    raise NotFinite(
+      f'The state of step {step} is not finite in: {", ".join(bad)}; not saved.',
+      step,
+      manager,
     )
-  manager.save(
-    int(state.step),
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state),
-      digest=ocp.args.JsonSave(_digest(state)),
-    ),
-  )
+  arrays = _host(state)
+  digest = {path: [_kind(array), _crc(array)] for path, array in arrays.items()}
+  with _as_os_error(manager):
+    saved = manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest)
+      ),
+    )
+  if not saved:
+    raise OSError(
+      f'Step {step} was not saved: {manager.directory} holds step '
+      f'{manager.latest_step()}.'
+    )
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+  """Returns when what was saved is on disk; OSError if it could not be written."""
+  with _as_os_error(manager):
+    manager.wait_until_finished()
+
+
+def check(manager: ocp.CheckpointManager) -> None:
+  """Raises OSError if by now it is known that a checkpoint could not be written."""
+  if not manager.is_saving_in_progress():
+    wait(manager)
 
 
 def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
   """Returns the newest whole checkpoint, placed like `state`; `state` if none.
 
   Raises:
-    RuntimeError: there are checkpoints, and none of them is whole.
+    RuntimeError: there are checkpoints, and none of them can be restored; says
+      what each lacks, also where they are of a state of other arrays.
   """
-  steps = sorted(manager.all_steps(), reverse=True)
-  template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-  for step in steps:
-    # What a damaged file raises depends on the file: ValueError,
-    # FileNotFoundError, KeyError, JSON errors.
-    try:
-      restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(template),
-          digest=ocp.args.JsonRestore(),
-        ),
-      )
-      damaged = _differences(restored.digest, _digest(restored.state))
-    except Exception as error:  # pylint: disable=broad-exception-caught
-      logging.error('Checkpoint %d cannot be read: %s', step, error)
-      continue
-    if not damaged:
-      return restored.state
-    logging.error('Checkpoint %d is damaged in: %s', step, ', '.join(damaged))
-  if steps:
+  problems = []
+  for step in sorted(manager.all_steps(), reverse=True):
+    problem, restored = _read(manager, step, state)
+    if problem is None:
+      return restored
+    problems.append(f'step {step}: {problem}')
+    logging.error('Checkpoint %d is not whole: %s', step, problem)
+  if problems:
     raise RuntimeError(
-      f'No checkpoint of {steps} in {manager.directory} is whole.'
+      f'None of the checkpoints in {manager.directory} is whole and of a state '
+      f"like this run's; they are left as they are. {'; '.join(problems)}."
     )
   return state
 
 
-def finite(tree: Tree) -> bool:
-  """Returns whether every floating-point number of the tree is finite."""
-  return all(
-    np.all(np.isfinite(array))
-    for array in _host(tree).values()
-    if np.issubdtype(array.dtype, np.floating)
+def drop_later(manager: ocp.CheckpointManager, step: int) -> None:
+  """Deletes the checkpoints after a step.
+
+  They are what `restore` found damaged, and in the way: Orbax saves no step twice,
+  and counts them among those to keep.
+  """
+  for later in manager.all_steps():
+    if later > step:
+      logging.error(
+        'Deleting checkpoint %d in %s; the run goes on from step %d.',
+        later,
+        manager.directory,
+        step,
+      )
+      manager.delete(later)
+
+
+def not_finite(state: Tree) -> Sequence[str]:
+  """Returns the fields of a NamedTuple state that hold a nan or an infinity."""
+  return [
+    field
+    for field, value in state._asdict().items()
+    if not all(
+      np.all(np.isfinite(array))
+      for array in _host(value).values()
+      if dtypes.issubdtype(array.dtype, np.floating)  # of bfloat16 too
+    )
+  ]
+
+
+@contextlib.contextmanager
+def _as_os_error(manager):
+  """Makes OSError of whatever the writing threads raise: a full disk is ValueError."""
+  try:
+    yield
+  except Exception as error:
+    raise OSError(
+      f'A checkpoint could not be written to {manager.directory}: '
+      f'{textwrap.shorten(str(error), 400)}'
+    ) from error
+
+
+def _read(manager, step, state):
+  """Returns what is wrong with a checkpoint, or None and its state."""
+  folder = f'{manager.directory}/{step}'
+  template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+  kinds = {
+    jax.tree_util.keystr(path): _kind(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(template)
+  }
+  item = 'digest'
+  # What a damaged file raises depends on the file: ValueError, FileNotFoundError,
+  # KeyError, JSON errors.
+  try:
+    digest = manager.restore(
+      step, args=ocp.args.Composite(digest=ocp.args.JsonRestore())
+    ).digest
+    found = {path: kind for path, (kind, _) in digest.items()}
+    if found != kinds:
+      return f'{folder} is of another state: {_differences(found, kinds)}', None
+    item = 'state'
+    restored = manager.restore(
+      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
+    ).state
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    said = textwrap.shorten(repr(error), 400)
+    return f'{folder}/{item} cannot be read: {said}', None
+  damaged = [
+    path for path, x in _host(restored).items() if digest[path][1] != _crc(x)
+  ]
+  if damaged:
+    return f'{folder} is damaged in: {", ".join(damaged)}', None
+  return None, restored
+
+
+def _differences(there, here):
+  return ', '.join(
+    f'{path} is {there.get(path, "absent")} there and {here.get(path, "absent")} here'
+    for path in sorted(there.keys() | here.keys())
+    if there.get(path) != here.get(path)
   )
 
 
-def _digest(state):
-  """Returns the CRC-32 of every leaf, by its path."""
-  return {
-    path: zlib.crc32(np.ascontiguousarray(array))
-    for path, array in _host(state).items()
-  }
+def _kind(leaf):
+  return f'{leaf.dtype}{list(leaf.shape)}'
 
 
-def _differences(expected, found):
-  return [path for path in found if expected.get(path) != found[path]]
+def _crc(array):
+  return zlib.crc32(np.ascontiguousarray(array))
 
 
 def _host(tree):

@@ -40,6 +40,13 @@ class Arrays:
     sizes = {name: len(value) for name, value in arrays.items()}
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
+    for name, value in arrays.items():
+      rows = np.reshape(value, (len(value), -1))
+      bad = np.flatnonzero(~np.isfinite(rows).all(1))
+      if len(bad):
+        raise ValueError(
+          f'Arrays must be finite: {name}[{bad[0]}] is not, of {len(bad)} rows in all.'
+        )
     self._arrays, self._pixels, self._scale = dict(arrays), pixels, scale
 
   def __len__(self) -> int:

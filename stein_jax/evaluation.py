@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
+import os
 import pathlib
 import tempfile
 from typing import Any
@@ -284,7 +285,7 @@ def restore(config, workdir):
     FileNotFoundError: the workdir has no checkpoint.
   """
   workdir = pathlib.Path(workdir)
-  manager = checkpoints.manager(workdir / 'checkpoints')
+  manager = checkpoints.manager(workdir / 'checkpoints', read_only=True)
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
   source = datasets.load(**config.data)
@@ -313,8 +314,11 @@ def evaluate(
 
   Raises:
     FileNotFoundError: the workdir has no checkpoint.
+    PermissionError: it cannot be written.
   """
   workdir = pathlib.Path(workdir)
+  if workdir.exists() and not os.access(workdir, os.W_OK):
+    raise PermissionError(f'{workdir} cannot be written.')
   with tempfile.TemporaryDirectory() as nowhere:
     # All processes compute, for they share the state; the first one writes.
     folder = workdir if jax.process_index() == 0 else pathlib.Path(nowhere)

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 import html
 import io
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import time
 from typing import Any
@@ -17,8 +19,11 @@ from stein_jax import images
 
 METRICS_FILE = 'metrics.jsonl'
 _GAP = 'energy/gap'
+_SPREAD = 'samples/variance'
 _WATCHED = 10  # log lines that tell how large the gap of a run is
 _RUNAWAY = 10  # times that it may grow over the second half of a run
+_FRESH = 30  # seconds that curves may be old for who watches a run
+_COLLAPSE = 1e-4  # of its largest value, to which the variance may fall
 
 
 class Reporter:
@@ -33,23 +38,24 @@ class Reporter:
     self._active = jax.process_index() == 0
     self._config = config
     self._since = (start, time.monotonic())
-    self._warned = False
+    self._flushed = time.monotonic()
+    self._warned = set()
     if not self._active:
       return
-    import tensorboardX  # pylint: disable=g-import-not-at-top
     import tqdm  # pylint: disable=g-import-not-at-top
 
-    workdir = pathlib.Path(workdir)
-    _drop_later(workdir / METRICS_FILE, start)
-    self._gaps = [
-      (line['step'], abs(line[_GAP]))
-      for line in read_metrics(workdir)
-      if _GAP in line
-    ]
-    self._lines = open(workdir / METRICS_FILE, 'a', encoding='utf-8')
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir / 'events'), purge_step=start + 1 if start else None
-    )
+    self._workdir = pathlib.Path(workdir)
+    _drop_later(self._workdir / METRICS_FILE, start)
+    self._watched = {
+      name: [
+        (line['step'], abs(line[name]))
+        for line in read_metrics(workdir)
+        if name in line
+      ]
+      for name in (_GAP, _SPREAD)
+    }
+    self._lines = open(self._workdir / METRICS_FILE, 'a', encoding='utf-8')
+    self._events = _Events(self._workdir / 'events', start=start)
     self._bar = tqdm.tqdm(
       total=config.num_steps,
       initial=start,
@@ -68,6 +74,16 @@ class Reporter:
       self._lines.close()
       self._bar.close()
 
+  def flush(self) -> None:
+    """Puts on disk what was reported; to be called before a step is saved.
+
+    A run that goes on from a step writes nothing again that came before it.
+    """
+    if self._active:
+      self._flushed = time.monotonic()
+      os.fsync(self._lines.fileno())
+      self._events.flush()
+
   def advance(self, step: int) -> None:
     """Moves the progress bar to that many steps done."""
     if self._active:
@@ -82,10 +98,13 @@ class Reporter:
     speed = {'steps_per_second': (step - before) / max(now - then, 1e-9)}
     self._lines.write(json.dumps({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
-    for name, value in {**metrics, **speed}.items():
-      self._events.add_scalar(name, value, step)
-    if _GAP in metrics:
-      self._watch(step, abs(metrics[_GAP]))
+    self._events.scalars({**metrics, **speed}, step)
+    if now > self._flushed + _FRESH:
+      self.flush()
+    for name in self._watched.keys() & metrics.keys():
+      self._watched[name].append((step, abs(metrics[name])))
+    self._watch_gap()
+    self._watch_spread()
     if not self._bar.disable:
       # The bar has room for few: what is measured on test data comes first.
       first = sorted(metrics, key=lambda name: not name.startswith('test/'))[:3]
@@ -99,14 +118,15 @@ class Reporter:
       _shown({**metrics, **speed}),
     )
 
-  def _watch(self, step, gap):
+  def _watch_gap(self):
     """Warns, once, of an energy that runs away from its samples."""
-    self._gaps.append((step, gap))
-    early = self._gaps[: len(self._gaps) // 2]
-    if len(early) < _WATCHED or self._warned:
+    gaps = self._watched[_GAP]
+    early = gaps[: len(gaps) // 2]
+    if len(early) < _WATCHED or _GAP in self._warned:
       return
-    if gap > _RUNAWAY * max(before for _, before in early):
-      self._warned = True
+    (step, gap), largest = gaps[-1], max(gap for _, gap in early)
+    if gap > _RUNAWAY * largest:
+      self._warned.add(_GAP)
       logging.warning(
         'The energy may be running away: %s is %.3g at step %d, more than %d times '
         'what it was up to step %d. What helps: a smaller learning rate, '
@@ -119,20 +139,93 @@ class Reporter:
         early[-1][0],
       )
 
+  def _watch_spread(self):
+    """Warns, once, of a generator whose samples are all but one."""
+    spreads = self._watched[_SPREAD]
+    if not spreads or _SPREAD in self._warned:
+      return
+    (step, spread), largest = spreads[-1], max(each for _, each in spreads)
+    if spread <= _COLLAPSE * largest:
+      self._warned.add(_SPREAD)
+      logging.warning(
+        'The generator may have collapsed: %s is %.3g at step %d; the largest was '
+        '%.3g. What helps: a kernel in step.kernel, a smaller learning rate.',
+        _SPREAD,
+        spread,
+        step,
+        largest,
+      )
+
   def picture(self, step: int, name: str, png: bytes | None) -> None:
     """Writes a PNG picture, if there is one, to the events."""
     if self._active and png:
-      image = images.read_png(png)
-      self._events.add_image(name, image, step, dataformats='HWC')
+      self._events.image(name, images.read_png(png), step)
 
-  def hparams(self, metrics: Mapping[str, float]) -> None:
+  def hparams(self) -> None:
     """Writes the config as hyper-parameters, beside the last metrics."""
-    if self._active and metrics:
-      flat = {
-        key: value if isinstance(value, (int, float, str, bool)) else str(value)
-        for key, value in flat_config(self._config).items()
-      }
-      self._events.add_hparams(flat, dict(metrics), name='hparams')
+    if not self._active:
+      return
+    flat = {
+      key: value if isinstance(value, (int, float, str, bool)) else str(value)
+      for key, value in flat_config(self._config).items()
+    }
+    lines = read_metrics(self._workdir) or [{}]
+    metrics = {
+      name: value
+      for name, value in lines[-1].items()
+      if name not in ('step', 'steps_per_second')
+    }
+    folder = self._workdir / 'events' / 'hparams'
+    # The part that a killed process wrote would stand beside the whole.
+    shutil.rmtree(folder, ignore_errors=True)
+    events = _Events(folder, start=0)
+    events.hparams(flat, metrics)
+    events.close()
+
+
+class _Events:
+  """A TensorBoard event file that hides what earlier ones have after a step.
+
+  tensorboardX's own SummaryWriter hands events to a thread: a kill loses those on
+  their way, and on a full disk the thread dies and the run waits for it for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, start: int):
+    from tensorboardX import event_file_writer  # pylint: disable=g-import-not-at-top
+    from tensorboardX import summary  # pylint: disable=g-import-not-at-top
+    from tensorboardX.proto import event_pb2  # pylint: disable=g-import-not-at-top
+
+    self._summary, self._proto = summary, event_pb2
+    folder.mkdir(parents=True, exist_ok=True)
+    # Files are read in the order of their names, which begin with the second.
+    self._file = event_file_writer.EventsWriter(
+      str(folder / 'events'), f'.{start:010}'
+    )
+    begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._write(start + 1, session_log=begin)
+
+  def scalars(self, metrics: Mapping[str, float], step: int) -> None:
+    for name, value in metrics.items():
+      self._write(step, summary=self._summary.scalar(name, value))
+
+  def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+    image = self._summary.image(name, pixels, dataformats='HWC')
+    self._write(step, summary=image)
+
+  def hparams(self, values, metrics) -> None:
+    for part in self._summary.hparams(values, metrics):
+      self._write(0, summary=part)
+    self.scalars(metrics, 0)
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+  def _write(self, step, **content):
+    event = self._proto.Event(step=step, wall_time=time.time(), **content)
+    self._file.write_event(event)
 
 
 def _shown(metrics):
@@ -167,7 +260,9 @@ def read_metrics(workdir) -> list[dict[str, float]]:
   path = pathlib.Path(workdir) / METRICS_FILE
   if not path.exists():
     return []
-  return [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+  lines = path.read_text('utf-8').splitlines(keepends=True)
+  # The last one of a run that was killed, or is running, may be torn.
+  return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
 def curves(
@@ -276,12 +371,12 @@ def write_page(
   )
 
 
-def write_json(path, value) -> None:
+def write_json(path, value, *, indent: int | None = None) -> None:
   """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value) + '\n', 'utf-8')
+  temporary.write_text(json.dumps(value, indent=indent) + '\n', 'utf-8')
   temporary.replace(path)
 
 

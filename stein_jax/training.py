@@ -1,9 +1,13 @@
 """The one loop that trains every algorithm."""
 
+import contextlib
+import fcntl
 import functools
 import json
+import os
 import pathlib
 import signal
+import socket
 import threading
 
 from absl import logging
@@ -20,9 +24,11 @@ from stein_jax import evaluation
 from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax import reporting
+from stein_jax import rollbacks
 from stein_jax.types import Tree
 
 CONFIG_FILE = 'config.json'
+_LOCK_FILE = 'lock'
 _FIELDS = (
   'algorithm',
   'step',
@@ -35,6 +41,7 @@ _FIELDS = (
   'parallel',
   'prng_impl',
   'steps_per_call',
+  'on_nonfinite',
   'log_every',
   'eval_every',
   'checkpoint_every',
@@ -46,16 +53,38 @@ def train(config, workdir) -> Tree:
 
   Writes checkpoints, metrics and events to the workdir, and continues from its
   newest whole checkpoint: with the same numbers as an uninterrupted run. SIGTERM
-  and SIGINT save and return early.
+  and SIGINT save and return early. Where numbers go bad the run stops or, if
+  `config.on_nonfinite` is 'rollback', goes back to its newest checkpoint and on
+  with other random numbers.
 
   Raises:
     ValueError, TypeError, FileNotFoundError: a wrong config, or a workdir made
       with another one; before anything is compiled or written.
+    RuntimeError: another run is in the workdir, or no checkpoint there is whole.
+    OSError: the workdir cannot be written.
     FloatingPointError: a metric or the state is not finite.
   """
   workdir = pathlib.Path(workdir)
-  algorithm, source, test_source = check(config)
-  _claim(workdir, config)
+  parts = check(config)
+  with _claimed(workdir, config):
+    past = rollbacks.read(workdir)
+    while True:
+      try:
+        return _train(config, workdir, *parts, past)
+      except checkpoints.NotFinite as error:
+        if config.on_nonfinite == 'stop':
+          raise
+        past = rollbacks.go_back(workdir, past, error)
+      except OSError as error:
+        error.add_note(
+          f'{workdir} has the checkpoints that it had; when it can be written again, '
+          'the run goes on from the newest.'
+        )
+        raise
+
+
+def _train(config, workdir, algorithm, source, test_source, past):
+  """Returns the last state of a run that has been rolled back as `past` says."""
   init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
   step_rng = randomness.convert(step_rng, config.prng_impl)
   # All processes begin with the same state, which may depend on the data.
@@ -73,40 +102,44 @@ def train(config, workdir) -> Tree:
     steps_per_call=config.steps_per_call,
   )
   sample = evaluation.sampler(algorithm, config, test_source)
-  done = checked = int(state.step)
-  inputs = _inputs(config, source, step_rng, done)
-  metrics, waiting, stopping = {}, None, False
+  done = int(state.step)
+  checkpoints.drop_later(manager, done)
+  inputs = _inputs(config, source, step_rng, done, past)
+  waiting, stopping = None, False
+  guard = _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
+    _Interruption() as interruption,
     manager,
     reporting.Reporter(workdir, config, start=done) as reporter,
-    _Interruption() as interruption,
   ):
     while done < config.num_steps and not stopping:
       state, metrics = step_fn(state, *next(inputs))
       if waiting:  # is fetched while the next step is on its way
-        reporter.scalars(waiting[0], _finite(*waiting, checked, manager))
-        checked, waiting = waiting[0], None
+        reporter.scalars(waiting[0], guard.fetch(*waiting, state))
+        waiting = None
       done += config.steps_per_call
       stopping = interruption.requested
       log, look = due(config.log_every), due(config.eval_every)
       save = due(config.checkpoint_every) or stopping
+      if look:
+        metrics |= evaluation.test_metrics(config, state, test_source)
       if look or save:
-        metrics = _finite(done, metrics, checked, manager)
-        checked = done
+        metrics = guard.fetch(done, metrics, state)
       elif log:
         waiting = done, metrics
       if look:
-        metrics |= evaluation.test_metrics(config, state, test_source)
         picture = evaluation.picture(sample(state), first)
         reporter.picture(done, 'samples', picture)
       if look or (log and save):
         reporter.scalars(done, metrics)
       if save:
+        reporter.flush()
         checkpoints.save(manager, state)
       reporter.advance(done)
     if done == config.num_steps:
-      reporter.hparams(metrics)
+      reporter.hparams()
+    checkpoints.wait(manager)
   return state
 
 
@@ -143,6 +176,7 @@ def check(config):
       )
   checks.choice(parallel.MODES, parallel=config.parallel)
   checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
+  checks.choice(rollbacks.ACTIONS, on_nonfinite=config.on_nonfinite)
   if config.parallel != 'jit' or jax.device_count() > 1:
     if config.batch_size % jax.device_count():
       raise ValueError(
@@ -202,22 +236,113 @@ class _Interruption:
 
   def _note(self, number, frame):
     del frame
-    if self.requested:  # a second one does not wait for the step to end
-      raise KeyboardInterrupt
+    if self.requested and number == signal.SIGINT:
+      raise KeyboardInterrupt  # a second one does not wait for the step to end
     self.requested = True
     logging.warning('Signal %d: stopping after this step.', number)
 
 
-def _claim(workdir, config):
-  """Makes the workdir this config's, or raises ValueError if it is another's."""
-  mine = json.loads(config.to_json_best_effort())
+class _Guard:
+  """Fetches metrics, and ends a run whose numbers or checkpoints have gone bad."""
+
+  def __init__(self, manager, start):
+    self._manager, self._checked = manager, start
+
+  def fetch(self, step, metrics, state):
+    """Returns the metrics of a step on the host.
+
+    Raises:
+      NotFinite: one of them is nan or infinite; the message has the steps since the
+        last fetch, and which fields of `state`, which may be a later one, are not
+        finite either.
+      OSError: a checkpoint could not be written.
+    """
+    checkpoints.check(self._manager)
+    metrics = {name: float(value) for name, value in metrics.items()}
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad:
+      fields = ', '.join(checkpoints.not_finite(state)) or 'nothing'
+      raise checkpoints.NotFinite(
+        f'Not finite between step {self._checked + 1} and {step}: '
+        f'{", ".join(bad)}; of the state {fields}.',
+        step,
+        self._manager,
+      )
+    self._checked = step
+    return metrics
+
+
+@contextlib.contextmanager
+def _claimed(workdir, config):
+  """Makes the workdir this config's, and keeps other runs out while it is entered.
+
+  Raises:
+    ValueError: it is another config's, or holds something else.
+    RuntimeError: another run is in it.
+    OSError: it cannot be written.
+  """
+  _is_ours(workdir, config)
+  if jax.process_index():
+    yield
+    return
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = _locked(workdir)
+    # The one who had the lock may have made it another config's by now.
+    if not _is_ours(workdir, config):
+      reporting.write_json(workdir / CONFIG_FILE, _as_json(config), indent=2)
+  except OSError as error:
+    raise OSError(
+      error.errno, f'{workdir} cannot be written: {error.strerror}'
+    ) from error
+  with lock:
+    yield
+
+
+def _locked(workdir):
+  """Returns a file that is locked until it is closed or its process ends in any way.
+
+  Raises:
+    RuntimeError: another run has locked it.
+    OSError: it cannot be written.
+  """
+  file = open(workdir / _LOCK_FILE, 'a+', encoding='utf-8')
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    file.seek(0)
+    raise RuntimeError(
+      f'Another run is in {workdir}: {file.read().strip()}. Wait for it to end, or '
+      'choose another workdir.'
+    ) from None
+  except OSError as error:
+    logging.warning(
+      '%s cannot be locked (%s): see to it that no other run is in it.',
+      workdir,
+      error.strerror,
+    )
+  else:
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    file.flush()
+  return file
+
+
+def _is_ours(workdir, config):
+  """Returns whether the workdir is this config's; False if it is new or empty.
+
+  Raises:
+    ValueError: it is another config's, or holds something else.
+  """
   path = workdir / CONFIG_FILE
   if path.exists():
-    theirs = json.loads(path.read_text('utf-8'))
-    a, b = reporting.flat_config(mine), reporting.flat_config(theirs)
+    a, b = (
+      reporting.flat_config(each)
+      for each in (_as_json(config), json.loads(path.read_text('utf-8')))
+    )
     changed = [
       f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
-      for key in sorted(a.keys() | b.keys())
+      for key in sorted((a.keys() | b.keys()) - {'on_nonfinite'})
       if a.get(key) != b.get(key)
     ]
     if changed:
@@ -225,25 +350,26 @@ def _claim(workdir, config):
         f'{workdir} was made with another config; choose another workdir. '
         f'Different: {"; ".join(changed)}.'
       )
-    return
-  if workdir.exists() and any(workdir.iterdir()):
+    return True
+  # What a run that was killed at its very start may leave.
+  ours = {_LOCK_FILE, path.with_suffix('.tmp').name}
+  if workdir.exists() and {each.name for each in workdir.iterdir()} - ours:
     raise ValueError(f'{workdir} is not empty and holds no {CONFIG_FILE}.')
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(mine, indent=2) + '\n', 'utf-8')
-    temporary.replace(path)
+  return False
 
 
-def _inputs(config, source, step_rng, done):
+def _as_json(config):
+  return json.loads(config.to_json_best_effort())
+
+
+def _inputs(config, source, step_rng, done, past):
   """Yields batch and key of every call from step `done` on, stacked where several."""
   num = config.steps_per_call
   batches = datasets.batches(
     source, config.batch_size, seed=config.seed, start=done
   )
-  key_of = jax.jit(functools.partial(jax.random.fold_in, step_rng))
-  if num > 1:
-    key_of = jax.jit(jax.vmap(key_of))
+  key_of = functools.partial(rollbacks.key, step_rng, past=past)
+  key_of = jax.jit(jax.vmap(key_of) if num > 1 else key_of)
   while True:
     if num == 1:
       yield next(batches), key_of(done)
@@ -252,20 +378,3 @@ def _inputs(config, source, step_rng, done):
       stacked = jax.tree.map(lambda *rows: np.stack(rows), *several)
       yield stacked, key_of(np.arange(done, done + num))
     done += num
-
-
-def _finite(done, metrics, checked, manager):
-  """Returns the metrics on the host; raises FloatingPointError on nan or inf."""
-  metrics = {name: float(value) for name, value in metrics.items()}
-  bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-  if bad:
-    good = manager.latest_step()
-    raise FloatingPointError(
-      f'Not finite between step {checked + 1} and {done}: {", ".join(bad)}. '
-      + (
-        f'Last good checkpoint: step {good} in {manager.directory}.'
-        if good is not None
-        else 'No checkpoint was saved before.'
-      )
-    )
-  return metrics

@@ -98,8 +98,41 @@ class CheckpointsTest(parameterized.TestCase):
   def test_nothing_whole_raises(self):
     self.save(1)
     flip_bit(data_files(self.folder / '1')[0])
-    with self.assertRaisesRegex(RuntimeError, r'\[1\].*whole'):
+    with self.assertRaisesRegex(RuntimeError, r'whole.*step 1: .*weight'):
       self.restore()
+    self.assertTrue((self.folder / '1').exists())
+
+  @parameterized.named_parameters(
+    ('more', dict(nothing=jnp.zeros(3)), 'nothing is absent there.*float32.3'),
+    ('less', dict(nested=None), 'half.* is bfloat16.3. there and absent here'),
+    ('shape', dict(weight=jnp.zeros((64, 32))), '64, 33. there .*64, 32. here'),
+    (
+      'dtype',
+      dict(weight=jnp.zeros((64, 33), jnp.bfloat16)),
+      'float32.* there and bfloat16.* here',
+    ),
+  )
+  def test_a_state_of_other_arrays_is_told_from_damage(self, changes, message):
+    self.save(1, 2)
+    other = state_at(0)._replace(**changes)
+    with checkpoints.manager(self.folder) as manager:
+      with self.assertRaisesRegex(RuntimeError, f'of another state.*{message}'):
+        checkpoints.restore(manager, parallel.replicate(other))
+    # They are still there for the version that wrote them.
+    chex.assert_trees_all_equal(self.restore(), state_at(2))
+
+  def test_a_step_that_is_there_is_not_passed_over_in_silence(self):
+    self.save(1, 2)
+    with checkpoints.manager(self.folder) as manager:
+      with self.assertRaisesRegex(OSError, 'Step 1 was not saved.*step 2'):
+        checkpoints.save(manager, state_at(1))
+
+  def test_a_bfloat16_nan_is_noticed(self):
+    bad = state_at(1)._replace(
+      nested={'half': jnp.full(3, jnp.nan, jnp.bfloat16)}
+    )
+    self.assertEqual(checkpoints.not_finite(bad), ['nested'])
+    self.assertEmpty(checkpoints.not_finite(state_at(1)))
 
   def test_a_state_that_is_not_finite_is_not_saved(self):
     bad = state_at(5)._replace(weight=jnp.array([1.0, jnp.nan]))

@@ -44,6 +44,11 @@ def begin(config):
 
 def stop_after(num_steps):
   """Returns a patch that sends this process SIGTERM during that step."""
+  return during(num_steps, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def during(num_steps, action):
+  """Returns a patch that calls `action` at the beginning of that step."""
   compile_step, calls = parallel.compile_step, itertools.count(1)
 
   def patched(*args, **kwargs):
@@ -51,7 +56,7 @@ def stop_after(num_steps):
 
     def stopping(*args):
       if next(calls) == num_steps:
-        os.kill(os.getpid(), signal.SIGTERM)
+        action()
       return step(*args)
 
     return stopping

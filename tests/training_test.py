@@ -68,6 +68,8 @@ class TrainTest(parameterized.TestCase):
       training.train(smoke(), self.workdir)
     with open(self.workdir / reporting.METRICS_FILE, 'a') as file:
       file.write('{"step": 3, "ener')
+    steps = [line['step'] for line in reporting.read_metrics(self.workdir)]
+    self.assertEqual(steps, [2])
     training.train(smoke(), self.workdir)
     steps = [line['step'] for line in reporting.read_metrics(self.workdir)]
     self.assertEqual(steps, [2, 4])
@@ -146,6 +148,11 @@ class TrainTest(parameterized.TestCase):
     (dict(num_steps=-3), ValueError, 'num_steps=-3'),
     (dict(log_every=0), ValueError, 'log_every=0'),
     (dict(prng_impl='mt'), ValueError, "prng_impl='mt'.*'hashed'"),
+    (
+      dict(on_nonfinite='ignore'),
+      ValueError,
+      "on_nonfinite='ignore'.*'stop', 'rollback'",
+    ),
     (dict(steps_per_call=0), ValueError, 'steps_per_call=0'),
     (dict(steps_per_call=3), ValueError, 'num_steps=4.*steps_per_call=3'),
     (

@@ -1,0 +1,158 @@
+"""Workdirs that are full, read-only, or another run's: nothing there is lost."""
+
+import errno
+import fcntl
+import functools
+import os
+import pathlib
+import subprocess
+import unittest
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import pytest
+
+from stein_jax import evaluation
+from stein_jax import reporting
+from stein_jax import training
+from tests import conformance_test
+from tests.faults import runs
+
+_FLAGS = (
+  '--config.num_steps=200',
+  '--config.log_every=5',
+  '--config.eval_every=40',
+  '--config.checkpoint_every=10',
+  '--noevaluate',
+)
+_needs_root = unittest.skipIf(os.getuid(), 'only root can mount')
+
+
+def everything(folder):
+  """Returns every file of a folder, with its bytes."""
+  return {
+    path: path.read_bytes() for path in folder.rglob('*') if path.is_file()
+  }
+
+
+class WorkdirTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+    self.workdir = self.folder / 'run'
+
+  def mount(self, *options):
+    """Mounts what the options say on a folder, for this test."""
+    folder = self.folder / 'mounted'
+    folder.mkdir(exist_ok=True)
+    subprocess.run(['mount', *options, folder], check=True)
+    self.addCleanup(subprocess.run, ['umount', '--lazy', folder], check=True)
+    return folder
+
+  def refused(self, run, message):
+    """Waits for the end of a run, which is to fail and say so."""
+    self.assertNotIn(run.end(), (0, None), run.printed()[-4000:])
+    self.assertRegex(run.printed()[-4000:], message)
+
+  @_needs_root
+  @pytest.mark.slow
+  def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(self):
+    alone = runs.Run('stein_cd_mnist', *_FLAGS, workdir=self.folder / 'alone')
+    alone.finish()
+    disk = self.mount('-t', 'tmpfs', '-o', 'size=4m', 'none')
+    workdir, filler = disk / 'run', disk / 'filler'
+    begin = functools.partial(
+      runs.Run, 'stein_cd_mnist', workdir=workdir, log=self.folder / 'log'
+    )
+    for num_lines in (0, 3, 9, 12):
+      if num_lines:
+        run = begin(*_FLAGS)
+        self.assertTrue(run.wait_for(lambda: run.num_lines() >= num_lines))
+      with open(filler, 'wb', 0) as file, self.assertRaises(OSError):
+        while file.write(bytes(512)):
+          pass
+      if not num_lines:
+        run = begin(*_FLAGS)
+      self.refused(run, 'No space left on device')
+      filler.unlink()
+    begin(*_FLAGS).finish()
+    runs.assert_equal(runs.contents(workdir), runs.contents(alone.workdir))
+
+  @_needs_root
+  def test_a_workdir_that_cannot_be_written(self):
+    training.train(conformance_test.get_config('stein_cd_mnist'), self.workdir)
+    before = everything(self.workdir)
+    disk = self.mount('--bind', self.folder)
+    subprocess.run(['mount', '-o', 'remount,ro,bind', disk], check=True)
+    for folder in (disk / 'run', disk / 'new'):
+      with self.assertRaisesRegex(OSError, f'{folder}.* cannot be written'):
+        training.train(conformance_test.get_config('stein_cd_mnist'), folder)
+    with self.assertRaisesRegex(OSError, f'{disk}/run cannot be written'):
+      evaluation.evaluate(training.read_config(self.workdir), disk / 'run')
+    self.assertEqual(everything(self.workdir), before)
+
+  @_needs_root
+  @pytest.mark.slow
+  def test_a_checkpoint_that_is_not_written_is_noticed_before_the_next(self):
+    config = conformance_test.get_config('stein_cd_mnist')
+    config.num_steps, config.checkpoint_every = 10_000, 5_000
+    config.log_every, config.eval_every = 100, 0
+    with conformance_test.stop_after(1):
+      training.train(config, self.workdir)
+    # The checkpoints' disk alone is full.
+    small = self.mount('-t', 'tmpfs', '-o', 'size=8k', 'none')
+    folder = self.workdir / 'checkpoints'
+    subprocess.run(['mount', '--bind', small, folder], check=True)
+    self.addCleanup(subprocess.run, ['umount', folder], check=True)
+    with self.assertRaisesRegex(OSError, 'checkpoint could not be written'):
+      training.train(config, self.workdir)
+    last = reporting.read_metrics(self.workdir)[-1]['step']
+    self.assertBetween(last, 5_000, 9_900)
+
+  def test_a_second_run_is_refused_until_the_first_is_dead(self):
+    flags = ('--config.num_steps=1000000', '--config.checkpoint_every=10')
+    config = conformance_test.get_config('stein_cd_mnist')
+    config.num_steps, config.checkpoint_every = 1_000_000, 10
+    first = runs.Run('stein_cd_mnist', *flags, workdir=self.workdir)
+    self.addCleanup(first.kill)
+    self.assertTrue(first.wait_for(first.num_lines))
+    with self.assertRaisesRegex(
+      RuntimeError, f'Another run is in .*process {first.process.pid} on'
+    ):
+      training.train(config, self.workdir)
+    self.assertIsNone(first.process.poll())
+    first.kill()
+    first.end()
+    with conformance_test.stop_after(1):
+      state = training.train(config, self.workdir)
+    self.assertGreater(int(state.step), 1)
+
+  def test_where_files_cannot_be_locked_it_says_so_and_goes_on(self):
+    config = conformance_test.get_config('stein_cd_mnist')
+    error = OSError(errno.ENOLCK, 'No locks available')
+    with (
+      mock.patch.object(fcntl, 'flock', side_effect=error),
+      self.assertLogs(level='WARNING') as logs,
+    ):
+      state = training.train(config, self.workdir)
+    self.assertRegex(logs.output[0], 'cannot be locked .No locks available')
+    self.assertEqual(int(state.step), 4)
+
+  def test_what_a_kill_at_the_very_start_leaves_is_no_obstacle(self):
+    self.workdir.mkdir()
+    (self.workdir / 'lock').touch()
+    (self.workdir / 'config.tmp').write_text('{"algo')
+    config = conformance_test.get_config('stein_cd_mnist')
+    self.assertEqual(int(training.train(config, self.workdir).step), 4)
+
+  def test_how_bad_numbers_are_met_may_change_on_the_way(self):
+    config = conformance_test.get_config('stein_cd_mnist')
+    with conformance_test.stop_after(2):
+      training.train(config, self.workdir)
+    config.on_nonfinite = 'rollback'
+    self.assertEqual(int(training.train(config, self.workdir).step), 4)
+
+
+if __name__ == '__main__':
+  absltest.main()
