@@ -34,6 +34,33 @@ def count(minimum: int = 1, **values) -> None:
       raise ValueError(f'{name}={value} must be at least {minimum}.')
 
 
+def counts(minimum: int = 1, **values) -> None:
+  """Raises ValueError unless every value is a sequence of such integers, not empty."""
+  for name, value in values.items():
+    if not isinstance(value, (tuple, list)) or not value:
+      raise ValueError(
+        f'{name}={value!r} must be one or more integers of at least {minimum}.'
+      )
+    count(minimum, **{f'{name}[{i}]': each for i, each in enumerate(value)})
+
+
+def image_shape(**values) -> None:
+  """Raises ValueError unless every value is a height, a width and channels."""
+  counts(**values)
+  for name, value in values.items():
+    if len(value) != 3:
+      raise ValueError(
+        f'{name}={value!r} must be (height, width, channels).'
+      )
+
+
+def flag(**values) -> None:
+  """Raises ValueError unless every value is True or False."""
+  for name, value in values.items():
+    if not isinstance(value, bool):
+      raise ValueError(f'{name}={value!r} must be True or False.')
+
+
 def choice(allowed, **values) -> None:
   """Raises ValueError unless every value is among the allowed names."""
   for name, value in values.items():

@@ -40,14 +40,19 @@ class Arrays:
     sizes = {name: len(value) for name, value in arrays.items()}
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
-    self._arrays, self._pixels, self._scale = dict(arrays), pixels, scale
+    self._arrays, self.pixels, self._scale = dict(arrays), pixels, scale
 
   def __len__(self) -> int:
     return len(self._arrays['image'])
 
   def __getitem__(self, indices) -> dict[str, np.ndarray]:
     rows = {name: value[indices] for name, value in self._arrays.items()}
-    return _as_batch(rows, self._pixels, self._scale)
+    return _as_batch(rows, self.pixels, self._scale)
+
+  @property
+  def num_classes(self) -> int:
+    """One more than the largest label; 0 without labels."""
+    return 1 + int(np.max(self._arrays.get('label', -1)))
 
 
 class Records:
@@ -55,7 +60,7 @@ class Records:
 
   def __init__(self, records, *, size: int, pixels: str = 'unit'):
     checks.choice(_PIXELS, pixels=pixels)
-    self._records, self._size, self._pixels = records, size, pixels
+    self._records, self._size, self.pixels = records, size, pixels
 
   def __len__(self) -> int:
     return len(self._records)
@@ -64,7 +69,7 @@ class Records:
     indices = np.arange(len(self))[indices]
     records = self._records.__getitems__([int(i) for i in indices])
     images = [square(record['image'], self._size) for record in records]
-    return _as_batch({'image': np.stack(images)}, self._pixels)
+    return _as_batch({'image': np.stack(images)}, self.pixels)
 
 
 _PIXELS = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
@@ -79,9 +84,9 @@ def load(name: str, **kwargs):
     TypeError: an argument that the data set does not take.
     FileNotFoundError: it is not on disk; the message has the command.
   """
-  checks.choice(NAMES, **{'data.name': name})
+  checks.choice(NAMES, name=name)
   function = globals()[name]
-  build.check_call(function, kwargs, f'data.{name}')
+  build.check_call(function, kwargs, name)
   return function(**kwargs)
 
 
@@ -144,7 +149,7 @@ def digits(
   """
   from sklearn import datasets as sklearn_datasets  # pylint: disable=g-import-not-at-top
 
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.choice(('train', 'test'), split=split)
   bunch = sklearn_datasets.load_digits()
   # Values are 0..16; as uint8 they go the way of every other image set.
   images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -162,7 +167,7 @@ def breast_cancer(split: str = 'train') -> Arrays:
   """
   from sklearn import datasets as sklearn_datasets  # pylint: disable=g-import-not-at-top
 
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.choice(('train', 'test'), split=split)
   features, labels = sklearn_datasets.load_breast_cancer(return_X_y=True)
   test = np.arange(len(features)) % 5 == 0
   mean, spread = features[~test].mean(0), features[~test].std(0)
@@ -177,8 +182,8 @@ def toy(
   split: str = 'train',
 ) -> Arrays:
   """Returns exact draws [n, d] from one of `densities`."""
-  checks.count(**{'data.num_examples': num_examples})
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.count(num_examples=num_examples)
+  checks.choice(('train', 'test'), split=split)
   rng = jax.random.key(('train', 'test').index(split))
   sample = build.build(densities, density).sample
   return Arrays({'image': np.asarray(sample(rng, num_examples))})
@@ -193,11 +198,9 @@ def synthetic(
   condition: bool = False,
 ) -> Arrays:
   """Returns uint8 noise of that shape, for tests of everything but learning."""
-  checks.count(
-    **{'data.num_examples': num_examples, 'data.num_classes': num_classes}
-  )
-  checks.count(**{f'data.shape[{i}]': size for i, size in enumerate(shape)})
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.count(num_examples=num_examples, num_classes=num_classes)
+  checks.counts(shape=shape)
+  checks.choice(('train', 'test'), split=split)
   rng = np.random.default_rng(('train', 'test').index(split))
   noise = lambda: rng.integers(0, 256, (num_examples, *shape), np.uint8)
   arrays = {
@@ -289,7 +292,7 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
     ValueError: it has no images of that split.
   """
   if not os.path.exists(path):
-    raise FileNotFoundError(f'data.path={path!r}: there is no such file.')
+    raise FileNotFoundError(f'path={path!r}: there is no such file.')
   part, rows = _part_and_rows(split)
   prefix = '' if part == 'all' else f'{part}_'
   with np.load(path) as arrays:  # pickled objects are refused by default
@@ -300,7 +303,7 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
     }
     if 'image' not in found:
       raise ValueError(
-        f'data.path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
+        f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
       )
   return Arrays(found, pixels=pixels)
 
@@ -337,20 +340,20 @@ def folder(
     FileNotFoundError: no such folder or .zip, no such split, or no images in it.
     ValueError: a bad option, or a damaged file; the message names it.
   """
-  checks.choice(('all', 'left', 'right'), **{'data.side': side})
-  checks.choice(('none', 'centre', 'box', 'half'), **{'data.mask': mask})
-  checks.choice(_PIXELS, **{'data.pixels': pixels})
-  checks.count(2, **{'data.size': size})
+  checks.choice(('all', 'left', 'right'), side=side)
+  checks.choice(('none', 'centre', 'box', 'half'), mask=mask)
+  checks.choice(_PIXELS, pixels=pixels)
+  checks.count(2, size=size)
   if mask == 'none' and side == 'all':
     raise ValueError(
-      "data.mask='none' conditions on the other half: data.side must be 'left' "
+      "mask='none' conditions on the other half: side must be 'left' "
       "or 'right', not 'all'."
     )
   part, rows = _part_and_rows(split)
   files = _image_files(path, part)
   indices = np.arange(len(files))[rows]
   if not len(indices):
-    raise ValueError(f'data.split={split!r} has none of {len(files)} images.')
+    raise ValueError(f'split={split!r} has none of {len(files)} images.')
   halves = _halves(path, tuple(files[rows]), size, 1 if side == 'all' else 2)
   chosen = int(side == 'right')
   arrays = {'image': halves[chosen]}
@@ -415,7 +418,7 @@ def _root(path):
     return pathlib.Path(path)
   if zipfile.is_zipfile(path):
     return zipfile.Path(path)
-  raise FileNotFoundError(f'data.path={path!r} is no folder and no .zip file.')
+  raise FileNotFoundError(f'path={path!r} is no folder and no .zip file.')
 
 
 def _image_files(path, part):
@@ -423,7 +426,7 @@ def _image_files(path, part):
   folders = {each.name: each for each in _root(path).iterdir() if each.is_dir()}
   if part not in folders:
     raise FileNotFoundError(
-      f'data.path={path!r} has no folder {part!r}; it has: '
+      f'path={path!r} has no folder {part!r}; it has: '
       f'{", ".join(sorted(folders)) or "none"}.'
     )
   names = [
@@ -433,7 +436,7 @@ def _image_files(path, part):
   ]
   if not names:
     raise FileNotFoundError(
-      f'data.path={path!r} has no .jpg, .jpeg or .png file in {part!r}.'
+      f'path={path!r} has no .jpg, .jpeg or .png file in {part!r}.'
     )
 
   def natural(name):
@@ -458,7 +461,7 @@ def _halves(path, files, size, count):
       picture = Image.open(stream, formats=('JPEG', 'PNG')).convert('RGB')
     except Exception as error:  # each decoder has its own
       raise ValueError(
-        f'data.path={path!r}: {file} is no image that can be read: {error}'
+        f'path={path!r}: {file} is no image that can be read: {error}'
       ) from error
     for half, image in enumerate(np.array_split(np.asarray(picture), count, 1)):
       halves[half, i] = square(image, size)
@@ -519,7 +522,7 @@ def _data_source(name, split) -> Any:
   names = sorted(builder.info.splits)
   if re.split(r'[\[+]', split)[0] not in names:
     raise ValueError(
-      f'data.split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
+      f'split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
     )
   return builder.as_data_source(split=split)
 

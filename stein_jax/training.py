@@ -11,34 +11,17 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from stein_jax import algorithms
-from stein_jax import build
 from stein_jax import checkpoints
-from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax import reporting
+from stein_jax import validation
 from stein_jax.types import Tree
 
 CONFIG_FILE = 'config.json'
-_FIELDS = (
-  'algorithm',
-  'step',
-  'sample',
-  'data',
-  'evaluation',
-  'seed',
-  'batch_size',
-  'num_steps',
-  'parallel',
-  'prng_impl',
-  'steps_per_call',
-  'log_every',
-  'eval_every',
-  'checkpoint_every',
-)
+check = validation.check
 
 
 def train(config, workdir) -> Tree:
@@ -108,65 +91,6 @@ def train(config, workdir) -> Tree:
     if done == config.num_steps:
       reporter.hparams(metrics)
   return state
-
-
-def check(config):
-  """Returns (algorithm, training source, test source) of a config that can run.
-
-  Everything a config can get wrong short of the data's content is refused here:
-  the step is traced on shapes, so that its arguments are checked by the code that
-  uses them, but nothing is compiled.
-
-  Raises:
-    ValueError, TypeError, FileNotFoundError: with the field and what is allowed.
-  """
-  missing = [name for name in _FIELDS if name not in config]
-  if missing:
-    raise ValueError(f'The config lacks: {", ".join(missing)}.')
-  checks.count(
-    batch_size=config.batch_size,
-    num_steps=config.num_steps,
-    log_every=config.log_every,
-    steps_per_call=config.steps_per_call,
-    **{'evaluation.num_samples': config.evaluation.num_samples},
-  )
-  checks.non_negative(
-    checkpoint_every=config.checkpoint_every,
-    eval_every=config.eval_every,
-    seed=config.seed,
-  )
-  for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
-    if config[name] % config.steps_per_call:
-      raise ValueError(
-        f'{name}={config[name]} must be a multiple of '
-        f'steps_per_call={config.steps_per_call}.'
-      )
-  checks.choice(parallel.MODES, parallel=config.parallel)
-  checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
-  if config.parallel != 'jit' or jax.device_count() > 1:
-    if config.batch_size % jax.device_count():
-      raise ValueError(
-        f'batch_size={config.batch_size} must divide over '
-        f'{jax.device_count()} devices.'
-      )
-  algorithm = algorithms.get(config.algorithm)
-  rng = jax.random.key(0)
-  for section in ('step', 'sample'):
-    # Both take three arguments before their keywords.
-    function = getattr(algorithm, section, lambda state, rng, num: None)
-    build.check_call(function, config[section], section, None, None, None)
-  source = datasets.load(**config.data)
-  test_source = datasets.load(**config.evaluation.data)
-  batch = next(datasets.batches(source, config.batch_size, seed=config.seed))
-
-  def one_step(rng):
-    state = algorithm.init(rng, config, batch)
-    return algorithm.step(state, batch, rng, **config.step)
-
-  state, _ = jax.eval_shape(one_step, rng)
-  evaluation.check(config, state)
-  jax.eval_shape(evaluation.sampler(algorithm, config, test_source), state)
-  return algorithm, source, test_source
 
 
 def read_config(workdir) -> ConfigDict:
