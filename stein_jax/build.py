@@ -49,9 +49,7 @@ def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
     inspect.signature(function).bind(*args, **kwargs)
   except TypeError as error:
     allowed = ', '.join(
-      name
-      for name in parameters
-      if name not in ('parent', 'name', 'axis_name')
+      name for name in parameters if name not in ('parent', 'name', 'axis_name')
     )
     raise TypeError(f'{label}: {error}; it takes: {allowed}.') from None
   for name, value in kwargs.items():

@@ -18,6 +18,11 @@ def non_negative(**values) -> None:
   _require(lambda v: np.isfinite(v) and v >= 0, 'zero or more', values)
 
 
+def finite(**values) -> None:
+  """Raises ValueError unless every number is finite."""
+  _require(np.isfinite, 'a finite number', values)
+
+
 def at_most(limit: float, **values) -> None:
   """Raises ValueError unless every number is at most the limit."""
   _require(lambda v: v <= limit, f'at most {limit}', values)
@@ -49,9 +54,7 @@ def image_shape(**values) -> None:
   counts(**values)
   for name, value in values.items():
     if len(value) != 3:
-      raise ValueError(
-        f'{name}={value!r} must be (height, width, channels).'
-      )
+      raise ValueError(f'{name}={value!r} must be (height, width, channels).')
 
 
 def flag(**values) -> None:

@@ -104,10 +104,10 @@ def check_section(section) -> None:
       ('exact', 'ais', 'none'), log_likelihood=section.log_likelihood
     )
     checks.count(num_samples=section.num_samples)
+  ais = section.get('ais', {})
   with build.section('evaluation.ais'):
-    build.check_call(
-      ais_log_partition, section.get('ais', {}), 'evaluation', None, None
-    )
+    build.check_call(ais_log_partition, ais, 'ais', None, None)
+    checks.positive(**ais)
 
 
 def check(config, state, source, test_source) -> None:

@@ -105,9 +105,7 @@ def _check_loop(config):
 def _check_sections(algorithm, config):
   """Refuses sections that are no calls; returns how many classes networks have."""
   named = [
-    name
-    for name in config
-    if name in _NAMESPACES or name.endswith('optimizer')
+    name for name in config if name in _NAMESPACES or name.endswith('optimizer')
   ]
   for name in ('step', 'sample', 'data', 'evaluation', *named):
     if not hasattr(config[name], 'keys'):
