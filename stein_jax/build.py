@@ -26,15 +26,13 @@ def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
   factories = _factories(namespace)
   if name not in factories:
     raise ValueError(
-      f'{where} has no {name!r}; it has: {", ".join(factories)}.'
+      f'name={name!r} is not in {where}; allowed: {", ".join(factories)}.'
     )
   factory = factories[name]
-  kwargs = {
-    key: build(namespace, **value)
-    if hasattr(value, 'keys') and 'name' in value
-    else value
-    for key, value in kwargs.items()
-  }
+  for key, value in kwargs.items():
+    if hasattr(value, 'keys') and 'name' in value:
+      with section(key):
+        kwargs[key] = build(namespace, **value)
   check_call(factory, kwargs, f'{where}.{name}')
   return factory(**kwargs)
 
@@ -97,7 +95,7 @@ def _fits(value, wanted):
   plain = (bool, int, float, str, tuple, list, types.NoneType)
   kind = typing.get_origin(wanted) or wanted
   unknown = kind in (Any, inspect.Parameter.empty) or not isinstance(kind, type)
-  if unknown or not isinstance(value, plain):
+  if unknown or type(value) not in plain:  # an optimizer is a tuple too
     return True
   if isinstance(value, (tuple, list)):
     of = typing.get_args(wanted)

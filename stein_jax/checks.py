@@ -64,6 +64,13 @@ def flag(**values) -> None:
       raise ValueError(f'{name}={value!r} must be True or False.')
 
 
+def section(**values) -> None:
+  """Raises ValueError unless every value has named fields."""
+  for name, value in values.items():
+    if not hasattr(value, 'keys'):
+      raise ValueError(f'{name}={value!r} must be a section of fields.')
+
+
 def choice(allowed, **values) -> None:
   """Raises ValueError unless every value is among the allowed names."""
   for name, value in values.items():

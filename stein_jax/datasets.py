@@ -185,7 +185,8 @@ def toy(
   checks.count(num_examples=num_examples)
   checks.choice(('train', 'test'), split=split)
   rng = jax.random.key(('train', 'test').index(split))
-  sample = build.build(densities, density).sample
+  with build.section('density'):
+    sample = build.build(densities, density).sample
   return Arrays({'image': np.asarray(sample(rng, num_examples))})
 
 

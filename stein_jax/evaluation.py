@@ -100,6 +100,7 @@ def check_section(section) -> None:
   signature = lambda data, log_likelihood, num_samples, ais=None: None
   with build.section('evaluation'):
     build.check_call(signature, section, 'evaluation')
+    checks.section(data=section.data)
     checks.choice(
       ('exact', 'ais', 'none'), log_likelihood=section.log_likelihood
     )

@@ -65,7 +65,11 @@ def check(config):
   state = _trace(algorithm, config, source)
   evaluation.check(config, state, source, test_source)
   with build.section('sample'):
-    jax.eval_shape(evaluation.sampler(algorithm, config, test_source), state)
+    sampler = evaluation.sampler(algorithm, config, test_source)
+    samples = jax.eval_shape(sampler, state)
+  if hasattr(samples, 'shape'):  # those of a tree, or none, are like no data
+    data = source[slice(0, 1)]['image']
+    checks.same_shape(data=data.shape[1:], samples=samples.shape[1:])
   return algorithm, source, test_source
 
 
@@ -108,8 +112,7 @@ def _check_sections(algorithm, config):
     name for name in config if name in _NAMESPACES or name.endswith('optimizer')
   ]
   for name in ('step', 'sample', 'data', 'evaluation', *named):
-    if not hasattr(config[name], 'keys'):
-      raise ValueError(f'{name}={config[name]!r} must be a section of fields.')
+    checks.section(**{name: config[name]})
   for name in ('step', 'sample'):
     # Both take three arguments before their keywords.
     function = getattr(algorithm, name, lambda state, rng, num: None)

@@ -55,7 +55,9 @@ class BuildTest(parameterized.TestCase):
     with self.assertRaises(ValueError) as caught:
       build.build(namespace, name)
     message = str(caught.exception)
-    self.assertStartsWith(message, f'{where} has no {name!r}; it has: ')
+    self.assertStartsWith(
+      message, f'name={name!r} is not in {where}; allowed: '
+    )
     listed = message.removesuffix('.').split(': ')[1].split(', ')
     self.assertContainsSubset(allowed, listed)
     self.assertNotIn(name, listed)
