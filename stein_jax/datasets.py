@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import functools
 import inspect
 import io
+import math
 import os
 import pathlib
 import re
@@ -73,6 +74,9 @@ class Records:
 
 
 _PIXELS = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
+# An image file that asks for more is damaged, or made to fill the memory.
+_MAX_PIXELS = 2**26
+_MAX_BYTES = 2**28
 _DTYPES = {'label': np.int32, 'mask': np.float32}  # all else is an image
 
 
@@ -290,23 +294,35 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: it has no images of that split.
+    ValueError: it is no .npz file, has no images of that split, or arrays that are
+      no images or labels.
   """
-  if not os.path.exists(path):
+  if not os.path.isfile(path):
     raise FileNotFoundError(f'path={path!r}: there is no such file.')
+  if not zipfile.is_zipfile(path):
+    raise ValueError(f'path={path!r} is no .npz file, or only a part of one.')
   part, rows = _part_and_rows(split)
   prefix = '' if part == 'all' else f'{part}_'
-  with np.load(path) as arrays:  # pickled objects are refused by default
-    found = {
-      name: arrays[prefix + name][rows]
-      for name in ('image', 'label')
-      if prefix + name in arrays
-    }
-    if 'image' not in found:
+  with np.load(path, allow_pickle=False) as arrays:
+    if prefix + 'image' not in arrays:
       raise ValueError(
         f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
       )
-  return Arrays(found, pixels=pixels)
+    try:
+      found = {
+        name: arrays[prefix + name]
+        for name in ('image', 'label')
+        if prefix + name in arrays
+      }
+    except Exception as error:  # zipfile, zlib and NumPy have their own
+      raise ValueError(f'path={path!r} cannot be read: {error}') from error
+  try:
+    _check_arrays(**found)
+    return Arrays(
+      {name: array[rows] for name, array in found.items()}, pixels=pixels
+    )
+  except ValueError as error:
+    raise ValueError(f'path={path!r}: {error}') from None
 
 
 def folder(
@@ -404,6 +420,24 @@ def _range_of(section):
   return scale * factor, np.float32(scale * offset)
 
 
+def _check_arrays(image, label=None):
+  """Refuses arrays that are no images [n, ...], or no labels [n]."""
+  floating = np.issubdtype(image.dtype, np.floating)
+  if image.dtype != np.uint8 and not floating or image.ndim < 2:
+    raise ValueError(
+      f'image is {image.dtype} {image.shape}; allowed: uint8 or floating [n, ...].'
+    )
+  if floating and not np.all(np.isfinite(image)):
+    raise ValueError('image has values that are not finite.')
+  if label is None:
+    return
+  whole = np.issubdtype(label.dtype, np.integer)
+  if not whole or label.ndim != 1 or np.any(label < 0):
+    raise ValueError(
+      f'label is {label.dtype} {label.shape}; allowed: integers [n] of at least 0.'
+    )
+
+
 def _part_and_rows(split):
   """Returns the name and the slice of a split such as train or train[:5000]."""
   parts = re.fullmatch(r'(\w+)(?:\[(\d*):(\d*)\])?', split)
@@ -458,8 +492,12 @@ def _halves(path, files, size, count):
   halves = np.empty((count, len(files), size, size, 3), np.uint8)
   for i, file in enumerate(files):
     try:
-      stream = io.BytesIO((root / file).read_bytes())
-      picture = Image.open(stream, formats=('JPEG', 'PNG')).convert('RGB')
+      picture = Image.open(_stream(root / file), formats=('JPEG', 'PNG'))
+      if math.prod(picture.size) > _MAX_PIXELS:  # not decoded yet
+        raise ValueError(
+          f'{picture.size} pixels; allowed: {_MAX_PIXELS} in all'
+        )
+      picture = picture.convert('RGB')
     except Exception as error:  # each decoder has its own
       raise ValueError(
         f'path={path!r}: {file} is no image that can be read: {error}'
@@ -467,6 +505,15 @@ def _halves(path, files, size, count):
     for half, image in enumerate(np.array_split(np.asarray(picture), count, 1)):
       halves[half, i] = square(image, size)
   return halves
+
+
+def _stream(file):
+  """Returns a file of a folder or a .zip as a stream, unless it is too long."""
+  with file.open('rb') as stream:
+    content = stream.read(_MAX_BYTES + 1)
+  if len(content) > _MAX_BYTES:
+    raise ValueError(f'it is longer than {_MAX_BYTES} bytes')
+  return io.BytesIO(content)
 
 
 def _known(mask, part, indices, size):
@@ -541,5 +588,7 @@ def _as_batch(rows, pixels, multiple=1.0):
       value = np.asarray(value, _DTYPES[name])
     elif value.dtype == np.uint8:
       value = value * scale + offset
+    else:
+      value = np.asarray(value, np.float32)
     batch[name] = value
   return batch

@@ -98,13 +98,21 @@ def read_config(workdir) -> ConfigDict:
 
   Raises:
     FileNotFoundError: it is no workdir.
+    ValueError: its config is damaged.
   """
   path = pathlib.Path(workdir) / CONFIG_FILE
   if not path.exists():
     raise FileNotFoundError(
       f'{workdir} holds no {CONFIG_FILE}; train there first.'
     )
-  return ConfigDict(json.loads(path.read_text('utf-8')))
+  return ConfigDict(_read_json(path))
+
+
+def _read_json(path):
+  try:
+    return json.loads(path.read_text('utf-8'))
+  except ValueError as error:  # of the text's encoding too
+    raise ValueError(f'{path} is damaged: {error}') from error
 
 
 class _Interruption:
@@ -137,7 +145,7 @@ def _claim(workdir, config):
   mine = json.loads(config.to_json_best_effort())
   path = workdir / CONFIG_FILE
   if path.exists():
-    theirs = json.loads(path.read_text('utf-8'))
+    theirs = _read_json(path)
     a, b = reporting.flat_config(mine), reporting.flat_config(theirs)
     changed = [
       f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
@@ -150,6 +158,8 @@ def _claim(workdir, config):
         f'Different: {"; ".join(changed)}.'
       )
     return
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f'{workdir} is no folder; choose another workdir.')
   if workdir.exists() and any(workdir.iterdir()):
     raise ValueError(f'{workdir} is not empty and holds no {CONFIG_FILE}.')
   if jax.process_index() == 0:
