@@ -41,14 +41,14 @@ class Arrays:
     sizes = {name: len(value) for name, value in arrays.items()}
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
-    self._arrays, self.pixels, self._scale = dict(arrays), pixels, scale
+    self._arrays, self.pixels, self.scale = dict(arrays), pixels, scale
 
   def __len__(self) -> int:
     return len(self._arrays['image'])
 
   def __getitem__(self, indices) -> dict[str, np.ndarray]:
     rows = {name: value[indices] for name, value in self._arrays.items()}
-    return _as_batch(rows, self.pixels, self._scale)
+    return _as_batch(rows, self.pixels, self.scale)
 
   @property
   def num_classes(self) -> int:
@@ -58,6 +58,8 @@ class Arrays:
 
 class Records:
   """A source that reads TFDS records when asked, for sets larger than memory."""
+
+  scale = 1.0
 
   def __init__(self, records, *, size: int, pixels: str = 'unit'):
     checks.choice(_PIXELS, pixels=pixels)

@@ -131,11 +131,13 @@ def check(config, state, source, test_source) -> None:
         f'evaluation.data has {name} {shapes[1]}, data has {shapes[0]}: they '
         'must be alike.'
       )
-  if source.pixels != test_source.pixels:
-    raise ValueError(
-      f'evaluation.data has pixels={test_source.pixels!r}, data has '
-      f'{source.pixels!r}: they must be alike.'
-    )
+  for name in ('pixels', 'scale'):
+    values = [getattr(of, name) for of in (source, test_source)]
+    if values[0] != values[1]:
+      raise ValueError(
+        f'evaluation.data has {name}={values[1]!r}, data has {values[0]!r}: '
+        'they must be alike.'
+      )
   method = config.evaluation.log_likelihood
   if method != 'none' and not hasattr(state, 'energy'):
     raise ValueError(

@@ -146,7 +146,7 @@ def _check_rate(rate):
   for name, value in rate.items():
     if name in ('transition_steps', 'decay_steps'):
       checks.count(**{f'learning_rate.{name}': value})
-    elif isinstance(value, numbers.Number):
+    elif isinstance(value, numbers.Number) and not isinstance(value, bool):
       checks.non_negative(**{f'learning_rate.{name}': value})
 
 

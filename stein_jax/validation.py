@@ -132,18 +132,15 @@ def _check_sections(algorithm, config):
   return classes
 
 
-def _check_classes(classes, source, test_source):
-  """Refuses networks of other classes than the data have."""
+def _check_classes(classes, *sources):
+  """Refuses networks of other classes than the labels of the sources."""
+  found = max(getattr(source, 'num_classes', 0) for source in sources)
   for name, number in classes.items():
-    for data, of in (('data', source), ('evaluation.data', test_source)):
-      found = getattr(of, 'num_classes', 0)
-      # A test set may lack the last ones.
-      more = of is source and number > found
-      if number and found and (number < found or more):
-        raise ValueError(
-          f'{name}.num_classes={number}, but the labels of {data} are from 0 '
-          f'to {found - 1}; allowed: {found}.'
-        )
+    if number and found and number != found:
+      raise ValueError(
+        f'{name}.num_classes={number}, but labels are from 0 to {found - 1}; '
+        f'allowed: {found}.'
+      )
 
 
 def _trace(algorithm, config, source):

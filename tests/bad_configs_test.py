@@ -203,6 +203,8 @@ ROWS = {
       'optimizer.learning_rate.transition_steps=0 must be at least 1'),
     ('optimizer.learning_rate', dict(_SCHEDULE, transition_steps=4, end_value=-1.0),
       'optimizer.learning_rate.end_value=-1.0 must be zero or more'),
+    ({'data': dict(name='digits', scale=4.0), 'evaluation.data': dict(name='digits')},
+      'evaluation.data has scale=1.0, data has 4.0'),
     ('optimizer.learning_rate', dict(name='linear'),
       "optimizer.learning_rate.name='linear' is not in optax"),
     ('evaluation.log_likelihood', 'hais', "likelihood='hais'.*'ais'"),
@@ -241,7 +243,7 @@ ROWS = {
     ('step.negative_weight', '1', "step.negative_weight='1' must be a num"),
     ('step.conditional', True, "steingan on data.name='toy'.*no 'label'"),
     ('data.density', 'banan', "data.density.name='banan'.*banana"),
-    ('data.density', 'logistic_regression', 'data.density: .*num_examples'),
+    ('data.density', 'logistic_regression', 'data: density: .*num_examples'),
   ),
   'svgd_breast_cancer': (
     ('density.num_examples', 0, 'density.num_examples=0 must be at'),
