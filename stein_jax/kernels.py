@@ -124,8 +124,7 @@ def median_bandwidth(
   median = jnp.where(median > 0, median, eps * mean)
   median = jnp.where(jnp.isfinite(mean), median, jnp.nan)
   divisor = {'n+1': jnp.log(n + 1.0), 'n': jnp.log(max(n, 2)), 'none': 1.0}[log]
-  # The floor leaves room for what a second derivative divides by its square.
-  bandwidth = jnp.maximum(scale * median / divisor, 16 * tiny**0.5)
+  bandwidth = jnp.maximum(scale * median / divisor, tiny**0.5)
   # The same on every device; the mean tells shard_map so.
   return collectives.pmean(bandwidth.astype(x.dtype), axis_name)
 
