@@ -39,14 +39,16 @@ def count(minimum: int = 1, **values) -> None:
       raise ValueError(f'{name}={value} must be at least {minimum}.')
 
 
-def counts(minimum: int = 1, **values) -> None:
-  """Raises ValueError unless every value is a sequence of such integers, not empty."""
+def counts(empty: bool = False, **values) -> None:
+  """Raises ValueError unless every value is a sequence of integers of at least 1.
+
+  At least one of them, unless it may be `empty`.
+  """
   for name, value in values.items():
-    if not isinstance(value, (tuple, list)) or not value:
-      raise ValueError(
-        f'{name}={value!r} must be one or more integers of at least {minimum}.'
-      )
-    count(minimum, **{f'{name}[{i}]': each for i, each in enumerate(value)})
+    if not isinstance(value, (tuple, list)) or not (value or empty):
+      some = 'integers' if empty else 'one or more integers'
+      raise ValueError(f'{name}={value!r} must be {some} of at least 1.')
+    count(**{f'{name}[{i}]': each for i, each in enumerate(value)})
 
 
 def image_shape(**values) -> None:

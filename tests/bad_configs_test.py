@@ -48,7 +48,7 @@ ROWS = {
     ('step.projection', 'chain', "step.projection='chain'.*'full'"),
     ('step.inner_steps', 0, 'step.inner_steps=0 must be at least 1'),
     ('step.damping', -1.0, 'step.damping=-1.0 must be zero or more'),
-    ('generator.widths', (), r'generator.widths=\(\) must be one or'),
+    ('generator.widths', (0,), r'generator.widths\[0\]=0 must be at least 1'),
     ('generator.dim', 3, "amortized_svgd on data.name='toy'"),
   ),
   'classification_cifar10': (

@@ -174,6 +174,7 @@ class ChecksTest(parameterized.TestCase):
     (functools.partial(checks.choice, ('a', 'b')), ('a', 'b'), ('c', None, 1)),
     (checks.finite, (0, -2.5), (float('nan'), float('inf'), True, '1')),
     (checks.counts, ((1, 7), [2]), ((), 3, '12', None)),
+    (functools.partial(checks.counts, empty=True), ((), (1,)), (0, '', None)),
     (checks.image_shape, ((1, 2, 3), [8, 8, 1]), ((8, 8), (8, 8, 1, 1), 8)),
     (checks.flag, (True, False), (0, 1, 'True', None)),
     (checks.section, ({}, {'name': 'RBM'}), (3, 'RBM', None)),

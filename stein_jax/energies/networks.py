@@ -27,7 +27,7 @@ class MLP(nn.Module):
   activation: Callable[[Array], Array] = nn.swish
 
   def __post_init__(self):
-    checks.counts(widths=self.widths)
+    checks.counts(empty=True, widths=self.widths)
     checks.non_negative(confinement=self.confinement)
     super().__post_init__()
 

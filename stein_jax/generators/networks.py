@@ -34,7 +34,7 @@ class MLP(nn.Module):
 
   def __post_init__(self):
     checks.count(latent_dim=self.latent_dim, dim=self.dim)
-    checks.counts(widths=self.widths)
+    checks.counts(empty=True, widths=self.widths)
     checks.choice(PRIORS, prior=self.prior)
     super().__post_init__()
 
@@ -94,9 +94,7 @@ class DCGAN(nn.Module):
   def __post_init__(self):
     checks.image_shape(shape=self.shape)
     checks.counts(strides=self.strides)
-    for name in ('dense', 'widths'):
-      if getattr(self, name):
-        checks.counts(**{name: getattr(self, name)})
+    checks.counts(empty=True, dense=self.dense, widths=self.widths)
     checks.count(
       latent_dim=self.latent_dim, base=self.base, kernel_size=self.kernel_size
     )
@@ -350,8 +348,7 @@ class VAE(nn.Module):
   def __post_init__(self):
     checks.image_shape(shape=self.shape)
     checks.counts(strides=self.strides, kernels=self.kernels)
-    if self.widths:
-      checks.counts(widths=self.widths)
+    checks.counts(empty=True, widths=self.widths)
     checks.count(latent_dim=self.latent_dim, base=self.base)
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.non_negative(dropout=self.dropout)
