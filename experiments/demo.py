@@ -80,7 +80,7 @@ def learn(name: str, config_name: str, step: dict, run: pathlib.Path):
     'best on the way': f'{max(value for _, value in points):.2f}',
     'seconds': f'{seconds:.0f}',
   }
-  noisy = np.load(run / 'samples.npy')[:50]
+  noisy = np.load(run / 'samples.npy', allow_pickle=False)[:50]
   # One more Gibbs step without its noise: the mean b + B tanh(B'x + c).
   clean = noisy + energies.score(state.energy, noisy)
   both = np.concatenate([noisy, clean])

@@ -58,6 +58,10 @@ def main(argv):
     for section in (config, config.evaluation):
       section.data = ConfigDict(datasets.from_file(section.data, _NPZ.value))
   if _PATH.value:
+    if 'path' not in config.data:
+      raise app.UsageError(
+        f'--path: {config.data.name!r} is read from no path.'
+      )
     config.data.path = config.evaluation.data.path = _PATH.value
   state = training.train(config, workdir)
   if _EVALUATE.value and int(state.step) == config.num_steps:

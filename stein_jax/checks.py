@@ -18,6 +18,11 @@ def non_negative(**values) -> None:
   _require(lambda v: np.isfinite(v) and v >= 0, 'zero or more', values)
 
 
+def finite(**values) -> None:
+  """Raises ValueError unless every number is finite."""
+  _require(np.isfinite, 'a finite number', values)
+
+
 def at_most(limit: float, **values) -> None:
   """Raises ValueError unless every number is at most the limit."""
   _require(lambda v: v <= limit, f'at most {limit}', values)
@@ -32,6 +37,40 @@ def count(minimum: int = 1, **values) -> None:
       )
     if value < minimum:
       raise ValueError(f'{name}={value} must be at least {minimum}.')
+
+
+def counts(empty: bool = False, **values) -> None:
+  """Raises ValueError unless every value is a sequence of integers of at least 1.
+
+  At least one of them, unless it may be `empty`.
+  """
+  for name, value in values.items():
+    if not isinstance(value, (tuple, list)) or not (value or empty):
+      some = 'integers' if empty else 'one or more integers'
+      raise ValueError(f'{name}={value!r} must be {some} of at least 1.')
+    count(**{f'{name}[{i}]': each for i, each in enumerate(value)})
+
+
+def image_shape(**values) -> None:
+  """Raises ValueError unless every value is a height, a width and channels."""
+  counts(**values)
+  for name, value in values.items():
+    if len(value) != 3:
+      raise ValueError(f'{name}={value!r} must be (height, width, channels).')
+
+
+def flag(**values) -> None:
+  """Raises ValueError unless every value is True or False."""
+  for name, value in values.items():
+    if not isinstance(value, bool):
+      raise ValueError(f'{name}={value!r} must be True or False.')
+
+
+def section(**values) -> None:
+  """Raises ValueError unless every value has named fields."""
+  for name, value in values.items():
+    if not hasattr(value, 'keys'):
+      raise ValueError(f'{name}={value!r} must be a section of fields.')
 
 
 def choice(allowed, **values) -> None:

@@ -30,6 +30,9 @@ class CNN(nn.Module):
 
   def __post_init__(self):
     checks.count(num_classes=self.num_classes, dense=self.dense)
+    checks.counts(widths=self.widths)
+    checks.non_negative(dropout=self.dropout)
+    checks.at_most(0.99, dropout=self.dropout)
     super().__post_init__()
 
   @nn.compact
@@ -66,6 +69,7 @@ class AllConvolutional(nn.Module):
   dropout: float = 0.5
 
   def __post_init__(self):
+    _check_blocks(self.blocks)
     checks.count(num_classes=self.num_classes)
     checks.non_negative(noise=self.noise, dropout=self.dropout)
     checks.at_most(0.99, dropout=self.dropout)
@@ -116,7 +120,12 @@ class ResNet(nn.Module):
   num_groups: int = 4
 
   def __post_init__(self):
-    checks.count(num_classes=self.num_classes, depth=self.depth)
+    checks.count(
+      num_classes=self.num_classes,
+      depth=self.depth,
+      width=self.width,
+      num_groups=self.num_groups,
+    )
     if self.depth < 8 or self.depth % 6 != 2:
       raise ValueError(f'depth={self.depth} must be 6 n + 2, at least 8.')
     if self.width % self.num_groups:
@@ -154,6 +163,19 @@ class ResNet(nn.Module):
         x = nn.relu(x + y)
     features = jnp.mean(x, (1, 2))
     return features, nn.Dense(self.num_classes)(features)
+
+
+def _check_blocks(blocks):
+  if not blocks or not all(blocks):
+    raise ValueError(
+      f'blocks={blocks!r} must be one or more, none of them empty.'
+    )
+  for i, block in enumerate(blocks):
+    for j, layer in enumerate(block):
+      name = f'blocks[{i}][{j}]'
+      if len(layer) != 2:
+        raise ValueError(f'{name}={layer!r} must be (width, kernel size).')
+      checks.counts(**{name: layer})
 
 
 def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import functools
 import inspect
 import io
+import math
 import os
 import pathlib
 import re
@@ -47,22 +48,29 @@ class Arrays:
         raise ValueError(
           f'Arrays must be finite: {name}[{bad[0]}] is not, of {len(bad)} rows in all.'
         )
-    self._arrays, self._pixels, self._scale = dict(arrays), pixels, scale
+    self._arrays, self.pixels, self.scale = dict(arrays), pixels, scale
 
   def __len__(self) -> int:
     return len(self._arrays['image'])
 
   def __getitem__(self, indices) -> dict[str, np.ndarray]:
     rows = {name: value[indices] for name, value in self._arrays.items()}
-    return _as_batch(rows, self._pixels, self._scale)
+    return _as_batch(rows, self.pixels, self.scale)
+
+  @property
+  def num_classes(self) -> int:
+    """One more than the largest label; 0 without labels."""
+    return 1 + int(np.max(self._arrays.get('label', -1)))
 
 
 class Records:
   """A source that reads TFDS records when asked, for sets larger than memory."""
 
+  scale = 1.0
+
   def __init__(self, records, *, size: int, pixels: str = 'unit'):
     checks.choice(_PIXELS, pixels=pixels)
-    self._records, self._size, self._pixels = records, size, pixels
+    self._records, self._size, self.pixels = records, size, pixels
 
   def __len__(self) -> int:
     return len(self._records)
@@ -71,10 +79,13 @@ class Records:
     indices = np.arange(len(self))[indices]
     records = self._records.__getitems__([int(i) for i in indices])
     images = [square(record['image'], self._size) for record in records]
-    return _as_batch({'image': np.stack(images)}, self._pixels)
+    return _as_batch({'image': np.stack(images)}, self.pixels)
 
 
 _PIXELS = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
+# An image file that asks for more is damaged, or made to fill the memory.
+_MAX_PIXELS = 2**26
+_MAX_BYTES = 2**28
 _DTYPES = {'label': np.int32, 'mask': np.float32}  # all else is an image
 
 
@@ -86,9 +97,9 @@ def load(name: str, **kwargs):
     TypeError: an argument that the data set does not take.
     FileNotFoundError: it is not on disk; the message has the command.
   """
-  checks.choice(NAMES, **{'data.name': name})
+  checks.choice(NAMES, name=name)
   function = globals()[name]
-  build.check_call(function, kwargs, f'data.{name}')
+  build.check_call(function, kwargs, name)
   return function(**kwargs)
 
 
@@ -151,7 +162,7 @@ def digits(
   """
   from sklearn import datasets as sklearn_datasets  # pylint: disable=g-import-not-at-top
 
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.choice(('train', 'test'), split=split)
   bunch = sklearn_datasets.load_digits()
   # Values are 0..16; as uint8 they go the way of every other image set.
   images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -169,7 +180,7 @@ def breast_cancer(split: str = 'train') -> Arrays:
   """
   from sklearn import datasets as sklearn_datasets  # pylint: disable=g-import-not-at-top
 
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.choice(('train', 'test'), split=split)
   features, labels = sklearn_datasets.load_breast_cancer(return_X_y=True)
   test = np.arange(len(features)) % 5 == 0
   mean, spread = features[~test].mean(0), features[~test].std(0)
@@ -184,10 +195,11 @@ def toy(
   split: str = 'train',
 ) -> Arrays:
   """Returns exact draws [n, d] from one of `densities`."""
-  checks.count(**{'data.num_examples': num_examples})
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.count(num_examples=num_examples)
+  checks.choice(('train', 'test'), split=split)
   rng = jax.random.key(('train', 'test').index(split))
-  sample = build.build(densities, density).sample
+  with build.section('density'):
+    sample = build.build(densities, density).sample
   return Arrays({'image': np.asarray(sample(rng, num_examples))})
 
 
@@ -200,11 +212,9 @@ def synthetic(
   condition: bool = False,
 ) -> Arrays:
   """Returns uint8 noise of that shape, for tests of everything but learning."""
-  checks.count(
-    **{'data.num_examples': num_examples, 'data.num_classes': num_classes}
-  )
-  checks.count(**{f'data.shape[{i}]': size for i, size in enumerate(shape)})
-  checks.choice(('train', 'test'), **{'data.split': split})
+  checks.count(num_examples=num_examples, num_classes=num_classes)
+  checks.counts(shape=shape)
+  checks.choice(('train', 'test'), split=split)
   rng = np.random.default_rng(('train', 'test').index(split))
   noise = lambda: rng.integers(0, 256, (num_examples, *shape), np.uint8)
   arrays = {
@@ -293,23 +303,35 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: it has no images of that split.
+    ValueError: it is no .npz file, has no images of that split, or arrays that are
+      no images or labels.
   """
-  if not os.path.exists(path):
-    raise FileNotFoundError(f'data.path={path!r}: there is no such file.')
+  if not os.path.isfile(path):
+    raise FileNotFoundError(f'path={path!r}: there is no such file.')
+  if not zipfile.is_zipfile(path):
+    raise ValueError(f'path={path!r} is no .npz file, or only a part of one.')
   part, rows = _part_and_rows(split)
   prefix = '' if part == 'all' else f'{part}_'
-  with np.load(path) as arrays:  # pickled objects are refused by default
-    found = {
-      name: arrays[prefix + name][rows]
-      for name in ('image', 'label')
-      if prefix + name in arrays
-    }
-    if 'image' not in found:
+  with np.load(path, allow_pickle=False) as arrays:
+    if prefix + 'image' not in arrays:
       raise ValueError(
-        f'data.path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
+        f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
       )
-  return Arrays(found, pixels=pixels)
+    try:
+      found = {
+        name: arrays[prefix + name]
+        for name in ('image', 'label')
+        if prefix + name in arrays
+      }
+    except Exception as error:  # zipfile, zlib and NumPy have their own
+      raise ValueError(f'path={path!r} cannot be read: {error}') from error
+  try:
+    _check_arrays(**found)
+    return Arrays(
+      {name: array[rows] for name, array in found.items()}, pixels=pixels
+    )
+  except ValueError as error:
+    raise ValueError(f'path={path!r}: {error}') from None
 
 
 def folder(
@@ -344,20 +366,20 @@ def folder(
     FileNotFoundError: no such folder or .zip, no such split, or no images in it.
     ValueError: a bad option, or a damaged file; the message names it.
   """
-  checks.choice(('all', 'left', 'right'), **{'data.side': side})
-  checks.choice(('none', 'centre', 'box', 'half'), **{'data.mask': mask})
-  checks.choice(_PIXELS, **{'data.pixels': pixels})
-  checks.count(2, **{'data.size': size})
+  checks.choice(('all', 'left', 'right'), side=side)
+  checks.choice(('none', 'centre', 'box', 'half'), mask=mask)
+  checks.choice(_PIXELS, pixels=pixels)
+  checks.count(2, size=size)
   if mask == 'none' and side == 'all':
     raise ValueError(
-      "data.mask='none' conditions on the other half: data.side must be 'left' "
+      "mask='none' conditions on the other half: side must be 'left' "
       "or 'right', not 'all'."
     )
   part, rows = _part_and_rows(split)
   files = _image_files(path, part)
   indices = np.arange(len(files))[rows]
   if not len(indices):
-    raise ValueError(f'data.split={split!r} has none of {len(files)} images.')
+    raise ValueError(f'split={split!r} has none of {len(files)} images.')
   halves = _halves(path, tuple(files[rows]), size, 1 if side == 'all' else 2)
   chosen = int(side == 'right')
   arrays = {'image': halves[chosen]}
@@ -407,6 +429,24 @@ def _range_of(section):
   return scale * factor, np.float32(scale * offset)
 
 
+def _check_arrays(image, label=None):
+  """Refuses arrays that are no images [n, ...], or no labels [n]."""
+  floating = np.issubdtype(image.dtype, np.floating)
+  if image.dtype != np.uint8 and not floating or image.ndim < 2:
+    raise ValueError(
+      f'image is {image.dtype} {image.shape}; allowed: uint8 or floating [n, ...].'
+    )
+  if floating and not np.all(np.isfinite(image)):
+    raise ValueError('image has values that are not finite.')
+  if label is None:
+    return
+  whole = np.issubdtype(label.dtype, np.integer)
+  if not whole or label.ndim != 1 or np.any(label < 0):
+    raise ValueError(
+      f'label is {label.dtype} {label.shape}; allowed: integers [n] of at least 0.'
+    )
+
+
 def _part_and_rows(split):
   """Returns the name and the slice of a split such as train or train[:5000]."""
   parts = re.fullmatch(r'(\w+)(?:\[(\d*):(\d*)\])?', split)
@@ -422,7 +462,7 @@ def _root(path):
     return pathlib.Path(path)
   if zipfile.is_zipfile(path):
     return zipfile.Path(path)
-  raise FileNotFoundError(f'data.path={path!r} is no folder and no .zip file.')
+  raise FileNotFoundError(f'path={path!r} is no folder and no .zip file.')
 
 
 def _image_files(path, part):
@@ -430,7 +470,7 @@ def _image_files(path, part):
   folders = {each.name: each for each in _root(path).iterdir() if each.is_dir()}
   if part not in folders:
     raise FileNotFoundError(
-      f'data.path={path!r} has no folder {part!r}; it has: '
+      f'path={path!r} has no folder {part!r}; it has: '
       f'{", ".join(sorted(folders)) or "none"}.'
     )
   names = [
@@ -440,7 +480,7 @@ def _image_files(path, part):
   ]
   if not names:
     raise FileNotFoundError(
-      f'data.path={path!r} has no .jpg, .jpeg or .png file in {part!r}.'
+      f'path={path!r} has no .jpg, .jpeg or .png file in {part!r}.'
     )
 
   def natural(name):
@@ -461,15 +501,28 @@ def _halves(path, files, size, count):
   halves = np.empty((count, len(files), size, size, 3), np.uint8)
   for i, file in enumerate(files):
     try:
-      stream = io.BytesIO((root / file).read_bytes())
-      picture = Image.open(stream, formats=('JPEG', 'PNG')).convert('RGB')
+      picture = Image.open(_stream(root / file), formats=('JPEG', 'PNG'))
+      if math.prod(picture.size) > _MAX_PIXELS:  # not decoded yet
+        raise ValueError(
+          f'{picture.size} pixels; allowed: {_MAX_PIXELS} in all'
+        )
+      picture = picture.convert('RGB')
     except Exception as error:  # each decoder has its own
       raise ValueError(
-        f'data.path={path!r}: {file} is no image that can be read: {error}'
+        f'path={path!r}: {file} is no image that can be read: {error}'
       ) from error
     for half, image in enumerate(np.array_split(np.asarray(picture), count, 1)):
       halves[half, i] = square(image, size)
   return halves
+
+
+def _stream(file):
+  """Returns a file of a folder or a .zip as a stream, unless it is too long."""
+  with file.open('rb') as stream:
+    content = stream.read(_MAX_BYTES + 1)
+  if len(content) > _MAX_BYTES:
+    raise ValueError(f'it is longer than {_MAX_BYTES} bytes')
+  return io.BytesIO(content)
 
 
 def _known(mask, part, indices, size):
@@ -526,7 +579,7 @@ def _data_source(name, split) -> Any:
   names = sorted(builder.info.splits)
   if re.split(r'[\[+]', split)[0] not in names:
     raise ValueError(
-      f'data.split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
+      f'split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
     )
   return builder.as_data_source(split=split)
 
@@ -544,5 +597,7 @@ def _as_batch(rows, pixels, multiple=1.0):
       value = np.asarray(value, _DTYPES[name])
     elif value.dtype == np.uint8:
       value = value * scale + offset
+    else:
+      value = np.asarray(value, np.float32)
     batch[name] = value
   return batch

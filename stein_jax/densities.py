@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stein_jax import checks
 from stein_jax.types import Array, Batch, PRNGKey, Tree
@@ -67,6 +68,7 @@ def eight_gaussians(radius: float = 4.0, scale: float = 0.5) -> Density:
 
 def banana(curvature: float = 0.5, scale: float = 0.5) -> Density:
   """Returns x ~ N(0, 1), y | x ~ N(curvature (x^2 - 1), scale^2)."""
+  checks.finite(curvature=curvature)
   checks.positive(scale=scale)
 
   def log_density(position, *batch):
@@ -107,6 +109,11 @@ def logistic_regression(num_examples: int) -> Density:
     return log_likelihood + log_prior + log_hyperprior
 
   def start(rng, num, batch):
+    if np.any(batch['label'] > 1):
+      raise ValueError(
+        f'label={np.max(batch["label"])} must be 0 or 1: logistic regression '
+        'has two classes.'
+      )
     d = batch['image'].shape[1] + 1
     return {
       'weights': 0.1 * jax.random.normal(rng, (num, d)),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import algorithms
+from stein_jax import build
 from stein_jax import checkpoints
 from stein_jax import checks
 from stein_jax import datasets
@@ -95,29 +96,69 @@ def energy_distance(x: Array, y: Array) -> Array:
   return 2 * distance(x, y, 0) - distance(x, x, 1) - distance(y, y, 1)
 
 
-def check(config, state) -> None:
+def check_section(section) -> None:
+  """Raises ValueError or TypeError unless a config's `evaluation` section is one."""
+  signature = lambda data, log_likelihood, num_samples, ais=None: None
+  with build.section('evaluation'):
+    build.check_call(signature, section, 'evaluation')
+    checks.section(data=section.data)
+    checks.choice(
+      ('exact', 'ais', 'none'), log_likelihood=section.log_likelihood
+    )
+    checks.count(num_samples=section.num_samples)
+  ais = section.get('ais', {})
+  with build.section('evaluation.ais'):
+    build.check_call(ais_log_partition, ais, 'ais', None, None)
+    checks.positive(**ais)
+
+
+def check(config, state, source, test_source) -> None:
   """Raises ValueError if a state like this cannot be evaluated as asked.
 
   Args:
     config: its `evaluation` section is what asks.
     state: a state, or its shapes.
+    source: of the training data.
+    test_source: of the test data.
   """
+  data, test_data = source[slice(0, 1)], test_source[slice(0, 1)]
+  labels = ('label',) if hasattr(state, 'classifier') else ()
+  for name in ('image', 'condition', *labels):
+    shapes = [
+      of[name].shape[1:] if name in of else 'none' for of in (data, test_data)
+    ]
+    if shapes[0] != shapes[1]:
+      raise ValueError(
+        f'evaluation.data has {name} {shapes[1]}, data has {shapes[0]}: they '
+        'must be alike.'
+      )
+  for name in ('pixels', 'scale'):
+    values = [getattr(of, name) for of in (source, test_source)]
+    if values[0] != values[1]:
+      raise ValueError(
+        f'evaluation.data has {name}={values[1]!r}, data has {values[0]!r}: '
+        'they must be alike.'
+      )
   method = config.evaluation.log_likelihood
-  checks.choice(
-    ('exact', 'ais', 'none'), **{'evaluation.log_likelihood': method}
-  )
   if method != 'none' and not hasattr(state, 'energy'):
     raise ValueError(
       f'evaluation.log_likelihood={method!r} needs an energy, and '
       f"{config.algorithm} learns none; allowed: 'none'."
     )
-  if method == 'exact':
-    try:
+  if method == 'none':
+    return
+  rng, x = jax.random.key(0), test_data['image']
+  try:
+    if method == 'exact':
       jax.eval_shape(exact_log_partition, state.energy)
-    except AttributeError as error:
-      raise ValueError(
-        f"evaluation.log_likelihood={method!r}: {error}; use 'ais'."
-      ) from None
+    else:
+      jax.eval_shape(_estimator(config), state.energy, rng)
+    jax.eval_shape(log_likelihood, state.energy, x, 0.0)
+  except (AttributeError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'evaluation.log_likelihood={method!r} does not fit the energy: {error} '
+      "Allowed: 'ais', where the energy takes images alone, or 'none'."
+    ) from error
 
 
 def test_metrics(config, state, source) -> dict[str, float]:
@@ -139,9 +180,8 @@ def test_metrics(config, state, source) -> dict[str, float]:
   if config.evaluation.log_likelihood == 'exact':
     log_partition = _jitted_exact(energy)
   else:
-    log_partition = jax.jit(
-      functools.partial(ais_log_partition, **config.evaluation.ais)
-    )(energy, jax.random.key(config.seed))
+    rng = jax.random.key(config.seed)
+    log_partition = jax.jit(_estimator(config))(energy, rng)
     found['test/log_partition'] = float(log_partition)
   total = 0.0
   for first in range(0, len(source), 1000):
@@ -150,6 +190,11 @@ def test_metrics(config, state, source) -> dict[str, float]:
     total += float(np.sum(np.asarray(values, np.float64)))
   found['test/log_likelihood'] = total / len(source)
   return found
+
+
+def _estimator(config):
+  options = config.evaluation.get('ais', {})
+  return functools.partial(ais_log_partition, **options)
 
 
 _jitted_log_likelihood = jax.jit(log_likelihood)

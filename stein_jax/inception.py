@@ -30,6 +30,7 @@ URL = 'http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05
 NUM_FEATURES = 2048
 NUM_CLASSES = 1008
 _GRAPH = 'classify_image_graph_def.pb'
+_MAX_BYTES = 2**30
 _GAMMA = '/batchnorm/gamma'
 
 
@@ -223,6 +224,10 @@ def load(path: str | pathlib.Path) -> Params:
     shape = found[name].shape if name in found else 'no such node'
     if shape != want.shape:
       raise ValueError(f'{path}: {name}: wanted {want.shape}, found {shape}.')
+    if not np.issubdtype(found[name].dtype, np.floating):
+      raise ValueError(
+        f'{path}: {name}: wanted floats, found {found[name].dtype}.'
+      )
   for name, value in found.items():
     if name.endswith(_GAMMA) and np.any(value != 1):
       raise ValueError(
@@ -235,20 +240,36 @@ def load(path: str | pathlib.Path) -> Params:
 def _read(path, needed):
   """Returns the needed arrays of the file by node name."""
   if zipfile.is_zipfile(path):
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in file if needed(name)}
-  content = path.read_bytes()
+    try:
+      with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file if needed(name)}
+    except Exception as error:  # zipfile, zlib and NumPy have their own
+      raise ValueError(f'{path} cannot be read: {error}') from error
   try:
     with tarfile.open(path) as archive:
-      names = [n for n in archive.getnames() if n.split('/')[-1] == _GRAPH]
-      if not names:
+      graphs = [
+        member
+        for member in archive
+        if member.isfile() and member.name.split('/')[-1] == _GRAPH
+      ]
+      if not graphs:
         raise ValueError(f'{path}: no {_GRAPH} in this archive.')
-      content = archive.extractfile(names[0]).read()
-  except tarfile.ReadError:
-    pass  # no archive: the graph itself
+      _check_length(path, graphs[0].size)
+      content = archive.extractfile(graphs[0]).read()
+  except tarfile.ReadError:  # no archive: the graph itself
+    _check_length(path, path.stat().st_size)
+    content = path.read_bytes()
   except (EOFError, zlib.error) as error:
     raise ValueError(f'{path} is damaged: {error}') from None
   return _constants(path, content, needed)
+
+
+def _check_length(path, length):
+  if length > _MAX_BYTES:
+    raise ValueError(
+      f'{path}: {length} bytes are no {_GRAPH}, which has 10^8; allowed: '
+      f'{_MAX_BYTES}.'
+    )
 
 
 def _constants(path, content, needed):

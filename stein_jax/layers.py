@@ -94,6 +94,8 @@ def max_pool(x: Array) -> Array:
   gradient is slower on XLA's CPU backend.
   """
   n, h, w, c = x.shape
+  if min(h, w) < 2:
+    raise ValueError(f'There is no 2x2 pooling of {h} x {w} pixels.')
   x = x[:, : h // 2 * 2, : w // 2 * 2]
   return jnp.max(x.reshape(n, h // 2, 2, w // 2, 2, c), (2, 4))
 
@@ -112,6 +114,12 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
     padding: zeros on every side; 'same' for ceil(h / stride) rows of result, an odd
       zero at the end.
   """
+  for extent in x.shape[1:3]:
+    if sum(_pads(extent, len(kernel), stride, padding)) + extent < len(kernel):
+      raise ValueError(
+        f'A kernel of side {len(kernel)} with padding={padding} does not fit '
+        f'into {extent} pixels.'
+      )
   # Made equal outside: a shard's own examples beside parameters of all of them.
   x, kernel = collectives.alike(x, kernel)
   entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import inspect
+import numbers
 from typing import Any
 
 from flax import linen as nn
@@ -115,18 +116,38 @@ def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
   and `max_norm`, to which the whole gradient is then scaled down.
 
   Raises:
-    ValueError: unknown name, or a learning rate that is not positive.
+    ValueError: unknown name, or a number out of range.
     TypeError: an argument that the optimizer does not take.
   """
   section = dict(section)
   l2, max_norm = section.pop('l2', 0.0), section.pop('max_norm', 0.0)
   checks.non_negative(l2=l2, max_norm=max_norm)
-  if 'learning_rate' in section:
-    checks.positive(learning_rate=section['learning_rate'])
+  _check_rate(section.get('learning_rate', 1.0))
+  shares = {name: section[name] for name in _SHARES if name in section}
+  checks.non_negative(**shares)
+  checks.at_most(1, **shares)
   optimizer = build.build(optax, **section)
+  if not isinstance(optimizer, optax.GradientTransformation):
+    raise ValueError(f'name={section["name"]!r} is no optimizer, as adam is.')
   before = [optax.add_decayed_weights(l2)] if l2 else []
   before += [optax.clip_by_global_norm(max_norm)] if max_norm else []
   return optax.chain(*before, optimizer) if before else optimizer
+
+
+# Of the past, in running means.
+_SHARES = ('b1', 'b2', 'rho', 'decay', 'momentum')
+
+
+def _check_rate(rate):
+  """Refuses a learning rate, or a schedule, of numbers out of range."""
+  if not hasattr(rate, 'items'):
+    checks.positive(learning_rate=rate)
+    return
+  for name, value in rate.items():
+    if name in ('transition_steps', 'decay_steps'):
+      checks.count(**{f'learning_rate.{name}': value})
+    elif isinstance(value, numbers.Number) and not isinstance(value, bool):
+      checks.non_negative(**{f'learning_rate.{name}': value})
 
 
 def descend(

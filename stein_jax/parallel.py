@@ -90,8 +90,7 @@ def compile_step(
   rows_axis = 0
   if steps_per_call > 1:
     step, rows_axis = functools.partial(_several, step), 1
-  rows = PartitionSpec(*[None] * rows_axis, AXIS)
-  by_rows = NamedSharding(devices, rows)
+  by_rows = NamedSharding(devices, _rows(rows_axis))
 
   def place(batch: Batch):
     if (
@@ -116,19 +115,30 @@ def compile_step(
   if mode == 'jit':
     compiled = jax.jit(step, donate_argnums=0)
   else:
-    state_spec = PartitionSpec() if spec is None else spec
     compiled = jax.jit(
-      jax.shard_map(
-        functools.partial(step, axis_name=AXIS),
-        mesh=devices,
-        in_specs=(state_spec, rows, PartitionSpec()),
-        out_specs=(state_spec, PartitionSpec()),
-      ),
-      donate_argnums=0,
+      per_device(step, spec=spec, rows_axis=rows_axis), donate_argnums=0
     )
   return _one_at_a_time(
     lambda state, batch, rng: compiled(state, place(batch), rng)
   )
+
+
+def per_device(
+  step: Callable, *, spec: Tree | None = None, rows_axis: int = 0
+) -> Callable:
+  """Returns the step of the whole batch whose body each device runs on its rows."""
+  state_spec = PartitionSpec() if spec is None else spec
+  return jax.shard_map(
+    functools.partial(step, axis_name=AXIS),
+    mesh=mesh(),
+    in_specs=(state_spec, _rows(rows_axis), PartitionSpec()),
+    out_specs=(state_spec, PartitionSpec()),
+  )
+
+
+def _rows(axis):
+  """Returns the PartitionSpec of arrays whose rows, along that axis, are split."""
+  return PartitionSpec(*[None] * axis, AXIS)
 
 
 def _several(step, state, batches, rngs, **options):

@@ -52,7 +52,7 @@ def langevin(
   if noise_scale is None:
     noise_scale = step_size
   checks.non_negative(noise_scale=noise_scale, temperature=temperature)
-  if clip is not None and not clip[0] < clip[1]:
+  if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
     raise ValueError(f'clip={clip} must be (low, high) with low < high.')
   spread = noise_scale * temperature**0.5
 

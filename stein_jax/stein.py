@@ -230,7 +230,8 @@ def stein_matrix(
   # (s(y) - s(x)).(x - y), as matrix products.
   change = dot(x, score_y) + dot(score_x, y)
   change -= drive_x[:, None] + drive_y[None]
-  trace = -4 * ddk * sq_dist - 2 * dim * dk
+  # At the least bandwidth 4 ddk would be infinite, and times a distance of 0 nan.
+  trace = -4 * (ddk * sq_dist) - 2 * dim * dk
   return k * dot(score_x, score_y) + 2 * dk * change + trace
 
 

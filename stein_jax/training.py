@@ -15,37 +15,19 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from stein_jax import algorithms
-from stein_jax import build
 from stein_jax import checkpoints
-from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax import reporting
 from stein_jax import rollbacks
+from stein_jax import validation
 from stein_jax.types import Tree
 
 CONFIG_FILE = 'config.json'
 _LOCK_FILE = 'lock'
-_FIELDS = (
-  'algorithm',
-  'step',
-  'sample',
-  'data',
-  'evaluation',
-  'seed',
-  'batch_size',
-  'num_steps',
-  'parallel',
-  'prng_impl',
-  'steps_per_call',
-  'on_nonfinite',
-  'log_every',
-  'eval_every',
-  'checkpoint_every',
-)
+check = validation.check
 
 
 def train(config, workdir) -> Tree:
@@ -143,78 +125,26 @@ def _train(config, workdir, algorithm, source, test_source, past):
   return state
 
 
-def check(config):
-  """Returns (algorithm, training source, test source) of a config that can run.
-
-  Everything a config can get wrong short of the data's content is refused here:
-  the step is traced on shapes, so that its arguments are checked by the code that
-  uses them, but nothing is compiled.
-
-  Raises:
-    ValueError, TypeError, FileNotFoundError: with the field and what is allowed.
-  """
-  missing = [name for name in _FIELDS if name not in config]
-  if missing:
-    raise ValueError(f'The config lacks: {", ".join(missing)}.')
-  checks.count(
-    batch_size=config.batch_size,
-    num_steps=config.num_steps,
-    log_every=config.log_every,
-    steps_per_call=config.steps_per_call,
-    **{'evaluation.num_samples': config.evaluation.num_samples},
-  )
-  checks.non_negative(
-    checkpoint_every=config.checkpoint_every,
-    eval_every=config.eval_every,
-    seed=config.seed,
-  )
-  for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
-    if config[name] % config.steps_per_call:
-      raise ValueError(
-        f'{name}={config[name]} must be a multiple of '
-        f'steps_per_call={config.steps_per_call}.'
-      )
-  checks.choice(parallel.MODES, parallel=config.parallel)
-  checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
-  checks.choice(rollbacks.ACTIONS, on_nonfinite=config.on_nonfinite)
-  if config.parallel != 'jit' or jax.device_count() > 1:
-    if config.batch_size % jax.device_count():
-      raise ValueError(
-        f'batch_size={config.batch_size} must divide over '
-        f'{jax.device_count()} devices.'
-      )
-  algorithm = algorithms.get(config.algorithm)
-  rng = jax.random.key(0)
-  for section in ('step', 'sample'):
-    # Both take three arguments before their keywords.
-    function = getattr(algorithm, section, lambda state, rng, num: None)
-    build.check_call(function, config[section], section, None, None, None)
-  source = datasets.load(**config.data)
-  test_source = datasets.load(**config.evaluation.data)
-  batch = next(datasets.batches(source, config.batch_size, seed=config.seed))
-
-  def one_step(rng):
-    state = algorithm.init(rng, config, batch)
-    return algorithm.step(state, batch, rng, **config.step)
-
-  state, _ = jax.eval_shape(one_step, rng)
-  evaluation.check(config, state)
-  jax.eval_shape(evaluation.sampler(algorithm, config, test_source), state)
-  return algorithm, source, test_source
-
-
 def read_config(workdir) -> ConfigDict:
   """Returns the config that a workdir was made with.
 
   Raises:
     FileNotFoundError: it is no workdir.
+    ValueError: its config is damaged.
   """
   path = pathlib.Path(workdir) / CONFIG_FILE
   if not path.exists():
     raise FileNotFoundError(
       f'{workdir} holds no {CONFIG_FILE}; train there first.'
     )
-  return ConfigDict(json.loads(path.read_text('utf-8')))
+  return ConfigDict(_read_json(path))
+
+
+def _read_json(path):
+  try:
+    return json.loads(path.read_text('utf-8'))
+  except ValueError as error:  # of the text's encoding too
+    raise ValueError(f'{path} is damaged: {error}') from error
 
 
 class _Interruption:
@@ -338,7 +268,7 @@ def _is_ours(workdir, config):
   if path.exists():
     a, b = (
       reporting.flat_config(each)
-      for each in (_as_json(config), json.loads(path.read_text('utf-8')))
+      for each in (_as_json(config), _read_json(path))
     )
     changed = [
       f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
@@ -351,6 +281,8 @@ def _is_ours(workdir, config):
         f'Different: {"; ".join(changed)}.'
       )
     return True
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f'{workdir} is no folder; choose another workdir.')
   # What a run that was killed at its very start may leave.
   ours = {_LOCK_FILE, path.with_suffix('.tmp').name}
   if workdir.exists() and {each.name for each in workdir.iterdir()} - ours:

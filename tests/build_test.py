@@ -1,9 +1,13 @@
 """Tests that bad configs and bad arguments are refused by name."""
 
+from collections.abc import Callable, Sequence
 import functools
+import inspect
+from typing import Any
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -55,7 +59,9 @@ class BuildTest(parameterized.TestCase):
     with self.assertRaises(ValueError) as caught:
       build.build(namespace, name)
     message = str(caught.exception)
-    self.assertStartsWith(message, f'{where} has no {name!r}; it has: ')
+    self.assertStartsWith(
+      message, f'name={name!r} is not in {where}; allowed: '
+    )
     listed = message.removesuffix('.').split(': ')[1].split(', ')
     self.assertContainsSubset(allowed, listed)
     self.assertNotIn(name, listed)
@@ -88,6 +94,58 @@ class BuildTest(parameterized.TestCase):
     with self.assertRaisesRegex(TypeError, "step: .*'eps'.*rng, epsilon[.]"):
       build.check_call(step, dict(eps=1.0), 'step', 1, 2, 3)
 
+  @parameterized.parameters(
+    (int, (1,), (1.0, True, '1', None, (1,))),
+    (float, (1, 0.5, float('nan')), (True, '1', None, ())),
+    (bool, (True,), (1, 'True', None)),
+    (str, ('', 'a'), (1, None, ('a',))),
+    (float | None, (None, 0.5), ('a', ())),
+    (str | Callable[..., int], ('a', len), (1,)),
+    (Sequence[int], ((), [1], (1, 2)), (1, '12', (1.5,), ('a',), ((1,),))),
+    (tuple[int, ...], ((1, 2), [1]), (1, (0.5,))),
+    (Sequence[Sequence[int]], (((1, 2),), ()), ((1,), ('12',))),
+    (nn.Module, (energies.RBM(3),), (3, 'RBM')),
+    (jax.typing.ArrayLike, (0.5, 1), ('a', (1,))),
+    (Any, (1, 'a', None, ()), ()),
+  )
+  def test_values_are_what_annotations_ask_for(self, wanted, good, bad):
+    function = lambda first=None, second=None: None
+    function.__signature__ = inspect.Signature(
+      [
+        inspect.Parameter(
+          name, inspect.Parameter.KEYWORD_ONLY, annotation=wanted
+        )
+        for name in ('first', 'second')
+      ]
+    )
+    arrays = (np.float32(1), jnp.ones(3))  # their own checks judge them
+    for value in (*good, *arrays):
+      build.check_call(function, dict(first=value, second=value), 'f')
+    for value in bad:
+      with self.subTest(value), self.assertRaises(TypeError) as caught:
+        build.check_call(function, dict(first=arrays[0], second=value), 'f')
+      self.assertStartsWith(str(caught.exception), f'second={value!r} must be')
+
+  def test_sections_are_named_as_flags_name_them(self):
+    section = dict(name='JointLabel')
+    for key, value, message in (
+      ('dropout', 2.0, 'energy.autoencoder.dropout=2.0 must be at most 0.99.'),
+      ('dropout', 'x', "energy.autoencoder.dropout='x' must be a number."),
+      (
+        'convs',
+        3,
+        'energy.autoencoder.convs=3 must be a sequence of sequences',
+      ),
+    ):
+      section['autoencoder'] = {'name': 'Autoencoder', key: value}
+      with self.assertRaises((ValueError, TypeError)) as caught:
+        with build.section('energy'):
+          build.build(energies, **section)
+      self.assertStartsWith(str(caught.exception), message)
+    with self.assertRaisesRegex(FileNotFoundError, '^data: gone$'):
+      with build.section('data'):
+        raise FileNotFoundError('gone')
+
   def test_unknown_algorithm(self):
     with self.assertRaisesRegex(
       ValueError, "'stein'.*contrastive_divergence.*stein_cd, steingan, svgd"
@@ -114,6 +172,12 @@ class ChecksTest(parameterized.TestCase):
       (0, -1, 1.0, True, '1', None, float('nan')),
     ),
     (functools.partial(checks.choice, ('a', 'b')), ('a', 'b'), ('c', None, 1)),
+    (checks.finite, (0, -2.5), (float('nan'), float('inf'), True, '1')),
+    (checks.counts, ((1, 7), [2]), ((), 3, '12', None)),
+    (functools.partial(checks.counts, empty=True), ((), (1,)), (0, '', None)),
+    (checks.image_shape, ((1, 2, 3), [8, 8, 1]), ((8, 8), (8, 8, 1, 1), 8)),
+    (checks.flag, (True, False), (0, 1, 'True', None)),
+    (checks.section, ({}, {'name': 'RBM'}), (3, 'RBM', None)),
   )
   def test_bounds(self, check, good, bad):
     for value in good:
@@ -121,6 +185,12 @@ class ChecksTest(parameterized.TestCase):
     for value in bad:
       with self.subTest(value), self.assertRaisesRegex(ValueError, 'second='):
         check(first=good[0], second=value)
+
+  def test_counts_names_the_entry(self):
+    with self.assertRaisesRegex(
+      ValueError, r'widths\[1\]=0 must be at least 1'
+    ):
+      checks.counts(widths=(2, 0))
 
   def test_choice_names_the_allowed(self):
     with self.assertRaisesRegex(

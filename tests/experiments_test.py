@@ -169,6 +169,42 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertIn(message, process.stderr)
     self.assertFalse((self.folder / 'run').exists())
 
+  @parameterized.parameters(
+    (('--config=configs/nowhere.py',), 'configs/nowhere.py'),
+    (('--config=configs/stein_cd_mnist.py:huge',), "scale='huge'.*smoke"),
+    (('--config.num_steps=2.5',), 'num_steps=2.5: invalid literal for int'),
+    (('--config.step.epsilon=-1',), 'step.epsilon=-1.0 must be a positive'),
+    (('--path=images.zip',), "--path: 'synthetic' is read from no path"),
+    (('--bogus=1',), "Unknown command line flag 'bogus'"),
+    (('--workdir=README.md',), 'README.md is no folder'),
+  )
+  @pytest.mark.slow
+  def test_so_are_others(self, flags, message):
+    process = run(
+      'train',
+      '--config=configs/stein_cd_mnist.py:smoke',
+      f'--workdir={self.folder}/run',
+      *flags,
+    )
+    self.assertNotEqual(process.returncode, 0)
+    self.assertRegex(process.stderr + process.stdout, message)
+    self.assertFalse((self.folder / 'run').exists())
+
+  @parameterized.parameters(*_MAINS)
+  @pytest.mark.slow
+  def test_a_main_says_its_flags_and_refuses_others(self, name):
+    told = run(name, '--help')
+    self.assertIn(f'python -m experiments.{name} ', told.stdout)
+    self.assertNotIn('Traceback', told.stderr)
+    refused = run(name, '--bogus=1')
+    self.assertNotEqual(refused.returncode, 0)
+    self.assertIn("Unknown command line flag 'bogus'", refused.stderr)
+
+  def test_a_workdir_is_asked_for(self):
+    process = run('train', '--config=configs/stein_cd_mnist.py:smoke')
+    self.assertNotEqual(process.returncode, 0)
+    self.assertIn('--workdir must have a value', process.stderr)
+
   @parameterized.parameters(*_MAINS)
   def test_docstring_has_an_example(self, name):
     path = _ROOT / 'experiments' / f'{name.replace(".", "/")}.py'

@@ -133,6 +133,15 @@ class CreateTest(parameterized.TestCase):
       path.append(float(learner.params['params']['bias'][0]))
     self.assertEqual(path, [-1.0, -1.5, -1.5, -1.5])  # rates 1, 1/2, 0, 0
 
+  def test_a_schedule_may_have_flags(self):
+    rate = dict(name='exponential_decay', init_value=1.0, staircase=True)
+    rate.update(transition_steps=2, decay_rate=0.5)
+    learner = _learner(dict(name='sgd', learning_rate=rate))
+    for _ in range(4):
+      learner, _ = learners.descend(learner, _slope)
+    # Rates 1, 1, 1/2, 1/2.
+    np.testing.assert_allclose(learner.params['params']['bias'], -3.0)
+
   @parameterized.parameters(
     (ValueError, 'learning_rate=0.0', dict(name='sgd', learning_rate=0.0)),
     (ValueError, "'adamm'.*adam", dict(name='adamm', learning_rate=0.1)),

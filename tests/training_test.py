@@ -1,7 +1,9 @@
 """The loop: what it writes, what it refuses, and what it says when numbers go bad."""
 
+import functools
 import json
 import pathlib
+import re
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -140,79 +142,16 @@ class TrainTest(parameterized.TestCase):
     with checkpoints.manager(self.workdir / 'checkpoints') as manager:
       self.assertEqual(manager.latest_step(), 2)
 
-  @parameterized.parameters(
-    (dict(algorithm='stein_dc'), ValueError, "'stein_dc'.*stein_cd"),
-    (dict(batch_size=0), ValueError, 'batch_size=0'),
-    (dict(batch_size=1000), ValueError, '1000.*64 examples'),
-    (dict(batch_size=6), ValueError, '6.*4 devices'),
-    (dict(num_steps=-3), ValueError, 'num_steps=-3'),
-    (dict(log_every=0), ValueError, 'log_every=0'),
-    (dict(prng_impl='mt'), ValueError, "prng_impl='mt'.*'hashed'"),
-    (
-      dict(on_nonfinite='ignore'),
-      ValueError,
-      "on_nonfinite='ignore'.*'stop', 'rollback'",
-    ),
-    (dict(steps_per_call=0), ValueError, 'steps_per_call=0'),
-    (dict(steps_per_call=3), ValueError, 'num_steps=4.*steps_per_call=3'),
-    (
-      dict(steps_per_call=4),
-      ValueError,
-      'log_every=2.*multiple of steps_per_call=4',
-    ),
-    (dict(checkpoint_every=-1), ValueError, 'checkpoint_every=-1'),
-    (dict(parallel='tpu'), ValueError, "'tpu'.*'jit', 'pmap', 'shard_map'"),
-    (dict(energy__name='RBN'), ValueError, "'RBN'.*RBM"),
-    (dict(energy__num_hidden=0), ValueError, 'num_hidden=0'),
-    (dict(optimizer__name='adan_'), ValueError, "'adan_'.*adam"),
-    (dict(optimizer__learning_rate=-0.1), ValueError, 'learning_rate=-0.1'),
-    (dict(data__name='mnits'), ValueError, "'mnits'.*mnist"),
-    (dict(data__shape=(0, 4, 1)), ValueError, 'shape'),
-    (dict(evaluation__data__name='nothing'), ValueError, "'nothing'"),
-    (dict(evaluation__num_samples=0), ValueError, 'num_samples=0'),
-    (dict(evaluation__log_likelihood='hais'), ValueError, "'hais'.*'ais'"),
-    (dict(step__epsilon=-0.1), ValueError, 'epsilon=-0.1'),
-    (dict(step__epsilon=float('nan')), ValueError, 'epsilon=nan'),
-    (dict(step__num_steps=0), ValueError, 'num_steps=0'),
-    (dict(step__kernel='rbff'), ValueError, "'rbff'.*'rbf'"),
-    (dict(step__normalize='rows'), ValueError, "'rows'.*'row_sum'"),
-    (dict(step__bandwidth_scale=0.0), ValueError, 'scale=0.0'),
-    (dict(sample__sampler='gibs'), ValueError, "'gibs'.*'gibbs'"),
-    (dict(sample__num_steps=-1), ValueError, 'num_steps=-1'),
-    (dict(seed=-1), ValueError, 'seed=-1'),
-  )
-  def test_bad_values_are_refused_before_anything_is_written(
-    self, change, error, message
-  ):
-    with self.assertRaisesRegex(error, message):
-      training.train(smoke(**change), self.workdir)
-    self.assertFalse(self.workdir.exists())
-
-  @parameterized.parameters(
-    ('step', 'epsilom', TypeError, 'epsilom.*epsilon'),
-    ('sample', 'steps', TypeError, 'steps.*num_steps'),
-    ('energy', 'hidden', TypeError, 'hidden.*num_hidden'),
-    ('optimizer', 'b3', TypeError, 'b3.*learning_rate'),
-  )
-  def test_unknown_fields_are_refused(self, section, field, error, message):
-    config = smoke()
-    config[section][field] = 1.0
-    with self.assertRaisesRegex(error, message):
-      training.train(config, self.workdir)
-    self.assertFalse(self.workdir.exists())
-
-  def test_a_missing_field_is_named(self):
-    config = smoke()
-    del config.log_every
-    with self.assertRaisesRegex(ValueError, 'lacks: log_every'):
-      training.check(config)
-
   def test_checking_compiles_no_step(self):
+    step = lambda x: x + 1
+    step.__name__ = 'step'
     with jax.log_compiles(), self.assertLogs('jax', 'WARNING') as logs:
       training.check(smoke(num_steps=3))
-      jax.jit(lambda x: x + 1)(1.0)  # so that there is a line
-    compiled = [line for line in logs.output if 'one_step' in line]
-    self.assertEmpty([line for line in compiled if 'Finished XLA' in line])
+      jax.jit(functools.partial(step))(1.0)  # so that there is a line
+    compiled = re.findall(
+      r'XLA compilation of jit\((step|start)\)', ' '.join(logs.output)
+    )
+    self.assertEqual(compiled, ['step'])
 
 
 if __name__ == '__main__':

@@ -129,7 +129,7 @@ def report(plan: Plan, settings) -> None:
   for row in method_rows(plan):
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     if row.name != GREY and path.exists():
-      pages[row.name] = np.load(path)
+      pages[row.name] = np.load(path, allow_pickle=False)
   sections = []
   if pages:
     known, _, true = next(iter(pages.values()))

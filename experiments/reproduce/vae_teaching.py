@@ -217,7 +217,7 @@ def report(plan: Plan, settings) -> None:
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     if not path.exists():
       continue
-    pictures = np.load(path)
+    pictures = np.load(path, allow_pickle=False)
     png = images.png(images.strips(pictures), zoom=2)
     path.with_suffix('.png').write_bytes(png)
     title = row.name

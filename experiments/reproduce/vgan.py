@@ -261,7 +261,9 @@ def report(plan: Plan, settings) -> None:
   sections = []
   for row in [*probe_rows(plan), *vcd_rows(plan)]:
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
-    pictures = np.load(path) if path.exists() else np.zeros((0,))
+    pictures = (
+      np.load(path, allow_pickle=False) if path.exists() else np.zeros((0,))
+    )
     if row.name in ('pixels', 'random features') or not len(pictures):
       continue
     title = row.name
@@ -292,7 +294,9 @@ def _rho_page(plan):
   strips = []
   for row in vcd_rows(plan):
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
-    pictures = np.load(path) if path.exists() else np.zeros((0,))
+    pictures = (
+      np.load(path, allow_pickle=False) if path.exists() else np.zeros((0,))
+    )
     if pictures.ndim == 5:
       strips += [pictures[[1, 2, -1]]] if strips else [pictures[[0, 1, 2, -1]]]
   if not strips:

@@ -106,7 +106,7 @@ def step(
   """
   checks.choice(('chain_rule', 'full', 'linear'), projection=projection)
   checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
-  checks.positive(epsilon=epsilon)
+  checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
   checks.non_negative(damping=damping)
   checks.count(inner_steps=inner_steps, cg_steps=cg_steps)
   rng = collectives.fold_in_index(rng, axis_name)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from stein_jax import build
+from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import learners
@@ -21,6 +22,7 @@ class State(NamedTuple):
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state; persistent chains start at the batch."""
+  checks.flag(persistent=config.persistent)
   energy = learners.create(
     rng,
     build.build(energies, **config.energy),

@@ -145,6 +145,7 @@ def sample(
   Where chains persist, num of these go on instead: each once, or if they are fewer
   some more often.
   """
+  checks.positive(start_scale=start_scale)
   start_rng, chain_rng = jax.random.split(rng)
   start = _noise(start_rng, (num, *state.energy.input_shape), start_scale)
   if state.chains is not None:

@@ -59,6 +59,8 @@ def step(
     noise_scale: of 'denoising', in units of x.
     axis_name: the mapped axis over which the batch is split.
   """
+  checks.positive(bandwidth_scale=bandwidth_scale, noise_scale=noise_scale)
+  checks.count(num_projections=num_projections)
   rng = collectives.fold_in_index(rng, axis_name)
   data, energy = batch['image'], state.energy
   if objective == 'stein':

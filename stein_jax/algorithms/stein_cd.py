@@ -61,7 +61,7 @@ def step(
     axis_name: the mapped axis over which the batch is split.
   """
   del rng
-  checks.positive(epsilon=epsilon)
+  checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
   checks.count(num_steps=num_steps)
   data = batch['image']
 

@@ -100,7 +100,7 @@ def step(
   checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
   checks.choice(('count', 'row_sum'), normalize=normalize)
   checks.count(num_generator_steps=num_generator_steps)
-  checks.positive(epsilon=epsilon)
+  checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
   checks.non_negative(negative_weight=negative_weight, alpha=alpha)
   checks.at_most(1, alpha=alpha)
   if conditional and isinstance(alpha, numbers.Number) and alpha:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from stein_jax import build
+from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import densities
 from stein_jax import kernels
@@ -52,6 +53,7 @@ def create(
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns particles drawn where the config's density says."""
+  checks.count(num_particles=config.num_particles)
   density = build.build(densities, **config.density)
   particles = density.start(rng, config.num_particles, batch)
   optimizer = learners.build_optimizer(config.optimizer)
@@ -85,6 +87,7 @@ def step(
       split; every particle sees the whole batch.
   """
   del rng
+  checks.positive(bandwidth_scale=bandwidth_scale)
   particles = state.particles.params['particles']
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
   score_fn = jax.vmap(

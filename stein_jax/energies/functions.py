@@ -222,6 +222,7 @@ def chain(
     block_size: examples at a time, with a key for each block; 0 for all at once.
   """
   checks.choice(('langevin', 'mala', 'gibbs'), sampler=sampler)
+  checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)
   checks.count(minimum=0, block_size=block_size)
 

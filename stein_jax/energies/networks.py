@@ -26,6 +26,11 @@ class MLP(nn.Module):
   confinement: float = 0.01
   activation: Callable[[Array], Array] = nn.swish
 
+  def __post_init__(self):
+    checks.counts(empty=True, widths=self.widths)
+    checks.non_negative(confinement=self.confinement)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
@@ -66,6 +71,7 @@ class Autoencoder(nn.Module):
   dropout: float = 0.3
 
   def __post_init__(self):
+    _check_convs(self.convs)
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.choice(_RESIDUALS, residual=self.residual)
     checks.choice(layers.NORMS, norm=self.norm)
@@ -215,6 +221,7 @@ class Discriminator(nn.Module):
   norm: str = 'batch'
 
   def __post_init__(self):
+    checks.counts(widths=self.widths)
     checks.count(minimum=0, num_classes=self.num_classes)
     checks.choice(layers.NORMS, norm=self.norm)
     super().__post_init__()
@@ -278,6 +285,9 @@ class ConvNet(nn.Module):
   scale: float = 0.005
 
   def __post_init__(self):
+    checks.counts(
+      widths=self.widths, kernels=self.kernels, strides=self.strides
+    )
     checks.count(outputs=self.outputs)
     checks.non_negative(reference_sigma=self.reference_sigma)
     checks.choice(_ACTIVATIONS, activation=self.activation)
@@ -335,6 +345,7 @@ class MultiModal(nn.Module):
   num_experts: int = 128
 
   def __post_init__(self):
+    checks.counts(widths=self.widths)
     checks.count(dense=self.dense, num_experts=self.num_experts)
     super().__post_init__()
 
@@ -371,6 +382,7 @@ class Unimodal(nn.Module):
 
   def __post_init__(self):
     checks.choice(('logit', 'log'), form=self.form)
+    checks.counts(widths=self.widths)
     checks.count(dense=self.dense)
     super().__post_init__()
 
@@ -430,6 +442,19 @@ _ACTIVATIONS = {
   'leaky_relu': lambda x: nn.leaky_relu(x, 0.2),
   'swish': nn.swish,
 }
+
+
+def _check_convs(convs):
+  if not convs:
+    raise ValueError(f'convs={convs!r} must be one layer or more.')
+  for i, layer in enumerate(convs):
+    name = f'convs[{i}]'
+    if len(layer) != 4:
+      raise ValueError(
+        f'{name}={layer!r} must be (width, kernel size, stride, padding).'
+      )
+    checks.counts(**{name: layer[:3]})
+    checks.count(minimum=0, **{f'{name}[3]': layer[3]})
 
 
 def _glorot():

@@ -34,6 +34,7 @@ class MLP(nn.Module):
 
   def __post_init__(self):
     checks.count(latent_dim=self.latent_dim, dim=self.dim)
+    checks.counts(empty=True, widths=self.widths)
     checks.choice(PRIORS, prior=self.prior)
     super().__post_init__()
 
@@ -91,7 +92,12 @@ class DCGAN(nn.Module):
   prior: str = 'uniform'
 
   def __post_init__(self):
-    checks.count(latent_dim=self.latent_dim, base=self.base)
+    checks.image_shape(shape=self.shape)
+    checks.counts(strides=self.strides)
+    checks.counts(empty=True, dense=self.dense, widths=self.widths)
+    checks.count(
+      latent_dim=self.latent_dim, base=self.base, kernel_size=self.kernel_size
+    )
     checks.count(minimum=0, num_classes=self.num_classes)
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.choice(PRIORS, prior=self.prior)
@@ -186,6 +192,7 @@ def Deconv(
   Two dense and two transposed convolution layers, norms without gain and bias;
   `width` is the maps between the last two, 64 in the paper.
   """
+  checks.count(width=width)
   return DCGAN(
     shape=shape,
     latent_dim=latent_dim,
@@ -222,6 +229,8 @@ class TransitionOperator(nn.Module):
   prior = 'uniform'  # of the code
 
   def __post_init__(self):
+    checks.image_shape(shape=self.shape)
+    checks.counts(widths=self.widths)
     checks.count(latent_dim=self.latent_dim)
     checks.non_negative(keep=self.keep)
     checks.at_most(1, keep=self.keep)
@@ -337,6 +346,9 @@ class VAE(nn.Module):
   prior = 'normal'
 
   def __post_init__(self):
+    checks.image_shape(shape=self.shape)
+    checks.counts(strides=self.strides, kernels=self.kernels)
+    checks.counts(empty=True, widths=self.widths)
     checks.count(latent_dim=self.latent_dim, base=self.base)
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.non_negative(dropout=self.dropout)
@@ -455,6 +467,8 @@ class ImageToImage(nn.Module):
   mixes = False
 
   def __post_init__(self):
+    checks.image_shape(shape=self.shape)
+    checks.counts(widths=self.widths, encoder_widths=self.encoder_widths)
     checks.count(latent_dim=self.latent_dim)
     checks.count(minimum=0, num_blocks=self.num_blocks)
     checks.choice(layers.ACTIVATIONS, output=self.output)
@@ -557,6 +571,9 @@ class _GaussianEncoder(nn.Module):
 
 
 def _check_convolutions(widths, kernels, strides):
+  checks.counts(
+    encoder_widths=widths, encoder_kernels=kernels, encoder_strides=strides
+  )
   if not len(widths) == len(kernels) == len(strides):
     raise ValueError(
       f'encoder_widths={widths}, encoder_kernels={kernels} and '

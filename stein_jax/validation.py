@@ -1,0 +1,214 @@
+"""What a config can get wrong, refused before anything is compiled or written."""
+
+from collections.abc import Iterator
+import contextlib
+import functools
+
+import jax
+
+from stein_jax import algorithms
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import classifiers
+from stein_jax import datasets
+from stein_jax import densities
+from stein_jax import energies
+from stein_jax import evaluation
+from stein_jax import generators
+from stein_jax import learners
+from stein_jax import parallel
+from stein_jax import randomness
+from stein_jax import rollbacks
+
+_FIELDS = (
+  'algorithm',
+  'step',
+  'sample',
+  'data',
+  'evaluation',
+  'seed',
+  'batch_size',
+  'num_steps',
+  'parallel',
+  'prng_impl',
+  'steps_per_call',
+  'on_nonfinite',
+  'log_every',
+  'eval_every',
+  'checkpoint_every',
+)
+# Sections of an algorithm's own, and what they name.
+_NAMESPACES = {
+  'energy': energies,
+  'generator': generators,
+  'classifier': classifiers,
+  'density': densities,
+}
+
+
+def check(config):
+  """Returns (algorithm, training source, test source) of a config that can run.
+
+  Everything a config can get wrong short of the data's content is refused here:
+  the step is traced on shapes, so that its arguments are checked by the code that
+  uses them, but nothing is compiled.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: with the field and what is allowed.
+  """
+  _check_loop(config)
+  algorithm = algorithms.get(config.algorithm)
+  classes = _check_sections(algorithm, config)
+  with build.section('data'):
+    source = datasets.load(**config.data)
+  with build.section('evaluation.data'):
+    test_source = datasets.load(**config.evaluation.data)
+  _check_classes(classes, source, test_source)
+  state = _trace(algorithm, config, source)
+  evaluation.check(config, state, source, test_source)
+  with build.section('sample'):
+    sampler = evaluation.sampler(algorithm, config, test_source)
+    samples = jax.eval_shape(sampler, state)
+  if hasattr(samples, 'shape'):  # those of a tree, or none, are like no data
+    data = source[slice(0, 1)]['image']
+    checks.same_shape(data=data.shape[1:], samples=samples.shape[1:])
+  return algorithm, source, test_source
+
+
+def _check_loop(config):
+  """Refuses what the loop itself reads."""
+  missing = [name for name in _FIELDS if name not in config]
+  if missing:
+    raise ValueError(f'The config lacks: {", ".join(missing)}.')
+  checks.count(
+    batch_size=config.batch_size,
+    num_steps=config.num_steps,
+    log_every=config.log_every,
+    steps_per_call=config.steps_per_call,
+  )
+  checks.count(
+    minimum=0,
+    checkpoint_every=config.checkpoint_every,
+    eval_every=config.eval_every,
+    seed=config.seed,
+  )
+  checks.at_most(2**31 - 4, seed=config.seed)  # a few more are made of it
+  for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
+    if config[name] % config.steps_per_call:
+      raise ValueError(
+        f'{name}={config[name]} must be a multiple of '
+        f'steps_per_call={config.steps_per_call}.'
+      )
+  checks.choice(parallel.MODES, parallel=config.parallel)
+  checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
+  checks.choice(rollbacks.ACTIONS, on_nonfinite=config.on_nonfinite)
+  if config.batch_size % jax.device_count():
+    raise ValueError(
+      f'batch_size={config.batch_size} must divide over '
+      f'{jax.device_count()} devices.'
+    )
+
+
+def _check_sections(algorithm, config):
+  """Refuses sections that are no calls; returns how many classes networks have."""
+  named = [
+    name for name in config if name in _NAMESPACES or name.endswith('optimizer')
+  ]
+  for name in ('step', 'sample', 'data', 'evaluation', *named):
+    checks.section(**{name: config[name]})
+  for name in ('step', 'sample'):
+    # Both take three arguments before their keywords.
+    function = getattr(algorithm, name, lambda state, rng, num: None)
+    with build.section(name):
+      build.check_call(
+        function, config[name], config.algorithm, None, None, None
+      )
+  evaluation.check_section(config.evaluation)
+  classes = {}
+  for name in named:
+    with build.section(name):
+      if name in _NAMESPACES:
+        built = build.build(_NAMESPACES[name], **config[name])
+        classes[name] = getattr(built, 'num_classes', 0)
+      else:
+        learners.build_optimizer(config[name])
+  return classes
+
+
+def _check_classes(classes, *sources):
+  """Refuses networks of other classes than the labels of the sources."""
+  found = max(getattr(source, 'num_classes', 0) for source in sources)
+  for name, number in classes.items():
+    if number and found and number != found:
+      raise ValueError(
+        f'{name}.num_classes={number}, but labels are from 0 to {found - 1}; '
+        f'allowed: {found}.'
+      )
+
+
+def _trace(algorithm, config, source):
+  """Returns the shapes of the state after a step, which nothing has run."""
+  batch = next(
+    datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
+  )
+  rng, fields = jax.random.key(0), _Fields(config)
+  with _explained(config, batch):
+    state = jax.eval_shape(lambda rng: algorithm.init(rng, fields, batch), rng)
+  unknown = set(config) - fields.read - set(_FIELDS)
+  if unknown:
+    raise ValueError(
+      f'The config has {", ".join(sorted(unknown))}, which {config.algorithm} '
+      f'does not read; it reads: {", ".join(sorted(fields.read))}.'
+    )
+  spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
+  _check_split(config, state, spec)
+  step = functools.partial(algorithm.step, **config.step)
+  if config.parallel != 'jit':
+    step = parallel.per_device(step, spec=spec)
+  with _explained(config, batch), build.section('step'):
+    return jax.eval_shape(step, state, batch, rng)[0]
+
+
+def _check_split(config, state, spec):
+  """Refuses a state that is to be split over devices and does not divide."""
+  for name, leaves, specs in zip(state._fields, state, spec, strict=True):
+    for leaf, of in zip(
+      jax.tree.leaves(leaves), jax.tree.leaves(specs), strict=True
+    ):
+      if len(of) and leaf.shape[0] % jax.device_count():
+        raise ValueError(
+          f'num_{name}={leaf.shape[0]} must divide over {jax.device_count()} '
+          'devices.'
+        )
+
+
+@contextlib.contextmanager
+def _explained(config, batch) -> Iterator[None]:
+  """Says of whatever a trace raises which algorithm and data it was of."""
+  shapes = ', '.join(f'{key} {value.shape[1:]}' for key, value in batch.items())
+  what = f'{config.algorithm} on data.name={config.data.name!r}, of {shapes}'
+  try:
+    yield
+  except Exception as error:  # of networks that do not fit JAX has any
+    ours = isinstance(error, (ValueError, TypeError))
+    if ours and build.FIELD.match(str(error)):
+      raise
+    missing = 'there is no ' if isinstance(error, KeyError) else ''
+    raise ValueError(f'{what}: {missing}{error}') from error
+
+
+class _Fields(dict):
+  """A config, or a section of one, that names a missing field and notes those read."""
+
+  def __init__(self, fields, place=''):
+    super().__init__(fields)
+    self.place, self.read = place, set()
+
+  def __getattr__(self, name):
+    if name not in self:
+      raise ValueError(f'The config lacks: {self.place}{name}.')
+    self.read.add(name)
+    value = self[name]
+    if hasattr(value, 'keys'):
+      return _Fields(value, f'{self.place}{name}.')
+    return value

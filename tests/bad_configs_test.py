@@ -1,0 +1,380 @@
+"""What is wrong in a config is refused by name, before anything is compiled or written.
+
+A row of a config is a dotted field, a bad value (`...` takes the field away) and what
+the error says: the field as its flag has it, the value, and what is allowed. Where
+several fields together are bad a dict stands for the first two.
+"""
+
+import functools
+import pathlib
+import time
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+from ml_collections import ConfigDict
+
+from stein_jax import parallel
+from stein_jax import reporting
+from stein_jax import training
+from tests import conformance_test
+
+_NAN, _INFINITY = float('nan'), float('inf')
+_SCHEDULE = dict(name='linear_schedule', init_value=0.1, end_value=0.0)
+
+
+def changed(name, changes):
+  """Returns a smoke config with dotted fields set, whatever their type."""
+  config = ConfigDict(
+    conformance_test.get_config(name).to_dict(), type_safe=False
+  )
+  for key, value in changes.items():
+    *path, last = key.split('.')
+    section = functools.reduce(
+      lambda section, field: section[field], path, config
+    )
+    if value is ...:
+      del section[last]
+    else:
+      section[last] = value
+  return config
+
+
+ROWS = {
+  'amortized_svgd_toy': (
+    ('algorithm', 'svdg', "algorithm='svdg'.*amortized_svgd.*svgd"),
+    ('algorithm', '', "algorithm=''.*allowed: amortized_svgd"),
+    ('algorithm', 3, 'algorithm=3.*allowed: amortized_svgd'),
+    ('step.projection', 'chain', "step.projection='chain'.*'full'"),
+    ('step.inner_steps', 0, 'step.inner_steps=0 must be at least 1'),
+    ('step.damping', -1.0, 'step.damping=-1.0 must be zero or more'),
+    ('generator.widths', (0,), r'generator.widths\[0\]=0 must be at least 1'),
+    ('generator.dim', 3, "amortized_svgd on data.name='toy'"),
+  ),
+  'classification_cifar10': (
+    ('classifier.depth', 9, 'classifier.depth=9 must be 6 n'),
+    ('classifier.width', 0, 'classifier.width=0 must be at least'),
+    ('step.shift', -1, 'step.shift=-1 must be at least 0'),
+    ('step.flip', 'x', "step.flip='x' must be True or False"),
+  ),
+  'classification_mnist': (
+    ('classifier.name', 'cnn', "classifier.name='cnn'.*CNN"),
+    ('classifier.dropout', 1.0, 'classifier.dropout=1.0.*at most'),
+    ('classifier.dropout', _NAN, 'classifier.dropout=nan must be'),
+    ('classifier.widths', (2, 0), r'classifier.widths\[1\]=0 must'),
+    ('classifier.widths', 2.5, 'classifier.widths=2.5.*sequence'),
+    ('classifier.num_classes', 9, 'num_classes=9.*0 to 9.*: 10'),
+    ('classifier.num_classes', 11, 'num_classes=11.*0 to 9.*: 10'),
+    ({'data': dict(name='toy'), 'evaluation.data': dict(name='toy')},
+      "classification on data.name='toy', of image"),
+    ({'data.shape': (8, 8), 'evaluation.data.shape': (8, 8)},
+      r"classification on data.name='synthetic', of image \(8, 8\)"),
+  ),
+  'contrastive_divergence_mnist': (
+    ('step.sampler', 'hmc', "step.sampler='hmc'.*'gibbs'"),
+    ('persistent', 'yes', "persistent='yes' must be True"),
+  ),
+  'contrastive_divergence_toy': (
+    ('energy.confinement', -1.0, 'energy.confinement=-1.0 m'),
+    ('energy.widths', (-4,), r'energy.widths\[0\]=-4 must'),
+    ('evaluation.ais.num_chains', 0, 'evaluation.ais.num_cha'),
+    ('evaluation.ais.steps', 9, "evaluation.ais: .*'steps'"),
+    ('step.sampler', 'gibbs', 'contrastive_div.*gibbs'),
+  ),
+  'coopnets_cifar10': (
+    ('step.clip', (1.0,), r'step.clip=\(1.0,\) must be \(low, high\)'),
+    ('step.clip', (1.0, -1.0), r'step.clip=\(1.0, -1.0\).*low < high'),
+    ('step.clip', 'x', "step.clip='x' must be a sequence of numbers"),
+    ('energy.strides', (2, 2), r'energy.widths=.*strides=\(2, 2\) must'),
+  ),
+  'coopnets_facades': (
+    ('step.generator_sigma', 0.0, 'step.generator_sigma=0.0 must be a'),
+    ('step.data_weight', 1.5, 'step.data_weight=1.5 must be at most 1'),
+    ('energy', dict(name='RBM', num_hidden=3), 'coopnets on.*condition'),
+  ),
+  'coopnets_mnist': (
+    ('step.step_size', 'x', "step.step_size='x' must be a number"),
+    ('energy.reference_sigma', -0.1, 'energy.reference_sigma=-0.1 must'),
+    ('data.num_examples', 3, 'batch_size=.* is more than the 3 examples'),
+  ),
+  'gan_cifar10': (
+    ('generator.kernel_size', 4, 'generator.kernel_size=4 must be odd'),
+    ('energy.norm', 'batchnorm', "energy.norm='batchnorm'.*'layer', 'none'"),
+    ('step.penalty', -1.0, 'step.penalty=-1.0 must be zero or more'),
+    ('data', dict(name='npz', path='/nowhere.npz'),
+      "data.path='/nowhere.npz': there is no such file"),
+  ),
+  'gan_facades': (
+    ('step.l1_weight', _INFINITY, 'step.l1_weight=inf must be zero or more'),
+    ('generator.num_blocks', -1, 'generator.num_blocks=-1 must be at least'),
+    ('data', dict(name='folder', path='/nowhere', side='left'),
+      "data.path='/nowhere' is no folder"),
+    ('evaluation.data', dict(name='folder', path='/nowhere', side='left'),
+      "evaluation.data.path='/nowhere' is no folder"),
+    ('data', dict(name='folder', path='/nowhere'), "data: mask='none'|data.mask"),
+    ('data.mask', 'centre', "data: .*'mask'.*takes: shape"),
+  ),
+  'gan_mnist': (
+    ('generator_optimizer', ..., 'config lacks: generator_optimizer'),
+    ('generator.name', 'DCGN', "generator.name='DCGN'.*DCGAN"),
+    ('generator.layers', 3, "generator: .*'layers'.*takes: shape"),
+    ('step.loss', 'hinge', "step.loss='hinge'.*'minimax', 'wasserstein'"),
+    ('step.generator_every', 1.5, 'step.generator_every=1.5 must be an integ'),
+    ('generator.output', 'relu', "generator.output='relu'.*'sigmoid', 'tanh'"),
+    ('generator.strides', (2, 0), r'generator.strides\[1\]=0 must be at least'),
+    ('step.conditional', False, 'num_classes=4, but label is missing'),
+    ('data.shape', (12, 12, 1), r'data \(12, 12, 1\), samples \(8, 8, 1\)'),
+    ('evaluation.data.shape', (4, 4, 1), r'evaluation.data.*\(4, 4, 1\).*\(8'),
+    ('evaluation.data.pixels', 'symmetric', "pixels='symmetric'.*'unit'"),
+    ('generator.strides', (3, 2), r'generator.shape=\(8, 8, 1\) must divide.*6'),
+    ('generator.widths', (), r'strides=\(2, 2\) must be one more than widths'),
+    ('evaluation.log_likelihood', 'exact', "log_likelihood='exact'.*Allowed"),
+    ('step.loss', 'wasserstein', "step.loss='wasserstein'.*norm='layer'"),
+  ),
+  'langevin_ebm_cifar10': (
+    ('step.restart', 1.5, 'step.restart=1.5 must be at most 1'),
+    ('num_chains', 3, 'num_chains=3 must be 0 or at least .*4'),
+    ('sample.start_scale', 0.0, 'sample.start_scale=0.0 must be a'),
+    ({'num_chains': 10, 'parallel': 'shard_map'}, 'num_chains=10 must'),
+  ),
+  'langevin_ebm_mnist': (
+    ('energy.kernels', 4, 'energy.kernels=4 must be a sequence of int'),
+    ('step.temperature', -1.0, 'temperature=-1.0 must be zero or more'),
+    ({'data': dict(name='breast_cancer'),
+      'evaluation.data': dict(name='breast_cancer', split='test')},
+      r"langevin_ebm on data.name='breast_cancer', of image \(30,\)"),
+  ),
+  'maximum_likelihood_mnist': (
+    ('energy.num_hidden', 0, 'energy.num_hidden=0 must be at'),
+    ('energy.centered', 1, 'energy.centered=1 must be True or'),
+    ('energy', dict(name='MLP'), 'log_partition'),
+  ),
+  'score_matching_mnist': (
+    ('step.objective', 'ksd', "step.objective='ksd'.*'denoising'"),
+    ('step.num_projections', 0, 'step.num_projections=0 must be at'),
+    ('step.noise_scale', 0.0, 'step.noise_scale=0.0 must be a posi'),
+    ({'energy': dict(name='MLP'), 'step.objective': 'closed_form'},
+      'score_matching on.*laplacian'),
+  ),
+  'stein_cd_mnist': (
+    ('batch_size', 1000, 'batch_size=1000 is more than the 64'),
+    ('batch_size', 6, 'batch_size=6 must divide over 4 devices'),
+    ('num_steps', -3, 'num_steps=-3 must be at least 1'),
+    ('num_steps', 2.5, 'num_steps=2.5 must be an integer'),
+    ('log_every', 0, 'log_every=0 must be at least 1'),
+    ('eval_every', -2, 'eval_every=-2 must be at least 0'),
+    ('eval_every', 1.5, 'eval_every=1.5 must be an integer'),
+    ('checkpoint_every', (), r'checkpoint_every=\(\) must be an int'),
+    ('checkpoint_every', _NAN, 'checkpoint_every=nan must be an int'),
+    ('steps_per_call', 0, 'steps_per_call=0 must be at least 1'),
+    ('steps_per_call', 3, 'num_steps=4 .*multiple of steps_per_call=3'),
+    ('steps_per_call', 4, 'log_every=2 .*multiple of steps_per_call=4'),
+    ('step.epsilom', 0.1, "step: .*'epsilom'.*takes: .*epsilon"),
+    ('sample.steps', 3, "sample: .*'steps'.*takes: .*num_steps"),
+    ('energy.hidden', 3, "energy: .*'hidden'.*takes: num_hidden"),
+    ('energy.num_hidden', ..., "energy: .*missing.*'num_hidden'"),
+    ('energy.name', ..., "energy: .*missing.*'name'"),
+    ('energy', ..., 'config lacks: energy'),
+    ('energy', 'RBM', "energy='RBM' must be a section"),
+    ('optimizer.b3', 0.1, "optimizer: .*'b3'.*takes: learning_rate"),
+    ('optimizer.name', 'adan_', "optimizer.name='adan_'.*adam"),
+    ('optimizer.name', 'l2_loss', 'optimizer: .*l2_loss.*predictions'),
+    ('optimizer.learning_rate', ..., "optimizer: .*'learning_rate'"),
+    ('data.name', 'mnits', "data.name='mnits'.*'mnist'"),
+    ('data.splits', 'train', "data: .*'splits'.*takes: .*split"),
+    ('data.split', 'valid', "data.split='valid'.*'train', 'test'"),
+    ('data.split', '', "data.split=''.*'train', 'test'"),
+    ('num_particles', 8, 'num_particles, which stein_cd does not read'),
+    ('step.epsilon', -0.1, 'step.epsilon=-0.1 must be a positive number'),
+    ('step.epsilon', _NAN, 'step.epsilon=nan must be a positive number'),
+    ('step.kernel', 'rbff', "step.kernel='rbff'.*'rbf', 'imq'"),
+    ('step.normalize', 'rows', "step.normalize='rows'.*'row_sum'"),
+    ('step.bandwidth_scale', 0.0, 'step.bandwidth_scale=0.0 must be a'),
+    ('step.symmetric', 'x', "step.symmetric='x' must be True or False"),
+    ('sample.sampler', 'gibs', "sample.sampler='gibs'.*'gibbs'"),
+    ('sample.step_size', -1.0, 'sample.step_size=-1.0 must be a positive'),
+    ('sample.num_steps', -1, 'sample.num_steps=-1 must be at least 1'),
+    ('optimizer.learning_rate', -0.1, 'optimizer.learning_rate=-0.1 must'),
+    ('optimizer.learning_rate', '1e-3', "learning_rate='1e-3' must be a"),
+    ('optimizer.momentum', 1.5, 'optimizer.momentum=1.5 must be at most'),
+    ('optimizer.l2', -1.0, 'optimizer.l2=-1.0 must be zero or more'),
+    ('optimizer.max_norm', 'x', "optimizer.max_norm='x' must be zero or"),
+    ('optimizer.learning_rate', dict(_SCHEDULE, transition_steps=0),
+      'optimizer.learning_rate.transition_steps=0 must be at least 1'),
+    ('optimizer.learning_rate', dict(_SCHEDULE, transition_steps=4, end_value=-1.0),
+      'optimizer.learning_rate.end_value=-1.0 must be zero or more'),
+    ({'data': dict(name='digits', scale=4.0), 'evaluation.data': dict(name='digits')},
+      'evaluation.data has scale=1.0, data has 4.0'),
+    ('optimizer.learning_rate', dict(name='linear'),
+      "optimizer.learning_rate.name='linear' is not in optax"),
+    ('evaluation.log_likelihood', 'hais', "likelihood='hais'.*'ais'"),
+    ('energy.num_hidden', 21, "log_likelihood='exact'.*num_hidden=21.*20"),
+    ('data', dict(name='lsun', category='bedroom'), 'data: .*lsun.*Prepare'),
+    ('data', dict(name='digits', scale=0.0), 'data.scale=0.0 must be a'),
+  ),
+  'steingan_cifar10': (
+    ('step.controller', 'pid', "step.controller='pid'.*'discount'"),
+    ('energy.margin', -1.0, 'energy.margin=-1.0 must be zero or more'),
+    ('energy.autoencoder.convs', (), r'energy.autoencoder.convs=\(\) must be one'),
+    ('energy.autoencoder.convs', ((2, 3, 1),), r'energy.autoencoder.convs\[0\]=\(2,'),
+    ('generator.num_classes', 3, 'generator.num_classes=3.*allowed: 4'),
+    ({'batch_size': 8, 'generator.num_classes': 5}, 'num_classes=5.*: 4'),
+  ),
+  'steingan_mnist': (
+    ('step.conditional', ..., 'config lacks: step.conditional'),
+    ('step.alpha', 1.5, 'step.alpha=1.5 must be at most 1'),
+    ('step.kernel_space', 'latent', "step.kernel_space='latent'.*'pixels'"),
+    ('generator.latent_dim', 0, 'generator.latent_dim=0 must be at least'),
+    ('generator.width', 'x', "generator.width='x' must be an integer"),
+  ),
+  'steingan_mnist_joint': (
+    ('energy.autoencoder.residual', 'l3', "residual='l3'.*'l1_l2'"),
+    ('energy.num_classes', 0, 'energy.num_classes=0 must be at'),
+    ('step.conditional', False, "energy.*missing|label is missing"),
+    ('energy.num_classes', 3, 'energy.num_classes=3.*0 to 3.*d: 4'),
+    ('energy.num_classes', 5, 'energy.num_classes=5.*0 to 3.*d: 4'),
+    ('energy.autoencoder.convs', ((2, 9, 1, 0),),
+      'kernel of side 9 with padding=0 does not fit into 8 pixels'),
+    ('evaluation.log_likelihood', 'ais', "likelihood='ais'.*'none'"),
+    ('step.alpha', 0.5, 'step.alpha=0.5 needs an energy without'),
+  ),
+  'steingan_toy': (
+    ('step.repulsion', 'near', "step.repulsion='near'.*'nearest'"),
+    ('step.negative_weight', '1', "step.negative_weight='1' must be a num"),
+    ('step.conditional', True, "steingan on data.name='toy'.*no 'label'"),
+    ('data.density', 'banan', "data.density.name='banan'.*banana"),
+    ('data.density', 'logistic_regression', 'data: density: .*num_examples'),
+  ),
+  'svgd_breast_cancer': (
+    ('density.num_examples', 0, 'density.num_examples=0 must be at'),
+    ('num_particles', 8.5, 'num_particles=8.5 must be an integer'),
+    ({'data': dict(name='digits'), 'evaluation.data': dict(name='digits')},
+      'label=[2-9] must be 0 or 1'),
+  ),
+  'svgd_toy': (
+    ('batch_size', 0, 'batch_size=0 must be at least 1'),
+    ('batch_size', '8', "batch_size='8' must be an integer"),
+    ('batch_size', 8.0, 'batch_size=8.0 must be an integer'),
+    ('batch_size', True, 'batch_size=True must be an integer'),
+    ('num_particles', ..., 'config lacks: num_particles'),
+    ('density.name', 'dounut', "density.name='dounut'.*banana"),
+    ('density.radius', -1.0, 'density.radius=-1.0 must be a positive'),
+    ('density.radius', 'x', "density.radius='x' must be a number"),
+    ('num_particles', -8, 'num_particles=-8 must be at least 1'),
+    ('step.kernel', 3, 'step.kernel=3 must be a string'),
+    ('density.name', 'two_modes', r'data \(2,\), samples \(1,\)'),
+    ('num_particles', 6, 'num_particles=6 must divide over 4 devices'),
+    ({'num_particles': 6, 'parallel': 'pmap'}, 'num_particles=6 must divide over'),
+    ('evaluation.log_likelihood', 'ais', "log_likelihood='ais' needs an energy"),
+  ),
+  'vae_facades': (
+    ('step.kl_weight', -1.0, 'step.kl_weight=-1.0 must be zero or more'),
+    ('generator.encoder_widths', (), r'generator.encoder_widths=\(\) must be'),
+    ('generator.widths', (2,) * 6, 'shape=.16, 16, 3. must divide by 32'),
+    ({'data.condition': False, 'evaluation.data.condition': False},
+      "vae on data.name='synthetic'.*condition"),
+    ('evaluation.data.condition', False, 'evaluation.data has condition none'),
+    ('generator', dict(name='DCGAN', shape=(16, 16, 3)), 'vae on.*condition'),
+  ),
+  'vae_teaching_cifar10': (
+    ('generator.kernels', (4,), r'kernels=\(4,\) must be one more'),
+    ('generator.scale', 0.0, 'generator.scale=0.0 must be a positive'),
+  ),
+  'vae_teaching_facades': (
+    ('step.num_steps', 2.5, 'step.num_steps=2.5 must be an integer'),
+    ('step.noise', 'no', "step.noise='no' must be True or False"),
+  ),
+  'vae_teaching_mnist': (
+    ('step.kl', 'both', "step.kl='both'.*'prior', 'posterior'"),
+    ('step.num_importance', -1, 'step.num_importance=-1 must be at'),
+    ('generator.encoder_widths', (), 'encoder_widths=.. leaves no'),
+  ),
+  'vcd_cifar10': (
+    ('step.rho', -0.1, 'step.rho=-0.1 must be zero or more'),
+    ('generator.keep', 1.5, 'generator.keep=1.5 must be at most 1'),
+  ),
+  'vcd_mnist': (
+    ('step.reconstruction', 'l1', "step.reconstruction='l1'.*'squared'"),
+    ('energy.num_experts', 3.0, 'energy.num_experts=3.0 must be an integer'),
+    ('energy.widths', (2,) * 4, 'no 2x2 pooling of 1 x 1 pixels'),
+    ({'batch_size': 4, 'parallel': 'pmap'}, 'batch of 1 has no halves'),
+  ),
+  'vcd_svhn': (
+    ('step.data_entropy', _INFINITY, 'step.data_entropy=inf must be zero or'),
+    ('generator.widths', (), r'generator.widths=\(\) must be one or more'),
+    ('generator', dict(name='MLP'), 'vcd on'),
+  ),
+  'vgan_cifar10': (
+    ('step.num_generator_steps', 0, 'step.num_generator_steps=0 must be at'),
+    ('energy.dense', -4, 'energy.dense=-4 must be at least 1'),
+  ),
+  'vgan_mnist': (
+    ('seed', -1, 'seed=-1 must be at least 0'),
+    ('seed', 0.5, 'seed=0.5 must be an integer'),
+    ('seed', 2**40, 'seed=1099511627776 must be at most'),
+    ('parallel', 'tpu', "parallel='tpu'.*'jit', 'pmap', 'shard_map'"),
+    ('parallel', 0, "parallel=0.*'jit', 'pmap', 'shard_map'"),
+    ('prng_impl', 'mt', "prng_impl='mt'.*'threefry2x32'"),
+    ('on_nonfinite', 'ignore', "on_nonfinite='ignore'.*'rollback'"),
+    ('log_every', ..., 'config lacks: log_every'),
+    ('evaluation', ..., 'config lacks: evaluation'),
+    ('step', 3, 'step=3 must be a section'),
+    ('evaluation.num_samples', 0, 'evaluation.num_samples=0 must be at'),
+    ('evaluation.num_samples', 'x', "evaluation.num_samples='x'.*integer"),
+    ('evaluation.num_smaples', 4, "evaluation: .*'num_smaples'.*num_samples"),
+    ('evaluation.log_likelihood', ..., "missing.*'log_likelihood'"),
+    ('evaluation.data', ..., "evaluation: .*missing.*'data'"),
+    ('evaluation.data', 'mnist', "evaluation.data='mnist' must be a section"),
+    ('generator.shape', (8, 8), r'generator.shape=\(8, 8\) must be \(height'),
+    ('generator.prior', 'cauchy', "generator.prior='cauchy'.*'uniform'"),
+    ('data.pixels', 'bytes', "data.pixels='bytes'.*'unit', 'symmetric'"),
+    ('data.num_examples', 0, 'data.num_examples=0 must be at least 1'),
+    ('data.shape', (), r'data.shape=\(\) must be one or more'),
+    ('data.shape', (0, 8, 1), r'data.shape\[0\]=0 must be at least 1'),
+    ('energy', dict(name='ConvNet'), 'vgan on.*expert_logits'),
+  ),
+}  # fmt: skip
+
+
+def wrong_type(value):
+  """Returns a value of another type than a config's."""
+  return 3 if isinstance(value, str) else 'x'
+
+
+class BadConfigsTest(parameterized.TestCase):
+  def assert_refused(self, config, message):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
+    start = time.process_time()
+    with (
+      mock.patch.object(parallel, 'compile_step', side_effect=AssertionError),
+      self.assertRaises((ValueError, TypeError, FileNotFoundError)) as caught,
+    ):
+      training.train(config, workdir)
+    self.assertLess(time.process_time() - start, 5)
+    self.assertRegex(' '.join(str(caught.exception).split()), message)
+    self.assertFalse(workdir.exists())
+
+  @parameterized.parameters(
+    (name, *row) for name, rows in ROWS.items() for row in rows
+  )
+  def test_is_refused(self, name, *row):
+    changes, message = row if len(row) == 2 else ({row[0]: row[1]}, row[2])
+    self.assert_refused(changed(name, changes), message)
+
+  def test_every_config_has_rows(self):
+    self.assertEqual(set(ROWS), set(conformance_test.NAMES))
+
+  @parameterized.parameters(conformance_test.NAMES)
+  def test_every_field_has_a_type(self, name):
+    flat = reporting.flat_config(conformance_test.get_config(name))
+    for key, value in flat.items():
+      bad = wrong_type(value)
+      with self.subTest(key):
+        with self.assertRaises((ValueError, TypeError)) as caught:
+          training.check(changed(name, {key: bad}))
+        said = str(caught.exception)
+        self.assertIn(f'{key}={bad!r}', said)
+
+
+if __name__ == '__main__':
+  absltest.main()
