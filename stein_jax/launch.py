@@ -2,11 +2,16 @@
 
 import os
 import pathlib
+import sys
 
 from absl import logging
 import jax
 
 from stein_jax import reporting
+
+_HEARTBEAT_SECONDS = (
+  100  # as long as a host may be frozen, to be moved elsewhere
+)
 
 
 def set_up(*, multihost: bool = False) -> None:
@@ -43,12 +48,17 @@ def join() -> None:
   TPU pods and the usual clusters say by themselves who takes part. Elsewhere the
   environment does: JAX_COORDINATOR_ADDRESS (host:port of process 0),
   JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  They end together: one that fails leaves at once, one that is gone is noticed after
+  100 seconds without its heartbeat, and the others leave with an error too.
   """
   number = lambda name: int(os.environ[name]) if name in os.environ else None
   jax.distributed.initialize(
     num_processes=number('JAX_NUM_PROCESSES'),
     process_id=number('JAX_PROCESS_ID'),
+    heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
   )
+  sys.excepthook = _leave
   logging.info(
     'Process %d of %d, %d of %d devices.',
     jax.process_index(),
@@ -56,3 +66,14 @@ def join() -> None:
     jax.local_device_count(),
     jax.device_count(),
   )
+
+
+def _leave(kind, error, trace):
+  """Prints an error and ends this process, without JAX's farewell at exit.
+
+  That waits five minutes for the others, which wait for this one in a collective.
+  """
+  sys.__excepthook__(kind, error, trace)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(1)

@@ -62,7 +62,13 @@ class Reporter:
   def __enter__(self) -> 'Reporter':
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, kind, error, trace) -> None:
+    if error is not None and jax.process_count() > 1:
+      logging.error(
+        'This process fails: %r. If another is gone, start all again; they go on '
+        'from the newest checkpoint.',
+        error,
+      )
     if self._active:
       self._events.close()
       self._lines.close()
