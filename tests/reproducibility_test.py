@@ -1,0 +1,75 @@
+"""What is the same when a run is repeated: in another process, on other devices."""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import numpy as np
+import pytest
+
+from stein_jax import parallel
+from tests import conformance_test
+
+_NAMES = tuple(sorted(conformance_test.ALGORITHMS.values()))
+
+
+@functools.lru_cache
+def _ends(mode, devices, names=_NAMES, seed=0, run=1):
+  """Returns the states that runs end in, by config; `run` tells two of them apart."""
+  del run
+  with tempfile.TemporaryDirectory() as parent:
+    folder = pathlib.Path(parent) / 'ends'
+    command = ('-m', 'tests.ends', folder, str(seed), mode, *names)
+    process = subprocess.run(
+      [sys.executable, *command],
+      cwd=pathlib.Path(__file__).parent.parent,
+      env=dict(
+        os.environ,
+        JAX_PLATFORMS='cpu',
+        JAX_NUM_CPU_DEVICES=str(devices),
+        JAX_DISABLE_MOST_OPTIMIZATIONS='1',
+        JAX_ENABLE_COMPILATION_CACHE='0',
+      ),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      timeout=1800,
+    )
+    if process.returncode:
+      raise AssertionError(process.stdout[-4000:])
+    return {name: dict(np.load(folder / f'{name}.npz')) for name in names}
+
+
+def _differ(one, other, rtol=1e-4, atol=1e-6):
+  """Returns the names of the arrays that differ by more than rounding."""
+  return [
+    name
+    for name in one
+    if not np.allclose(one[name], other[name], rtol=rtol, atol=atol)
+  ]
+
+
+class ReproducibilityTest(parameterized.TestCase):
+  def repeats(self, mode, devices, names):
+    one, two = (_ends(mode, devices, names, run=run) for run in (1, 2))
+    for name in names:
+      with self.subTest(name):
+        self.assertNotEmpty(one[name])
+        chex.assert_trees_all_equal(one[name], two[name])
+
+  def test_another_process_ends_in_the_same_bits(self):
+    names = ('contrastive_divergence_mnist',)
+    self.repeats('shard_map', 4, names)
+    # That the numbers do depend on the seed shows that there is something to repeat.
+    one, other = (_ends('shard_map', 4, names, seed)[names[0]] for seed in (0, 1))
+    self.assertNotEmpty(_differ(one, other))
+
+
+if __name__ == '__main__':
+  absltest.main()
