@@ -67,7 +67,9 @@ class ReproducibilityTest(parameterized.TestCase):
     names = ('contrastive_divergence_mnist',)
     self.repeats('shard_map', 4, names)
     # That the numbers do depend on the seed shows that there is something to repeat.
-    one, other = (_ends('shard_map', 4, names, seed)[names[0]] for seed in (0, 1))
+    one, other = (
+      _ends('shard_map', 4, names, seed)[names[0]] for seed in (0, 1)
+    )
     self.assertNotEmpty(_differ(one, other))
 
 
