@@ -13,10 +13,15 @@ import chex
 import numpy as np
 import pytest
 
-from stein_jax import parallel
 from tests import conformance_test
 
 _NAMES = tuple(sorted(conformance_test.ALGORITHMS.values()))
+_DRAW_NOTHING = (  # in their steps
+  'maximum_likelihood_mnist',
+  'score_matching_mnist',
+  'stein_cd_mnist',
+  'svgd_breast_cancer',
+)
 
 
 @functools.lru_cache
@@ -71,6 +76,25 @@ class ReproducibilityTest(parameterized.TestCase):
       _ends('shard_map', 4, names, seed)[names[0]] for seed in (0, 1)
     )
     self.assertNotEmpty(_differ(one, other))
+
+  @parameterized.parameters('jit', 'shard_map')
+  @pytest.mark.slow
+  def test_so_does_every_algorithm(self, mode):
+    self.repeats(mode, 4, _NAMES)
+
+  @parameterized.parameters(1, 8)
+  @pytest.mark.slow
+  def test_jit_ends_in_the_same_numbers_on_any_number_of_devices(self, devices):
+    four, others = _ends('jit', 4), _ends('jit', devices)
+    for name in _NAMES:
+      with self.subTest(name):
+        self.assertEmpty(_differ(four[name], others[name]))
+
+  @pytest.mark.slow
+  def test_mapped_steps_do_exactly_where_they_draw_nothing(self):
+    four, eight = _ends('shard_map', 4), _ends('shard_map', 8)
+    same = [name for name in _NAMES if not _differ(four[name], eight[name])]
+    self.assertSequenceEqual(same, _DRAW_NOTHING)
 
 
 if __name__ == '__main__':
