@@ -9,10 +9,6 @@ import jax
 
 from stein_jax import reporting
 
-_HEARTBEAT_SECONDS = (
-  100  # as long as a host may be frozen, to be moved elsewhere
-)
-
 
 def set_up(*, multihost: bool = False) -> None:
   """Shows log lines, keeps compiled programs, and joins the other hosts if asked."""
@@ -56,7 +52,7 @@ def join() -> None:
   jax.distributed.initialize(
     num_processes=number('JAX_NUM_PROCESSES'),
     process_id=number('JAX_PROCESS_ID'),
-    heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+    heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
   )
   sys.excepthook = _leave
   logging.info(

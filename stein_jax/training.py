@@ -199,7 +199,9 @@ class _Interruption:
     self._several = jax.process_count() > 1
 
   def __enter__(self):
-    numbers = [signal.SIGINT] + [signal.SIGTERM] * (not self._several)
+    numbers = [signal.SIGINT]
+    if not self._several:
+      numbers.append(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread():
       for number in numbers:
         self._handlers[number] = signal.signal(number, self._note)

@@ -117,13 +117,14 @@ def _checkpoints(workdir):
 
 
 class ProcessesTest(parameterized.TestCase):
-  def check(self, name, mode, num_processes):
-    """Trains and evaluates a run by this process and by several, on as many devices."""
+  def check(self, name, mode, num_processes, devices=_DEVICES):
+    """Trains and evaluates a run by this process and by several."""
     folder = pathlib.Path(self.create_tempdir().full_path)
     printed = _succeed(
       name,
       [folder / 'several'] * num_processes,
       f'--config.parallel={mode}',
+      devices=devices,
       module='experiments.train',
     )
     last = num_processes - 1
@@ -144,7 +145,8 @@ class ProcessesTest(parameterized.TestCase):
     self.assertSequenceEqual(lines, found['several'][:-1])
 
   def test_two_are_what_one_is(self):
-    self.check('svgd_toy', 'pmap', 2)
+    # Its numbers are the same on any number of devices, here one a process.
+    self.check('svgd_toy', 'pmap', 2, devices=2)
 
   @parameterized.product(
     config=(
@@ -280,7 +282,9 @@ class AccidentsTest(parameterized.TestCase):
     printed.pop(killed)
     for code, text in zip(codes, printed, strict=True):
       self.assertNotEqual(code, 0)
-      self.assertRegex(text, 'This process fails: .*Gloo.*start all again')
+      self.assertRegex(
+        text, 'This process fails: .*start all again|another task died'
+      )
     # A checkpoint on its way is lost with it, and those before are kept.
     self.assertGreaterEqual(_checkpoints(self.folder / 'run')[-1], 16)
     codes, printed = self.launch('run', num_processes, mode=mode)
