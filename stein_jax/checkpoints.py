@@ -59,19 +59,18 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
     # What a damaged file raises depends on the file: ValueError,
     # FileNotFoundError, KeyError, JSON errors.
     try:
-      restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(template),
-          digest=ocp.args.JsonRestore(),
-        ),
-      )
-      damaged = _differences(restored.digest, _digest(restored.state))
+      restored, digest = _read(manager.directory / str(step), template)
+      readable = True
     except Exception as error:  # pylint: disable=broad-exception-caught
       logging.error('Checkpoint %d cannot be read: %s', step, error)
+      readable = False
+    # Each process reads its own part, and all go on with the same step.
+    if not _everywhere(readable):
+      logging.error('Checkpoint %d cannot be read by every process.', step)
       continue
-    if not damaged:
-      return restored.state
+    damaged = _differences(digest, _digest(restored))
+    if _everywhere(not damaged):
+      return restored
     logging.error('Checkpoint %d is damaged in: %s', step, ', '.join(damaged))
   if steps:
     raise RuntimeError(
@@ -95,6 +94,26 @@ def _digest(state):
     path: zlib.crc32(np.ascontiguousarray(array))
     for path, array in _host(state).items()
   }
+
+
+def _read(folder, template):
+  """Returns the state of a checkpoint, placed like the template, and its digest.
+
+  By Orbax's handlers: its manager waits for the other processes at the end, and of
+  one that cannot read its part they would wait for ever.
+  """
+  state = ocp.StandardCheckpointHandler().restore(
+    folder / 'state', args=ocp.args.StandardRestore(template)
+  )
+  digest = ocp.JsonCheckpointHandler().restore(
+    folder / 'digest', args=ocp.args.JsonRestore()
+  )
+  return state, digest
+
+
+def _everywhere(holds):
+  """Returns whether something holds in every process; all take part."""
+  return bool(np.all(multihost_utils.process_allgather(np.array(holds))))
 
 
 def _differences(expected, found):

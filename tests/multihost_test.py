@@ -324,6 +324,27 @@ class AccidentsTest(parameterized.TestCase):
     self.assertEqual((second / 'config.json').stat().st_mtime_ns, before)
     self.goes_on('run')
 
+  @pytest.mark.slow
+  def test_a_checkpoint_that_one_cannot_read_is_taken_by_none(self):
+    flags = (
+      '--config.parallel=shard_map',
+      '--config.num_particles=2048',  # smaller parts share a file
+      f'--states={self.folder / "states"}',
+    )
+    workdirs = [self.folder / 'run'] * 2
+    _succeed('svgd_toy', workdirs, *flags)
+    newest = self.folder / 'run' / 'checkpoints' / '4' / 'state'
+    parts = [*(newest / 'ocdbt.process_1' / 'd').iterdir()]
+    self.assertNotEmpty(parts)
+    for path in parts:
+      path.write_bytes(b'')
+    printed = _succeed('svgd_toy', workdirs, *flags)
+    for text in printed:
+      self.assertIn('Checkpoint 4 cannot be read', text)
+    with np.load(self.folder / 'states' / 'saved_2.npz') as saved:
+      with np.load(self.folder / 'states' / 'restored_2.npz') as restored:
+        chex.assert_trees_all_equal(dict(saved), dict(restored))
+
 
 class TopologyTest(parameterized.TestCase):
   def goes_on_elsewhere(self, name, there, here):
