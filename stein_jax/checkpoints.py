@@ -5,6 +5,7 @@ itself. Here each leaf's CRC-32 is stored beside it and compared on restore, and
 the newest checkpoint that is whole is taken.
 """
 
+import contextlib
 import pathlib
 import zlib
 
@@ -102,12 +103,14 @@ def _read(folder, template):
   By Orbax's handlers: its manager waits for the other processes at the end, and of
   one that cannot read its part they would wait for ever.
   """
-  state = ocp.StandardCheckpointHandler().restore(
-    folder / 'state', args=ocp.args.StandardRestore(template)
-  )
-  digest = ocp.JsonCheckpointHandler().restore(
-    folder / 'digest', args=ocp.args.JsonRestore()
-  )
+  with (
+    contextlib.closing(ocp.StandardCheckpointHandler()) as states,
+    contextlib.closing(ocp.JsonCheckpointHandler()) as digests,
+  ):
+    state = states.restore(
+      folder / 'state', args=ocp.args.StandardRestore(template)
+    )
+    digest = digests.restore(folder / 'digest', args=ocp.args.JsonRestore())
   return state, digest
 
 

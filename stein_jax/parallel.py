@@ -51,6 +51,10 @@ def replicate(state: Tree, spec: Tree | None = None) -> Tree:
   devices = mesh()
   if spec is None:
     spec = jax.tree.map(lambda _: PartitionSpec(), state)
+  if jax.process_count() > 1:
+    # Put from one device onto many, an array cannot name its shards in a process
+    # that has one device (jax 0.10).
+    state = jax.tree.map(np.asarray, state)
   return jax.tree.map(
     lambda leaf, s: jax.device_put(leaf, NamedSharding(devices, s)),
     state,
