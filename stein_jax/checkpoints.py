@@ -113,9 +113,14 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
   """
   problems = []
   for step in sorted(manager.all_steps(), reverse=True):
-    problem, restored = _read(manager, step, state)
-    if problem is None:
-      return restored
+    folder = manager.directory / str(step)
+    problem, restored, digest = _read(folder, state)
+    # Each process reads its own part, and all go on with the same step.
+    if _everywhere(problem is None):
+      problem = _damage(folder, restored, digest)
+      if _everywhere(problem is None):
+        return restored
+    problem = problem or f'{folder} cannot be read by another process'
     problems.append(f'step {step}: {problem}')
     logging.error('Checkpoint %d is not whole: %s', step, problem)
   if problems:
@@ -168,9 +173,12 @@ def _as_os_error(manager):
     ) from error
 
 
-def _read(manager, step, state):
-  """Returns what is wrong with a checkpoint, or None and its state."""
-  folder = f'{manager.directory}/{step}'
+def _read(folder, state):
+  """Returns what is wrong with a checkpoint, or None, its state and its digest.
+
+  By Orbax's handlers: its manager waits for the other processes at the end, and of
+  one that cannot read its part they would wait for ever.
+  """
   template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
   kinds = {
     jax.tree_util.keystr(path): _kind(leaf)
@@ -180,25 +188,31 @@ def _read(manager, step, state):
   # What a damaged file raises depends on the file: ValueError, FileNotFoundError,
   # KeyError, JSON errors.
   try:
-    digest = manager.restore(
-      step, args=ocp.args.Composite(digest=ocp.args.JsonRestore())
-    ).digest
-    found = {path: kind for path, (kind, _) in digest.items()}
-    if found != kinds:
-      return f'{folder} is of another state: {_differences(found, kinds)}', None
-    item = 'state'
-    restored = manager.restore(
-      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
-    ).state
+    with (
+      contextlib.closing(ocp.JsonCheckpointHandler()) as digests,
+      contextlib.closing(ocp.StandardCheckpointHandler()) as states,
+    ):
+      digest = digests.restore(folder / item, args=ocp.args.JsonRestore())
+      found = {path: kind for path, (kind, _) in digest.items()}
+      if found != kinds:
+        of = f'{folder} is of another state: {_differences(found, kinds)}'
+        return of, None, None
+      item = 'state'
+      restored = states.restore(
+        folder / item, args=ocp.args.StandardRestore(template)
+      )
   except Exception as error:  # pylint: disable=broad-exception-caught
     said = textwrap.shorten(repr(error), 400)
-    return f'{folder}/{item} cannot be read: {said}', None
+    return f'{folder}/{item} cannot be read: {said}', None, None
+  return None, restored, digest
+
+
+def _damage(folder, restored, digest):
+  """Returns which leaves are not what was saved, or None; all processes take part."""
   damaged = [
     path for path, x in _host(restored).items() if digest[path][1] != _crc(x)
   ]
-  if damaged:
-    return f'{folder} is damaged in: {", ".join(damaged)}', None
-  return None, restored
+  return f'{folder} is damaged in: {", ".join(damaged)}' if damaged else None
 
 
 def _differences(there, here):
@@ -215,6 +229,11 @@ def _kind(leaf):
 
 def _crc(array):
   return zlib.crc32(np.ascontiguousarray(array))
+
+
+def _everywhere(holds):
+  """Returns whether something holds in every process; all take part."""
+  return bool(np.all(multihost_utils.process_allgather(np.array(holds))))
 
 
 def _host(tree):

@@ -50,12 +50,17 @@ def join() -> None:
   TPU pods and the usual clusters say by themselves who takes part. Elsewhere the
   environment does: JAX_COORDINATOR_ADDRESS (host:port of process 0),
   JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  They end together: one that fails leaves at once, one that is gone is noticed after
+  100 seconds without its heartbeat, and the others leave with an error too.
   """
   number = lambda name: int(os.environ[name]) if name in os.environ else None
   jax.distributed.initialize(
     num_processes=number('JAX_NUM_PROCESSES'),
     process_id=number('JAX_PROCESS_ID'),
+    heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
   )
+  sys.excepthook = _leave
   logging.info(
     'Process %d of %d, %d of %d devices.',
     jax.process_index(),
@@ -63,3 +68,14 @@ def join() -> None:
     jax.local_device_count(),
     jax.device_count(),
   )
+
+
+def _leave(kind, error, trace):
+  """Prints an error and ends this process, without JAX's farewell at exit.
+
+  That waits five minutes for the others, which wait for this one in a collective.
+  """
+  sys.__excepthook__(kind, error, trace)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(1)

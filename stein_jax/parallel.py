@@ -10,7 +10,6 @@ import functools
 
 import jax
 from jax import lax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -52,6 +51,10 @@ def replicate(state: Tree, spec: Tree | None = None) -> Tree:
   devices = mesh()
   if spec is None:
     spec = jax.tree.map(lambda _: PartitionSpec(), state)
+  if jax.process_count() > 1:
+    # Put from one device onto many, an array cannot name its shards in a process
+    # that has one device (jax 0.10).
+    state = jax.tree.map(np.asarray, state)
   return jax.tree.map(
     lambda leaf, s: jax.device_put(leaf, NamedSharding(devices, s)),
     state,
@@ -80,9 +83,7 @@ def compile_step(
       metrics are the last step's.
 
   Raises:
-    ValueError: unknown mode, or rows that do not divide over the devices; pmap of a
-      split state over processes of one device each, which JAX's own conversion of
-      arrays refuses.
+    ValueError: unknown mode, or rows that do not divide over the devices.
   """
   checks.choice(MODES, parallel=mode)
   checks.count(steps_per_call=steps_per_call)
@@ -101,13 +102,6 @@ def compile_step(
       lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
     )
 
-  split = spec is not None and any(len(s) for s in jax.tree.leaves(spec))
-  alone = jax.process_count() > 1 and jax.local_device_count() == 1
-  if mode == 'pmap' and split and alone:
-    raise ValueError(
-      "parallel='pmap' cannot split a state over processes of one device each; "
-      "allowed: 'jit', 'shard_map'."
-    )
   if mode == 'pmap':
     return _one_at_a_time(
       _pmapped(functools.partial(step, axis_name=AXIS), spec, rows_axis)
@@ -166,34 +160,33 @@ def _pmapped(step, spec, rows_axis):
   state's tree of them holds dicts. Between processes, too, pmap has arrays of each
   process's own, where the state outside is of all.
   """
-  num_local = jax.local_device_count()
+  num_local, num_all = jax.local_device_count(), jax.device_count()
+  whole, own = mesh(), mesh().local_mesh
   share = lambda x: x.reshape(
     *x.shape[:rows_axis], num_local, -1, *x.shape[rows_axis + 1 :]
   )
+
+  def to_own(x, s):
+    if not len(s):
+      return _on(own, x, s, x.shape)
+    x = _on(own, x, s, (len(x) * num_local // num_all, *x.shape[1:]))
+    return x.reshape(num_local, -1, *x.shape[1:])
+
+  def to_whole(x, s):
+    if not len(s):
+      return _on(whole, x, s, x.shape)
+    x = x.reshape(-1, *x.shape[2:])
+    return _on(whole, x, s, (len(x) * num_all // num_local, *x.shape[1:]))
 
   def compiled(state, batch, rng):
     leaves, tree = jax.tree.flatten(state)
     specs = tuple(
       [PartitionSpec()] * len(leaves) if spec is None else jax.tree.leaves(spec)
     )
-    leaves = multihost_utils.global_array_to_host_local_array(
-      tuple(leaves), mesh(), specs
-    )
-    leaves = tuple(
-      x.reshape(num_local, -1, *x.shape[1:]) if len(s) else x
-      for x, s in zip(leaves, specs, strict=True)
-    )
     leaves, metrics = mapped(tree, specs)(
-      leaves, jax.tree.map(share, batch), rng
+      tuple(map(to_own, leaves, specs)), jax.tree.map(share, batch), rng
     )
-    leaves = tuple(
-      x.reshape(-1, *x.shape[2:]) if len(s) else x
-      for x, s in zip(leaves, specs, strict=True)
-    )
-    leaves = multihost_utils.host_local_array_to_global_array(
-      leaves, mesh(), specs
-    )
-    return jax.tree.unflatten(tree, leaves), metrics
+    return jax.tree.unflatten(tree, map(to_whole, leaves, specs)), metrics
 
   @functools.lru_cache(maxsize=1)
   def mapped(tree, specs):
@@ -211,3 +204,12 @@ def _pmapped(step, spec, rows_axis):
     )
 
   return compiled
+
+
+def _on(devices, x, spec, shape):
+  """Returns the array of that shape which has this process's parts of x on a mesh."""
+  sharding = NamedSharding(devices, spec)
+  if jax.process_count() == 1:
+    return jax.device_put(x, sharding)
+  parts = [shard.data for shard in x.addressable_shards]
+  return jax.make_array_from_single_device_arrays(shape, sharding, parts)

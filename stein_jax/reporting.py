@@ -68,7 +68,16 @@ class Reporter:
   def __enter__(self) -> 'Reporter':
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, kind, error, trace) -> None:
+    # Numbers that are not finite are so in all processes; anything else may be
+    # one's own trouble, and closing the checkpoints waits for the others.
+    alone = error is not None and not isinstance(error, FloatingPointError)
+    if alone and jax.process_count() > 1:
+      logging.error(
+        'This process fails: %r. If another is gone, start all again; they go on '
+        'from the newest checkpoint.',
+        error,
+      )
     if self._active:
       self._events.close()
       self._lines.close()

@@ -12,6 +12,7 @@ import threading
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -101,7 +102,7 @@ def _train(config, workdir, algorithm, source, test_source, past):
         reporter.scalars(waiting[0], guard.fetch(*waiting, state))
         waiting = None
       done += config.steps_per_call
-      stopping = interruption.requested
+      stopping = interruption.stops_after(done)
       log, look = due(config.log_every), due(config.eval_every)
       save = due(config.checkpoint_every) or stopping
       if look:
@@ -148,15 +149,24 @@ def _read_json(path):
 
 
 class _Interruption:
-  """Notes SIGTERM and SIGINT in `requested` while it is entered."""
+  """Notes SIGTERM and SIGINT while it is entered, and says when to stop.
+
+  Of several processes one that gets a signal stops all. JAX has its own handler of
+  SIGTERM then, which tells the others.
+  """
 
   def __init__(self):
-    self.requested = False
+    self._requested = False
     self._handlers = {}
+    self._asked = 0
+    self._several = jax.process_count() > 1
 
   def __enter__(self):
+    numbers = [signal.SIGINT]
+    if not self._several:
+      numbers.append(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGTERM, signal.SIGINT):
+      for number in numbers:
         self._handlers[number] = signal.signal(number, self._note)
     return self
 
@@ -166,10 +176,26 @@ class _Interruption:
 
   def _note(self, number, frame):
     del frame
-    if self.requested and number == signal.SIGINT:
+    if self._requested and number == signal.SIGINT:
       raise KeyboardInterrupt  # a second one does not wait for the step to end
-    self.requested = True
+    self._requested = True
+    if self._several:
+      os.kill(os.getpid(), signal.SIGTERM)
     logging.warning('Signal %d: stopping after this step.', number)
+
+  def stops_after(self, done):
+    """Returns whether the run ends with step `done`: the same in every process."""
+    if not self._several:
+      return self._requested
+    # The processes agree, in the background, on a step that none has asked about,
+    # and each is told when it asks about that one: so no step is left out, be it
+    # within a call or before the run was continued.
+    steps = range(self._asked + 1, done + 1)
+    self._asked = done
+    agreed = any([*map(multihost_utils.reached_preemption_sync_point, steps)])
+    if agreed:
+      logging.warning('A process got a signal: all stop after step %d.', done)
+    return agreed
 
 
 class _Guard:
