@@ -364,7 +364,10 @@ def evaluate(
   workdir = pathlib.Path(workdir)
   if workdir.exists() and not os.access(workdir, os.W_OK):
     raise PermissionError(f'{workdir} cannot be written.')
-  with tempfile.TemporaryDirectory() as nowhere:
+  with (
+    tempfile.TemporaryDirectory() as nowhere,
+    jax.default_matmul_precision(config.matmul_precision),
+  ):
     # All processes compute, for they share the state; the first one writes.
     folder = workdir if jax.process_index() == 0 else pathlib.Path(nowhere)
     return _evaluate(config, workdir, folder, judges or {})

@@ -17,6 +17,9 @@ from stein_jax import checks
 from stein_jax.types import Batch, Tree
 
 MODES = ('jit', 'pmap', 'shard_map')
+# Of what is multiplied in networks, where a device has a choice; see
+# `jax.default_matmul_precision`. Stein primitives keep float32.
+PRECISIONS = ('float32', 'tensorfloat32', 'bfloat16')
 AXIS = 'batch'
 
 

@@ -92,6 +92,7 @@ def _train(config, workdir, algorithm, source, test_source, past):
   guard = _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
+    jax.default_matmul_precision(config.matmul_precision),
     _Interruption() as interruption,
     manager,
     reporting.Reporter(workdir, config, start=done) as reporter,

@@ -33,6 +33,7 @@ _FIELDS = (
   'prng_impl',
   'steps_per_call',
   'on_nonfinite',
+  'matmul_precision',
   'log_every',
   'eval_every',
   'checkpoint_every',
@@ -102,6 +103,7 @@ def _check_loop(config):
   checks.choice(parallel.MODES, parallel=config.parallel)
   checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
   checks.choice(rollbacks.ACTIONS, on_nonfinite=config.on_nonfinite)
+  checks.choice(parallel.PRECISIONS, matmul_precision=config.matmul_precision)
   if config.batch_size % jax.device_count():
     raise ValueError(
       f'batch_size={config.batch_size} must divide over '

@@ -315,6 +315,7 @@ ROWS = {
     ('parallel', 'tpu', "parallel='tpu'.*'jit', 'pmap', 'shard_map'"),
     ('parallel', 0, "parallel=0.*'jit', 'pmap', 'shard_map'"),
     ('prng_impl', 'mt', "prng_impl='mt'.*'threefry2x32'"),
+    ('matmul_precision', 'half', "matmul_precision='half'.*'bfloat16'"),
     ('on_nonfinite', 'ignore', "on_nonfinite='ignore'.*'rollback'"),
     ('log_every', ..., 'config lacks: log_every'),
     ('evaluation', ..., 'config lacks: evaluation'),

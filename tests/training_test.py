@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import re
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -11,7 +12,9 @@ import chex
 import jax
 from tensorboard.backend.event_processing import event_accumulator
 
+from stein_jax import algorithms
 from stein_jax import checkpoints
+from stein_jax import evaluation
 from stein_jax import parallel
 from stein_jax import reporting
 from stein_jax import training
@@ -104,6 +107,32 @@ class TrainTest(parameterized.TestCase):
     training.train(config, self.workdir / 'three')
     other = conformance_test.metric_lines(self.workdir / 'three')
     self.assertNotEqual(lines[0], other)
+
+  @parameterized.parameters('float32', 'bfloat16')
+  def test_steps_and_samples_are_of_the_precision_asked_for(self, precision):
+    config = smoke(matmul_precision=precision)
+    algorithm = algorithms.get(config.algorithm)
+    found = []
+
+    def noted(function):
+      def call(*args, **kwargs):
+        found.append(jax.config.jax_default_matmul_precision)
+        return function(*args, **kwargs)
+
+      return functools.wraps(function)(call)
+
+    for name in ('step', 'sample'):
+      patch = mock.patch.object(
+        algorithm, name, noted(getattr(algorithm, name))
+      )
+      self.enter_context(patch)
+    parts = training.check(config)
+    del found[:]  # nothing is computed there
+    with mock.patch.object(training, 'check', lambda _: parts):
+      training.train(config, self.workdir)
+    evaluation.evaluate(config, self.workdir)
+    self.assertGreater(len(found), 2)
+    self.assertEqual(set(found), {precision})
 
   def test_another_configs_workdir_is_refused_untouched(self):
     training.train(smoke(), self.workdir)
