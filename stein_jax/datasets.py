@@ -436,8 +436,6 @@ def _check_arrays(image, label=None):
     raise ValueError(
       f'image is {image.dtype} {image.shape}; allowed: uint8 or floating [n, ...].'
     )
-  if floating and not np.all(np.isfinite(image)):
-    raise ValueError('image has values that are not finite.')
   if label is None:
     return
   whole = np.issubdtype(label.dtype, np.integer)

@@ -6,8 +6,8 @@ import functools
 import json
 import os
 import pathlib
+import platform
 import signal
-import socket
 import threading
 
 from absl import logging
@@ -280,7 +280,7 @@ def _locked(workdir):
     )
   else:
     file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    file.write(f'process {os.getpid()} on {platform.node()}\n')
     file.flush()
   return file
 

@@ -85,6 +85,7 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertNotIn('test/log_likelihood', numbers)
     self.assertGreater(numbers['samples/pairwise_distance'], 0)
 
+  @pytest.mark.slow
   def test_a_classifier_judges_samples(self):
     for name, run_name in (
       ('classification_mnist', 'judge'),
@@ -116,6 +117,7 @@ class ExperimentsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'allowed: classification'):
       evaluation.judge(config, self.folder / 'gan')
 
+  @pytest.mark.slow
   def test_revised_samples_are_shown_on_their_way(self):
     config = conformance_test.get_config('coopnets_mnist')
     training.train(config, self.folder / 'run')
@@ -125,6 +127,7 @@ class ExperimentsTest(parameterized.TestCase):
     for name in ('revision.gif', 'interpolation.gif', 'random_walk.gif'):
       self.assertTrue((self.folder / 'run' / name).exists())
 
+  @pytest.mark.slow
   def test_hidden_parts_of_a_folder_of_images(self):
     rng = np.random.default_rng(0)
     for split, num in (('train', 8), ('test', 3)):

@@ -372,6 +372,7 @@ class TopologyTest(parameterized.TestCase):
     for expected, actual in zip(*numbers, strict=True):
       chex.assert_trees_all_close(actual, expected, rtol=1e-3)
 
+  @pytest.mark.slow
   def test_two_processes_to_one_device(self):
     self.goes_on_elsewhere('svgd_toy', (2, 4), (1, 1))
 

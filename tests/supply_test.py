@@ -117,7 +117,7 @@ class FilesTest(parameterized.TestCase):
     (dict(image=np.array(['a', 'b'])), 'image is <U1.*uint8 or floating'),
     (dict(image=np.zeros((2, 3), complex)), 'image is complex128'),
     (dict(image=np.zeros(2)), r'image is float64 \(2,\).*\[n, ...\]'),
-    (dict(image=np.full((2, 3), np.nan)), 'not finite'),
+    (dict(image=np.full((2, 3), np.nan)), 'must be finite'),
     (dict(image=np.zeros((0, 3))), 'length of at least 1'),
     (dict(picture=np.zeros((2, 3))), 'has no image; it has: picture'),
     (dict(image=np.zeros((2, 3)), label=np.zeros(3, int)), "'label': 3"),

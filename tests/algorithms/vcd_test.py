@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import datasets
 from stein_jax import energies
@@ -193,6 +194,7 @@ class ChainTest(absltest.TestCase):
 
 
 class LearningTest(absltest.TestCase):
+  @pytest.mark.slow
   def test_an_autoencoder_of_digits(self):
     """rho = 0 on real digits: half the error of the mean image."""
     source = datasets.digits()

@@ -65,6 +65,7 @@ class SigtermTest(parameterized.TestCase):
       ended.append(runs.contents(run.workdir))
     runs.assert_equal(*ended)
 
+  @pytest.mark.slow
   def test_twice_while_a_checkpoint_is_written(self):
     self.stop('stein_cd_mnist', 'writing a checkpoint', times=2)
     self.goes_on('stein_cd_mnist')
