@@ -34,10 +34,12 @@ def get_config(scale=''):
       ),
     )
   )
-  config.data = ConfigDict(dict(name='cifar10', split='train'))
+  config.data = ConfigDict(
+    dict(name='cifar10', split='train', pixels='symmetric')
+  )
   config.evaluation = ConfigDict(
     dict(
-      data=dict(name='cifar10', split='test'),
+      data=dict(name='cifar10', split='test', pixels='symmetric'),
       log_likelihood='none',
       num_samples=100,
     )

@@ -26,6 +26,7 @@ _MAINS = (
   'reproduce.rbm',
   'reproduce.steingan',
   'reproduce.amortized_svgd',
+  'reproduce.cifar10',
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
@@ -219,8 +220,18 @@ class ExperimentsTest(parameterized.TestCase):
       'reproduce.steingan', '--smoke', f'--results={self.folder}/steingan'
     )
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('centred, no kernel', '500 duplicates', 'DCGAN', 'swapped'):
+    for name in ('centred, no kernel', 'fresh sampler', 'swapped'):
       self.assertIn(name, process.stdout)
+
+  @pytest.mark.slow
+  def test_reproduce_cifar10(self):
+    folder = f'--results={self.folder}/cifar10'
+    process = run('reproduce.cifar10', '--smoke', folder)
+    self.assertEqual(process.returncode, 0, process.stderr)
+    here, printed = process.stdout.split('Printed')
+    for name in ('real', 'duplicates', 'DCGAN', 'SteinGAN without kernel'):
+      self.assertIn(f'{name} ', here)
+    self.assertIn('61.09', printed)
 
   @pytest.mark.slow
   @pytest.mark.skipif(

@@ -5,7 +5,9 @@ import pathlib
 from absl.testing import absltest
 import numpy as np
 
+from experiments.reproduce import cifar10
 from experiments.reproduce import rows
+from stein_jax import datasets
 from stein_jax import reporting
 
 
@@ -53,6 +55,47 @@ class RowsTest(absltest.TestCase):
     with self.assertRaises(KeyError):
       rows.get_config(row._replace(changes={'step.los': 'minimax'}), 7)
 
+  def test_another_data_set_or_a_file_in_place_of_the_configs(self):
+    config = rows.get_config(rows.Row('', ('gan_cifar10', '')), 0)
+    rows.on_data(config, 'svhn_cropped', None)
+    expected = dict(name='svhn_cropped', split='test', pixels='symmetric')
+    self.assertEqual(config.evaluation.data.to_dict(), expected)
+    rows.on_data(config, 'svhn_cropped', 'svhn.npz')
+    expected = dict(
+      name='npz', path='svhn.npz', split='train', pixels='symmetric'
+    )
+    self.assertEqual(config.data.to_dict(), expected)
+
+  def test_schedules_are_as_long_as_the_run(self):
+    of = lambda *config: rows.get_config(rows.Row('', config), 0)
+    # Constant for half of 3,000 steps, then falling for the other half.
+    config = rows.lasting(of('steingan_mnist_joint', 'narrow'), 200)
+    rate = config.energy_optimizer.learning_rate
+    self.assertEqual(config.num_steps, 200)
+    self.assertEqual((rate.transition_begin, rate.transition_steps), (100, 100))
+    config = rows.lasting(of('classification_cifar10', ''), 10)
+    self.assertEqual(config.optimizer.learning_rate.decay_steps, 10)
+    config = rows.lasting(of('gan_cifar10', ''), 10)
+    self.assertEqual(config.generator_optimizer.learning_rate, 2e-4)
+
+  def test_a_classifier_learns_from_images_and_is_tested_on_real_ones(self):
+    row = rows.Row(
+      '',
+      ('classification_mnist', 'digits'),
+      {'classifier.widths': (8, 8), 'classifier.dense': 32},
+    )
+    batch = datasets.load('digits')[:]
+    accuracy = rows.accuracy_from(
+      self.folder / 'run',
+      rows.get_config(row, 0),
+      100,
+      batch['image'],
+      batch['label'],
+    )
+    self.assertGreater(accuracy, 0.5)
+    with np.load(self.folder / 'run.npz') as kept:
+      self.assertEqual(kept['train_image'].dtype, np.uint8)
+
   def test_training_looks_and_prepares(self):
     config = rows.get_config(rows.Row('', ('gan_mnist', 'smoke')), 0)
     sizes = []
@@ -84,6 +127,44 @@ class RowsTest(absltest.TestCase):
     for word in ('Title', 'one', 'seeds'):
       self.assertIn(word, page)
     self.assertNotIn('none', text)
+
+
+class Cifar10Test(absltest.TestCase):
+  def test_networks_of_a_part_of_the_width(self):
+    get = lambda name: rows.get_config(rows.Row('', (name, '')), 0)
+    config = cifar10.narrowed(get('steingan_cifar10'), 8)
+    widths = [width for width, *_ in config.energy.autoencoder.convs]
+    self.assertEqual(widths, [16, 16, 32, 32, 64, 64])
+    self.assertEqual(config.energy.autoencoder.convs[1], (16, 2, 2, 0))
+    generator = config.generator
+    self.assertEqual((generator.base, generator.dense), (64, ()))
+    self.assertEqual(generator.widths, (64, 32, 32, 16, 16))
+    config = cifar10.narrowed(get('gan_cifar10'), 200)
+    self.assertEqual(config.energy.widths, (1, 1, 2))
+
+  def test_rows_are_the_tables(self):
+    names = {name.split(',')[0] for name in cifar10.PRINTED}
+    for dataset in cifar10.CONFIGS:
+      plan = cifar10.Plan(
+        self.create_tempdir().full_path,
+        dataset,
+        None,
+        None,
+        steps=None,
+        classifier_steps=None,
+        width=1,
+        depth=20,
+        seeds=1,
+        samples=1000,
+        smoke=False,
+      )
+      table = cifar10.table_rows(plan)
+      self.assertEqual({row.name for row in table}, names)
+      for row in table:
+        config = cifar10.config_of(plan, row, 3)
+        self.assertEqual(config.data.name, dataset)
+        self.assertEqual(config.seed, 3)
+    self.assertEqual(config.step.kernel, 'none')
 
 
 if __name__ == '__main__':

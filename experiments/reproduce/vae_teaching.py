@@ -20,7 +20,6 @@ from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
 from experiments.reproduce import rows
@@ -120,25 +119,16 @@ def main(argv):
   )
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
-  config = on_data(plan, rows.get_config(JUDGE, 0))
-  judge = rows.trained_judge(plan.results, config, plan.judge_steps)
+  config = rows.on_data(rows.get_config(JUDGE, 0), plan.dataset, plan.npz)
+  judge, _ = rows.trained_judge(plan.results, config, plan.judge_steps)
   run = functools.partial(run_row, plan, judge)
   rows.run_all(plan.results, ROWS, plan.seeds, run)
   report(plan, settings)
 
 
-def on_data(plan: Plan, config):
-  """Returns the config with the plan's data in place of MNIST."""
-  for section in (config, config.evaluation):
-    section.data.name = plan.dataset
-    if plan.npz:
-      section.data = ConfigDict(datasets.from_file(section.data, plan.npz))
-  return config
-
-
 def run_row(plan: Plan, judge, row: rows.Row, seed: int):
   """Returns what is found of a row's samples, and pictures [k, t, ...] in [0, 1]."""
-  config = on_data(plan, rows.get_config(row, seed))
+  config = rows.on_data(rows.get_config(row, seed), plan.dataset, plan.npz)
   data = datasets.to_unit(
     datasets.load(**config.evaluation.data)[:]['image'], config.data
   )

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from absl import app
 from absl import flags
 import jax
-from ml_collections import ConfigDict
 import numpy as np
 
 from experiments.reproduce import rows
@@ -133,9 +132,7 @@ def vcd_rows(plan: Plan) -> list[rows.Row]:
 
 def sources(plan: Plan, config) -> tuple[datasets.Arrays, datasets.Arrays]:
   """Returns training and test data, of the config or the files named."""
-  if plan.npz:
-    for section in (config, config.evaluation):
-      section.data = ConfigDict(datasets.from_file(section.data, plan.npz))
+  rows.on_data(config, plan.dataset, plan.npz)
   return datasets.load(**config.data), datasets.load(**config.evaluation.data)
 
 
