@@ -82,7 +82,7 @@ class RowsTest(absltest.TestCase):
     row = rows.Row(
       '',
       ('classification_mnist', 'digits'),
-      {'classifier.widths': (8, 8), 'classifier.dense': 32},
+      {'classifier.widths': (8, 8), 'classifier.dropout': 0.0},
     )
     batch = datasets.load('digits')[:]
     accuracy = rows.accuracy_from(
@@ -92,6 +92,7 @@ class RowsTest(absltest.TestCase):
       batch['image'],
       batch['label'],
     )
+    # By chance 0.1, with a deviation of 0.016 over 360 images.
     self.assertGreater(accuracy, 0.5)
     with np.load(self.folder / 'run.npz') as kept:
       self.assertEqual(kept['train_image'].dtype, np.uint8)
