@@ -248,7 +248,7 @@ class ExperimentsTest(parameterized.TestCase):
     folder = f'--results={self.folder}/recovery'
     process = run('reproduce.recovery', '--smoke', folder)
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('conditional VAE teaching', 'pix2pix', 'SSIM'):
+    for name in ('conditional VAE teaching', 'pix2pix', 'SSIM', 'BicycleGAN'):
       self.assertIn(name, process.stdout)
 
   @pytest.mark.slow
@@ -259,7 +259,7 @@ class ExperimentsTest(parameterized.TestCase):
     folder = f'--results={self.folder}/teaching'
     process = run('reproduce.vae_teaching', '--smoke', folder)
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('printed objective', 'CoopNets', 'persistent', 'real images'):
+    for name in ('printed objective', 'replay buffer', 'WGAN-GP', 'PixelIQN'):
       self.assertIn(name, process.stdout)
 
 

@@ -1,14 +1,26 @@
 """Rows of the reproduced tables: what is kept, and how it is written."""
 
+import importlib
 import pathlib
 
+from absl import flags
 from absl.testing import absltest
 import numpy as np
 
-from experiments.reproduce import cifar10
 from experiments.reproduce import rows
 from stein_jax import datasets
 from stein_jax import reporting
+
+
+def main(name):
+  """Returns a script, its flags taken back: others have flags of the same names."""
+  module = importlib.import_module(f'experiments.reproduce.{name}')
+  defined = flags.FLAGS.flags_by_module_dict().get(module.__name__, ())
+  flags.FLAGS.remove_flag_values([flag.name for flag in defined])
+  return module
+
+
+cifar10, vae_teaching = main('cifar10'), main('vae_teaching')
 
 
 class RowsTest(absltest.TestCase):
@@ -166,6 +178,21 @@ class Cifar10Test(absltest.TestCase):
         self.assertEqual(config.data.name, dataset)
         self.assertEqual(config.seed, 3)
     self.assertEqual(config.step.kernel, 'none')
+
+
+class VaeTeachingTest(absltest.TestCase):
+  def test_rows_evaluate_their_energies_as_often(self):
+    for row in vae_teaching.ROWS:
+      config = rows.get_config(row, 0)
+      self.assertEqual(config.batch_size, 64)
+      if config.algorithm != 'gan':
+        evaluations = config.step.num_steps + 2  # at data and at samples
+        self.assertEqual(evaluations, 22)
+        continue
+      # At data and samples; WGAN-GP's also between, for the generator at times.
+      wgan = config.step.loss == 'wasserstein'
+      each = 2 + wgan + 1 / config.step.generator_every
+      self.assertAlmostEqual(vae_teaching.GAN_UPDATES * each, 22, delta=1)
 
 
 if __name__ == '__main__':

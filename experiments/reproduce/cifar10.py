@@ -291,10 +291,7 @@ def report(plan: Plan, settings) -> None:
     'seconds': 'seconds',
   }
   lines = rows.table(plan.results, table_rows(plan), columns, plan.seeds)
-  printed = [
-    dict(zip(('', *_PRINTED_COLUMNS), (name, *values), strict=True))
-    for name, values in PRINTED.items()
-  ]
+  printed = rows.printed(_PRINTED_COLUMNS, PRINTED)
   sections = []
   for row in table_rows(plan):
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')

@@ -246,6 +246,16 @@ def table(
   return lines
 
 
+def printed(
+  columns: Sequence[str], values: Mapping[str, Sequence[str]]
+) -> list[dict[str, str]]:
+  """Returns the lines of a table quoted from a paper, of what its rows have."""
+  return [
+    dict(zip(('', *columns), (name, *cells), strict=True))
+    for name, cells in values.items()
+  ]
+
+
 def write_report(
   folder: pathlib.Path,
   title: str,
