@@ -20,7 +20,7 @@ def main(name):
   return module
 
 
-cifar10, vae_teaching = main('cifar10'), main('vae_teaching')
+cifar10, vae_teaching, vgan = map(main, ('cifar10', 'vae_teaching', 'vgan'))
 
 
 class RowsTest(absltest.TestCase):
@@ -178,6 +178,66 @@ class Cifar10Test(absltest.TestCase):
         self.assertEqual(config.data.name, dataset)
         self.assertEqual(config.seed, 3)
     self.assertEqual(config.step.kernel, 'none')
+
+
+class VganTest(absltest.TestCase):
+  def plan(self, dataset, full):
+    return vgan.Plan(
+      self.create_tempdir().full_path,
+      dataset,
+      None,
+      steps=4,
+      classifier_steps=4,
+      full=full,
+      seeds=1,
+      probed=4,
+      smoke=False,
+    )
+
+  def test_rows_are_the_tables(self):
+    for dataset in vgan.VCD:
+      for full in (False, True):
+        plan = self.plan(dataset, full)
+        table = vgan.probe_rows(plan)
+        learned = [row.name for row in table if '=' in row.name]
+        self.assertEqual(learned, list(vgan.PRINTED_FEATURES))
+        for row in table:
+          rows.get_config(row, 0)
+        table = vgan.vcd_rows(plan)
+        printed = list(vgan.PRINTED_AUGMENTATION)
+        if dataset == 'cifar10':
+          printed.remove('no augmentation')
+        self.assertEqual([row.name for row in table], printed)
+        for row in table:
+          config = rows.get_config(row, 0)
+          # The authors' 64 or 128 maps, or a quarter.
+          maps = (64 if dataset.endswith('mnist') else 128) // (
+            1 if full else 4
+          )
+          self.assertEqual(config.energy.widths, (maps, maps))
+
+  def test_few_labels_of_any_data_set(self):
+    rng = np.random.default_rng(0)
+    path = self.create_tempdir().full_path + '/svhn.npz'
+    images = rng.integers(0, 256, (1100, 16, 16, 3), np.uint8)
+    labels = rng.integers(0, 10, 1100)
+    np.savez(
+      path,
+      train_image=images,
+      train_label=labels,
+      test_image=images[:100],
+      test_label=labels[:100],
+    )
+    plan = self.plan('svhn_cropped', False)._replace(
+      npz=path, classifier_steps=5
+    )
+    config = rows.get_config(vgan.vcd_rows(plan)[0], 0)
+    config.data.split = 'train[:1000]'
+    found = vgan.few_labels(plan, config, 0, None, 'none')
+    # The last 100 images validate, the first 100 test: both in whole per cents.
+    for error in found.values():
+      self.assertAlmostEqual(error, round(error), places=6)
+      self.assertBetween(error, 0, 100)
 
 
 class VaeTeachingTest(absltest.TestCase):
