@@ -142,17 +142,8 @@ def main(argv):
   judges = {'': judge}
   if plan.inception:
     judges['imagenet_'] = evaluation.inception_judge(plan.inception)
-  runs = {
-    'real images': functools.partial(real_run, plan, judges, accuracy),
-    '500 duplicates': functools.partial(duplicates_run, plan, judges),
-  }
-  model = functools.partial(model_run, plan, judges)
-  rows.run_all(
-    plan.results,
-    table_rows(plan),
-    plan.seeds,
-    lambda row, seed: runs.get(row.name, model)(row, seed),
-  )
+  run = functools.partial(run_row, plan, judges, accuracy)
+  rows.run_all(plan.results, table_rows(plan), plan.seeds, run)
   report(plan, {**settings, 'test accuracy of the judge': f'{accuracy:.2%}'})
 
 
@@ -204,16 +195,45 @@ def narrowed(config, factor: int):
   return config
 
 
-def real_run(plan: Plan, judges, accuracy: float, row: rows.Row, seed: int):
-  """Returns the result of real images, from which the judge learned, and some."""
-  pictures, labels = real_images(plan, row, seed)
-  pictures, labels = pictures[: plan.samples], labels[: plan.samples]
+def run_row(plan: Plan, judges, accuracy: float, row: rows.Row, seed: int):
+  """Returns what is found of a row's images, and 100 of them in [0, 1].
+
+  `accuracy` is the judge's, which has learned from the real images.
+  """
+  if row.name == 'real images':
+    pictures, labels = real_images(plan, row, seed)
+    pictures, labels = pictures[: plan.samples], labels[: plan.samples]
+  elif row.name == '500 duplicates':
+    pictures, labels = duplicates(plan, row, seed)
+  else:
+    pictures, labels = drawn(plan, row, seed)
   found = said(plan, judges, pictures, labels)
+  if row.name != 'real images':
+    path = rows.result_path(plan.results, row, seed)
+    config = classifier_config(plan)
+    accuracy = rows.accuracy_from(
+      path.with_name(f'{path.stem}_classifier'),
+      config,
+      config.num_steps,
+      pictures,
+      labels,
+    )
   return {**found, 'accuracy': 100 * accuracy}, pictures[:100]
 
 
-def duplicates_run(plan: Plan, judges, row: rows.Row, seed: int):
-  """Returns the result of 500 real images in as many copies as it takes, and some."""
+def drawn(plan: Plan, row: rows.Row, seed: int):
+  """Returns samples of a conditional model in [0, 1], and the labels asked for."""
+  config = narrowed(config_of(plan, row, seed), plan.width)
+  config = rows.lasting(config, plan.steps or config.num_steps)
+  workdir = rows.result_path(plan.results, row, seed).with_suffix('')
+  generator = training.train(config, workdir).generator
+  samples = rows.drawn(generator, plan.samples, seed + 1)
+  labels = np.arange(plan.samples) % generators.num_classes(generator)
+  return datasets.to_unit(samples, config.data), labels
+
+
+def duplicates(plan: Plan, row: rows.Row, seed: int):
+  """Returns 500 training images, in as many copies as it takes, and their labels."""
   num = 6 if plan.smoke else 500
   pictures, labels = metrics.duplicates(
     *real_images(plan, row, seed),
@@ -222,37 +242,10 @@ def duplicates_run(plan: Plan, judges, row: rows.Row, seed: int):
     seed=seed,
   )
   order = np.random.default_rng(seed).permutation(len(pictures))
-  return learned(plan, judges, row, seed, pictures[order], labels[order])
+  return pictures[order], labels[order]
 
 
-def model_run(plan: Plan, judges, row: rows.Row, seed: int):
-  """Returns the result of a conditional model, and 100 of its samples."""
-  config = narrowed(config_of(plan, row, seed), plan.width)
-  config = rows.lasting(config, plan.steps or config.num_steps)
-  workdir = rows.result_path(plan.results, row, seed).with_suffix('')
-  generator = training.train(config, workdir).generator
-  samples = rows.drawn(generator, plan.samples, seed + 1)
-  labels = np.arange(plan.samples) % generators.num_classes(generator)
-  pictures = datasets.to_unit(samples, config.data)
-  return learned(plan, judges, row, seed, pictures, labels)
-
-
-def learned(plan: Plan, judges, row, seed, pictures, labels):
-  """Returns what judges say of images in [0, 1] and a classifier learns, and some."""
-  found = said(plan, judges, pictures, labels)
-  path = rows.result_path(plan.results, row, seed)
-  config = classifier_config(plan)
-  accuracy = rows.accuracy_from(
-    path.with_name(f'{path.stem}_classifier'),
-    config,
-    config.num_steps,
-    pictures,
-    labels,
-  )
-  return {**found, 'accuracy': 100 * accuracy}, pictures[:100]
-
-
-def said(plan: Plan, judges, pictures, labels):
+def said(plan: Plan, judges, pictures, labels) -> dict[str, float]:
   """Returns what judges say of images in [0, 1] beside real test images."""
   config = classifier_config(plan)
   test = datasets.load(**config.evaluation.data)[:]['image']
