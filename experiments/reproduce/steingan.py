@@ -269,7 +269,8 @@ def report(plan: Plan, settings) -> None:
   for row in [*figure_rows(), FROZEN, JOINT]:
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     if path.exists():
-      png = images.png(images.grid(np.load(path)[:100], columns=10), zoom=2)
+      shown = np.load(path, allow_pickle=False)[:100]
+      png = images.png(images.grid(shown, columns=10), zoom=2)
       path.with_suffix('.png').write_bytes(png)
       sections.append((row.name, png))
   rows.write_report(
