@@ -90,6 +90,7 @@ def get_config(scale=''):
   config.seed, config.batch_size, config.num_steps = 0, 100, num_steps
   config.parallel, config.steps_per_call = 'jit', 1
   config.prng_impl, config.on_nonfinite = 'threefry2x32', 'stop'
+  config.matmul_precision = 'float32'
   config.log_every = 100
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'wl16':
