@@ -5,7 +5,8 @@ Bedrooms: --config=configs/gan_celeba.py:lsun
 
 The generator is SteinGAN's, the discriminator that of the authors' library; the lengths
 are ours: as many images as SteinGAN sees. Scale ':smoke' is a few steps on noise. The
-networks are whole, for an accelerator. Seen so far: single steps on made images.
+networks are whole, for an accelerator. Seen so far: a step traced on images read
+through TFDS, and the same code on small networks; no training at this size.
 """
 
 from ml_collections import ConfigDict

@@ -6,8 +6,8 @@ Bedrooms: --config=configs/steingan_celeba.py:lsun
 
 Scales: '' and ':lsun' are LW17's, as its authors' code of April 2017 has them; ':wl16'
 that of WL16, November 2016, on CelebA; ':smoke' a few steps on noise. The networks are
-the authors' whole, for an accelerator: batches of 100 at 64x64. Seen so far: single
-steps of either on made images, no training.
+the authors' whole, for an accelerator. Seen so far: a step traced on images read
+through TFDS, and the same code on small networks; no training at this size.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,7 @@ import pathlib
 from absl import flags
 from absl.testing import absltest
 import numpy as np
+import pytest
 
 from experiments.reproduce import rows
 from stein_jax import datasets
@@ -216,6 +217,7 @@ class VganTest(absltest.TestCase):
           )
           self.assertEqual(config.energy.widths, (maps, maps))
 
+  @pytest.mark.slow
   def test_few_labels_of_any_data_set(self):
     rng = np.random.default_rng(0)
     path = self.create_tempdir().full_path + '/svhn.npz'
