@@ -43,10 +43,10 @@ def get_config(scale=''):
   adadelta = dict(name='adadelta', learning_rate=0.1, rho=0.95, eps=1e-6)
   config.energy_optimizer = ConfigDict(adadelta)
   config.generator_optimizer = ConfigDict(adadelta)
-  config.data = ConfigDict(dict(name='cifar10', split='train'))
+  config.data = ConfigDict(dict(name='cifar10', split='train', pixels='unit'))
   config.evaluation = ConfigDict(
     dict(
-      data=dict(name='cifar10', split='test'),
+      data=dict(name='cifar10', split='test', pixels='unit'),
       log_likelihood='none',
       num_samples=200,
     )

@@ -30,8 +30,14 @@ def get_config(name, scale='smoke'):
   return importlib.import_module(f'configs.{name}').get_config(scale)
 
 
-# One config of each algorithm, for what does not depend on the data.
-ALGORITHMS = {get_config(name).algorithm: name for name in reversed(NAMES)}
+# One config of each algorithm, for what does not depend on the data: of labels if any.
+ALGORITHMS = {
+  get_config(name).algorithm: name
+  for name in sorted(
+    reversed(NAMES),
+    key=lambda name: get_config(name).step.get('conditional', False),
+  )
+}
 
 
 def begin(config):

@@ -26,6 +26,7 @@ _MAINS = (
   'reproduce.rbm',
   'reproduce.steingan',
   'reproduce.amortized_svgd',
+  'reproduce.cifar10',
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
@@ -258,8 +259,18 @@ class ExperimentsTest(parameterized.TestCase):
       'reproduce.steingan', '--smoke', f'--results={self.folder}/steingan'
     )
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('centred, no kernel', '500 duplicates', 'DCGAN', 'swapped'):
+    for name in ('centred, no kernel', 'fresh sampler', 'swapped'):
       self.assertIn(name, process.stdout)
+
+  @pytest.mark.slow
+  def test_reproduce_cifar10(self):
+    folder = f'--results={self.folder}/cifar10'
+    process = run('reproduce.cifar10', '--smoke', folder)
+    self.assertEqual(process.returncode, 0, process.stderr)
+    here, printed = process.stdout.split('Printed')
+    for name in ('real', 'duplicates', 'DCGAN', 'SteinGAN without kernel'):
+      self.assertIn(f'{name} ', here)
+    self.assertIn('61.09', printed)
 
   @pytest.mark.slow
   @pytest.mark.skipif(
@@ -276,7 +287,7 @@ class ExperimentsTest(parameterized.TestCase):
     folder = f'--results={self.folder}/recovery'
     process = run('reproduce.recovery', '--smoke', folder)
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('conditional VAE teaching', 'pix2pix', 'SSIM'):
+    for name in ('conditional VAE teaching', 'pix2pix', 'SSIM', 'BicycleGAN'):
       self.assertIn(name, process.stdout)
 
   @pytest.mark.slow
@@ -287,7 +298,7 @@ class ExperimentsTest(parameterized.TestCase):
     folder = f'--results={self.folder}/teaching'
     process = run('reproduce.vae_teaching', '--smoke', folder)
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('printed objective', 'CoopNets', 'persistent', 'real images'):
+    for name in ('printed objective', 'replay buffer', 'WGAN-GP', 'PixelIQN'):
       self.assertIn(name, process.stdout)
 
 

@@ -1,12 +1,27 @@
 """Rows of the reproduced tables: what is kept, and how it is written."""
 
+import importlib
 import pathlib
 
+from absl import flags
 from absl.testing import absltest
 import numpy as np
+import pytest
 
 from experiments.reproduce import rows
+from stein_jax import datasets
 from stein_jax import reporting
+
+
+def main(name):
+  """Returns a script, its flags taken back: others have flags of the same names."""
+  module = importlib.import_module(f'experiments.reproduce.{name}')
+  defined = flags.FLAGS.flags_by_module_dict().get(module.__name__, ())
+  flags.FLAGS.remove_flag_values([flag.name for flag in defined])
+  return module
+
+
+cifar10, vae_teaching, vgan = map(main, ('cifar10', 'vae_teaching', 'vgan'))
 
 
 class RowsTest(absltest.TestCase):
@@ -53,6 +68,48 @@ class RowsTest(absltest.TestCase):
     with self.assertRaises(KeyError):
       rows.get_config(row._replace(changes={'step.los': 'minimax'}), 7)
 
+  def test_another_data_set_or_a_file_in_place_of_the_configs(self):
+    config = rows.get_config(rows.Row('', ('gan_cifar10', '')), 0)
+    rows.on_data(config, 'svhn_cropped', None)
+    expected = dict(name='svhn_cropped', split='test', pixels='symmetric')
+    self.assertEqual(config.evaluation.data.to_dict(), expected)
+    rows.on_data(config, 'svhn_cropped', 'svhn.npz')
+    expected = dict(
+      name='npz', path='svhn.npz', split='train', pixels='symmetric'
+    )
+    self.assertEqual(config.data.to_dict(), expected)
+
+  def test_schedules_are_as_long_as_the_run(self):
+    of = lambda *config: rows.get_config(rows.Row('', config), 0)
+    # Constant for half of 3,000 steps, then falling for the other half.
+    config = rows.lasting(of('steingan_mnist_joint', 'narrow'), 200)
+    rate = config.energy_optimizer.learning_rate
+    self.assertEqual(config.num_steps, 200)
+    self.assertEqual((rate.transition_begin, rate.transition_steps), (100, 100))
+    config = rows.lasting(of('classification_cifar10', ''), 10)
+    self.assertEqual(config.optimizer.learning_rate.decay_steps, 10)
+    config = rows.lasting(of('gan_cifar10', ''), 10)
+    self.assertEqual(config.generator_optimizer.learning_rate, 2e-4)
+
+  def test_a_classifier_learns_from_images_and_is_tested_on_real_ones(self):
+    row = rows.Row(
+      '',
+      ('classification_mnist', 'digits'),
+      {'classifier.widths': (8, 8), 'classifier.dropout': 0.0},
+    )
+    batch = datasets.load('digits')[:]
+    accuracy = rows.accuracy_from(
+      self.folder / 'run',
+      rows.get_config(row, 0),
+      100,
+      batch['image'],
+      batch['label'],
+    )
+    # By chance 0.1, with a deviation of 0.016 over 360 images.
+    self.assertGreater(accuracy, 0.5)
+    with np.load(self.folder / 'run.npz') as kept:
+      self.assertEqual(kept['train_image'].dtype, np.uint8)
+
   def test_training_looks_and_prepares(self):
     config = rows.get_config(rows.Row('', ('gan_mnist', 'smoke')), 0)
     sizes = []
@@ -84,6 +141,120 @@ class RowsTest(absltest.TestCase):
     for word in ('Title', 'one', 'seeds'):
       self.assertIn(word, page)
     self.assertNotIn('none', text)
+
+
+class Cifar10Test(absltest.TestCase):
+  def test_networks_of_a_part_of_the_width(self):
+    get = lambda name: rows.get_config(rows.Row('', (name, '')), 0)
+    config = cifar10.narrowed(get('steingan_cifar10'), 8)
+    widths = [width for width, *_ in config.energy.autoencoder.convs]
+    self.assertEqual(widths, [16, 16, 32, 32, 64, 64])
+    self.assertEqual(config.energy.autoencoder.convs[1], (16, 2, 2, 0))
+    generator = config.generator
+    self.assertEqual((generator.base, generator.dense), (64, ()))
+    self.assertEqual(generator.widths, (64, 32, 32, 16, 16))
+    config = cifar10.narrowed(get('gan_cifar10'), 200)
+    self.assertEqual(config.energy.widths, (1, 1, 2))
+
+  def test_rows_are_the_tables(self):
+    names = {name.split(',')[0] for name in cifar10.PRINTED}
+    for dataset in cifar10.CONFIGS:
+      plan = cifar10.Plan(
+        self.create_tempdir().full_path,
+        dataset,
+        None,
+        None,
+        steps=None,
+        classifier_steps=None,
+        width=1,
+        depth=20,
+        seeds=1,
+        samples=1000,
+        smoke=False,
+      )
+      table = cifar10.table_rows(plan)
+      self.assertEqual({row.name for row in table}, names)
+      for row in table:
+        config = cifar10.config_of(plan, row, 3)
+        self.assertEqual(config.data.name, dataset)
+        self.assertEqual(config.seed, 3)
+    self.assertEqual(config.step.kernel, 'none')
+
+
+class VganTest(absltest.TestCase):
+  def plan(self, dataset, full):
+    return vgan.Plan(
+      self.create_tempdir().full_path,
+      dataset,
+      None,
+      steps=4,
+      classifier_steps=4,
+      full=full,
+      seeds=1,
+      probed=4,
+      smoke=False,
+    )
+
+  def test_rows_are_the_tables(self):
+    for dataset in vgan.VCD:
+      for full in (False, True):
+        plan = self.plan(dataset, full)
+        table = vgan.probe_rows(plan)
+        learned = [row.name for row in table if '=' in row.name]
+        self.assertEqual(learned, list(vgan.PRINTED_FEATURES))
+        for row in table:
+          rows.get_config(row, 0)
+        table = vgan.vcd_rows(plan)
+        printed = list(vgan.PRINTED_AUGMENTATION)
+        if dataset == 'cifar10':
+          printed.remove('no augmentation')
+        self.assertEqual([row.name for row in table], printed)
+        for row in table:
+          config = rows.get_config(row, 0)
+          # The authors' 64 or 128 maps, or a quarter.
+          maps = (64 if dataset.endswith('mnist') else 128) // (
+            1 if full else 4
+          )
+          self.assertEqual(config.energy.widths, (maps, maps))
+
+  @pytest.mark.slow
+  def test_few_labels_of_any_data_set(self):
+    rng = np.random.default_rng(0)
+    path = self.create_tempdir().full_path + '/svhn.npz'
+    images = rng.integers(0, 256, (1100, 16, 16, 3), np.uint8)
+    labels = rng.integers(0, 10, 1100)
+    np.savez(
+      path,
+      train_image=images,
+      train_label=labels,
+      test_image=images[:100],
+      test_label=labels[:100],
+    )
+    plan = self.plan('svhn_cropped', False)._replace(
+      npz=path, classifier_steps=5
+    )
+    config = rows.get_config(vgan.vcd_rows(plan)[0], 0)
+    config.data.split = 'train[:1000]'
+    found = vgan.few_labels(plan, config, 0, None, 'none')
+    # The last 100 images validate, the first 100 test: both in whole per cents.
+    for error in found.values():
+      self.assertAlmostEqual(error, round(error), places=6)
+      self.assertBetween(error, 0, 100)
+
+
+class VaeTeachingTest(absltest.TestCase):
+  def test_rows_evaluate_their_energies_as_often(self):
+    for row in vae_teaching.ROWS:
+      config = rows.get_config(row, 0)
+      self.assertEqual(config.batch_size, 64)
+      if config.algorithm != 'gan':
+        evaluations = config.step.num_steps + 2  # at data and at samples
+        self.assertEqual(evaluations, 22)
+        continue
+      # At data and samples; WGAN-GP's also between, for the generator at times.
+      wgan = config.step.loss == 'wasserstein'
+      each = 2 + wgan + 1 / config.step.generator_every
+      self.assertAlmostEqual(vae_teaching.GAN_UPDATES * each, 22, delta=1)
 
 
 if __name__ == '__main__':

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 from absl import logging
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 import tqdm
 
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import evaluation
+from stein_jax import generators
 from stein_jax import reporting
 from stein_jax import training
 
@@ -47,6 +49,28 @@ def get_config(row: Row, seed: int):
   config.update_from_flattened_dict(dict(row.changes))
   config.unlock()
   config.seed = seed
+  return config
+
+
+def on_data(config, dataset: str, npz: str | None):
+  """Returns the config with a data set in place of its own, from a file if named."""
+  for section in (config, config.evaluation):
+    section.data.name = dataset
+    if npz:
+      section.data = ConfigDict(datasets.from_file(section.data, npz))
+  return config
+
+
+def lasting(config, num_steps: int):
+  """Returns the config with that length, and its schedules stretched to it."""
+  share = num_steps / config.num_steps
+  for name in config:
+    rate = name.endswith('optimizer') and config[name].get('learning_rate')
+    if isinstance(rate, ConfigDict):
+      for key in ('transition_begin', 'transition_steps', 'decay_steps'):
+        if key in rate:
+          rate[key] = max(1, round(share * rate[key]))
+  config.num_steps = num_steps
   return config
 
 
@@ -147,16 +171,52 @@ def train(
   return state, seen
 
 
+def drawn(generator, num: int, seed: int) -> np.ndarray:
+  """Returns samples [num, ...] of a generator, its output noise left out."""
+  module = generator.apply_fn.__self__.clone(output_noise=0.0)
+  draw = jax.jit(generators.sample, static_argnames='num')
+  generator = generator.replace(apply_fn=module.apply)
+  return np.asarray(draw(generator, jax.random.key(seed), num=num))
+
+
 def trained_judge(
   folder: pathlib.Path, config, num_steps: int
-) -> evaluation.Judge:
-  """Returns the classifier of a config, which judges samples; trained once."""
-  config.num_steps = config.optimizer.learning_rate.decay_steps = num_steps
+) -> tuple[evaluation.Judge, float]:
+  """Returns the classifier of a config, which judges samples, and its test accuracy.
+
+  It is trained once; a call that is interrupted goes on.
+  """
   workdir = folder / 'classifier'
-  training.train(config, workdir)
-  accuracy = evaluation.evaluate(config, workdir)['test/accuracy']
+  accuracy = _trained(workdir, config, num_steps)
   logging.info('The judge: %.2f %% of the test images.', 100 * accuracy)
-  return evaluation.judge(config, workdir)
+  return evaluation.judge(config, workdir), accuracy
+
+
+def accuracy_from(
+  workdir: pathlib.Path, config, num_steps: int, pictures, labels
+) -> float:
+  """Returns the test accuracy of a classifier that learned from these images.
+
+  Args:
+    workdir: of its run; the images are kept beside it.
+    config: of the classifier; its training data are not read.
+    num_steps: of training.
+    pictures: [n, h, w, c] in [0, 1].
+    labels: [n].
+  """
+  path = workdir.with_suffix('.npz')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
+  np.savez(path, train_image=pixels, train_label=labels)
+  config.data = ConfigDict(datasets.from_file(config.data, str(path)))
+  return _trained(workdir, config, num_steps)
+
+
+def _trained(workdir, config, num_steps):
+  """Returns the test accuracy of a classifier, trained or gone on with."""
+  config = lasting(config, num_steps)
+  training.train(config, workdir)
+  return evaluation.evaluate(config, workdir)['test/accuracy']
 
 
 def table(
@@ -184,6 +244,16 @@ def table(
       line[title] = _cell(key, values) if values else ''
     lines.append({**line, 'seeds': len(found)})
   return lines
+
+
+def printed(
+  columns: Sequence[str], values: Mapping[str, Sequence[str]]
+) -> list[dict[str, str]]:
+  """Returns the lines of a table quoted from a paper, of what its rows have."""
+  return [
+    dict(zip(('', *columns), (name, *cells), strict=True))
+    for name, cells in values.items()
+  ]
 
 
 def write_report(

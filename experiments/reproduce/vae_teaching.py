@@ -1,11 +1,12 @@
 """X21 on real images: what an amortised start is worth to a Langevin EBM.
 
-Every row has the same energy, and as many evaluations of it: so many steps of Langevin
-dynamics, of as many chains, in as many updates. Chains start at what a VAE draws
-(teaching), at what a plain generator draws (CoopNets), at noise, or where earlier
-ones ended. Samples are judged by a CNN trained on the same data here; those of the
-generator before and after the chain has revised them. Every finished run is a file: an
-interrupted call continues.
+Every row has as many evaluations of its energy, and all but GANs the same one: so many
+steps of Langevin dynamics, of as many chains, in as many updates. Chains start at what
+a VAE draws (teaching), at what a plain generator draws (CoopNets), at noise, or where
+earlier ones ended; DCGAN and WGAN-GP, which have none, get more updates. Beside them
+stands the printed Table 1, with PixelCNN and PixelIQN. Samples are judged by a CNN
+trained on the same data here; those of the generator before and after the chain has
+revised them. Every finished run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.vae_teaching --results=results/fashion \
@@ -20,7 +21,6 @@ from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
 from experiments.reproduce import rows
@@ -82,8 +82,23 @@ ROWS = (
     ('langevin_ebm_mnist', 'narrow'),
     {'num_chains': 5000},
   ),
+  rows.Row('DCGAN', ('gan_mnist', ''), {'batch_size': 64}),
+  rows.Row('WGAN-GP', ('gan_mnist', 'wgan'), {'batch_size': 64}),
   rows.Row('real images', ('vae_teaching_mnist', 'narrow'), single=True),
 )
+# An update of the others evaluates the energy in 20 Langevin steps, at data and at
+# samples; of a GAN at data, at samples and for the generator, or between: 22 / 3.
+GAN_UPDATES = 7
+# Of CIFAR-10, by Inception: score and Frechet distance.
+PRINTED = {
+  'PixelCNN': ('4.60', '65.93'),
+  'PixelIQN': ('5.29', '49.46'),
+  'Langevin EBM (Du & Mordatch)': ('6.02', '40.58'),
+  'DCGAN': ('6.40', '37.11'),
+  'WGAN-GP': ('6.50', '36.4'),
+  'CoopNets': ('6.55', '36.4'),
+  'VAE teaching': ('6.65', '36.2'),
+}
 
 JUDGE = rows.Row('judge', ('classification_mnist', ''))
 
@@ -120,25 +135,16 @@ def main(argv):
   )
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
-  config = on_data(plan, rows.get_config(JUDGE, 0))
-  judge = rows.trained_judge(plan.results, config, plan.judge_steps)
+  config = rows.on_data(rows.get_config(JUDGE, 0), plan.dataset, plan.npz)
+  judge, _ = rows.trained_judge(plan.results, config, plan.judge_steps)
   run = functools.partial(run_row, plan, judge)
   rows.run_all(plan.results, ROWS, plan.seeds, run)
   report(plan, settings)
 
 
-def on_data(plan: Plan, config):
-  """Returns the config with the plan's data in place of MNIST."""
-  for section in (config, config.evaluation):
-    section.data.name = plan.dataset
-    if plan.npz:
-      section.data = ConfigDict(datasets.from_file(section.data, plan.npz))
-  return config
-
-
 def run_row(plan: Plan, judge, row: rows.Row, seed: int):
   """Returns what is found of a row's samples, and pictures [k, t, ...] in [0, 1]."""
-  config = on_data(plan, rows.get_config(row, seed))
+  config = rows.on_data(rows.get_config(row, seed), plan.dataset, plan.npz)
   data = datasets.to_unit(
     datasets.load(**config.evaluation.data)[:]['image'], config.data
   )
@@ -148,9 +154,10 @@ def run_row(plan: Plan, judge, row: rows.Row, seed: int):
     training = datasets.to_unit(training, config.data)
     return judged(training), training[:100].reshape(10, 10, *data.shape[1:])
   seen = []
+  chains = hasattr(algorithms.get(config.algorithm), 'revise')
 
   def look(state, _):
-    if not hasattr(state, 'generator'):
+    if not chains:
       return
     start, end = (
       drawn(config, state, 100, num_steps=num)
@@ -159,19 +166,20 @@ def run_row(plan: Plan, judge, row: rows.Row, seed: int):
     gap = np.linalg.norm((end - start).reshape(100, -1), axis=1).mean()
     seen.append([int(state.step), float(gap)])
 
+  updates = plan.steps * (GAN_UPDATES if config.algorithm == 'gan' else 1)
   state, _ = rows.train(
     config,
-    plan.steps,
+    updates,
     row.name,
     source=datasets.load(**config.data),
-    every=max(1, plan.steps // 10),
+    every=max(1, updates // 10),
     look=look,
   )
   unit = functools.partial(datasets.to_unit, section=config.data)
   samples = unit(drawn(config, state, plan.samples))
   found = judged(samples)
   pictures = samples[:100].reshape(10, 10, *samples.shape[1:])
-  if hasattr(state, 'generator'):
+  if chains:
     start = unit(drawn(config, state, plan.samples, num_steps=0))
     found |= {f'start_{key}': value for key, value in judged(start).items()}
     pictures = np.concatenate([pictures, unit(between(config, state))])
@@ -227,7 +235,10 @@ def report(plan: Plan, settings) -> None:
   rows.write_report(
     plan.results,
     f'Amortised starts of a Langevin EBM on {plan.dataset}',
-    {'An equal number of energy evaluations': lines},
+    {
+      'An equal number of energy evaluations': lines,
+      'Printed, of CIFAR-10': rows.printed(_PRINTED_COLUMNS, PRINTED),
+    },
     sections,
     settings,
   )
@@ -261,6 +272,7 @@ _COLUMNS = {
   'start to end of a chain': 'gap',
   'seconds': 'seconds',
 }
+_PRINTED_COLUMNS = ('inception score', 'Frechet distance')
 
 
 if __name__ == '__main__':
