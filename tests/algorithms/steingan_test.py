@@ -21,6 +21,7 @@ from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import stein
+from stein_jax.algorithms import maximum_likelihood
 from stein_jax.algorithms import stein_cd
 from stein_jax.algorithms import steingan
 from tests.algorithms import maximum_likelihood_test as exact
@@ -337,6 +338,48 @@ class StepTest(parameterized.TestCase):
     step = functools.partial(steingan.step, **hyper)
     with self.assertRaisesRegex(ValueError, message):
       jax.eval_shape(step, rbm_state(x), batch, jax.random.key(0))
+
+
+class DiscountTest(parameterized.TestCase):
+  @parameterized.parameters(0.0, 0.7)
+  def test_is_a_regularised_likelihood(self, gamma):
+    # With exact samples as the generator's, the energy's mean step is the gradient
+    # of the log likelihood plus gamma log Z [LW17 sec 5.2].
+    class Exact(nn.Module):
+      @nn.compact
+      def __call__(self, rng, num):
+        self.param('unused', nn.initializers.zeros, ())
+        return truth.apply_fn(truth.params, rng, num, method='sample')
+
+    x, num = jnp.asarray(exact.data(16), jnp.float32), 2000
+    truth = rbm_state(x).energy
+    generator = generators.create(
+      jax.random.key(1), Exact(), optax.sgd(1.0), len(x)
+    )
+    start = _state(truth, generator)
+
+    @jax.jit
+    @jax.vmap
+    def energy(rng):
+      return steingan.step(
+        start, {'image': x}, rng, kernel='none', negative_weight=1 - gamma
+      )[0].energy.params['params']
+
+    ends = energy(jax.random.split(jax.random.key(0), num))
+    expected = exact.ascent(
+      maximum_likelihood,
+      exact.at_truth(maximum_likelihood, x),
+      x,
+      negative_weight=1 - gamma,
+    )
+    for name, start in truth.params['params'].items():
+      moved = np.asarray(ends[name] - start[None], np.float64)
+      error = np.std(moved, 0) / num**0.5
+      self.assertGreater(np.min(error), 0)
+      # Of 14 parameters; and rounding.
+      np.testing.assert_array_less(
+        np.abs(np.mean(moved, 0) - expected[name]), 5 * error + 1e-6
+      )
 
 
 class ConditionalTest(absltest.TestCase):
