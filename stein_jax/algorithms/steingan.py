@@ -20,6 +20,7 @@ from stein_jax import learners
 from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
+_DIVERSITIES = ('none', 'pulling_away', 'batch_norm_entropy')
 _CONTROLLERS = ('none', 'discount', 'speed', 'freeze', 'freeze_ahead')
 
 
@@ -54,6 +55,8 @@ def step(
   repulsion: str = 'exact',
   normalize: str = 'count',
   bandwidth_scale: float = 1.0,
+  diversity: str = 'none',
+  diversity_weight: float = 1.0,
   num_generator_steps: int = 1,
   negative_weight: float = 1.0,
   controller: str = 'none',
@@ -80,6 +83,11 @@ def step(
       `stein.feature_svgd_direction`.
     normalize: of the direction: 'count' or 'row_sum'.
     bandwidth_scale: factor on the median bandwidth.
+    diversity: what else keeps samples apart, beside the kernel or, without one, in
+      its place: 'none'; 'pulling_away', of the energy's features; or
+      'batch_norm_entropy', of the generator. Each is a function of `generators`.
+    diversity_weight: of it in the generator's loss, mean E(samples) its other part
+      without a kernel.
     num_generator_steps: k, each with noise of its own.
     negative_weight: 1 - gamma.
     controller: 'none'; 'discount': the weight falls to a third where samples are
@@ -96,12 +104,17 @@ def step(
   """
   checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
   checks.choice(('pixels', 'features'), kernel_space=kernel_space)
+  checks.choice(_DIVERSITIES, diversity=diversity)
   checks.choice(_CONTROLLERS, controller=controller)
   checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
   checks.choice(('count', 'row_sum'), normalize=normalize)
   checks.count(num_generator_steps=num_generator_steps)
   checks.positive(epsilon=epsilon)
-  checks.non_negative(negative_weight=negative_weight, alpha=alpha)
+  checks.non_negative(
+    negative_weight=negative_weight,
+    alpha=alpha,
+    diversity_weight=diversity_weight,
+  )
   checks.at_most(1, alpha=alpha)
   if conditional and isinstance(alpha, numbers.Number) and alpha:
     raise ValueError(f'alpha={alpha} needs an energy without labels.')
@@ -121,7 +134,17 @@ def step(
     bandwidth_scale=bandwidth_scale,
     axis_name=axis_name,
   )
-  company = data if joint else None
+  # An energy that does not mix its batch sees every example by itself.
+  mixes = 'axis_name' in getattr(state.energy, 'takes', ())
+  company = data if joint and mixes else None
+
+  def penalty(params, samples):
+    if diversity == 'batch_norm_entropy':
+      return -diversity_weight * generators.batch_norm_entropy(params)
+    features = _features(state.energy, company, axis_name)(samples)
+    return diversity_weight * generators.pulling_away(
+      features, axis_name=axis_name
+    )
 
   generator = state.generator
   for draw_rng in jax.random.split(noise_rng, num_generator_steps):
@@ -136,7 +159,12 @@ def step(
     toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
     generator, generator_metrics, samples = learners.descend(
       generator,
-      generators.follow(draw, toward, axis_name=axis_name),
+      generators.follow(
+        draw,
+        toward,
+        penalty=None if diversity == 'none' else penalty,
+        axis_name=axis_name,
+      ),
       axis_name=axis_name,
     )
 
@@ -222,8 +250,6 @@ def _direction(
   axis_name,
 ):
   """Returns phi at x, like x; company is what x is normalised together with."""
-  if 'axis_name' not in getattr(energy, 'takes', ()):
-    company = None  # the energy sees every example by itself
   score = energies.score(
     energy, x, *condition, company=company, axis_name=axis_name, rng=rng
   )
@@ -241,15 +267,7 @@ def _direction(
     ).reshape(x.shape)
 
   # Every device holds all features, without dropout: the kernel is one for all.
-  company = collectives.all_gather(company, axis_name)
-
-  def features(x):
-    if company is None:
-      return learners.call(energy, energy.params, x, method='features')
-    return energies.pair(energy, energy.params, company, x, method='features')[
-      1
-    ]
-
+  features = _features(energy, collectives.all_gather(company, axis_name))
   whole = collectives.all_gather(x, axis_name)
   return stein.feature_svgd_direction(
     x,
@@ -260,3 +278,15 @@ def _direction(
     normalize=normalize,
     axis_name=axis_name,
   )
+
+
+def _features(energy, company, axis_name=None):
+  """Returns a function of x to the energy's features [n, f], without dropout."""
+  see = functools.partial(
+    learners.call if company is None else energies.pair,
+    energy,
+    energy.params,
+    method='features',
+    axis_name=axis_name,
+  )
+  return see if company is None else lambda x: see(company, x)[1]

@@ -180,11 +180,12 @@ def Deconv(
   shape: Sequence[int] = (28, 28, 1),
   output: str = 'sigmoid',
   output_noise: float = 0.0,
+  norm_gain: bool = False,
 ) -> DCGAN:
   """Returns the generator of the RBM experiment [LW17 sec 5.1].
 
-  Two dense and two transposed convolution layers, norms without gain and bias;
-  `width` is the maps between the last two, 64 in the paper.
+  Two dense and two transposed convolution layers, norms without gain and bias unless
+  asked for; `width` is the maps between the last two, 64 in the paper.
   """
   return DCGAN(
     shape=shape,
@@ -194,7 +195,7 @@ def Deconv(
     widths=(width,),
     strides=(2, 2),
     output=output,
-    norm_gain=False,
+    norm_gain=norm_gain,
     output_noise=output_noise,
   )
 

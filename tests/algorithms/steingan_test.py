@@ -37,6 +37,7 @@ class Fixed(nn.Module):
 
   shape: tuple[int, ...]
   norm: bool = False
+  gain: bool = False
   dtype: str = 'float32'
 
   @nn.compact
@@ -51,7 +52,7 @@ class Fixed(nn.Module):
     )
     h = jnp.tanh(z @ weight('W', 3, 5))
     if self.norm:
-      h = layers.BatchNorm(gain=False)(h, axis_name=axis_name)
+      h = layers.BatchNorm(gain=self.gain)(h, axis_name=axis_name)
     x = h @ weight('V', 5, size) + weight('b', 1, size)
     return x.reshape(num, *self.shape)
 
@@ -88,9 +89,9 @@ class Encoder(nn.Module):
 
 
 @functools.lru_cache  # making a learner compiles its initialisation
-def fixed_generator(num, shape, norm=False, dtype='float32'):
+def fixed_generator(num, shape, **attributes):
   return generators.create(
-    jax.random.key(1), Fixed(shape, norm, dtype), optax.sgd(1.0), num
+    jax.random.key(1), Fixed(shape, **attributes), optax.sgd(1.0), num
   )
 
 
@@ -325,6 +326,9 @@ class StepTest(parameterized.TestCase):
     (dict(kernel_space='hidden'), "kernel_space='hidden'"),
     (dict(kernel_space='features', repulsion='far'), "repulsion='far'"),
     (dict(normalize='sum'), "normalize='sum'"),
+    (dict(diversity='push'), "diversity='push'.*'batch_norm_entropy'"),
+    (dict(diversity='batch_norm_entropy'), 'norm_gain'),
+    (dict(diversity_weight=-1.0), 'diversity_weight=-1'),
     (dict(controller='brake'), "controller='brake'.*'freeze_ahead'"),
     (dict(num_generator_steps=0), 'num_generator_steps=0'),
     (dict(negative_weight=-0.1), 'negative_weight=-0.1'),
@@ -380,6 +384,71 @@ class DiscountTest(parameterized.TestCase):
       np.testing.assert_array_less(
         np.abs(np.mean(moved, 0) - expected[name]), 5 * error + 1e-6
       )
+
+
+class DiversityTest(parameterized.TestCase):
+  @parameterized.product(
+    diversity=['pulling_away', 'batch_norm_entropy'], joint=[True, False]
+  )
+  def test_joins_the_generators_loss(self, diversity, joint):
+    # Without a kernel the loss is mean E(samples), and this.
+    n, weight = 6, 0.7
+    data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
+    generator = fixed_generator(n, (2, 2, 1), norm=True, gain=True)
+    energy = encoder(n, (2, 2, 1), norm=True)
+
+    def of_samples(samples, method):
+      call = functools.partial(energy.apply_fn, energy.params, method=method)
+      if not joint:
+        return call(samples)
+      return call(jnp.concatenate([data, samples]))[n:]
+
+    def cosines(samples):
+      e = of_samples(samples, 'features')
+      square = lambda i, j: (e[i] @ e[j]) ** 2 / (e[i] @ e[i]) / (e[j] @ e[j])
+      pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+      return sum(square(i, j) for i, j in pairs) / len(pairs)
+
+    def loss(params):
+      samples = generator.apply_fn(params, None, n)
+      value = jnp.mean(of_samples(samples, '__call__'))
+      if diversity == 'pulling_away':
+        return value + weight * cosines(samples)
+      gain = params['params']['BatchNorm_0']['gain']
+      return value - weight * jnp.sum(jnp.log(jnp.abs(gain)))
+
+    expected = jax.jit(jax.grad(loss))(generator.params)
+    after = _run(
+      _state(energy, generator),
+      {'image': data},
+      kernel='none',
+      diversity=diversity,
+      diversity_weight=weight,
+      joint=joint,
+    )
+    chex.assert_trees_all_close(
+      _moved(generator, after.generator),
+      jax.tree.map(jnp.negative, expected)['params'],
+      rtol=1e-4,
+      atol=1e-5,
+    )
+
+  def test_stands_beside_the_kernel(self):
+    # What it adds to a step does not depend on the kernel's direction.
+    x = jnp.asarray(exact.data(6), jnp.float32)
+    state = rbm_state(x)
+
+    def added(kernel):
+      runs = [
+        _run(state, {'image': x}, kernel=kernel, diversity=name).generator
+        for name in ('pulling_away', 'none')
+      ]
+      return jax.tree.map(np.subtract, *(run.params for run in runs))
+
+    alone, beside = added('none'), added('rbf')
+    largest = max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(alone))
+    self.assertGreater(largest, 1e-2)
+    chex.assert_trees_all_close(alone, beside, atol=1e-5)
 
 
 class ConditionalTest(absltest.TestCase):
@@ -604,6 +673,8 @@ class DevicesTest(parameterized.TestCase):
   @parameterized.parameters(
     ('shard_map', dict(kernel_space='features')),
     ('pmap', dict(joint=False, num_generator_steps=2)),
+    ('shard_map', dict(diversity='pulling_away')),
+    ('pmap', dict(diversity='pulling_away', joint=False)),
   )
   def test_updates_are_those_of_one_device(self, mode, hyper):
     # Both networks normalise over all devices.
