@@ -30,6 +30,7 @@ def get_config(scale=''):
       repulsion='exact',
       normalize='count',
       bandwidth_scale=1.0,
+      bandwidth=0.0,
       diversity='none',
       diversity_weight=1.0,
       num_generator_steps=1,

@@ -28,6 +28,7 @@ def get_config(scale=''):
       repulsion='swapped',
       normalize='row_sum',
       bandwidth_scale=0.25,
+      bandwidth=0.0,
       diversity='none',
       diversity_weight=1.0,
       num_generator_steps=1,

@@ -18,8 +18,9 @@ from stein_jax import generators
 from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
-from stein_jax.types import Array, Batch, Metrics, PRNGKey
+from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey
 
+_SPACES = ('pixels', 'features', 'first_features')
 _DIVERSITIES = ('none', 'pulling_away', 'batch_norm_entropy')
 _CONTROLLERS = ('none', 'discount', 'speed', 'freeze', 'freeze_ahead')
 
@@ -29,6 +30,9 @@ class State(NamedTuple):
   energy: learners.Learner
   generator: learners.Learner
   gap: Array  # [] of the last step; 0 without a controller
+  first: Params | None = (
+    None  # the energy's at the start, if the kernel keeps to them
+  )
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
@@ -42,7 +46,11 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     batch['image'],
     batch['label'] if config.step.conditional else None,
   )
-  return State(jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(()))
+  first = None
+  if config.step.kernel_space == 'first_features':
+    first = jax.tree.map(jnp.array, energy.params)  # a copy: states are donated
+  zero = jnp.zeros((), jnp.int32)
+  return State(zero, energy, generator, jnp.zeros(()), first)
 
 
 def step(
@@ -55,6 +63,7 @@ def step(
   repulsion: str = 'exact',
   normalize: str = 'count',
   bandwidth_scale: float = 1.0,
+  bandwidth: float = 0.0,
   diversity: str = 'none',
   diversity_weight: float = 1.0,
   num_generator_steps: int = 1,
@@ -78,11 +87,13 @@ def step(
     rng: key of the step.
     kernel: a name in `kernels.PROFILES`, at its median bandwidth, or 'none': each
       sample follows its own score, without repulsion.
-    kernel_space: 'pixels', or 'features' of the energy.
+    kernel_space: 'pixels'; 'features' of the energy; or 'first_features', those of
+      the energy as it was at the start.
     repulsion: of a feature kernel: 'exact', 'swapped' or 'nearest'; see
       `stein.feature_svgd_direction`.
     normalize: of the direction: 'count' or 'row_sum'.
     bandwidth_scale: factor on the median bandwidth.
+    bandwidth: one for all steps, in place of the median of each; 0 for that.
     diversity: what else keeps samples apart, beside the kernel or, without one, in
       its place: 'none'; 'pulling_away', of the energy's features; or
       'batch_norm_entropy', of the generator. Each is a function of `generators`.
@@ -103,7 +114,7 @@ def step(
     axis_name: the mapped axis over which the batch is split.
   """
   checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
-  checks.choice(('pixels', 'features'), kernel_space=kernel_space)
+  checks.choice(_SPACES, kernel_space=kernel_space)
   checks.choice(_DIVERSITIES, diversity=diversity)
   checks.choice(_CONTROLLERS, controller=controller)
   checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
@@ -113,6 +124,7 @@ def step(
   checks.non_negative(
     negative_weight=negative_weight,
     alpha=alpha,
+    bandwidth=bandwidth,
     diversity_weight=diversity_weight,
   )
   checks.at_most(1, alpha=alpha)
@@ -124,11 +136,13 @@ def step(
   data = batch['image']
   label = batch['label'] if conditional else None
   condition = () if label is None else (label,)
+  if kernel != 'none' and not checks.absent(bandwidth):
+    kernel = functools.partial(kernels.PROFILES[kernel], bandwidth=bandwidth)
   direct = functools.partial(
     _direction,
     state.energy,
+    seen=_seen(state, kernel_space),
     kernel=kernel,
-    kernel_space=kernel_space,
     repulsion=repulsion,
     normalize=normalize,
     bandwidth_scale=bandwidth_scale,
@@ -197,7 +211,7 @@ def step(
   if controller != 'none':
     gap = _gap(energy, data, samples, joint, gap_rng, axis_name)
   metrics = {**generator_metrics, **energy_metrics}
-  return State(state.step + 1, energy, generator, gap), metrics
+  return State(state.step + 1, energy, generator, gap, state.first), metrics
 
 
 def sample(
@@ -241,8 +255,8 @@ def _direction(
   x,
   company,
   *condition,
+  seen,
   kernel,
-  kernel_space,
   repulsion,
   normalize,
   bandwidth_scale,
@@ -256,7 +270,7 @@ def _direction(
   if kernel == 'none':
     return score
   rule = dict(scale=bandwidth_scale)
-  if kernel_space == 'pixels':
+  if seen is None:
     flat = x.reshape(len(x), -1)
     return stein.svgd_direction(
       flat,
@@ -267,7 +281,7 @@ def _direction(
     ).reshape(x.shape)
 
   # Every device holds all features, without dropout: the kernel is one for all.
-  features = _features(energy, collectives.all_gather(company, axis_name))
+  features = _features(seen, collectives.all_gather(company, axis_name))
   whole = collectives.all_gather(x, axis_name)
   return stein.feature_svgd_direction(
     x,
@@ -278,6 +292,19 @@ def _direction(
     normalize=normalize,
     axis_name=axis_name,
   )
+
+
+def _seen(state, kernel_space):
+  """Returns the energy whose features the kernel is of; None for pixels."""
+  if kernel_space == 'pixels':
+    return None
+  if kernel_space == 'features':
+    return state.energy
+  if state.first is None:
+    raise ValueError(
+      f'kernel_space={kernel_space!r} needs a state that `init` made for it.'
+    )
+  return state.energy.replace(params=state.first)
 
 
 def _features(energy, company, axis_name=None):

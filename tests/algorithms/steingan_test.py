@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs import steingan_mnist
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
@@ -141,6 +142,7 @@ def _literal_direction(
   repulsion='exact',
   normalize='count',
   bandwidth_scale=1.0,
+  bandwidth=0.0,
 ):
   """Returns phi [n, 4] under the true RBM, pair by pair."""
   b, weight, c = (
@@ -152,7 +154,7 @@ def _literal_direction(
     return score
   e = x if kernel_space == 'pixels' else hidden
   sq_dist = np.sum((e[:, None] - e[None]) ** 2, -1)
-  h = bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
+  h = bandwidth or bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
   # The Jacobian of e at x_j, transposed, on a change of e.
   if kernel_space == 'pixels':
     pull = lambda j, change: change
@@ -206,9 +208,14 @@ class StepTest(parameterized.TestCase):
   @parameterized.parameters(
     dict(kernel='none'),
     dict(normalize='row_sum', bandwidth_scale=3.0, num_generator_steps=3),
-    dict(weight=0.3),
+    dict(weight=0.3, bandwidth=2.5),
     dict(kernel_space='features', num_generator_steps=2, kernel='imq'),
-    dict(kernel_space='features', repulsion='swapped', normalize='row_sum'),
+    dict(
+      kernel_space='features',
+      repulsion='swapped',
+      normalize='row_sum',
+      bandwidth=0.7,
+    ),
     dict(kernel_space='features', repulsion='nearest', bandwidth_scale=0.25),
   )
   def test_by_hand(self, weight=1.0, **hyper):
@@ -324,6 +331,7 @@ class StepTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(kernel='gauss'), "kernel='gauss'.*'none'"),
     (dict(kernel_space='hidden'), "kernel_space='hidden'"),
+    (dict(bandwidth=-1.0), 'bandwidth=-1'),
     (dict(kernel_space='features', repulsion='far'), "repulsion='far'"),
     (dict(normalize='sum'), "normalize='sum'"),
     (dict(diversity='push'), "diversity='push'.*'batch_norm_entropy'"),
@@ -384,6 +392,62 @@ class DiscountTest(parameterized.TestCase):
       np.testing.assert_array_less(
         np.abs(np.mean(moved, 0) - expected[name]), 5 * error + 1e-6
       )
+
+
+class FirstFeaturesTest(absltest.TestCase):
+  def test_kernel_keeps_to_the_energy_of_the_start(self):
+    # The energy has moved on from its first parameters: scores are its own, and the
+    # kernel is of the first features.
+    x = jnp.asarray(exact.data(6), jnp.float32)
+    state = rbm_state(x)
+    first, generator = state.energy, state.generator
+    moved = first.replace(params=jax.tree.map(lambda p: 0.5 * p, first.params))
+
+    def expected():
+      draw = lambda params: generator.apply_fn(params, None, len(x))
+      samples, pull = jax.vjp(draw, generator.params)
+      features = functools.partial(
+        first.apply_fn, first.params, method='features'
+      )
+      phi = stein.feature_svgd_direction(
+        samples,
+        energies.score(moved, samples),
+        features,
+        kernels.at_median('rbf', features(samples)),
+      )
+      return pull(phi / len(x))[0]['params']
+
+    after = _run(
+      state._replace(energy=moved, first=first.params),
+      {'image': x},
+      kernel_space='first_features',
+    )
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-6)
+    close(_moved(generator, after.generator), jax.jit(expected)())
+    close(after.first, first.params)
+    other = _run(
+      state._replace(energy=moved), {'image': x}, kernel_space='features'
+    )
+    change = (
+      after.generator.params['params']['V']
+      - other.generator.params['params']['V']
+    )
+    self.assertGreater(np.max(np.abs(change)), 1e-3)
+
+  def test_only_a_state_that_asks_for_them_holds_them(self):
+    config = steingan_mnist.get_config('smoke')
+    batch = {'image': jnp.zeros((8, 4, 4, 1))}
+    start = lambda: steingan.init(jax.random.key(0), config, batch)
+    self.assertIsNone(start().first)
+    with self.assertRaisesRegex(ValueError, "'first_features'.*`init`"):
+      _run(start(), batch, kernel_space='first_features')
+    config.step.kernel_space = 'first_features'
+    state = start()
+    chex.assert_trees_all_equal(state.first, state.energy.params)
+    # Donation destroys a buffer once: they must not be shared.
+    step = functools.partial(steingan.step, **config.step)
+    after, _ = jax.jit(step, donate_argnums=0)(state, batch, jax.random.key(0))
+    self.assertEqual(int(after.step), 1)
 
 
 class DiversityTest(parameterized.TestCase):
