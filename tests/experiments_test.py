@@ -219,7 +219,14 @@ class ExperimentsTest(parameterized.TestCase):
       'reproduce.steingan', '--smoke', f'--results={self.folder}/steingan'
     )
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('centred, no kernel', '500 duplicates', 'DCGAN', 'swapped'):
+    for name in (
+      'centred, no kernel',
+      '500 duplicates',
+      'DCGAN',
+      'swapped',
+      'exact negatives',
+      'choice: kernel on the first features',
+    ):
       self.assertIn(name, process.stdout)
 
   @pytest.mark.slow
