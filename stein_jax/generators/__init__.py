@@ -26,11 +26,13 @@ from stein_jax.generators.networks import DCGAN
 from stein_jax.generators.networks import MLP
 from stein_jax.generators.networks import PRIORS
 from stein_jax.generators.networks import VAE
+from stein_jax.generators.networks import Coupling
 from stein_jax.generators.networks import Deconv
 from stein_jax.generators.networks import ImageToImage
 from stein_jax.generators.networks import TransitionOperator
 
 __all__ = [
+  'Coupling',
   'DCGAN',
   'Deconv',
   'ImageToImage',
