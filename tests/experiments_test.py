@@ -26,6 +26,7 @@ _MAINS = (
   'reproduce.rbm',
   'reproduce.steingan',
   'reproduce.amortized_svgd',
+  'reproduce.modes',
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
@@ -209,6 +210,16 @@ class ExperimentsTest(parameterized.TestCase):
       'reproduce.rbm', '--dataset=digits', f'--results={self.folder}/rbm'
     )
     self.assertIn('choose another folder', other.stderr)
+
+  @pytest.mark.slow
+  def test_reproduce_modes(self):
+    folder = self.folder / 'modes'
+    process = run('reproduce.modes', '--smoke', f'--results={folder}')
+    self.assertEqual(process.returncode, 0, process.stderr)
+    # The last of the lines of each start.
+    for name in ('noise', 'data', 'ancestral'):
+      self.assertIn(f'| {name} | 100 |', process.stdout)
+    self.assertTrue((folder / 'visited.png').exists())
 
   @pytest.mark.slow
   @pytest.mark.skipif(

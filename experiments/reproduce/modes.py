@@ -1,0 +1,154 @@
+"""X21, the need of an ancestral start: a Langevin chain stays in one mode.
+
+The density is known: four Gaussians, each farther out than the last. Chains start at
+noise, at data, or at what a sampler draws that has learned the density by amortised
+SVGD. Over their length: how far the shares of the modes among all chains are from the
+true ones, and how many modes a chain has been in by then. Energies are evaluated
+equally often, once a step of a chain.
+
+Example:
+  python -m experiments.reproduce.modes --results=results/modes
+"""
+
+import functools
+import pathlib
+
+from absl import app
+from absl import flags
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.reproduce import rows
+from stein_jax import densities
+from stein_jax import generators
+from stein_jax import launch
+from stein_jax import reporting
+from stein_jax import samplers
+from stein_jax.algorithms import amortized_svgd
+
+_RESULTS = flags.DEFINE_string(
+  'results', 'results/modes', 'Folder of the results.'
+)
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Of every start.', lower_bound=2)
+_SMOKE = flags.DEFINE_bool('smoke', False, 'Short chains: half a minute.')
+
+MEANS = ((2.0, 0.0), (0.0, 4.0), (-6.0, 0.0), (0.0, -8.0))
+SCALE, STEP_SIZE, NUM_CHAINS = 0.5, 0.1, 1000
+STRIDE = 10  # steps between looks
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  launch.set_up()
+  results = pathlib.Path(_RESULTS.value)
+  looks, learning = (10, 20) if _SMOKE.value else (1000, 2000)
+  settings = dict(looks=looks, learning=learning, seeds=_SEEDS.value)
+  reporting.claim(results, settings)
+  density = densities.mixture(MEANS, SCALE, jnp.ones(len(MEANS)), start=0.0)
+  paths = {
+    name: np.stack(
+      [
+        modes_of_chains(density, start, seed, looks)
+        for seed in range(_SEEDS.value)
+      ]
+    )
+    for name, start in starts(density, learning).items()
+  }
+  report(results, settings, paths)
+
+
+def starts(density, num_steps):
+  """Returns {name: (key, num) -> where chains start [num, 2]}."""
+
+  def ancestral(rng, num):
+    init_rng, step_rng, sample_rng = jax.random.split(rng, 3)
+    network = generators.MLP(latent_dim=4, dim=2, widths=(128, 128))
+    generator = generators.create(init_rng, network, optax.adam(1e-3), 200)
+    step = jax.jit(amortized_svgd.step)
+    state = amortized_svgd.create(density.log_density, generator)
+    for i in range(num_steps):
+      state, _ = step(state, None, jax.random.fold_in(step_rng, i))
+    return amortized_svgd.sample(state, sample_rng, num)
+
+  return {
+    'noise': lambda rng, num: density.start(rng, num, None),
+    'data': density.sample,
+    'ancestral': ancestral,
+  }
+
+
+def modes_of_chains(density, start, seed: int, looks: int) -> np.ndarray:
+  """Returns the mode [looks + 1, NUM_CHAINS] each chain is in, every STRIDE steps."""
+  start_rng, chain_rng = jax.random.split(jax.random.key(seed))
+  score = jax.vmap(jax.grad(density.log_density))
+  chain = functools.partial(
+    samplers.langevin, score_fn=score, step_size=STEP_SIZE, num_steps=STRIDE
+  )
+  nearest = lambda x: jnp.argmin(
+    jnp.sum((x[:, None] - jnp.array(MEANS)[None]) ** 2, -1), 1
+  )
+
+  @jax.jit
+  def run(x):
+    def move(x, rng):
+      x = chain(rng, x)
+      return x, nearest(x)
+
+    path = lax.scan(move, x, jax.random.split(chain_rng, looks))[1]
+    return jnp.concatenate([nearest(x)[None], path])
+
+  return np.asarray(run(start(start_rng, NUM_CHAINS)))
+
+
+def share_error(modes: np.ndarray) -> np.ndarray:
+  """Returns the total variation [t] of the modes' shares from equal ones.
+
+  Of the modes [t, n] of n chains: 0 where all modes have as many, 1 - 1 / modes where
+  one has all.
+  """
+  k = len(MEANS)
+  shares = np.mean(modes[:, :, None] == np.arange(k), 1)
+  return 0.5 * np.sum(np.abs(shares - 1 / k), 1)
+
+
+def visited(modes: np.ndarray) -> np.ndarray:
+  """Returns the mean number of modes [t] that a chain has been in up to t."""
+  been = modes[:, :, None] == np.arange(len(MEANS))
+  return np.mean(np.sum(np.maximum.accumulate(been), -1), 1)
+
+
+def report(results, settings, paths) -> None:
+  """Writes table.md, two figures and report.html; prints the table."""
+  looks = settings['looks']
+  length = STRIDE * np.arange(looks + 1)
+  measures = {
+    'error of the shares': ('shares', share_error),
+    'modes that a chain has been in': ('visited', visited),
+  }
+  sections, lines = [], []
+  for title, (name, measure) in measures.items():
+    series = {
+      start: (length[1:], np.stack([measure(m)[1:] for m in modes], 1))
+      for start, modes in paths.items()
+    }
+    png = reporting.curves(series, xlabel='steps of a chain', ylabel=title)
+    (results / f'{name}.png').write_bytes(png)
+    sections.append((title, png))
+  for start, modes in paths.items():
+    for i in sorted({0, looks // 100, looks // 10, looks}):
+      line = {'start': start, 'steps': length[i]}
+      for title, (_, measure) in measures.items():
+        mean, half = reporting.mean_interval([measure(m)[i] for m in modes])
+        line[title] = f'{mean:.3f} ± {half:.3f}'
+      lines.append(line)
+  rows.write_report(
+    results, 'Chains and modes', {'Modes': lines}, sections, settings
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)
