@@ -247,7 +247,14 @@ class ExperimentsTest(parameterized.TestCase):
   def test_reproduce_vgan(self):
     process = run('reproduce.vgan', '--smoke', f'--results={self.folder}/vgan')
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('VGAN, k = 3', 'pixels', 'rho = 0.001', 'no augmentation'):
+    for name in (
+      'VGAN, k = 3',
+      'pixels',
+      'rho = 0.001',
+      'no augmentation',
+      'without either, no bound',
+      'GAN, batch norm of each',
+    ):
       self.assertIn(name, process.stdout)
 
   @pytest.mark.slow
