@@ -217,7 +217,7 @@ class ExperimentsTest(parameterized.TestCase):
     process = run('reproduce.modes', '--smoke', f'--results={folder}')
     self.assertEqual(process.returncode, 0, process.stderr)
     # The last of the lines of each start.
-    for name in ('noise', 'data', 'ancestral'):
+    for name in ('noise', 'data', 'sampler that learned from data'):
       self.assertIn(f'| {name} | 100 |', process.stdout)
     self.assertTrue((folder / 'visited.png').exists())
 

@@ -1,10 +1,10 @@
 """X21, the need of an ancestral start: a Langevin chain stays in one mode.
 
 The density is known: four Gaussians, each farther out than the last. Chains start at
-noise, at data, or at what a sampler draws that has learned the density by amortised
-SVGD. Over their length: how far the shares of the modes among all chains are from the
-true ones, and how many modes a chain has been in by then. Energies are evaluated
-equally often, once a step of a chain.
+noise, at data, or ancestrally, at what a sampler draws: a flow that has learned from
+data by its likelihood, or a network that has learned the density by amortised SVGD.
+Over the chains' length: how far the shares of the modes among all of them are from
+the true ones, and how many modes a chain has been in by then.
 
 Example:
   python -m experiments.reproduce.modes --results=results/modes
@@ -25,6 +25,7 @@ from experiments.reproduce import rows
 from stein_jax import densities
 from stein_jax import generators
 from stein_jax import launch
+from stein_jax import learners
 from stein_jax import reporting
 from stein_jax import samplers
 from stein_jax.algorithms import amortized_svgd
@@ -37,6 +38,7 @@ _SMOKE = flags.DEFINE_bool('smoke', False, 'Short chains: half a minute.')
 
 MEANS = ((2.0, 0.0), (0.0, 4.0), (-6.0, 0.0), (0.0, -8.0))
 SCALE, STEP_SIZE, NUM_CHAINS = 0.5, 0.1, 1000
+BATCH = 200  # of what a sampler learns from
 STRIDE = 10  # steps between looks
 
 
@@ -64,20 +66,37 @@ def main(argv):
 def starts(density, num_steps):
   """Returns {name: (key, num) -> where chains start [num, 2]}."""
 
-  def ancestral(rng, num):
+  def ancestral(network, step, rng, num):
     init_rng, step_rng, sample_rng = jax.random.split(rng, 3)
-    network = generators.MLP(latent_dim=4, dim=2, widths=(128, 128))
-    generator = generators.create(init_rng, network, optax.adam(1e-3), 200)
-    step = jax.jit(amortized_svgd.step)
-    state = amortized_svgd.create(density.log_density, generator)
+    generator = generators.create(init_rng, network, optax.adam(1e-3), BATCH)
+    step = jax.jit(step)
     for i in range(num_steps):
-      state, _ = step(state, None, jax.random.fold_in(step_rng, i))
-    return amortized_svgd.sample(state, sample_rng, num)
+      generator = step(generator, jax.random.fold_in(step_rng, i))
+    return generators.sample(generator, sample_rng, num)
 
+  def from_data(generator, rng):
+    x = density.sample(rng, BATCH)
+    log_density = functools.partial(
+      learners.call, generator, method='log_density'
+    )
+    loss_fn = lambda params: (-jnp.mean(log_density(params, x)), {})
+    return learners.descend(generator, loss_fn)[0]
+
+  def from_density(generator, rng):
+    state = amortized_svgd.create(density.log_density, generator)
+    return amortized_svgd.step(state, None, rng)[0].generator
+
+  flow = generators.Coupling(dim=2, widths=(64,), num_layers=8)
+  network = generators.MLP(latent_dim=4, dim=2, widths=(128, 128))
   return {
     'noise': lambda rng, num: density.start(rng, num, None),
     'data': density.sample,
-    'ancestral': ancestral,
+    'sampler that learned from data': functools.partial(
+      ancestral, flow, from_data
+    ),
+    'sampler that learned from the density': functools.partial(
+      ancestral, network, from_density
+    ),
   }
 
 
@@ -139,7 +158,7 @@ def report(results, settings, paths) -> None:
     (results / f'{name}.png').write_bytes(png)
     sections.append((title, png))
   for start, modes in paths.items():
-    for i in sorted({0, looks // 100, looks // 10, looks}):
+    for i in sorted({0, looks // 100, looks}):
       line = {'start': start, 'steps': length[i]}
       for title, (_, measure) in measures.items():
         mean, half = reporting.mean_interval([measure(m)[i] for m in modes])
