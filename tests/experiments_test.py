@@ -26,6 +26,7 @@ _MAINS = (
   'reproduce.rbm',
   'reproduce.steingan',
   'reproduce.amortized_svgd',
+  'reproduce.cost',
   'reproduce.modes',
   'reproduce.recovery',
   'reproduce.vae_teaching',
@@ -220,6 +221,20 @@ class ExperimentsTest(parameterized.TestCase):
     for name in ('noise', 'data', 'sampler that learned from data'):
       self.assertIn(f'| {name} | 100 |', process.stdout)
     self.assertTrue((folder / 'visited.png').exists())
+
+  @pytest.mark.slow
+  @pytest.mark.skipif(
+    'TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no MNIST'
+  )
+  def test_reproduce_cost(self):
+    process = run('reproduce.cost', '--smoke', f'--results={self.folder}/cost')
+    self.assertEqual(process.returncode, 0, process.stderr)
+    # 204 evaluations are 2 updates of 102, and 68 of 3.
+    for name, updates in (('MCMC-MLE, 100 steps from noise', 2), ('CD-1', 68)):
+      line = next(
+        line for line in process.stdout.splitlines() if f'| {name} |' in line
+      )
+      self.assertIn(f'| {updates} |', line)
 
   @pytest.mark.slow
   @pytest.mark.skipif(

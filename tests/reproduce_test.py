@@ -6,6 +6,7 @@ from absl.testing import absltest
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.reproduce import cost
 from experiments.reproduce import modes
 from experiments.reproduce import rows
 from stein_jax import densities
@@ -87,6 +88,16 @@ class RowsTest(absltest.TestCase):
     for word in ('Title', 'one', 'seeds'):
       self.assertIn(word, page)
     self.assertNotIn('none', text)
+
+
+class CostTest(absltest.TestCase):
+  def test_evaluations_of_an_update_are_those_of_its_energy(self):
+    # One for a step of the chain, or of SVGD, and two: of the data and the samples.
+    for row, evaluations in cost.ROWS:
+      config = cost.get_config(row, 0)
+      scores = config.step.get('num_steps', 1)
+      self.assertEqual(evaluations, scores + 2, row.name)
+      self.assertEqual(config.energy.centered, True)
 
 
 class ModesTest(absltest.TestCase):
