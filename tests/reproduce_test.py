@@ -3,13 +3,10 @@
 import pathlib
 
 from absl.testing import absltest
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.reproduce import cost
-from experiments.reproduce import modes
+from experiments.reproduce import chains
 from experiments.reproduce import rows
-from stein_jax import densities
 from stein_jax import reporting
 
 
@@ -90,45 +87,33 @@ class RowsTest(absltest.TestCase):
     self.assertNotIn('none', text)
 
 
-class CostTest(absltest.TestCase):
-  def test_evaluations_of_an_update_are_those_of_its_energy(self):
-    # One for a step of the chain, or of SVGD, and two: of the data and the samples.
-    for row, evaluations in cost.ROWS:
-      config = cost.get_config(row, 0)
-      scores = config.step.get('num_steps', 1)
-      self.assertEqual(evaluations, scores + 2, row.name)
-      self.assertEqual(config.energy.centered, True)
-
-
-class ModesTest(absltest.TestCase):
+class ChainsTest(absltest.TestCase):
   def test_shares_and_visits_by_hand(self):
     # Two chains: one stays in mode 0, one goes from 1 to 3 and back.
     path = np.array([[0, 1], [0, 3], [0, 1]])
     # Shares are 1/2 and 1/2 of two modes of four.
-    np.testing.assert_allclose(modes.share_error(path), 0.5)
-    np.testing.assert_allclose(modes.visited(path), [1, 1.5, 1.5])
+    np.testing.assert_allclose(chains.share_error(path), 0.5)
+    np.testing.assert_allclose(chains.visited(path), [1, 1.5, 1.5])
     everywhere = np.arange(4)[None]
-    np.testing.assert_allclose(modes.share_error(everywhere), 0)
-    np.testing.assert_allclose(modes.share_error(0 * everywhere), 0.75)
+    np.testing.assert_allclose(chains.share_error(everywhere), 0)
+    np.testing.assert_allclose(chains.share_error(0 * everywhere), 0.75)
 
   def test_chains_stay_where_they_start(self):
     # Between the nearest two means, 4.5 apart, lies a barrier of 10 nats and more.
-    density = densities.mixture(
-      modes.MEANS, modes.SCALE, jnp.ones(4), start=0.0
-    )
-    starts = modes.starts(density, 0)
+    density = chains.density()
+    starts = chains.starts(density, 0)
     paths = {
-      name: modes.modes_of_chains(density, starts[name], 0, 50)
+      name: chains.modes_of(density, starts[name], 0, 50)
       for name in ('noise', 'data')
     }
     for name, path in paths.items():
-      self.assertEqual(path.shape, (51, modes.NUM_CHAINS), name)
+      self.assertEqual(path.shape, (51, chains.NUM_CHAINS), name)
       np.testing.assert_array_equal(path[10:], path[10:11].repeat(41, 0))
     # Draws of the density are in each mode equally often, to 4 standard errors;
     # those of N(0, I) nearly all in the first, which is nearest.
-    error = 4 * (3 / 16 / modes.NUM_CHAINS) ** 0.5
-    self.assertLess(modes.share_error(paths['data'])[-1], 2 * error)
-    self.assertGreater(modes.share_error(paths['noise'])[-1], 0.4)
+    error = 4 * (3 / 16 / chains.NUM_CHAINS) ** 0.5
+    self.assertLess(chains.share_error(paths['data'])[-1], 2 * error)
+    self.assertGreater(chains.share_error(paths['noise'])[-1], 0.4)
 
 
 if __name__ == '__main__':
