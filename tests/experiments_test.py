@@ -38,6 +38,7 @@ _MAINS = (
   'benchmarks.report',
   'benchmarks.scaling',
   'benchmarks.training',
+  'benchmarks.updates',
 )
 
 
