@@ -15,6 +15,8 @@ help:
 	@echo 'make lint            style checks'
 	@echo 'make bench           speed and memory, against lower bounds and other libraries'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
+	@echo 'make reproduce-cost    likelihood against evaluations and seconds, on MNIST (same options)'
+	@echo 'make reproduce-modes   how many modes a Langevin chain sees (same options)'
 	@echo 'make reproduce-amortized_svgd   WL16 section 2 on known densities (same options)'
 	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d) on MNIST (same options)'
 	@echo 'make reproduce-cifar10 FLAGS=--npz=cifar10.npz   LW17 Table 1 (same options)'
@@ -49,7 +51,7 @@ reproduce-%: .venv/installed
 	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke) $(FLAGS)
 
 bench: .venv/installed
-	for name in primitives training loop langevin repulsion; do \
+	for name in primitives training loop langevin repulsion updates; do \
 	  $(BIN)/python -m experiments.benchmarks.$$name || exit 1; \
 	done
 	$(BIN)/python -m experiments.benchmarks.report

@@ -27,6 +27,7 @@ def get_config(scale=''):
       normalize='count',
       bandwidth_scale=1.0,
       epsilon=0.1,
+      svgd_steps=1,
       inner_steps=10,
       damping=1e-2,
       cg_steps=20,

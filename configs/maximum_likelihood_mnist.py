@@ -18,7 +18,7 @@ def get_config(scale=''):
     raise ValueError(f'scale={scale!r} is unknown; allowed: digits, smoke.')
   config = ConfigDict()
   config.algorithm = 'maximum_likelihood'
-  config.step = ConfigDict()
+  config.step = ConfigDict(dict(negative_weight=1.0))
   config.sample = ConfigDict(
     dict(sampler='gibbs', num_steps=1000, step_size=0.3)
   )

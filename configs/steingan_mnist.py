@@ -30,6 +30,9 @@ def get_config(scale=''):
       repulsion='exact',
       normalize='count',
       bandwidth_scale=1.0,
+      bandwidth=0.0,
+      diversity='none',
+      diversity_weight=1.0,
       num_generator_steps=1,
       negative_weight=1.0,
       controller='none',
@@ -49,6 +52,7 @@ def get_config(scale=''):
       shape=(28, 28, 1),
       output='sigmoid',
       output_noise=0.0,
+      norm_gain=False,
     )
   )
   config.energy_optimizer = ConfigDict(

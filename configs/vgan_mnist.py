@@ -2,6 +2,8 @@
 
 python -m experiments.train --config=configs/vgan_mnist.py --workdir=runs/vgan
 The GAN beside it, in the same networks: configs/vgan_mnist.py:gan
+An energy without bound, which explodes (Z16, section 4):
+  configs/vgan_mnist.py:unbounded
 
 The paper has VGAN on CIFAR-10 alone; the networks are those of its MNIST experiments,
 a quarter as wide and with dense layers an eighth as wide, for two cores. Scale
@@ -13,8 +15,10 @@ from ml_collections import ConfigDict
 
 def get_config(scale=''):
   """Returns the config at that scale."""
-  if scale not in ('', 'gan', 'smoke'):
-    raise ValueError(f'scale={scale!r} is unknown; allowed: gan, smoke.')
+  if scale not in ('', 'gan', 'unbounded', 'smoke'):
+    raise ValueError(
+      f'scale={scale!r} is unknown; allowed: gan, unbounded, smoke.'
+    )
   config = ConfigDict()
   config.algorithm = 'vgan'
   config.step = ConfigDict(
@@ -69,6 +73,9 @@ def get_config(scale=''):
     config.energy = ConfigDict(
       dict(name='Unimodal', widths=(16, 16), dense=128)
     )
+  if scale == 'unbounded':
+    config.energy = ConfigDict(dict(name='BinaryRBM', num_hidden=128))
+    config.step.update(generator_entropy=0.0, data_entropy=0.0)
   if scale == 'smoke':
     shape = dict(name='synthetic', shape=(8, 8, 1))
     config.data = ConfigDict(dict(shape, split='train'))

@@ -27,6 +27,8 @@ _MAINS = (
   'reproduce.steingan',
   'reproduce.amortized_svgd',
   'reproduce.cifar10',
+  'reproduce.cost',
+  'reproduce.modes',
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
@@ -37,6 +39,7 @@ _MAINS = (
   'benchmarks.report',
   'benchmarks.scaling',
   'benchmarks.training',
+  'benchmarks.updates',
 )
 
 
@@ -251,6 +254,30 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertIn('choose another folder', other.stderr)
 
   @pytest.mark.slow
+  def test_reproduce_modes(self):
+    folder = self.folder / 'modes'
+    process = run('reproduce.modes', '--smoke', f'--results={folder}')
+    self.assertEqual(process.returncode, 0, process.stderr)
+    # The last of the lines of each start.
+    for name in ('noise', 'data', 'sampler that learned from data'):
+      self.assertIn(f'| {name} | 100 |', process.stdout)
+    self.assertTrue((folder / 'visited.png').exists())
+
+  @pytest.mark.slow
+  @pytest.mark.skipif(
+    'TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no MNIST'
+  )
+  def test_reproduce_cost(self):
+    process = run('reproduce.cost', '--smoke', f'--results={self.folder}/cost')
+    self.assertEqual(process.returncode, 0, process.stderr)
+    # 204 evaluations are 2 updates of 102, and 68 of 3.
+    for name, updates in (('MCMC-MLE, 100 steps from noise', 2), ('CD-1', 68)):
+      line = next(
+        line for line in process.stdout.splitlines() if f'| {name} |' in line
+      )
+      self.assertIn(f'| {updates} |', line)
+
+  @pytest.mark.slow
   @pytest.mark.skipif(
     'TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR names no MNIST'
   )
@@ -259,7 +286,13 @@ class ExperimentsTest(parameterized.TestCase):
       'reproduce.steingan', '--smoke', f'--results={self.folder}/steingan'
     )
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('centred, no kernel', 'fresh sampler', 'swapped'):
+    for name in (
+      'centred, no kernel',
+      'fresh sampler',
+      'swapped',
+      'exact negatives',
+      'choice: kernel on the first features',
+    ):
       self.assertIn(name, process.stdout)
 
   @pytest.mark.slow
@@ -279,7 +312,14 @@ class ExperimentsTest(parameterized.TestCase):
   def test_reproduce_vgan(self):
     process = run('reproduce.vgan', '--smoke', f'--results={self.folder}/vgan')
     self.assertEqual(process.returncode, 0, process.stderr)
-    for name in ('VGAN, k = 3', 'pixels', 'rho = 0.001', 'no augmentation'):
+    for name in (
+      'VGAN, k = 3',
+      'pixels',
+      'rho = 0.001',
+      'no augmentation',
+      'without either, no bound',
+      'GAN, batch norm of each',
+    ):
       self.assertIn(name, process.stdout)
 
   @pytest.mark.slow

@@ -8,6 +8,7 @@ from absl.testing import absltest
 import numpy as np
 import pytest
 
+from experiments.reproduce import chains
 from experiments.reproduce import rows
 from stein_jax import datasets
 from stein_jax import reporting
@@ -255,6 +256,35 @@ class VaeTeachingTest(absltest.TestCase):
       wgan = config.step.loss == 'wasserstein'
       each = 2 + wgan + 1 / config.step.generator_every
       self.assertAlmostEqual(vae_teaching.GAN_UPDATES * each, 22, delta=1)
+
+
+class ChainsTest(absltest.TestCase):
+  def test_shares_and_visits_by_hand(self):
+    # Two chains: one stays in mode 0, one goes from 1 to 3 and back.
+    path = np.array([[0, 1], [0, 3], [0, 1]])
+    # Shares are 1/2 and 1/2 of two modes of four.
+    np.testing.assert_allclose(chains.share_error(path), 0.5)
+    np.testing.assert_allclose(chains.visited(path), [1, 1.5, 1.5])
+    everywhere = np.arange(4)[None]
+    np.testing.assert_allclose(chains.share_error(everywhere), 0)
+    np.testing.assert_allclose(chains.share_error(0 * everywhere), 0.75)
+
+  def test_chains_stay_where_they_start(self):
+    # Between the nearest two means, 4.5 apart, lies a barrier of 10 nats and more.
+    density = chains.density()
+    starts = chains.starts(density, 0)
+    paths = {
+      name: chains.modes_of(density, starts[name], 0, 50)
+      for name in ('noise', 'data')
+    }
+    for name, path in paths.items():
+      self.assertEqual(path.shape, (51, chains.NUM_CHAINS), name)
+      np.testing.assert_array_equal(path[10:], path[10:11].repeat(41, 0))
+    # Draws of the density are in each mode equally often, to 4 standard errors;
+    # those of N(0, I) nearly all in the first, which is nearest.
+    error = 4 * (3 / 16 / chains.NUM_CHAINS) ** 0.5
+    self.assertLess(chains.share_error(paths['data'])[-1], 2 * error)
+    self.assertGreater(chains.share_error(paths['noise'])[-1], 0.4)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 import numpy as np
+from scipy import stats
 
 from stein_jax import collectives
 from stein_jax import kernels
@@ -465,6 +466,116 @@ class FeatureTest(chex.TestCase):
     x = jnp.ones((3, 2))
     with self.assertRaisesRegex(ValueError, message):
       stein.feature_svgd_direction(x, x, lambda x: x, kernels.rbf, **keywords)
+
+
+class DescentTest(parameterized.TestCase):
+  """Directions that move q = N(m, v) to p = N(0, 1), in closed form [LW17 eq 1-3].
+
+  With k(x, y) = exp(-(x - y)^2 / h), a = h + 2v and s(x) = -x, the best direction
+  is phi(y) = E_q[k(x, y) s(x) + grad_x k(x, y)]. Under q the kernel's mean is
+  c exp(-(y - m)^2 / a), c = sqrt(h / a), and the mean of x weighted by it
+  (m h + 2 v y) / a, hence
+  phi(y) = (c / a) exp(-(y - m)^2 / a) (2 (1 - v) y - m (h + 2)).
+  """
+
+  _MEAN, _VARIANCE, _BANDWIDTH = 0.7, 2.0, 1.5
+
+  def setUp(self):
+    super().setUp()
+    self.enter_context(jax.enable_x64(True))
+
+  def best(self, y):
+    """Returns phi at y, like y."""
+    m, v, h = self._MEAN, self._VARIANCE, self._BANDWIDTH
+    a = h + 2 * v
+    weight = (h / a) ** 0.5 / a * jnp.exp(-((y - m) ** 2) / a)
+    return weight * (2 * (1 - v) * y - m * (h + 2))
+
+  def discrepancy(self):
+    """Returns E_q[s phi + phi'] [], which is KSD^2 and phi's squared norm.
+
+    Under q weighted by exp(-(y - m)^2 / a) y is N(m, t), t = v a / (a + 2v).
+    """
+    m, v, h = self._MEAN, self._VARIANCE, self._BANDWIDTH
+    a = h + 2 * v
+    t = v * a / (a + 2 * v)
+    total = m**2 * (h + 2) - 2 * (1 - v) * (m**2 + t - 1 + 2 * t / a)
+    return (h / (a + 2 * v)) ** 0.5 / a * total
+
+  def fall(self, phi):
+    """Returns -d/d eps KL(law of x + eps phi(x) | p) at 0 [], by quadrature.
+
+    The density at x + eps phi(x) is q(x) / (1 + eps phi'(x)).
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(120)
+    x = jnp.asarray(self._MEAN + self._VARIANCE**0.5 * nodes)
+    weights = jnp.asarray(weights / np.sum(weights))
+
+    def divergence(epsilon):
+      moved = lambda y: y + epsilon * phi(y)
+      log_slope = jnp.log(jax.vmap(jax.grad(moved))(x))
+      log_q = -0.5 * (x - self._MEAN) ** 2 / self._VARIANCE
+      return weights @ (log_q - log_slope + 0.5 * jax.vmap(moved)(x) ** 2)
+
+    return -jax.jit(jax.grad(divergence))(0.0)
+
+  def quantiles(self, num):
+    """Returns points [num, 1] of q that stand for equal shares of it."""
+    x = stats.norm.ppf((np.arange(num) + 0.5) / num)
+    return jnp.asarray(self._MEAN + self._VARIANCE**0.5 * x)[:, None]
+
+  def test_direction_and_discrepancy_of_many_points(self):
+    x, kernel = self.quantiles(2000), _kernel('rbf', self._BANDWIDTH)
+    phi = np.asarray(stein.svgd_direction(x, -x, kernel))
+    largest = np.max(np.abs(phi))
+    # Tails beyond the last points hold 1 / 2000 of q.
+    np.testing.assert_allclose(phi, self.best(x), atol=2e-3 * largest)
+    np.testing.assert_allclose(
+      stein.ksd(x, -x, kernel), self.discrepancy(), rtol=2e-3
+    )
+
+  @parameterized.parameters((0.3, 0.0), (-0.4, 0.8), (0.0, -1.0))
+  def test_of_an_affine_direction(self, shift, growth):
+    # x + eps (shift + growth x) stays Gaussian: of N(m, v) to N(0, 1) it is
+    # KL = (m^2 + v - 1 - log v) / 2, with dm = shift + growth m, dv = 2 growth v.
+    m, v = self._MEAN, self._VARIANCE
+    expected = -m * (shift + growth * m) - growth * (v - 1)
+    phi = lambda y: shift + growth * y
+    self.assertAlmostEqual(self.fall(phi), expected, places=10)
+
+  def test_divergence_falls_by_the_stein_operator(self):
+    x = self.quantiles(2000)
+    operator = stein.stein_operator(jnp.negative, self.best, x)
+    np.testing.assert_allclose(
+      jnp.mean(operator), self.fall(self.best), rtol=2e-3
+    )
+    np.testing.assert_allclose(
+      self.fall(self.best), self.discrepancy(), rtol=1e-9
+    )
+
+  def test_no_direction_of_unit_norm_is_steeper(self):
+    # phi has norm KSD, and along phi / KSD the divergence falls by KSD.
+    steepest = self.discrepancy() ** 0.5
+    best = self.fall(lambda y: self.best(y) / steepest)
+    self.assertAlmostEqual(best, steepest, places=9)
+    kernel = _kernel('rbf', self._BANDWIDTH)
+
+    @jax.vmap
+    def other(z, weights):
+      """Returns the fall along sum_j a_j k(z_j, .), scaled to norm^2 a'Ka = 1."""
+      gram = kernel(kernels.squared_distance(z[:, None], z[:, None]))
+      weights /= jnp.sqrt(weights @ gram @ weights)
+      falls = self.fall(lambda y: weights @ kernel((z - y) ** 2))
+      return falls, weights @ self.best(z)
+
+    rng = np.random.default_rng(0)
+    places = rng.normal(self._MEAN, 2.0, (50, 5))
+    weights = rng.normal(size=(50, 5))
+    falls, products = other(jnp.asarray(places), jnp.asarray(weights))
+    # By the reproducing property it is the inner product with phi.
+    np.testing.assert_allclose(falls, products, atol=1e-9)
+    self.assertLess(np.max(np.abs(falls)), steepest)
+    self.assertGreater(np.max(np.abs(falls)), 0.5 * steepest)  # some come near
 
 
 class DiscrepancyTest(chex.TestCase):

@@ -8,6 +8,11 @@ the conditional autoencoder energy is trained, whose samples are judged by
 the last step; samples are judged by a CNN trained here. Every finished run is a file:
 an interrupted call continues.
 
+Part 'choices' takes the centred setting apart: another kernel or none, other ways to
+keep samples apart, and the paper's choices put back one by one, beside what the exact
+negative phase reaches in as many steps. Nothing is judged there; the samples' spread
+stands beside the model's own.
+
 Example:
   python -m experiments.reproduce.steingan --results=results/steingan
 """
@@ -32,6 +37,7 @@ from stein_jax import generators
 from stein_jax import images
 from stein_jax import kernels
 from stein_jax import launch
+from stein_jax import metrics
 from stein_jax import reporting
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
@@ -45,11 +51,14 @@ _STEPS = flags.DEFINE_integer(
 _JOINT_STEPS = flags.DEFINE_integer(
   'joint_steps', 3000, 'Steps of the conditional run.', lower_bound=4
 )
+_CHOICE_STEPS = flags.DEFINE_integer(
+  'choice_steps', 6000, "Steps of every run of 'choices'.", lower_bound=1
+)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of every row.', lower_bound=2)
 _PARTS = flags.DEFINE_multi_enum(
   'part',
-  ['figure', 'frozen', 'repulsions'],
-  ['figure', 'frozen', 'repulsions'],
+  ['figure', 'frozen', 'repulsions', 'choices'],
+  ['figure', 'frozen', 'repulsions', 'choices'],
   'What to run; the report shows what has been run.',
 )
 _SMOKE = flags.DEFINE_bool(
@@ -71,6 +80,7 @@ class Plan(NamedTuple):
   results: pathlib.Path
   steps: int
   joint_steps: int
+  choice_steps: int
   seeds: int
   samples: int  # judged, of each run
   smoke: bool
@@ -87,19 +97,25 @@ def main(argv):
     pathlib.Path(_RESULTS.value),
     steps=20 if smoke else _STEPS.value,
     joint_steps=4 if smoke else _JOINT_STEPS.value,
+    choice_steps=4 if smoke else _CHOICE_STEPS.value,
     seeds=2 if smoke else _SEEDS.value,
     samples=200 if smoke else 10_000,
     smoke=smoke,
   )
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
-  config = rows.get_config(JUDGE, 0)
-  num_steps = 20 if smoke else config.num_steps
-  judge, _ = rows.trained_judge(plan.results, config, num_steps)
+
+  @functools.cache
+  def judge():
+    config = rows.get_config(JUDGE, 0)
+    num_steps = 20 if smoke else config.num_steps
+    return rows.trained_judge(plan.results, config, num_steps)[0]
+
   parts = {
     'figure': (figure_rows(), rbm_run),
     'frozen': ([FROZEN], frozen_run),
     'repulsions': ([JOINT], joint_run),
+    'choices': (choice_rows(), choice_run),
   }
   for part in _PARTS.value:
     part_rows, run = parts[part]
@@ -134,9 +150,78 @@ JOINT = rows.Row(
 JUDGE = rows.Row('judge', ('classification_mnist', ''))
 
 
+def choice_rows() -> list[rows.Row]:
+  """Returns the centred setting with one choice at a time made otherwise."""
+  apart = {'step.kernel': 'none', 'step.diversity': 'pulling_away'}
+  entropy = {
+    'step.kernel': 'none',
+    'step.diversity': 'batch_norm_entropy',
+    'generator.norm_gain': True,
+  }
+  choices = {
+    'as it is': {},
+    'IMQ kernel': {'step.kernel': 'imq'},
+    'kernel on pixels': {'step.kernel_space': 'pixels'},
+    'kernel on the first features': {'step.kernel_space': 'first_features'},
+    'fixed bandwidth 1': {'step.bandwidth': 1.0},
+    'no kernel': {'step.kernel': 'none'},
+    'no kernel, pulling away': apart,
+    'no kernel, pulling away, weight 10': {
+      **apart,
+      'step.diversity_weight': 10.0,
+    },
+    'no kernel, entropy of norms': entropy,
+    'no kernel, entropy of norms, weight 0.1': {
+      **entropy,
+      'step.diversity_weight': 0.1,
+    },
+    'gamma 0.7': {'step.negative_weight': 0.3},
+    'RBM not centred': {'energy.centered': False},
+    'sigmoid output': {'generator.output': 'sigmoid'},
+    'no output noise': {'generator.output_noise': 0.0},
+    'no output noise, kernel on pixels': {
+      'generator.output_noise': 0.0,
+      'step.kernel_space': 'pixels',
+    },
+  }
+  config = ('steingan_mnist', 'centred')
+  return [
+    rows.Row('exact negatives', ('maximum_likelihood_mnist', '')),
+    *(
+      rows.Row(f'choice: {name}', config, changes)
+      for name, changes in choices.items()
+    ),
+  ]
+
+
 def rbm_run(plan: Plan, judge, row: rows.Row, seed: int):
   """Returns the result and samples of one run of an RBM with its sampler."""
   config = rows.get_config(row, seed)
+  state, result = learned_rbm(plan, config, plan.steps, row.name)
+  found, samples = sampled(plan, judge, config, state.generator)
+  return {**result, **found}, samples
+
+
+def choice_run(plan: Plan, judge, row: rows.Row, seed: int):
+  """Returns the result of one choice, how its samples spread, and some of them."""
+  del judge
+  config = rows.get_config(row, seed)
+  centred = rows.get_config(choice_rows()[1], seed)
+  if config.algorithm == 'maximum_likelihood':
+    config.energy, config.optimizer = centred.energy, centred.energy_optimizer
+  section = config.get('energy_optimizer', config.get('optimizer'))
+  section.learning_rate.transition_steps = plan.choice_steps
+  state, result = learned_rbm(plan, config, plan.choice_steps, row.name)
+  if config.algorithm == 'maximum_likelihood':
+    return result, np.zeros((0,))
+  quiet = rows.drawn(state.generator, min(plan.samples, 1000), seed)
+  spread = beside_model(state, len(quiet), seed)
+  spread['samples/pairwise_distance'] = metrics.pairwise_distance(quiet)
+  return {**result, **spread}, quiet[:100]
+
+
+def learned_rbm(plan: Plan, config, num_steps: int, label: str):
+  """Returns the state after training, and exact likelihoods on the way."""
   data = likelihood_data(plan.smoke)
   module = build.build(energies, **config.energy)
 
@@ -146,13 +231,30 @@ def rbm_run(plan: Plan, judge, row: rows.Row, seed: int):
     return float(valid[0]), float(test[0])
 
   state, seen = rows.train(
-    config, plan.steps, row.name, every=plan.steps // 4, look=look
+    config, num_steps, label, every=num_steps // 4, look=look
   )
-  result = dict(
+  return state, dict(
     valid=seen[-1][0], test=seen[-1][1], curve=[test for _, test in seen]
   )
-  found, samples = sampled(plan, judge, config, state.generator)
-  return {**result, **found}, samples
+
+
+def beside_model(state, num, seed) -> dict[str, float]:
+  """Returns the samples' variance along B'x over the model's, and what else it has.
+
+  Both with their noise: 1 is right, less a collapse. The model's own distance is of
+  its noise-free means, by enumeration.
+  """
+  keys = jax.random.split(jax.random.key(1000 + seed), 3)
+  ask = lambda key, method: state.energy.apply_fn(
+    state.energy.params, key, num, method=method
+  )
+  weight = state.energy.params['params']['weight']
+  spread = lambda x: np.sum(np.var(x.reshape(num, -1) @ weight, 0))
+  samples = generators.sample(state.generator, keys[0], num)
+  return {
+    'variance_ratio': float(spread(samples) / spread(ask(keys[1], 'sample'))),
+    'model/pairwise_distance': metrics.pairwise_distance(ask(keys[2], 'means')),
+  }
 
 
 def frozen_run(plan: Plan, judge, row: rows.Row, seed: int):
@@ -199,7 +301,7 @@ def sampled(plan: Plan, judge, config, generator):
   classes = generators.num_classes(generator)
   labels = np.arange(len(samples)) % classes if classes else None
   found = evaluation.judged(
-    judge, np.clip(samples, 0, 1), data[: plan.samples], labels=labels
+    judge(), np.clip(samples, 0, 1), data[: plan.samples], labels=labels
   )
   found |= evaluation.diversity(samples[:1000], data[:1000])
   return found, samples[:200]
@@ -254,6 +356,9 @@ def report(plan: Plan, settings) -> None:
     'RBM and sampler': rows.table(
       plan.results, [*figure_rows(), FROZEN], _RBM_COLUMNS, plan.seeds
     ),
+    'The centred setting, choice by choice': rows.table(
+      plan.results, choice_rows(), _CHOICE_COLUMNS, plan.seeds
+    ),
     'Cheap repulsions beside the exact one': _repulsion_table(plan),
   }
   sections = []
@@ -266,7 +371,7 @@ def report(plan: Plan, settings) -> None:
       png = reporting.curves(series, xlabel='alpha', ylabel=label)
       (plan.results / f'{key}.png').write_bytes(png)
       sections.append((f'{label} against alpha', png))
-  for row in [*figure_rows(), FROZEN, JOINT]:
+  for row in [*figure_rows(), FROZEN, JOINT, *choice_rows()[1:]]:
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     if path.exists():
       shown = np.load(path, allow_pickle=False)[:100]
@@ -284,6 +389,13 @@ _RBM_COLUMNS = {
   'pairwise distance': 'samples/pairwise_distance',
   'nearest distance': 'samples/nearest_distance',
   'class entropy': 'class_entropy',
+  'seconds': 'seconds',
+}
+_CHOICE_COLUMNS = {
+  'test (nats)': 'test',
+  'variance along the features, over the model': 'variance_ratio',
+  'pairwise distance, noise-free': 'samples/pairwise_distance',
+  "pairwise distance of the model's means": 'model/pairwise_distance',
   'seconds': 'seconds',
 }
 

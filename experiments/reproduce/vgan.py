@@ -5,9 +5,11 @@ samples (figure 2), and asks a linear classifier what it can read off their ener
 last layer, beside pixels and random features. Part 'vcd' trains VCD at every rho:
 reconstructions, samples and Markov chains, as grids and moving (figures 3 to 5); and on
 all but CIFAR-10 a classifier of 1,000 labels with what the transition operator makes of
-its images (table 2). Networks are narrow, for two cores; with `--full` they are the
-authors'. What the paper prints stands beside. Every finished run is a file: an
-interrupted call continues.
+its images (table 2). Part 'choices', on MNIST, takes VGAN apart: without either
+entropy, with an energy that has no bound, and GANs whose discriminator normalises data
+and samples in one batch or in two. Networks are narrow, for two cores; with `--full`
+they are the authors'. What the paper prints stands beside. Every finished run is a
+file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.vgan --results=results/vgan --dataset=mnist
@@ -22,12 +24,15 @@ from typing import Any, NamedTuple
 from absl import app
 from absl import flags
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.reproduce import rows
 from stein_jax import algorithms
 from stein_jax import datasets
+from stein_jax import energies
 from stein_jax import evaluation
+from stein_jax import generators
 from stein_jax import images
 from stein_jax import launch
 from stein_jax import learners
@@ -59,8 +64,8 @@ _FULL = flags.DEFINE_bool(
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of every row.', lower_bound=2)
 _PARTS = flags.DEFINE_multi_enum(
   'part',
-  ['table1', 'vcd'],
-  ['table1', 'vcd'],
+  ['table1', 'vcd', 'choices'],
+  ['table1', 'vcd', 'choices'],
   'What to run; the report shows what has been run.',
 )
 _SMOKE = flags.DEFINE_bool(
@@ -91,6 +96,7 @@ PRINTED_AUGMENTATION = {
   'VCD, rho = 0.1': ('1.9', '17'),
   'VCD, rho = 1': ('21', '37'),
 }
+LOOKS = 20  # at the energies of a run
 
 
 class Plan(NamedTuple):
@@ -127,7 +133,11 @@ def main(argv):
   )
   settings = plan._replace(results='')._asdict()
   reporting.claim(plan.results, settings)
-  parts = {'table1': (probe_rows, probe_run), 'vcd': (vcd_rows, vcd_run)}
+  parts = {
+    'table1': (probe_rows, probe_run),
+    'vcd': (vcd_rows, vcd_run),
+    'choices': (choice_rows, choice_run),
+  }
   for part in _PARTS.value:
     list_rows, run = parts[part]
     run = functools.partial(run, plan)
@@ -162,6 +172,25 @@ def vcd_rows(plan: Plan) -> list[rows.Row]:
   none = [rows.Row('no augmentation', config)] if classifier else []
   return none + [
     rows.Row(f'VCD, rho = {rho:g}', config, {'step.rho': rho}) for rho in RHOS
+  ]
+
+
+def choice_rows(plan: Plan) -> list[rows.Row]:
+  """Returns VGAN without parts of it, and GANs by how their energy normalises."""
+  if plan.dataset != 'mnist':
+    return []
+  vgan, gan = ('vgan_mnist', ''), ('gan_mnist', '')
+  no_samples, no_data = (
+    {f'step.{side}_entropy': 0.0} for side in ('generator', 'data')
+  )
+  return [
+    rows.Row('both entropies', vgan),
+    rows.Row('without H of samples', vgan, no_samples),
+    rows.Row('without H of data', vgan, no_data),
+    rows.Row('without either', vgan, {**no_samples, **no_data}),
+    rows.Row('without either, no bound', ('vgan_mnist', 'unbounded')),
+    rows.Row('GAN, batch norm of both', gan, {'step.joint': True}),
+    rows.Row('GAN, batch norm of each', gan, {'step.joint': False}),
   ]
 
 
@@ -233,6 +262,41 @@ def vcd_run(plan: Plan, row: rows.Row, seed: int):
   if VCD[plan.dataset][1]:
     result = dict(result, **few_labels(plan, config, seed, augment, row.name))
   return result, pictures
+
+
+def choice_run(plan: Plan, row: rows.Row, seed: int):
+  """Returns the difference of energies over training, and samples at the end."""
+  config = rows.get_config(row, seed)
+  training, test = sources(plan, config)
+
+  @jax.jit
+  def gap(state, batch):
+    samples = generators.generate(
+      state.generator, state.generator.params, jax.random.key(0), len(batch)
+    )
+    joint = config.step.get('joint', True)
+    values = energies.pair(
+      state.energy, state.energy.params, batch, samples, joint=joint
+    )
+    return jnp.mean(values[1]) - jnp.mean(values[0])
+
+  every = max(1, plan.steps // LOOKS)
+  state, gaps = rows.train(
+    config,
+    plan.steps,
+    row.name,
+    source=training,
+    every=every,
+    look=lambda state, batch: float(gap(state, batch['image'])),
+  )
+  draw = evaluation.sampler(algorithms.get(config.algorithm), config, test)
+  samples = np.asarray(draw(state))
+  return {
+    'gaps': gaps,
+    'largest_gap': float(np.max(np.abs(gaps))),
+    'last_gap': abs(gaps[-1]),
+    'pairwise': metrics.pairwise_distance(samples),
+  }, samples[:100]
 
 
 def look(x, state, _):
@@ -311,9 +375,10 @@ def report(plan: Plan, settings) -> None:
     'Printed, of augmentation, 1,000 labels': rows.printed(
       ('MNIST, test error (%)', 'SVHN, test error (%)'), PRINTED_AUGMENTATION
     ),
+    'VGAN, part by part': table(choice_rows(plan), _CHOICE_COLUMNS),
   }
   sections = []
-  for row in [*probe_rows(plan), *vcd_rows(plan)]:
+  for row in [*probe_rows(plan), *vcd_rows(plan), *choice_rows(plan)]:
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     pictures = (
       np.load(path, allow_pickle=False) if path.exists() else np.zeros((0,))
@@ -331,6 +396,10 @@ def report(plan: Plan, settings) -> None:
     png = images.png(images.grid(np.clip(pictures, 0, 1), columns=10), zoom=2)
     path.with_suffix('.png').write_bytes(png)
     sections.append((title, png))
+  gaps = _gap_figure(plan)
+  if gaps:
+    (plan.results / 'gaps.png').write_bytes(gaps)
+    sections.insert(0, ('Energy of samples and of data, how far apart', gaps))
   page = _rho_page(plan)
   if page:
     (plan.results / 'rho.png').write_bytes(page)
@@ -341,6 +410,22 @@ def report(plan: Plan, settings) -> None:
     sections.insert(0, (title, page))
   title = f'VGAN and variational contrastive divergence on {plan.dataset}'
   rows.write_report(plan.results, title, tables, sections, settings)
+
+
+def _gap_figure(plan):
+  """Returns a PNG of the difference of energies over training, or None."""
+  series = {}
+  for row in choice_rows(plan):
+    found = rows.results(plan.results, row, plan.seeds)
+    if found:
+      gaps = np.abs(np.array([result['gaps'] for result in found]).T)
+      every = max(1, plan.steps // LOOKS)
+      series[row.name] = every * np.arange(1, len(gaps) + 1), gaps
+  if not series:
+    return None
+  return reporting.curves(
+    series, xlabel='step', ylabel='|E(samples) - E(data)|', log=True
+  )
 
 
 def _rho_page(plan):
@@ -360,6 +445,12 @@ def _rho_page(plan):
 
 _PROBE_COLUMNS = {
   'test error (%)': 'error',
+  'pairwise distance of samples': 'pairwise',
+  'seconds': 'seconds',
+}
+_CHOICE_COLUMNS = {
+  'largest difference of energies': 'largest_gap',
+  'at the last step': 'last_gap',
   'pairwise distance of samples': 'pairwise',
   'seconds': 'seconds',
 }

@@ -76,6 +76,7 @@ def step(
   normalize: str = 'count',
   bandwidth_scale: float = 1.0,
   epsilon: float = 0.1,
+  svgd_steps: int = 1,
   inner_steps: int = 10,
   damping: float = 1e-2,
   cg_steps: int = 20,
@@ -90,14 +91,18 @@ def step(
     rng: key of the samples.
     projection: how the generator follows its samples' direction phi: 'chain_rule',
       one gradient step [WL16 eq 10] [LW17 eq 21]; 'full', least squares on where
-      the samples are to be, x + epsilon phi, by `inner_steps` steps of the
-      optimizer [WL16 eq 8] [LW17 eq 20]; or 'linear', the same to first order in
-      the parameters [WL16 eq 9], whose solution is the optimizer's gradient.
-    kernel: a name in `kernels.PROFILES`, at its median bandwidth, or 'none': each
-      sample follows its own score.
+      the samples are to be, `svgd_steps` steps x + epsilon phi on, by `inner_steps`
+      steps of the optimizer [WL16 eq 8] [LW17 eq 20]; or 'linear', the same to first
+      order in the parameters [WL16 eq 9], whose solution is the optimizer's gradient.
+    kernel: a name in `kernels.PROFILES`, at its median bandwidth; 'none': each
+      sample follows its own score; or 'density': that less the score of the
+      generator's own density, which it must know, by `log_density`: the
+      reparameterised gradient of KL, without a kernel [WL16 eq 11].
     normalize: of the direction: 'count' or 'row_sum'.
     bandwidth_scale: factor on the median bandwidth.
-    epsilon: of 'full': how far the samples are to move.
+    epsilon: of 'full': how far the samples are to move in a step.
+    svgd_steps: of 'full': 1 as printed; many fit the network to what SVGD makes of
+      its samples in the end.
     inner_steps: of 'full'.
     damping: of 'linear': see `least_squares`; 0 is the least-norm solution, as far
       as `cg_steps` go.
@@ -105,10 +110,12 @@ def step(
     axis_name: the mapped axis over which the samples are split.
   """
   checks.choice(('chain_rule', 'full', 'linear'), projection=projection)
-  checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
+  checks.choice((*kernels.PROFILES, 'none', 'density'), kernel=kernel)
   checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
   checks.non_negative(damping=damping)
-  checks.count(inner_steps=inner_steps, cg_steps=cg_steps)
+  checks.count(
+    svgd_steps=svgd_steps, inner_steps=inner_steps, cg_steps=cg_steps
+  )
   rng = collectives.fold_in_index(rng, axis_name)
   num = state.generator.batch_size if batch is None else len(batch['image'])
   draw = functools.partial(
@@ -119,6 +126,13 @@ def step(
     score = energies.score(state.energy, samples)
     if kernel == 'none':
       return score
+    if kernel == 'density':
+      own = lambda x: jnp.sum(
+        learners.call(
+          state.generator, state.generator.params, x, method='log_density'
+        )
+      )
+      return score - jax.grad(own)(samples)
     flat = samples.reshape(num, -1)
     return stein.svgd_direction(
       flat,
@@ -141,12 +155,14 @@ def step(
   samples = draw(state.generator.params)
   direction = direct(samples)
   if projection == 'full':
-    generator, metrics = _reach(
-      state.generator,
-      draw,
+    target = lax.fori_loop(
+      1,
+      svgd_steps,
+      lambda _, x: x + epsilon * direct(x),
       samples + epsilon * direction,
-      inner_steps,
-      axis_name,
+    )
+    generator, metrics = _reach(
+      state.generator, draw, target, inner_steps, axis_name
     )
   else:
     change = least_squares(

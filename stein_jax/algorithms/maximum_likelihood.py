@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from stein_jax import build
+from stein_jax import checks
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
@@ -31,26 +32,35 @@ def step(
   batch: Batch,
   rng: PRNGKey,
   *,
+  negative_weight: float = 1.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one exact gradient step [LW17 eq 7] and its metrics.
 
-  The loss is the negative log likelihood mean E(data) + log Z.
+  The loss is mean E(data) + log Z, the negative log likelihood.
+
+  Args:
+    state: the energy.
+    batch: 'image' [n, ...].
+    rng: unused, the update is deterministic.
+    negative_weight: of log Z: at 1 - gamma gamma log Z is added to the log
+      likelihood, which a discounted SteinGAN follows with exact samples [LW17 sec
+      5.2]. The model's moments then are 1 / (1 - gamma) of the data's.
+    axis_name: the mapped axis over which the batch is split.
   """
   del rng
+  checks.positive(negative_weight=negative_weight)
   apply_fn = state.energy.apply_fn
 
-  def negative_log_likelihood(params):
+  def loss_fn(params):
     energy = jnp.mean(apply_fn(params, batch['image']))
     log_partition = apply_fn(params, method='log_partition')
-    return energy + log_partition, {
+    return energy + negative_weight * log_partition, {
       'energy/data': energy,
       'energy/log_partition': log_partition,
     }
 
-  energy, metrics = learners.descend(
-    state.energy, negative_log_likelihood, axis_name=axis_name
-  )
+  energy, metrics = learners.descend(state.energy, loss_fn, axis_name=axis_name)
   return State(state.step + 1, energy), metrics
 
 

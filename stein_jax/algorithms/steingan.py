@@ -18,8 +18,10 @@ from stein_jax import generators
 from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
-from stein_jax.types import Array, Batch, Metrics, PRNGKey
+from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey
 
+_SPACES = ('pixels', 'features', 'first_features')
+_DIVERSITIES = ('none', 'pulling_away', 'batch_norm_entropy')
 _CONTROLLERS = ('none', 'discount', 'speed', 'freeze', 'freeze_ahead')
 
 
@@ -28,6 +30,9 @@ class State(NamedTuple):
   energy: learners.Learner
   generator: learners.Learner
   gap: Array  # [] of the last step; 0 without a controller
+  first: Params | None = (
+    None  # the energy's at the start, if the kernel keeps to them
+  )
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
@@ -41,7 +46,11 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     batch['image'],
     batch['label'] if config.step.conditional else None,
   )
-  return State(jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(()))
+  first = None
+  if config.step.kernel_space == 'first_features':
+    first = jax.tree.map(jnp.array, energy.params)  # a copy: states are donated
+  zero = jnp.zeros((), jnp.int32)
+  return State(zero, energy, generator, jnp.zeros(()), first)
 
 
 def step(
@@ -54,6 +63,9 @@ def step(
   repulsion: str = 'exact',
   normalize: str = 'count',
   bandwidth_scale: float = 1.0,
+  bandwidth: float = 0.0,
+  diversity: str = 'none',
+  diversity_weight: float = 1.0,
   num_generator_steps: int = 1,
   negative_weight: float = 1.0,
   controller: str = 'none',
@@ -75,11 +87,18 @@ def step(
     rng: key of the step.
     kernel: a name in `kernels.PROFILES`, at its median bandwidth, or 'none': each
       sample follows its own score, without repulsion.
-    kernel_space: 'pixels', or 'features' of the energy.
+    kernel_space: 'pixels'; 'features' of the energy; or 'first_features', those of
+      the energy as it was at the start.
     repulsion: of a feature kernel: 'exact', 'swapped' or 'nearest'; see
       `stein.feature_svgd_direction`.
     normalize: of the direction: 'count' or 'row_sum'.
     bandwidth_scale: factor on the median bandwidth.
+    bandwidth: one for all steps, in place of the median of each; 0 for that.
+    diversity: what else keeps samples apart, beside the kernel or, without one, in
+      its place: 'none'; 'pulling_away', of the energy's features; or
+      'batch_norm_entropy', of the generator. Each is a function of `generators`.
+    diversity_weight: of it in the generator's loss, mean E(samples) its other part
+      without a kernel.
     num_generator_steps: k, each with noise of its own.
     negative_weight: 1 - gamma.
     controller: 'none'; 'discount': the weight falls to a third where samples are
@@ -95,13 +114,19 @@ def step(
     axis_name: the mapped axis over which the batch is split.
   """
   checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
-  checks.choice(('pixels', 'features'), kernel_space=kernel_space)
+  checks.choice(_SPACES, kernel_space=kernel_space)
+  checks.choice(_DIVERSITIES, diversity=diversity)
   checks.choice(_CONTROLLERS, controller=controller)
   checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
   checks.choice(('count', 'row_sum'), normalize=normalize)
   checks.count(num_generator_steps=num_generator_steps)
   checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
-  checks.non_negative(negative_weight=negative_weight, alpha=alpha)
+  checks.non_negative(
+    negative_weight=negative_weight,
+    alpha=alpha,
+    bandwidth=bandwidth,
+    diversity_weight=diversity_weight,
+  )
   checks.at_most(1, alpha=alpha)
   if conditional and isinstance(alpha, numbers.Number) and alpha:
     raise ValueError(f'alpha={alpha} needs an energy without labels.')
@@ -111,17 +136,29 @@ def step(
   data = batch['image']
   label = batch['label'] if conditional else None
   condition = () if label is None else (label,)
+  if kernel != 'none' and not checks.absent(bandwidth):
+    kernel = functools.partial(kernels.PROFILES[kernel], bandwidth=bandwidth)
   direct = functools.partial(
     _direction,
     state.energy,
+    seen=_seen(state, kernel_space),
     kernel=kernel,
-    kernel_space=kernel_space,
     repulsion=repulsion,
     normalize=normalize,
     bandwidth_scale=bandwidth_scale,
     axis_name=axis_name,
   )
-  company = data if joint else None
+  # An energy that does not mix its batch sees every example by itself.
+  mixes = 'axis_name' in getattr(state.energy, 'takes', ())
+  company = data if joint and mixes else None
+
+  def penalty(params, samples):
+    if diversity == 'batch_norm_entropy':
+      return -diversity_weight * generators.batch_norm_entropy(params)
+    features = _features(state.energy, company, axis_name)(samples)
+    return diversity_weight * generators.pulling_away(
+      features, axis_name=axis_name
+    )
 
   generator = state.generator
   for draw_rng in jax.random.split(noise_rng, num_generator_steps):
@@ -136,7 +173,12 @@ def step(
     toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
     generator, generator_metrics, samples = learners.descend(
       generator,
-      generators.follow(draw, toward, axis_name=axis_name),
+      generators.follow(
+        draw,
+        toward,
+        penalty=None if diversity == 'none' else penalty,
+        axis_name=axis_name,
+      ),
       axis_name=axis_name,
     )
 
@@ -169,7 +211,7 @@ def step(
   if controller != 'none':
     gap = _gap(energy, data, samples, joint, gap_rng, axis_name)
   metrics = {**generator_metrics, **energy_metrics}
-  return State(state.step + 1, energy, generator, gap), metrics
+  return State(state.step + 1, energy, generator, gap, state.first), metrics
 
 
 def sample(
@@ -213,8 +255,8 @@ def _direction(
   x,
   company,
   *condition,
+  seen,
   kernel,
-  kernel_space,
   repulsion,
   normalize,
   bandwidth_scale,
@@ -222,15 +264,13 @@ def _direction(
   axis_name,
 ):
   """Returns phi at x, like x; company is what x is normalised together with."""
-  if 'axis_name' not in getattr(energy, 'takes', ()):
-    company = None  # the energy sees every example by itself
   score = energies.score(
     energy, x, *condition, company=company, axis_name=axis_name, rng=rng
   )
   if kernel == 'none':
     return score
   rule = dict(scale=bandwidth_scale)
-  if kernel_space == 'pixels':
+  if seen is None:
     flat = x.reshape(len(x), -1)
     return stein.svgd_direction(
       flat,
@@ -241,15 +281,7 @@ def _direction(
     ).reshape(x.shape)
 
   # Every device holds all features, without dropout: the kernel is one for all.
-  company = collectives.all_gather(company, axis_name)
-
-  def features(x):
-    if company is None:
-      return learners.call(energy, energy.params, x, method='features')
-    return energies.pair(energy, energy.params, company, x, method='features')[
-      1
-    ]
-
+  features = _features(seen, collectives.all_gather(company, axis_name))
   whole = collectives.all_gather(x, axis_name)
   return stein.feature_svgd_direction(
     x,
@@ -260,3 +292,28 @@ def _direction(
     normalize=normalize,
     axis_name=axis_name,
   )
+
+
+def _seen(state, kernel_space):
+  """Returns the energy whose features the kernel is of; None for pixels."""
+  if kernel_space == 'pixels':
+    return None
+  if kernel_space == 'features':
+    return state.energy
+  if state.first is None:
+    raise ValueError(
+      f'kernel_space={kernel_space!r} needs a state that `init` made for it.'
+    )
+  return state.energy.replace(params=state.first)
+
+
+def _features(energy, company, axis_name=None):
+  """Returns a function of x to the energy's features [n, f], without dropout."""
+  see = functools.partial(
+    learners.call if company is None else energies.pair,
+    energy,
+    energy.params,
+    method='features',
+    axis_name=axis_name,
+  )
+  return see if company is None else lambda x: see(company, x)[1]

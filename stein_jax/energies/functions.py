@@ -105,9 +105,10 @@ def contrast(
   """Returns the loss mean E(data) - weight mean E(samples) of the parameters.
 
   Its gradient is minus that of the log likelihood where the samples, which are
-  constants, come from p [LW17 eq 7]. With `energy_l2` that times mean E(data)^2 +
-  mean E(samples)^2 is added, which holds energies near 0 [DM19]. Further arguments
-  are those of `pair`.
+  constants, come from p [LW17 eq 7]; with a weight 1 - gamma, minus that of the log
+  likelihood plus gamma log Z [LW17 sec 5.2]. With `energy_l2` that times mean
+  E(data)^2 + mean E(samples)^2 is added, which holds energies near 0 [DM19]. Further
+  arguments are those of `pair`.
   """
   checks.non_negative(energy_l2=energy_l2)
   samples = lax.stop_gradient(samples)

@@ -73,8 +73,12 @@ class RBM(nn.Module):
   def sample(self, rng: PRNGKey, num: int) -> Array:
     """Returns independent exact samples [num, d], by enumeration of h."""
     hidden_rng, noise_rng = jax.random.split(rng)
-    index = jax.random.categorical(hidden_rng, self._log_states(), shape=(num,))
-    return self._visible(noise_rng, self._hidden(index))
+    return _noisy(noise_rng, self.means(hidden_rng, num))
+
+  def means(self, rng: PRNGKey, num: int) -> Array:
+    """Returns means b + Bh [num, d] of the mixture, of independent exact h."""
+    index = jax.random.categorical(rng, self._log_states(), shape=(num,))
+    return self._mean(self._hidden(index))
 
   def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
     """Returns x after block Gibbs steps, like x.
@@ -86,7 +90,7 @@ class RBM(nn.Module):
       hidden_rng, noise_rng = jax.random.split(rng)
       probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
       up = jax.random.bernoulli(hidden_rng, probability)
-      return self._visible(noise_rng, 2.0 * up - 1.0), None
+      return _noisy(noise_rng, self._mean(2.0 * up - 1.0)), None
 
     keys = jax.random.split(rng, num_steps)
     return lax.scan(step, layers.flat(x), keys)[0].reshape(x.shape)
@@ -114,11 +118,11 @@ class RBM(nn.Module):
     bits = jnp.stack([(index >> i) & 1 for i in range(self.num_hidden)], -1)
     return (2 * bits - 1).astype(self._get('weight').dtype)
 
-  def _visible(self, rng, hidden):
+  def _mean(self, hidden):
     mean = hidden @ self._get('weight').T + self._get('bias')[None]
     if self.centered:
       mean = mean + self._get_mean()[None]
-    return mean + jax.random.normal(rng, mean.shape, mean.dtype)
+    return mean
 
   def _logits(self, x):
     return x @ self._get('weight') + self._get('hidden_bias')[None]
@@ -131,6 +135,10 @@ class RBM(nn.Module):
 
   def _get_mean(self):
     return lax.stop_gradient(self.get_variable('constants', 'mean'))
+
+
+def _noisy(rng, mean):
+  return mean + jax.random.normal(rng, mean.shape, mean.dtype)
 
 
 def _log_two_cosh(x):

@@ -5,6 +5,7 @@ vector on; what normalises by batch statistics is drawn in whole training-size
 batches by `sample`, so that no sample depends on how many were asked for.
 """
 
+from stein_jax.generators.functions import batch_norm_entropy
 from stein_jax.generators.functions import create
 from stein_jax.generators.functions import create_pair
 from stein_jax.generators.functions import decode
@@ -14,6 +15,7 @@ from stein_jax.generators.functions import generate
 from stein_jax.generators.functions import interpolate
 from stein_jax.generators.functions import latent
 from stein_jax.generators.functions import num_classes
+from stein_jax.generators.functions import pulling_away
 from stein_jax.generators.functions import random_walk
 from stein_jax.generators.functions import revise
 from stein_jax.generators.functions import revision
@@ -24,11 +26,13 @@ from stein_jax.generators.networks import DCGAN
 from stein_jax.generators.networks import MLP
 from stein_jax.generators.networks import PRIORS
 from stein_jax.generators.networks import VAE
+from stein_jax.generators.networks import Coupling
 from stein_jax.generators.networks import Deconv
 from stein_jax.generators.networks import ImageToImage
 from stein_jax.generators.networks import TransitionOperator
 
 __all__ = [
+  'Coupling',
   'DCGAN',
   'Deconv',
   'ImageToImage',
@@ -36,6 +40,7 @@ __all__ = [
   'PRIORS',
   'TransitionOperator',
   'VAE',
+  'batch_norm_entropy',
   'create',
   'create_pair',
   'decode',
@@ -45,6 +50,7 @@ __all__ = [
   'interpolate',
   'latent',
   'num_classes',
+  'pulling_away',
   'random_walk',
   'revise',
   'revision',

@@ -87,6 +87,7 @@ def follow(
   draw: Callable[[Params], Array],
   direction: Callable[[Array], Array],
   *,
+  penalty: Callable[[Params, Array], Array] | None = None,
   axis_name: str | None = None,
 ) -> Callable[[Params], tuple[Array, Metrics, Array]]:
   """Returns the loss -mean G(xi).phi, phi held fixed [LW17 eq 21] [WL16 eq 10].
@@ -97,6 +98,7 @@ def follow(
   Args:
     draw: the generator's parameters to its samples [n, ...].
     direction: the samples to phi, like them.
+    penalty: the parameters and the samples to what joins the loss [].
     axis_name: the mapped axis over which the samples are split.
   """
   dot = lambda a, b: jnp.mean(jnp.sum((a * b).reshape(len(a), -1), -1))
@@ -110,9 +112,51 @@ def follow(
       'generator/move': dot(phi, phi),
       'samples/variance': dot(fixed - mean, fixed - mean),
     }
-    return -dot(samples, phi), metrics, fixed
+    loss = -dot(samples, phi)
+    if penalty:
+      metrics['generator/penalty'] = penalty(params, samples)
+      loss += metrics['generator/penalty']
+    return loss, metrics, fixed
 
   return loss_fn
+
+
+def pulling_away(features: Array, *, axis_name: str | None = None) -> Array:
+  """Returns the mean squared cosine of pairs of rows [] [ZML17 sec 2.4].
+
+  Descended, it turns the features [n, f] of samples away from each other; of one
+  sample it is 0.
+
+  Args:
+    features: of the samples.
+    axis_name: the mapped axis over which they are split; the pairs are of all.
+  """
+  size = jnp.sum(features**2, -1, keepdims=True)
+  unit = collectives.all_gather(features * lax.rsqrt(size + 1e-12), axis_name)
+  cosine = jnp.matmul(unit, unit.T, precision=lax.Precision.HIGHEST)
+  n = len(unit)
+  others = jnp.where(jnp.eye(n, dtype=bool), 0, cosine**2)
+  return jnp.sum(others) / max(n * (n - 1), 1)
+
+
+def batch_norm_entropy(params: Params) -> Array:
+  """Returns the entropy of normal units, as wide as the norms' gains [] [KB16].
+
+  sum log(2 pi e gain^2) / 2 over all gains of a generator: what a unit that is
+  normal before its norm has after it, taken for the entropy of the samples.
+
+  Raises:
+    ValueError: no norm has a gain.
+  """
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  gains = [leaf.ravel() for path, leaf in leaves if path[-1].key == 'gain']
+  if not gains:
+    raise ValueError(
+      'This generator has no batch norm with a gain: norm_gain must be True.'
+    )
+  square = jnp.concatenate(gains) ** 2
+  tiny = jnp.finfo(square.dtype).tiny  # where the logarithm is finite
+  return 0.5 * jnp.sum(jnp.log(2 * jnp.pi * jnp.e * (square + tiny)))
 
 
 def decode_batch(

@@ -54,6 +54,89 @@ class MLP(nn.Module):
     return self.decode(self.latent(rng, num))
 
 
+class Coupling(nn.Module):
+  """A sampler of vectors that knows its density: coupling layers [DSB17].
+
+  Each layer scales and shifts half of the coordinates by a network of the others,
+  which stay: so it can be undone, and the logarithm of its determinant is the sum of
+  the logarithms of the scales, each between -1 and 1.
+
+  Attributes:
+    dim: size of a sample, and of the normal latent vector.
+    widths: of the hidden layers of each network.
+    num_layers: of coupling, which take turns with the halves.
+  """
+
+  dim: int = 2
+  widths: Sequence[int] = (64,)
+  num_layers: int = 8
+  prior = 'normal'  # the only one, which makes the density simple
+
+  def __post_init__(self):
+    checks.count(minimum=2, dim=self.dim)
+    checks.count(num_layers=self.num_layers)
+    super().__post_init__()
+
+  def setup(self):
+    half = self.dim // 2
+    moved = [
+      self.dim - half if i % 2 == 0 else half for i in range(self.num_layers)
+    ]
+    self.networks = [_Dense(self.widths, 2 * size) for size in moved]
+
+  def decode(self, z: Array) -> Array:
+    """Returns samples [n, dim] of latents [n, dim]."""
+    for i, network in enumerate(self.networks):
+      kept, moved = self._halves(z, i)
+      shift, log_scale = _shift_and_scale(network(kept))
+      z = self._whole(kept, moved * jnp.exp(log_scale) + shift, i)
+    return z
+
+  def log_density(self, x: Array) -> Array:
+    """Returns the log density of the sampler at x [n, dim], [n]."""
+    log_scales = 0.0
+    for i, network in reversed(list(enumerate(self.networks))):
+      kept, moved = self._halves(x, i)
+      shift, log_scale = _shift_and_scale(network(kept))
+      x = self._whole(kept, (moved - shift) * jnp.exp(-log_scale), i)
+      log_scales += jnp.sum(log_scale, -1)
+    constant = 0.5 * self.dim * math.log(2 * math.pi)
+    return -0.5 * jnp.sum(x * x, -1) - constant - log_scales
+
+  def latent(self, rng: PRNGKey, num: int) -> Array:
+    """Returns draws of the prior [num, dim]."""
+    return PRIORS[self.prior](rng, (num, self.dim))
+
+  def __call__(self, rng: PRNGKey, num: int) -> Array:
+    """Returns samples [num, dim]."""
+    return self.decode(self.latent(rng, num))
+
+  def _halves(self, x, i):
+    halves = jnp.split(x, [self.dim // 2], -1)
+    return halves[:: -1 if i % 2 else 1]
+
+  def _whole(self, kept, moved, i):
+    return jnp.concatenate([moved, kept] if i % 2 else [kept, moved], -1)
+
+
+class _Dense(nn.Module):
+  """Dense layers with tanh, and a linear one that starts at 0."""
+
+  widths: Sequence[int]
+  outputs: int
+
+  @nn.compact
+  def __call__(self, x):
+    for width in self.widths:
+      x = jnp.tanh(nn.Dense(width)(x))
+    return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(x)
+
+
+def _shift_and_scale(outputs):
+  shift, log_scale = jnp.split(outputs, 2, -1)
+  return shift, jnp.tanh(log_scale)
+
+
 class DCGAN(nn.Module):
   """Deep convolutional generator: dense layers, then transposed convolutions.
 
@@ -186,11 +269,12 @@ def Deconv(
   shape: Sequence[int] = (28, 28, 1),
   output: str = 'sigmoid',
   output_noise: float = 0.0,
+  norm_gain: bool = False,
 ) -> DCGAN:
   """Returns the generator of the RBM experiment [LW17 sec 5.1].
 
-  Two dense and two transposed convolution layers, norms without gain and bias;
-  `width` is the maps between the last two, 64 in the paper.
+  Two dense and two transposed convolution layers, norms without gain and bias unless
+  asked for; `width` is the maps between the last two, 64 in the paper.
   """
   checks.count(width=width)
   return DCGAN(
@@ -201,7 +285,7 @@ def Deconv(
     widths=(width,),
     strides=(2, 2),
     output=output,
-    norm_gain=False,
+    norm_gain=norm_gain,
     output_noise=output_noise,
   )
 

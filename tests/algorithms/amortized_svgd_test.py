@@ -107,17 +107,24 @@ class ProjectionTest(parameterized.TestCase):
     )
     self.assertEqual([int(after.step), int(after.generator.step)], [1, 1])
 
-  def test_full_reaches_least_squares(self):
-    state, _, samples, phi = _start(len(_LATENT), linear=True)
+  @parameterized.parameters(1, 4)
+  def test_full_reaches_least_squares(self, svgd_steps):
+    state, _, samples, _ = _start(len(_LATENT), linear=True)
     num_steps, epsilon = 300, 0.3
     gram = _LATENT.T @ _LATENT / len(_LATENT)  # of the loss, for each column
     # A step of gradient descent shrinks the error by this factor.
     factor = np.max(np.abs(1 - 0.5 * np.linalg.eigvalsh(gram)))
     self.assertLess(factor**num_steps, 1e-12)
     after, found = _run(
-      state, projection='full', epsilon=epsilon, inner_steps=num_steps
+      state,
+      projection='full',
+      epsilon=epsilon,
+      svgd_steps=svgd_steps,
+      inner_steps=num_steps,
     )
-    target = samples + epsilon * phi
+    target = samples
+    for _ in range(svgd_steps):
+      target = target + epsilon * _literal_direction(target)
     expected, residual, *_ = np.linalg.lstsq(_LATENT, target)
     actual = after.generator.params['params']['W']
     np.testing.assert_allclose(actual, expected, atol=1e-10)
@@ -125,6 +132,41 @@ class ProjectionTest(parameterized.TestCase):
       found['generator/distance'], np.sum(residual) / len(_LATENT), places=9
     )
     self.assertEqual(int(after.generator.step), num_steps)
+
+  def test_of_a_generator_that_knows_its_density(self):
+    # eta + rate mean_i J_i' (s_p - s_q)(x_i). With x = G(z), s_q is the slope of
+    # log N(z) - log |det G'(z)| by z, through G'(z)^-T.
+    num, network = 5, generators.Coupling(widths=(4,), num_layers=2)
+    generator = generators.create(
+      jax.random.key(1), network, optax.sgd(0.5), num
+    )
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(
+      lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), generator.params
+    )
+    state = amortized_svgd.create(
+      _log_density, generator.replace(params=params)
+    )
+    key = collectives.fold_in_index(jax.random.key(0), None)
+    z = network.apply(params, key, num, method='latent')
+    flat, unravel = flatten_util.ravel_pytree(params)
+    decode = lambda flat, z: network.apply(
+      unravel(flat), z[None], method='decode'
+    )[0]
+    inner = jax.jacfwd(lambda z: decode(flat, z))
+
+    @jax.jit
+    @jax.vmap
+    def pulled(z):
+      log_q = lambda z: -0.5 * z @ z - jnp.linalg.slogdet(inner(z))[1]
+      own = jnp.linalg.solve(inner(z).T, jax.grad(log_q)(z))
+      direction = jax.grad(_log_density)(decode(flat, z)) - own
+      return jax.jacrev(decode)(flat, z).T @ direction
+
+    after, _ = _run(state, kernel='density')
+    np.testing.assert_allclose(
+      _change(state, after), 0.5 * np.mean(pulled(z), 0), atol=1e-9
+    )
 
   def test_full_begins_with_the_chain_rule(self):
     state, jacobian, _, phi = _start(7)
@@ -348,6 +390,7 @@ class ArgumentsTest(parameterized.TestCase):
     (dict(epsilon=0.0), 'epsilon=0.0'),
     (dict(damping=-1.0), 'damping=-1.0'),
     (dict(inner_steps=0), 'inner_steps=0'),
+    (dict(svgd_steps=0), 'svgd_steps=0'),
     (dict(cg_steps=0), 'cg_steps=0'),
   )
   def test_refuses(self, hyper, message):

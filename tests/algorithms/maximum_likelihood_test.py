@@ -4,6 +4,7 @@ import functools
 import itertools
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import jax
 from jax import flatten_util
 from jax import lax
@@ -44,6 +45,14 @@ def log_likelihood(params, x):
   )
 
 
+def log_partition(params):
+  """Returns log Z, a sum over the hidden states of unit Gaussians."""
+  params = jax.tree.map(np.asarray, params)
+  means = params['bias'] + _STATES @ params['weight'].T
+  log_weights = _STATES @ params['hidden_bias'] + 0.5 * np.sum(means**2, 1)
+  return np.log(np.sum(np.exp(log_weights))) + 2 * np.log(2 * np.pi)
+
+
 def data(num, spread=1.0, seed=0):
   """Returns draws [num, 4] of the truth, its unit Gaussians given that spread."""
   rng = np.random.default_rng(seed)
@@ -61,6 +70,16 @@ def statistics(params, x):
     'bias': x.mean(0),
     'weight': x.T @ h / len(x),
     'hidden_bias': h.mean(0),
+  }
+
+
+def moments(params):
+  """Returns the means under p of what `statistics` has, which are those with h."""
+  weights, means = mixture(params)
+  return {
+    'bias': weights @ means,
+    'weight': (weights * means.T) @ _STATES,
+    'hidden_bias': weights @ _STATES,
   }
 
 
@@ -135,19 +154,25 @@ def learn(algorithm, x, *, num_train_steps, num_seeds=2, config=(), **hyper):
   return [leaves(seed) for seed in range(num_seeds)]
 
 
-class MaximumLikelihoodTest(absltest.TestCase):
-  def test_gradient_by_finite_differences(self):
+class MaximumLikelihoodTest(parameterized.TestCase):
+  @parameterized.parameters(0.0, 0.7)
+  def test_gradient_by_finite_differences(self, gamma):
     self.enter_context(jax.enable_x64(True))
     x = data(20)
     state = at_truth(maximum_likelihood, x)
     flat, unravel = flatten_util.ravel_pytree(TRUTH)
-    likelihood = lambda flat: log_likelihood(unravel(flat), x)
+
+    def regularised(flat):
+      params = unravel(flat)
+      return log_likelihood(params, x) + gamma * log_partition(params)
+
     step = 1e-5  # errs by step^2 and 1e-15 / step
     expected = [
-      (likelihood(flat + axis) - likelihood(flat - axis)) / (2 * step)
+      (regularised(flat + axis) - regularised(flat - axis)) / (2 * step)
       for axis in step * np.eye(flat.size)
     ]
-    actual = flatten_util.ravel_pytree(ascent(maximum_likelihood, state, x))[0]
+    moved = ascent(maximum_likelihood, state, x, negative_weight=1 - gamma)
+    actual = flatten_util.ravel_pytree(moved)[0]
     np.testing.assert_allclose(actual, expected, atol=1e-8)
     _, metrics = jax.jit(maximum_likelihood.step)(state, {'image': x}, None)
     self.assertAlmostEqual(
@@ -162,12 +187,7 @@ class MaximumLikelihoodTest(absltest.TestCase):
       maximum_likelihood, x, num_train_steps=600, num_seeds=6
     ):
       with self.subTest('at the optimum the moments agree'):
-        weights, means = mixture(params)
-        model = {
-          'bias': weights @ means,
-          'weight': (weights * means.T) @ _STATES,
-          'hidden_bias': weights @ _STATES,
-        }
+        model = moments(params)
         for name, observed in statistics(params, x).items():
           np.testing.assert_allclose(observed, model[name], atol=1e-3)
       with self.subTest('likelihood'):
@@ -176,6 +196,27 @@ class MaximumLikelihoodTest(absltest.TestCase):
         self.assertBetween(
           2 * len(x) * excess, 0, stats.chi2.ppf(0.9999, NUM_PARAMETERS)
         )
+
+  def test_discounted_moments_are_larger(self):
+    # At the optimum of mean E(data) + 0.3 log Z the bias asks for it.
+    x, weight = data(NUM_DATA), 0.3
+    (params,) = learn(
+      maximum_likelihood,
+      x,
+      num_train_steps=3000,
+      num_seeds=1,
+      negative_weight=weight,
+    )
+    model = moments(params)['bias']
+    np.testing.assert_allclose(model, x.mean(0) / weight, atol=1e-2)
+
+  @parameterized.parameters(0.0, -0.3, np.inf)
+  def test_bad_weight(self, weight):
+    state = at_truth(maximum_likelihood, data(4))
+    with self.assertRaisesRegex(ValueError, f'negative_weight={weight}'):
+      maximum_likelihood.step(
+        state, {'image': data(4)}, None, negative_weight=weight
+      )
 
   def test_sample(self):
     images = jnp.asarray(data(5), jnp.float32).reshape(5, 2, 2, 1)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs import steingan_mnist
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
@@ -21,6 +22,7 @@ from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import stein
+from stein_jax.algorithms import maximum_likelihood
 from stein_jax.algorithms import stein_cd
 from stein_jax.algorithms import steingan
 from tests.algorithms import maximum_likelihood_test as exact
@@ -36,6 +38,7 @@ class Fixed(nn.Module):
 
   shape: tuple[int, ...]
   norm: bool = False
+  gain: bool = False
   dtype: str = 'float32'
 
   @nn.compact
@@ -50,7 +53,7 @@ class Fixed(nn.Module):
     )
     h = jnp.tanh(z @ weight('W', 3, 5))
     if self.norm:
-      h = layers.BatchNorm(gain=False)(h, axis_name=axis_name)
+      h = layers.BatchNorm(gain=self.gain)(h, axis_name=axis_name)
     x = h @ weight('V', 5, size) + weight('b', 1, size)
     return x.reshape(num, *self.shape)
 
@@ -87,9 +90,9 @@ class Encoder(nn.Module):
 
 
 @functools.lru_cache  # making a learner compiles its initialisation
-def fixed_generator(num, shape, norm=False, dtype='float32'):
+def fixed_generator(num, shape, **attributes):
   return generators.create(
-    jax.random.key(1), Fixed(shape, norm, dtype), optax.sgd(1.0), num
+    jax.random.key(1), Fixed(shape, **attributes), optax.sgd(1.0), num
   )
 
 
@@ -139,6 +142,7 @@ def _literal_direction(
   repulsion='exact',
   normalize='count',
   bandwidth_scale=1.0,
+  bandwidth=0.0,
 ):
   """Returns phi [n, 4] under the true RBM, pair by pair."""
   b, weight, c = (
@@ -150,7 +154,7 @@ def _literal_direction(
     return score
   e = x if kernel_space == 'pixels' else hidden
   sq_dist = np.sum((e[:, None] - e[None]) ** 2, -1)
-  h = bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
+  h = bandwidth or bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
   # The Jacobian of e at x_j, transposed, on a change of e.
   if kernel_space == 'pixels':
     pull = lambda j, change: change
@@ -204,9 +208,14 @@ class StepTest(parameterized.TestCase):
   @parameterized.parameters(
     dict(kernel='none'),
     dict(normalize='row_sum', bandwidth_scale=3.0, num_generator_steps=3),
-    dict(weight=0.3),
+    dict(weight=0.3, bandwidth=2.5),
     dict(kernel_space='features', num_generator_steps=2, kernel='imq'),
-    dict(kernel_space='features', repulsion='swapped', normalize='row_sum'),
+    dict(
+      kernel_space='features',
+      repulsion='swapped',
+      normalize='row_sum',
+      bandwidth=0.7,
+    ),
     dict(kernel_space='features', repulsion='nearest', bandwidth_scale=0.25),
   )
   def test_by_hand(self, weight=1.0, **hyper):
@@ -322,8 +331,12 @@ class StepTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(kernel='gauss'), "kernel='gauss'.*'none'"),
     (dict(kernel_space='hidden'), "kernel_space='hidden'"),
+    (dict(bandwidth=-1.0), 'bandwidth=-1'),
     (dict(kernel_space='features', repulsion='far'), "repulsion='far'"),
     (dict(normalize='sum'), "normalize='sum'"),
+    (dict(diversity='push'), "diversity='push'.*'batch_norm_entropy'"),
+    (dict(diversity='batch_norm_entropy'), 'norm_gain'),
+    (dict(diversity_weight=-1.0), 'diversity_weight=-1'),
     (dict(controller='brake'), "controller='brake'.*'freeze_ahead'"),
     (dict(num_generator_steps=0), 'num_generator_steps=0'),
     (dict(negative_weight=-0.1), 'negative_weight=-0.1'),
@@ -337,6 +350,169 @@ class StepTest(parameterized.TestCase):
     step = functools.partial(steingan.step, **hyper)
     with self.assertRaisesRegex(ValueError, message):
       jax.eval_shape(step, rbm_state(x), batch, jax.random.key(0))
+
+
+class DiscountTest(parameterized.TestCase):
+  @parameterized.parameters(0.0, 0.7)
+  def test_is_a_regularised_likelihood(self, gamma):
+    # With exact samples as the generator's, the energy's mean step is the gradient
+    # of the log likelihood plus gamma log Z [LW17 sec 5.2].
+    class Exact(nn.Module):
+      @nn.compact
+      def __call__(self, rng, num):
+        self.param('unused', nn.initializers.zeros, ())
+        return truth.apply_fn(truth.params, rng, num, method='sample')
+
+    x, num = jnp.asarray(exact.data(16), jnp.float32), 2000
+    truth = rbm_state(x).energy
+    generator = generators.create(
+      jax.random.key(1), Exact(), optax.sgd(1.0), len(x)
+    )
+    start = _state(truth, generator)
+
+    @jax.jit
+    @jax.vmap
+    def energy(rng):
+      return steingan.step(
+        start, {'image': x}, rng, kernel='none', negative_weight=1 - gamma
+      )[0].energy.params['params']
+
+    ends = energy(jax.random.split(jax.random.key(0), num))
+    expected = exact.ascent(
+      maximum_likelihood,
+      exact.at_truth(maximum_likelihood, x),
+      x,
+      negative_weight=1 - gamma,
+    )
+    for name, start in truth.params['params'].items():
+      moved = np.asarray(ends[name] - start[None], np.float64)
+      error = np.std(moved, 0) / num**0.5
+      self.assertGreater(np.min(error), 0)
+      # Of 14 parameters; and rounding.
+      np.testing.assert_array_less(
+        np.abs(np.mean(moved, 0) - expected[name]), 5 * error + 1e-6
+      )
+
+
+class FirstFeaturesTest(absltest.TestCase):
+  def test_kernel_keeps_to_the_energy_of_the_start(self):
+    # The energy has moved on from its first parameters: scores are its own, and the
+    # kernel is of the first features.
+    x = jnp.asarray(exact.data(6), jnp.float32)
+    state = rbm_state(x)
+    first, generator = state.energy, state.generator
+    moved = first.replace(params=jax.tree.map(lambda p: 0.5 * p, first.params))
+
+    def expected():
+      draw = lambda params: generator.apply_fn(params, None, len(x))
+      samples, pull = jax.vjp(draw, generator.params)
+      features = functools.partial(
+        first.apply_fn, first.params, method='features'
+      )
+      phi = stein.feature_svgd_direction(
+        samples,
+        energies.score(moved, samples),
+        features,
+        kernels.at_median('rbf', features(samples)),
+      )
+      return pull(phi / len(x))[0]['params']
+
+    after = _run(
+      state._replace(energy=moved, first=first.params),
+      {'image': x},
+      kernel_space='first_features',
+    )
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-6)
+    close(_moved(generator, after.generator), jax.jit(expected)())
+    close(after.first, first.params)
+    other = _run(
+      state._replace(energy=moved), {'image': x}, kernel_space='features'
+    )
+    change = (
+      after.generator.params['params']['V']
+      - other.generator.params['params']['V']
+    )
+    self.assertGreater(np.max(np.abs(change)), 1e-3)
+
+  def test_only_a_state_that_asks_for_them_holds_them(self):
+    config = steingan_mnist.get_config('smoke')
+    batch = {'image': jnp.zeros((8, 4, 4, 1))}
+    start = lambda: steingan.init(jax.random.key(0), config, batch)
+    self.assertIsNone(start().first)
+    with self.assertRaisesRegex(ValueError, "'first_features'.*`init`"):
+      _run(start(), batch, kernel_space='first_features')
+    config.step.kernel_space = 'first_features'
+    state = start()
+    chex.assert_trees_all_equal(state.first, state.energy.params)
+    # Donation destroys a buffer once: they must not be shared.
+    step = functools.partial(steingan.step, **config.step)
+    after, _ = jax.jit(step, donate_argnums=0)(state, batch, jax.random.key(0))
+    self.assertEqual(int(after.step), 1)
+
+
+class DiversityTest(parameterized.TestCase):
+  @parameterized.product(
+    diversity=['pulling_away', 'batch_norm_entropy'], joint=[True, False]
+  )
+  def test_joins_the_generators_loss(self, diversity, joint):
+    # Without a kernel the loss is mean E(samples), and this.
+    n, weight = 6, 0.7
+    data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
+    generator = fixed_generator(n, (2, 2, 1), norm=True, gain=True)
+    energy = encoder(n, (2, 2, 1), norm=True)
+
+    def of_samples(samples, method):
+      call = functools.partial(energy.apply_fn, energy.params, method=method)
+      if not joint:
+        return call(samples)
+      return call(jnp.concatenate([data, samples]))[n:]
+
+    def cosines(samples):
+      e = of_samples(samples, 'features')
+      square = lambda i, j: (e[i] @ e[j]) ** 2 / (e[i] @ e[i]) / (e[j] @ e[j])
+      pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+      return sum(square(i, j) for i, j in pairs) / len(pairs)
+
+    def loss(params):
+      samples = generator.apply_fn(params, None, n)
+      value = jnp.mean(of_samples(samples, '__call__'))
+      if diversity == 'pulling_away':
+        return value + weight * cosines(samples)
+      gain = params['params']['BatchNorm_0']['gain']
+      return value - weight * jnp.sum(jnp.log(jnp.abs(gain)))
+
+    expected = jax.jit(jax.grad(loss))(generator.params)
+    after = _run(
+      _state(energy, generator),
+      {'image': data},
+      kernel='none',
+      diversity=diversity,
+      diversity_weight=weight,
+      joint=joint,
+    )
+    chex.assert_trees_all_close(
+      _moved(generator, after.generator),
+      jax.tree.map(jnp.negative, expected)['params'],
+      rtol=1e-4,
+      atol=1e-5,
+    )
+
+  def test_stands_beside_the_kernel(self):
+    # What it adds to a step does not depend on the kernel's direction.
+    x = jnp.asarray(exact.data(6), jnp.float32)
+    state = rbm_state(x)
+
+    def added(kernel):
+      runs = [
+        _run(state, {'image': x}, kernel=kernel, diversity=name).generator
+        for name in ('pulling_away', 'none')
+      ]
+      return jax.tree.map(np.subtract, *(run.params for run in runs))
+
+    alone, beside = added('none'), added('rbf')
+    largest = max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(alone))
+    self.assertGreater(largest, 1e-2)
+    chex.assert_trees_all_close(alone, beside, atol=1e-5)
 
 
 class ConditionalTest(absltest.TestCase):
@@ -561,6 +737,8 @@ class DevicesTest(parameterized.TestCase):
   @parameterized.parameters(
     ('shard_map', dict(kernel_space='features')),
     ('pmap', dict(joint=False, num_generator_steps=2)),
+    ('shard_map', dict(diversity='pulling_away')),
+    ('pmap', dict(diversity='pulling_away', joint=False)),
   )
   def test_updates_are_those_of_one_device(self, mode, hyper):
     # Both networks normalise over all devices.

@@ -221,6 +221,19 @@ class RBMTest(parameterized.TestCase):
     deviation = x - mean
     self.assert_mean(deviation[:, :, None] * deviation[:, None, :], covariance)
 
+  def test_means_are_those_of_the_mixture(self):
+    energy, *params = _rbm()
+    x = np.asarray(
+      _call(energy, jax.random.key(1), 20_000, method='means'), np.float64
+    )
+    mean, covariance = _literal_moments(*params)
+    self.assert_mean(x, mean)
+    deviation = x - mean
+    # Each component of the mixture adds I to the means' covariance.
+    self.assert_mean(
+      deviation[:, :, None] * deviation[:, None, :], covariance - np.eye(3)
+    )
+
   def test_one_gibbs_step_by_hand(self):
     energy, b, weight, c = _rbm()
     x = np.array([0.3, -1.0, 0.5])

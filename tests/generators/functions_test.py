@@ -1,5 +1,6 @@
 """What is done with generators: samples against their company, losses by hand."""
 
+import functools
 import types
 
 from absl.testing import absltest
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import stats
 
 from stein_jax import energies
 from stein_jax import generators
@@ -154,6 +156,61 @@ class FollowTest(absltest.TestCase):
     np.testing.assert_allclose(
       metrics['generator/move'], np.mean(np.sum(np.square(phi), 1)), rtol=1e-5
     )
+
+
+class DiversityTest(parameterized.TestCase):
+  # The squared cosines of the pairs are 0, 1/2 and 1/2, whatever the lengths.
+  _ROWS = jnp.array([[2.0, 0.0], [0.0, 0.1], [3.0, 3.0]])
+
+  def test_pulling_away_by_hand(self):
+    pulling_away = jax.jit(generators.pulling_away)
+    self.assertAlmostEqual(pulling_away(self._ROWS), 1 / 3, places=6)
+    same = jnp.array([[1.0, 2.0], [-2.0, -4.0]])  # either way along one line
+    self.assertAlmostEqual(pulling_away(same), 1.0, places=6)
+    self.assertEqual(pulling_away(self._ROWS[:1]), 0)
+
+  def test_pulling_away_turns_rows_apart(self):
+    # d cos^2(t) / dt = -sin(2t), t the angle of two rows of length 1.
+    rows = lambda t: jnp.stack(
+      [jnp.stack([1.0, 0.0]), jnp.stack([jnp.cos(t), jnp.sin(t)])]
+    )
+    slope = jax.grad(lambda t: generators.pulling_away(rows(t)))(0.4)
+    self.assertAlmostEqual(slope, -np.sin(0.8), places=5)
+
+  def test_pulling_away_of_no_features_has_a_slope(self):
+    rows = self._ROWS.at[0].set(0.0)  # as of a layer whose units are all off
+    value, slope = jax.value_and_grad(generators.pulling_away)(rows)
+    self.assertAlmostEqual(value, 2 / 6 * 0.5, places=6)
+    self.assertTrue(np.all(np.isfinite(slope)))
+
+  def test_pulling_away_over_devices_is_of_all_pairs(self):
+    rows = jax.random.normal(jax.random.key(0), (8, 3))
+    pulling_away = functools.partial(generators.pulling_away, axis_name=_AXIS)
+    shards = jax.vmap(pulling_away, axis_name=_AXIS)(rows.reshape(4, 2, 3))
+    whole = generators.pulling_away(rows)
+    np.testing.assert_allclose(shards, np.full(4, whole), rtol=1e-5)
+
+  def test_batch_norm_entropy_is_that_of_normals(self):
+    gains = {'first': np.array([1.0, -2.0, 0.1]), 'second': np.array([3.0])}
+    params = {
+      name: {'gain': jnp.array(gain), 'bias': jnp.full(len(gain), 7.0)}
+      for name, gain in gains.items()
+    }
+    entropy, slope = jax.value_and_grad(generators.batch_norm_entropy)(params)
+    expected = sum(
+      np.sum(stats.norm(scale=np.abs(gain)).entropy())
+      for gain in gains.values()
+    )
+    np.testing.assert_allclose(entropy, expected, rtol=1e-6)
+    for name, gain in gains.items():
+      np.testing.assert_allclose(slope[name]['gain'], 1 / gain, rtol=1e-5)
+      np.testing.assert_array_equal(slope[name]['bias'], 0)
+
+  def test_batch_norm_entropy_needs_gains(self):
+    with self.assertRaisesRegex(ValueError, 'norm_gain'):
+      generators.batch_norm_entropy(
+        {'params': {'Dense': {'bias': jnp.ones(3)}}}
+      )
 
 
 class DecodeBatchTest(parameterized.TestCase):

@@ -9,6 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import stats
 
 from stein_jax import generators
 from stein_jax import layers
@@ -154,6 +155,37 @@ def _maps(x, y):
   """Returns images x with the vectors y at every pixel."""
   shape = (*x.shape[:-1], y.shape[-1])
   return np.concatenate([x, np.broadcast_to(y[:, None, None], shape)], -1)
+
+
+class CouplingTest(parameterized.TestCase):
+  @parameterized.parameters((2, 2), (3, 3))
+  def test_density_by_change_of_variables(self, dim, num_layers):
+    # log q(G(z)) = log N(z; 0, I) - log |det dG / dz|.
+    module = generators.Coupling(dim=dim, widths=(4,), num_layers=num_layers)
+    params = drawn(module).params
+    decode = lambda z: module.apply(params, z, method='decode')
+    z = jax.random.normal(jax.random.key(0), (20, dim))
+    jacobian = jax.vmap(jax.jacfwd(lambda z: decode(z[None])[0]))(z)
+    log_normal = np.sum(stats.norm.logpdf(z), 1)
+    expected = log_normal - np.linalg.slogdet(jacobian)[1]
+    self.assertGreater(np.ptp(expected - log_normal), 0.5)
+    np.testing.assert_allclose(
+      module.apply(params, decode(z), method='log_density'), expected, rtol=1e-3
+    )
+
+  def test_samples_are_decoded_latents_and_start_normal(self):
+    learner = create(generators.Coupling(dim=3))
+    rng = jax.random.key(1)
+    x = learner.apply_fn(learner.params, rng, 5)
+    z = learner.apply_fn(learner.params, rng, 5, method='latent')
+    np.testing.assert_array_equal(x, z)
+
+  @parameterized.parameters(
+    (dict(dim=1), 'dim=1'), (dict(num_layers=0), 'num_layers=0')
+  )
+  def test_refuses(self, attributes, message):
+    with self.assertRaisesRegex(ValueError, message):
+      generators.Coupling(**attributes)
 
 
 class SizeTest(parameterized.TestCase):
