@@ -20,6 +20,7 @@ ACTIVATIONS = {
 }
 NORMS = ('batch', 'layer', 'none')
 _IN_CACHE = 2**21  # entries of a matrix
+_FEW_TAPS = 5  # a side; each tap of a product is a sum of its own on the way back
 
 
 def flat(x: Array) -> Array:
@@ -123,7 +124,8 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
   # Made equal outside: a shard's own examples beside parameters of all of them.
   x, kernel = collectives.alike(x, kernel)
   entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])
-  if jax.default_backend() == 'cpu' and entries <= _IN_CACHE:
+  small = entries <= _IN_CACHE and len(kernel) <= _FEW_TAPS
+  if jax.default_backend() == 'cpu' and small:
     return _product(x, kernel, stride, padding)
   return _conv(x, kernel, stride, padding)
 
