@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench results clean
 
 help:
 	@echo 'make demo            learn an RBM five ways on real digits; a report page (3 minutes)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-all        every test, the slow ones too'
 	@echo 'make lint            style checks'
 	@echo 'make bench           speed and memory, against lower bounds and other libraries'
+	@echo 'make results         one page of what the reproductions below have left: claims, tables, figures'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
 	@echo 'make reproduce-cost    likelihood against evaluations and seconds, on MNIST (same options)'
 	@echo 'make reproduce-modes   how many modes a Langevin chain sees (same options)'
@@ -49,6 +50,9 @@ lint: .venv/installed-test
 
 reproduce-%: .venv/installed
 	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke) $(FLAGS)
+
+results: .venv/installed
+	$(BIN)/python -m experiments.reproduce.page --results=$(or $(RESULTS),results)
 
 bench: .venv/installed
 	for name in primitives training loop langevin repulsion updates; do \

@@ -20,7 +20,9 @@ ACTIVATIONS = {
 }
 NORMS = ('batch', 'layer', 'none')
 _IN_CACHE = 2**21  # entries of a matrix
-_FEW_TAPS = 5  # a side; each tap of a product is a sum of its own on the way back
+_FEW_TAPS = (
+  5  # a side; each tap of a product is a sum of its own on the way back
+)
 
 
 def flat(x: Array) -> Array:

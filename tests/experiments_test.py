@@ -29,6 +29,7 @@ _MAINS = (
   'reproduce.cifar10',
   'reproduce.cost',
   'reproduce.modes',
+  'reproduce.page',
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',

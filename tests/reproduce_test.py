@@ -1,6 +1,7 @@
 """Rows of the reproduced tables: what is kept, and how it is written."""
 
 import importlib
+import json
 import pathlib
 
 from absl import flags
@@ -22,7 +23,9 @@ def main(name):
   return module
 
 
-cifar10, vae_teaching, vgan = map(main, ('cifar10', 'vae_teaching', 'vgan'))
+cifar10, page, vae_teaching, vgan = map(
+  main, ('cifar10', 'page', 'vae_teaching', 'vgan')
+)
 
 
 class RowsTest(absltest.TestCase):
@@ -256,6 +259,49 @@ class VaeTeachingTest(absltest.TestCase):
       wgan = config.step.loss == 'wasserstein'
       each = 2 + wgan + 1 / config.step.generator_every
       self.assertAlmostEqual(vae_teaching.GAN_UPDATES * each, 22, delta=1)
+
+
+class PageTest(absltest.TestCase):
+  def test_intervals_by_hand(self):
+    # Variances of 1, so the difference has 2 / 3 and 4 degrees: t = 2.776.
+    low, high = page.interval([11.0, 12.0, 13.0], [1.0, 2.0, 3.0])
+    half = 2.776 * (2 / 3) ** 0.5
+    np.testing.assert_allclose((low, high), (10 - half, 10 + half), atol=1e-3)
+    self.assertEqual(page.interval([2.0, 2.0], [1.0, 1.0]), (1.0, 1.0))
+
+  def test_verdicts(self):
+    high, middle, low = [11.0, 12.0, 13.0], [6.0, 7.0, 8.0], [1.0, 2.0, 3.0]
+    self.assertEqual(page.verdict([high, middle, low]), 'reproduced')
+    self.assertEqual(page.verdict([high, low, middle]), 'refuted')
+    self.assertEqual(page.verdict([high, [11.5, 12.0, 12.1]]), 'open')
+    self.assertEqual(page.verdict([high, [1.0]]), 'open: one seed')
+    self.assertEqual(page.verdict([high, []]), 'not run')
+    self.assertIn('not finite', page.verdict([high, [1.0, np.nan]]))
+
+  def test_a_page_of_two_folders(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    for name in ('rbm', 'recovery'):
+      (folder / name).mkdir()
+      (folder / name / 'settings.json').write_text('{"steps": 7}')
+    rates = [  # the better rate on validation images is the one that counts
+      dict(name='SteinCD, phi / n', valid=[[1.0, 1.0]], test=[[5.0, 5.1]]),
+      dict(name='SteinCD, phi / n', valid=[[0.0, 0.0]], test=[[9.0, 9.1]]),
+      dict(name='CD-10 Langevin', valid=[[0.0, 0.0]], test=[[4.0, 4.1]]),
+      dict(name='CD-1 Langevin', valid=[[0.0, 0.0]], test=[[3.0, 3.1]]),
+    ]
+    (folder / 'rbm' / 'results.json').write_text(json.dumps(dict(main=rates)))
+    (folder / 'recovery' / 'table.md').write_text('| a |\n| --- |\n| 1 |\n')
+    page.write(folder)
+    text = (folder / 'results.md').read_text()
+    (first, *_) = [
+      line for line in text.splitlines() if 'LW17 Figure 1(a)' in line
+    ]
+    self.assertIn('| reproduced |', first)
+    self.assertIn('5.0', first)
+    self.assertNotIn('9.0', first)
+    self.assertIn('"steps": 7', text)
+    self.assertIn('not run', text)
+    self.assertIn('reproduced', (folder / 'results.html').read_text())
 
 
 class ChainsTest(absltest.TestCase):

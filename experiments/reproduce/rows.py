@@ -241,7 +241,7 @@ def table(
     line = {'': row.name}
     for title, key in columns.items():
       values = [r[key] for r in found if key in r]
-      line[title] = _cell(key, values) if values else ''
+      line[title] = cell(key, values) if values else ''
     lines.append({**line, 'seeds': len(found)})
   return lines
 
@@ -287,10 +287,10 @@ def write_report(
   print(f'Report: {page.absolute()}')
 
 
-def _cell(key, values):
-  """Returns mean ± interval, to the interval's second digit."""
+def cell(key: str, values: Sequence[float]) -> str:
+  """Returns mean ± 95 % interval, to the interval's second digit."""
   mean, half = reporting.mean_interval(np.array(values))
-  if len(values) == 1 or key == 'seconds' or not half:
+  if len(values) == 1 or key == 'seconds' or not half > 0:  # or nan
     return f'{mean:.4g}'
   digits = max(0, 1 - int(np.floor(np.log10(half))))
   return f'{mean:.{digits}f} ± {half:.{digits}f}'
