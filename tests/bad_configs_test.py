@@ -97,6 +97,10 @@ ROWS = {
     ('energy.reference_sigma', -0.1, 'energy.reference_sigma=-0.1 must'),
     ('data.num_examples', 3, 'batch_size=.* is more than the 3 examples'),
   ),
+  'gan_celeba': (
+    ('step.loss', 'hinge', "step.loss='hinge'.*'wasserstein'"),
+    ('generator.latent_dim', 0, 'generator.latent_dim=0 must be at least'),
+  ),
   'gan_cifar10': (
     ('generator.kernel_size', 4, 'generator.kernel_size=4 must be odd'),
     ('energy.norm', 'batchnorm', "energy.norm='batchnorm'.*'layer', 'none'"),
@@ -211,6 +215,12 @@ ROWS = {
     ('energy.num_hidden', 21, "log_likelihood='exact'.*num_hidden=21.*20"),
     ('data', dict(name='lsun', category='bedroom'), 'data: .*lsun.*Prepare'),
     ('data', dict(name='digits', scale=0.0), 'data.scale=0.0 must be a'),
+  ),
+  'steingan_celeba': (
+    ('step.diversity', 'ebgan', "step.diversity='ebgan'.*'pulling_away'"),
+    ('step.diversity_weight', -1.0, 'step.diversity_weight=-1.0 must be'),
+    ('step.bandwidth', -1.0, 'step.bandwidth=-1.0 must be zero or more'),
+    ('step.kernel_space', 'edges', "kernel_space='edges'.*'first_features'"),
   ),
   'steingan_cifar10': (
     ('step.controller', 'pid', "step.controller='pid'.*'discount'"),
