@@ -341,7 +341,7 @@ class AccidentsTest(parameterized.TestCase):
       path.write_bytes(b'')
     printed = _succeed('svgd_toy', workdirs, *flags)
     for text in printed:
-      self.assertIn('Checkpoint 4 cannot be read', text)
+      self.assertIn('Checkpoint 4 is not whole', text)
     with np.load(self.folder / 'states' / 'saved_2.npz') as saved:
       with np.load(self.folder / 'states' / 'restored_2.npz') as restored:
         chex.assert_trees_all_equal(dict(saved), dict(restored))
