@@ -19,10 +19,9 @@ ACTIVATIONS = {
   'tanh': jnp.tanh,
 }
 NORMS = ('batch', 'layer', 'none')
-_IN_CACHE = 2**21  # entries of a matrix
-_FEW_TAPS = (
-  5  # a side; each tap of a product is a sum of its own on the way back
-)
+# Convolutions that are products on a CPU: entries of the matrix, and taps a side, of
+# which each pair is a sum of its own on the way back.
+_IN_CACHE, _FEW_TAPS = 2**21, 5
 
 
 def flat(x: Array) -> Array:
