@@ -10,8 +10,8 @@ an interrupted call continues.
 
 Part 'choices' takes the centred setting apart: another kernel or none, other ways to
 keep samples apart, and the paper's choices put back one by one, beside what the exact
-negative phase reaches in as many steps. Nothing is judged there; the samples' spread
-stands beside the model's own.
+negative phase reaches in as many steps. There the samples' spread stands beside the
+model's own.
 
 Example:
   python -m experiments.reproduce.steingan --results=results/steingan
@@ -203,8 +203,7 @@ def rbm_run(plan: Plan, judge, row: rows.Row, seed: int):
 
 
 def choice_run(plan: Plan, judge, row: rows.Row, seed: int):
-  """Returns the result of one choice, how its samples spread, and some of them."""
-  del judge
+  """Returns the result of one choice, how its samples spread, and 200 of them."""
   config = rows.get_config(row, seed)
   centred = rows.get_config(choice_rows()[1], seed)
   if config.algorithm == 'maximum_likelihood':
@@ -214,10 +213,9 @@ def choice_run(plan: Plan, judge, row: rows.Row, seed: int):
   state, result = learned_rbm(plan, config, plan.choice_steps, row.name)
   if config.algorithm == 'maximum_likelihood':
     return result, np.zeros((0,))
-  quiet = rows.drawn(state.generator, min(plan.samples, 1000), seed)
-  spread = beside_model(state, len(quiet), seed)
-  spread['samples/pairwise_distance'] = metrics.pairwise_distance(quiet)
-  return {**result, **spread}, quiet[:100]
+  found, samples = sampled(plan, judge, config, state.generator)
+  spread = beside_model(state, min(plan.samples, 1000), seed)
+  return {**result, **found, **spread}, samples
 
 
 def learned_rbm(plan: Plan, config, num_steps: int, label: str):
@@ -394,6 +392,7 @@ _RBM_COLUMNS = {
 _CHOICE_COLUMNS = {
   'test (nats)': 'test',
   'variance along the features, over the model': 'variance_ratio',
+  'inception score, noise-free': 'inception_score',
   'pairwise distance, noise-free': 'samples/pairwise_distance',
   "pairwise distance of the model's means": 'model/pairwise_distance',
   'seconds': 'seconds',
