@@ -69,6 +69,7 @@ def get_config(scale=''):
       strides=(2, 2),
       num_classes=10,
       output='sigmoid',
+      output_noise=0.0,
     )
   )
   config.num_steps, energy_rate = 50_000, 1e-4

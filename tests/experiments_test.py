@@ -255,6 +255,14 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertIn('choose another folder', other.stderr)
 
   @pytest.mark.slow
+  def test_reproduce_amortized_svgd(self):
+    folder = f'--results={self.folder}/amortized'
+    process = run('reproduce.amortized_svgd', '--smoke', folder)
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('flow, KL', 'full projection', '-1: one network for all'):
+      self.assertIn(name, process.stdout)
+
+  @pytest.mark.slow
   def test_reproduce_modes(self):
     folder = self.folder / 'modes'
     process = run('reproduce.modes', '--smoke', f'--results={folder}')
@@ -293,6 +301,7 @@ class ExperimentsTest(parameterized.TestCase):
       'swapped',
       'exact negatives',
       'choice: kernel on the first features',
+      'conditional, exact repulsion',
     ):
       self.assertIn(name, process.stdout)
 

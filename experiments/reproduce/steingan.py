@@ -11,7 +11,8 @@ an interrupted call continues.
 Part 'choices' takes the centred setting apart: another kernel or none, other ways to
 keep samples apart, and the paper's choices put back one by one, beside what the exact
 negative phase reaches in as many steps. There the samples' spread stands beside the
-model's own.
+model's own. Part 'deep' asks the same of the conditional autoencoder energy: the exact
+repulsion, none, and noise on the output.
 
 Example:
   python -m experiments.reproduce.steingan --results=results/steingan
@@ -49,7 +50,7 @@ _STEPS = flags.DEFINE_integer(
   'steps', 6000, 'Steps of every RBM run.', lower_bound=1
 )
 _JOINT_STEPS = flags.DEFINE_integer(
-  'joint_steps', 3000, 'Steps of the conditional run.', lower_bound=4
+  'joint_steps', 3000, 'Steps of every conditional run.', lower_bound=4
 )
 _CHOICE_STEPS = flags.DEFINE_integer(
   'choice_steps', 6000, "Steps of every run of 'choices'.", lower_bound=1
@@ -57,8 +58,8 @@ _CHOICE_STEPS = flags.DEFINE_integer(
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of every row.', lower_bound=2)
 _PARTS = flags.DEFINE_multi_enum(
   'part',
-  ['figure', 'frozen', 'repulsions', 'choices'],
-  ['figure', 'frozen', 'repulsions', 'choices'],
+  ['figure', 'frozen', 'choices', 'deep'],
+  ['figure', 'frozen', 'choices', 'deep'],
   'What to run; the report shows what has been run.',
 )
 _SMOKE = flags.DEFINE_bool(
@@ -114,8 +115,8 @@ def main(argv):
   parts = {
     'figure': (figure_rows(), rbm_run),
     'frozen': ([FROZEN], frozen_run),
-    'repulsions': ([JOINT], joint_run),
     'choices': (choice_rows(), choice_run),
+    'deep': (deep_rows(), joint_run),
   }
   for part in _PARTS.value:
     part_rows, run = parts[part]
@@ -144,10 +145,26 @@ def figure_rows() -> list[rows.Row]:
 FROZEN = rows.Row(
   'fresh sampler on a finished SteinCD energy', ('steingan_mnist', ''), PAPER
 )
-JOINT = rows.Row(
-  'SteinGAN, conditional', ('steingan_mnist_joint', 'narrow'), single=True
-)
 JUDGE = rows.Row('judge', ('classification_mnist', ''))
+
+
+def deep_rows() -> list[rows.Row]:
+  """Returns the conditional model and ways to spread its samples."""
+  choices = {
+    'swapped repulsion, as it is': {},
+    'exact repulsion': {'step.repulsion': 'exact'},
+    'no kernel': {'step.kernel': 'none'},
+    'output noise 0.3': {'generator.output_noise': 0.3},
+    'exact repulsion, output noise 0.3': {
+      'step.repulsion': 'exact',
+      'generator.output_noise': 0.3,
+    },
+  }
+  config = ('steingan_mnist_joint', 'narrow')
+  return [
+    rows.Row(f'conditional, {name}', config, changes)
+    for name, changes in choices.items()
+  ]
 
 
 def choice_rows() -> list[rows.Row]:
@@ -357,6 +374,9 @@ def report(plan: Plan, settings) -> None:
     'The centred setting, choice by choice': rows.table(
       plan.results, choice_rows(), _CHOICE_COLUMNS, plan.seeds
     ),
+    'The conditional model': rows.table(
+      plan.results, deep_rows(), _DEEP_COLUMNS, plan.seeds
+    ),
     'Cheap repulsions beside the exact one': _repulsion_table(plan),
   }
   sections = []
@@ -369,11 +389,12 @@ def report(plan: Plan, settings) -> None:
       png = reporting.curves(series, xlabel='alpha', ylabel=label)
       (plan.results / f'{key}.png').write_bytes(png)
       sections.append((f'{label} against alpha', png))
-  for row in [*figure_rows(), FROZEN, JOINT, *choice_rows()[1:]]:
+  shown = [*figure_rows(), FROZEN, *choice_rows()[1:], *deep_rows()]
+  for row in shown:
     path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
     if path.exists():
-      shown = np.load(path, allow_pickle=False)[:100]
-      png = images.png(images.grid(shown, columns=10), zoom=2)
+      samples = np.load(path, allow_pickle=False)[:100]
+      png = images.png(images.grid(samples, columns=10), zoom=2)
       path.with_suffix('.png').write_bytes(png)
       sections.append((row.name, png))
   rows.write_report(
@@ -387,6 +408,16 @@ _RBM_COLUMNS = {
   'pairwise distance': 'samples/pairwise_distance',
   'nearest distance': 'samples/nearest_distance',
   'class entropy': 'class_entropy',
+  'seconds': 'seconds',
+}
+_DEEP_COLUMNS = {
+  'own label': 'own_label',
+  'inception score': 'inception_score',
+  'Frechet distance': 'frechet_distance',
+  'recall': 'recall',
+  'coverage': 'coverage',
+  'pairwise distance': 'samples/pairwise_distance',
+  'nearest distance': 'samples/nearest_distance',
   'seconds': 'seconds',
 }
 _CHOICE_COLUMNS = {
@@ -416,7 +447,7 @@ def _by_alpha(plan, key):
 
 
 def _repulsion_table(plan):
-  results = rows.results(plan.results, JOINT, plan.seeds)
+  results = rows.results(plan.results, deep_rows()[0], plan.seeds)
   return [
     {
       'step': step,

@@ -2,7 +2,8 @@
 
 The density is an energy that stays as it is: `create` a state from any log
 density, or from a learner of `energies`, then `step` it. From a config the density
-is one of `densities`.
+is one of `densities`. Of a log density with parameters and a generator conditioned
+on them, one network learns to draw from every member of the family.
 """
 
 from collections.abc import Callable
@@ -34,19 +35,20 @@ class State(NamedTuple):
 
 
 def create(
-  log_density: Callable[[Array], Array] | learners.Learner,
+  log_density: Callable[..., Array] | learners.Learner,
   generator: learners.Learner,
 ) -> State:
   """Returns a state of a generator that is to draw from a density.
 
   Args:
-    log_density: one position to log p up to a constant []; or a learned energy.
-    generator: from `generators.create`.
+    log_density: one position, and for a family one member's parameters [k], to log p
+      up to a constant []; or a learned energy.
+    generator: from `generators.create`, with a `condition` [n, k] for a family.
   """
   energy = log_density
   if not isinstance(energy, learners.Learner):
     energy = learners.Learner.create(
-      apply_fn=lambda params, x: -jax.vmap(log_density)(x),
+      apply_fn=lambda params, *x: -jax.vmap(log_density)(*x),
       params={},
       tx=optax.identity(),
       input_shape=generator.input_shape,
@@ -87,7 +89,8 @@ def step(
   Args:
     state: the generator and the density.
     batch: unused but for its size, a shard's share of the samples; None for the
-      generator's own batch size.
+      generator's own batch size. 'condition' [m, k], if there, has the parameters of
+      m members of a family, and each an equal share of the samples.
     rng: key of the samples.
     projection: how the generator follows its samples' direction phi: 'chain_rule',
       one gradient step [WL16 eq 10] [LW17 eq 21]; 'full', least squares on where
@@ -118,31 +121,55 @@ def step(
   )
   rng = collectives.fold_in_index(rng, axis_name)
   num = state.generator.batch_size if batch is None else len(batch['image'])
+  family, given = (batch or {}).get('condition'), {}
+  if family is not None:
+    if num % len(family):
+      raise ValueError(
+        f'{num} samples cannot be shared by {len(family)} conditions equally.'
+      )
+    given['condition'] = jnp.repeat(family, num // len(family), axis=0)
   draw = functools.partial(
-    generators.generate, state.generator, rng=rng, num=num, axis_name=axis_name
+    generators.generate,
+    state.generator,
+    rng=rng,
+    num=num,
+    axis_name=axis_name,
+    **given,
   )
 
   def direct(samples):
-    score = energies.score(state.energy, samples)
+    score = energies.score(state.energy, samples, *given.values())
     if kernel == 'none':
       return score
     if kernel == 'density':
       own = lambda x: jnp.sum(
         learners.call(
-          state.generator, state.generator.params, x, method='log_density'
+          state.generator,
+          state.generator.params,
+          x,
+          *given.values(),
+          method='log_density',
         )
       )
       return score - jax.grad(own)(samples)
-    flat = samples.reshape(num, -1)
-    return stein.svgd_direction(
-      flat,
-      score.reshape(flat.shape),
-      kernels.at_median(
-        kernel, flat, scale=bandwidth_scale, axis_name=axis_name
-      ),
-      normalize=normalize,
-      axis_name=axis_name,
-    ).reshape(samples.shape)
+
+    def smooth(x, score, axis_name=None):
+      rule = dict(scale=bandwidth_scale, axis_name=axis_name)
+      return stein.svgd_direction(
+        x,
+        score,
+        kernels.at_median(kernel, x, **rule),
+        normalize=normalize,
+        axis_name=axis_name,
+      )
+
+    if family is None:
+      flat = samples.reshape(num, -1)
+      phi = smooth(flat, score.reshape(flat.shape), axis_name)
+    else:  # samples meet those of their own density, all on one device
+      share = lambda x: x.reshape(len(family), num // len(family), -1)
+      phi = jax.vmap(smooth)(share(samples), share(score))
+    return phi.reshape(samples.shape)
 
   if projection == 'chain_rule':
     generator, metrics, _ = learners.descend(
@@ -261,5 +288,5 @@ def _reach(generator, draw, target, num_steps, axis_name):
 def sample(
   state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
 ) -> Array:
-  """Returns samples [num, ...] of the generator."""
-  return generators.sample(state.generator, rng, num, label=condition)
+  """Returns samples [num, ...] of the generator, one for each condition if given."""
+  return generators.sample(state.generator, rng, num, condition=condition)

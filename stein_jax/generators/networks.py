@@ -21,6 +21,8 @@ PRIORS = {
 class MLP(nn.Module):
   """A sampler of vectors: dense layers from a normal latent vector.
 
+  A condition [n, k], if given, stands beside the latent vectors.
+
   Attributes:
     latent_dim: size of the latent vector.
     dim: size of a sample.
@@ -39,8 +41,10 @@ class MLP(nn.Module):
     super().__post_init__()
 
   @nn.compact
-  def decode(self, z: Array) -> Array:
+  def decode(self, z: Array, condition: Array | None = None) -> Array:
     """Returns samples [n, dim] of latents [n, latent_dim]."""
+    if condition is not None:
+      z = jnp.concatenate([z, condition], 1)
     for width in self.widths:
       z = nn.swish(nn.Dense(width)(z))
     return nn.Dense(self.dim)(z)
@@ -49,9 +53,11 @@ class MLP(nn.Module):
     """Returns draws of the prior [num, latent_dim]."""
     return PRIORS[self.prior](rng, (num, self.latent_dim))
 
-  def __call__(self, rng: PRNGKey, num: int) -> Array:
+  def __call__(
+    self, rng: PRNGKey, num: int, condition: Array | None = None
+  ) -> Array:
     """Returns samples [num, dim]."""
-    return self.decode(self.latent(rng, num))
+    return self.decode(self.latent(rng, num), condition)
 
 
 class Coupling(nn.Module):
