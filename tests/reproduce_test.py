@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.reproduce import chains
+from experiments.reproduce import claims
 from experiments.reproduce import rows
 from stein_jax import datasets
 from stein_jax import reporting
@@ -23,8 +24,9 @@ def main(name):
   return module
 
 
-cifar10, page, vae_teaching, vgan = map(
-  main, ('cifar10', 'page', 'vae_teaching', 'vgan')
+cifar10, page, rbm, recovery, steingan, vae_teaching, vgan = map(
+  main,
+  ('cifar10', 'page', 'rbm', 'recovery', 'steingan', 'vae_teaching', 'vgan'),
 )
 
 
@@ -302,6 +304,46 @@ class PageTest(absltest.TestCase):
     self.assertIn('"steps": 7', text)
     self.assertIn('not run', text)
     self.assertIn('reproduced', (folder / 'results.html').read_text())
+
+  def test_a_claim_has_a_line_for_each_folder_with_its_rows(self):
+    claim = claims.Claim(
+      'Paper', 'b keeps less of y', 'a-b', ('x', 'y'), ('r', 'r'), ('0.9', '')
+    )
+    kept = [{'x': 0.9, 'y': 0.5}, {'x': 0.91, 'y': 0.51}]
+    numbers = {
+      'a-b': {'r': kept},
+      'a-b-mnist': {'r': [{'x': 1.0}]},
+      'a-bc': {'r': kept},
+      'a-b-other': {'other': kept},
+    }
+    lines = page.claim_lines(claim, numbers)
+    self.assertEqual(
+      [(line['results'], line['verdict']) for line in lines],
+      [('a-b', 'reproduced'), ('a-b-mnist', 'not run')],
+    )
+    self.assertEqual(lines[0]['printed'], '0.9 > ?')
+    (line,) = page.claim_lines(claim, {})
+    self.assertEqual((line['results'], line['verdict']), ('a-b', 'not run'))
+
+  def test_every_claim_is_of_rows_that_the_scripts_have(self):
+    smoke = dict(dataset='mnist', smoke=False, full=False, npz=None)
+    plan = lambda module: module.Plan(
+      **{field: smoke.get(field) for field in module.Plan._fields}
+    )
+    names = {
+      'cifar10': cifar10.table_rows(plan(cifar10)),
+      'vgan': vgan.probe_rows(plan(vgan)) + vgan.vcd_rows(plan(vgan)),
+      'vae-teaching': vae_teaching.ROWS,
+      'steingan': [*steingan.figure_rows(), steingan.FROZEN],
+      'recovery': recovery.method_rows(plan(recovery)),
+      'rbm': rbm.main_rows(
+        2, rbm.RATES, {'CD-1 Langevin': 1.0, 'CD-10 Langevin': 1.0}
+      ),
+    }
+    for claim in claims.CLAIMS:
+      known = {row.name for row in names[claim.folder]}
+      self.assertContainsSubset(claim.order, known)
+      self.assertIn(len(claim.printed), (0, len(claim.order)))
 
 
 class ChainsTest(absltest.TestCase):

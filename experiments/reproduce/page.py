@@ -14,163 +14,17 @@ Example:
 from collections.abc import Sequence
 import json
 import pathlib
-from typing import NamedTuple
 
 from absl import app
 from absl import flags
 import numpy as np
 
+from experiments.reproduce import claims
 from experiments.reproduce import rows
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results', 'Folder with a folder of each script.'
-)
-
-
-class Claim(NamedTuple):
-  """An order that a paper states.
-
-  Attributes:
-    source: where.
-    says: what.
-    folder: of the script's results.
-    key: of the number in a run's result.
-    order: names of rows, the largest first.
-    printed: the paper's numbers in that order, '' where it has none.
-  """
-
-  source: str
-  says: str
-  folder: str
-  key: str
-  order: tuple[str, ...]
-  printed: tuple[str, ...] = ()
-
-
-_IS, _NATS = 'inception_score', 'test'
-_PAPER = 'paper'  # its setting, not the centred one
-CLAIMS = (
-  Claim(
-    'LW17 Figure 1(a)',
-    'SteinCD is at least CD-10, and CD-10 at least CD-1, in test likelihood',
-    'rbm',
-    _NATS,
-    ('SteinCD, phi / n', 'CD-10 Langevin', 'CD-1 Langevin'),
-  ),
-  Claim(
-    'LW17 Figure 1(b)',
-    'SteinGAN has a lower likelihood than SteinCD',
-    'steingan',
-    _NATS,
-    (f'{_PAPER}, alpha 1', f'{_PAPER}, alpha 0'),
-  ),
-  Claim(
-    'LW17 Figure 1(c)',
-    'SteinGAN has better images than SteinCD',
-    'steingan',
-    _IS,
-    (f'{_PAPER}, alpha 0', f'{_PAPER}, alpha 1'),
-  ),
-  Claim(
-    'LW17 Figure 1(b)',
-    'a quarter of SteinCD lifts the likelihood to SteinCD or above',
-    'steingan',
-    _NATS,
-    (f'{_PAPER}, alpha 0.25', f'{_PAPER}, alpha 1'),
-  ),
-  Claim(
-    'LW17 Figure 1(c)',
-    'the inception score falls at alpha = 1',
-    'steingan',
-    _IS,
-    (f'{_PAPER}, alpha 0.75', f'{_PAPER}, alpha 1'),
-  ),
-  Claim(
-    'LW17 Figure 1(d)',
-    'without the kernel samples are far less diverse',
-    'steingan',
-    'samples/pairwise_distance',
-    (f'{_PAPER}, alpha 0', f'{_PAPER}, no kernel'),
-  ),
-  Claim(
-    'LW17 section 5.1',
-    'a generator on a frozen SteinCD energy fails',
-    'steingan',
-    _IS,
-    (
-      f'{_PAPER}, alpha 0',
-      'fresh sampler on a finished SteinCD energy',
-    ),
-  ),
-  Claim(
-    'LW17 Table 1',
-    'accuracy sees 500 duplicates',
-    'cifar10',
-    'accuracy',
-    ('real images', '500 duplicates'),
-    ('92.58', '44.96'),
-  ),
-  Claim(
-    'LW17 Table 1',
-    "SteinGAN's accuracy beats that without kernel, and DCGAN's",
-    'cifar10',
-    'accuracy',
-    ('SteinGAN', 'SteinGAN without kernel', 'DCGAN'),
-    ('61.09', '60.50', '44.78'),
-  ),
-  *(
-    Claim(
-      'Z16 Table 1',
-      f"GAN's features are worse than VGAN's, k = {k} (test error, %)",
-      'vgan',
-      'error',
-      (f'GAN, k = {k}', f'VGAN, k = {k}'),
-      printed,
-    )
-    for k, printed in ((1, ('84.7', '36.5')), (3, ('86.6', '32.5')))
-  ),
-  Claim(
-    'Z16 Table 1',
-    'VGAN gains from three generator steps (test error, %)',
-    'vgan',
-    'error',
-    ('VGAN, k = 1', 'VGAN, k = 3'),
-    ('36.5', '32.5'),
-  ),
-  Claim(
-    'Z16 Table 2',
-    'augmentation helps at rho = 0.01, and hurts at 0 and more at 1 (test error, %)',
-    'vgan',
-    'error',
-    ('VCD, rho = 1', 'VCD, rho = 0', 'no augmentation', 'VCD, rho = 0.01'),
-    ('21', '2.9', '2.2', '1.7'),
-  ),
-  *(
-    Claim(
-      'X21 Table 1',
-      f'VAE teaching beats {other} in inception score',
-      'vae-teaching',
-      _IS,
-      ('VAE teaching', other),
-    )
-    for other in ('CoopNets', 'Langevin EBM from noise', 'DCGAN', 'WGAN-GP')
-  ),
-  *(
-    Claim(
-      'X21 Table 2',
-      f'VAE teaching recovers better than {other} (PSNR, dB)',
-      'recovery',
-      'samples/psnr',
-      ('conditional VAE teaching', other),
-      printed,
-    )
-    for other, printed in (
-      ('conditional CoopNets', ('21.62', '20.47')),
-      ('GAN and L1, after pix2pix', ('21.62', '19.34')),
-      ('conditional VAE', ('21.62', '')),
-    )
-  ),
 )
 
 
@@ -189,7 +43,9 @@ def write(folder: pathlib.Path) -> list[dict[str, str]]:
   """Writes results.md and results.html of all scripts' folders; returns the claims."""
   found = {path.parent.name: path for path in folder.glob('*/settings.json')}
   numbers = {name: results(path.parent) for name, path in found.items()}
-  lines = [line(claim, numbers.get(claim.folder, {})) for claim in CLAIMS]
+  lines = [
+    each for claim in claims.CLAIMS for each in claim_lines(claim, numbers)
+  ]
   sections = [('Claims', lines)]
   text = [f'# Results\n\n{reporting.table(lines)}']
   for name, path in sorted(found.items()):
@@ -224,13 +80,33 @@ def results(folder: pathlib.Path) -> dict[str, list[dict]]:
   return found
 
 
-def line(claim: Claim, found) -> dict[str, str]:
-  """Returns the page's line of one claim."""
-  values = [
-    [run[claim.key] for run in found.get(name, []) if claim.key in run]
-    for name in claim.order
+def claim_lines(claim: claims.Claim, numbers) -> list[dict[str, str]]:
+  """Returns the page's lines of a claim: one for each folder that has rows of it."""
+  folders = [
+    name
+    for name, found in sorted(numbers.items())
+    if f'{name}-'.startswith(f'{claim.folder}-')
+    and not set(claim.order).isdisjoint(found)
   ]
-  shown = [rows.cell(claim.key, v) if v else 'not run' for v in values]
+  return [
+    line(claim, name, numbers.get(name, {}))
+    for name in folders or [claim.folder]
+  ]
+
+
+def line(claim: claims.Claim, folder: str, found) -> dict[str, str]:
+  """Returns the line of one claim, of the runs found in a folder."""
+  keys = claim.key
+  if isinstance(keys, str):
+    keys = [keys] * len(claim.order)
+  values = [
+    [run[key] for run in found.get(name, []) if key in run]
+    for key, name in zip(keys, claim.order, strict=True)
+  ]
+  shown = [
+    rows.cell(key, v) if v else 'not run'
+    for key, v in zip(keys, values, strict=True)
+  ]
   join = ' > '.join
   return {
     'source': claim.source,
@@ -239,7 +115,7 @@ def line(claim: Claim, found) -> dict[str, str]:
     'here': join(shown),
     'printed': join(value or '?' for value in claim.printed),
     'verdict': verdict(values),
-    'command': f'make reproduce-{claim.folder}',
+    'results': folder,
   }
 
 
