@@ -26,14 +26,18 @@ class ReadmeTest(parameterized.TestCase):
       exec(_BLOCKS[i], names)  # pylint: disable=exec-used
     checks = {
       0: lambda: abs(names['x'].mean() - 3.0) < 0.05,
+      1: lambda: (
+        abs(names['by_pmap'].reshape(-1, 2) - names['each'][0]).max() < 1e-5
+        and abs(names['by_shard_map'] - names['each'][0]).max() < 1e-5
+      ),
       # The sample mean is 1.475, and a prior of scale 10 hardly moves it.
-      1: lambda: abs(names['posterior']['mean'].mean() - 1.475) < 0.05,
+      2: lambda: abs(names['posterior']['mean'].mean() - 1.475) < 0.05,
       # What is zero at rest is the mean of the scores weighted by the kernel.
-      2: lambda: (
+      3: lambda: (
         abs(names['samples'].mean() - 3.0) < 0.4
         and abs(names['samples'].std() - 1.0) < 0.3
       ),
-      3: lambda: names['metrics']['energy/data'] < 0,
+      4: lambda: names['metrics']['energy/data'] < 0,
     }
     self.assertTrue(checks[i]())
 
