@@ -22,13 +22,16 @@ import numpy as np
 import optax
 import tqdm
 
+from configs import steingan_toy
 from experiments.reproduce import rows
 from stein_jax import build
 from stein_jax import densities
+from stein_jax import energies
 from stein_jax import evaluation
 from stein_jax import generators
 from stein_jax import kernels
 from stein_jax import launch
+from stein_jax import learners
 from stein_jax import metrics
 from stein_jax import reporting
 from stein_jax import stein
@@ -40,7 +43,7 @@ _RESULTS = flags.DEFINE_string(
 _STEPS = flags.DEFINE_integer('steps', 5000, 'Of every run.', lower_bound=1)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Of every row.', lower_bound=2)
 _SMOKE = flags.DEFINE_bool(
-  'smoke', False, 'A few steps of two seeds on one density: a minute.'
+  'smoke', False, 'A few steps of two seeds on one density: two minutes.'
 )
 
 DENSITIES = ('eight_gaussians', 'banana')
@@ -65,6 +68,14 @@ ROWS = {
 BATCH, SAMPLES = 200, 1000
 FAMILY = 8  # bananas a step of the network of all
 CURVATURES = (-1.0, 0.0, 0.5, 1.0)
+# Steps of the sampler for each of the energy in SteinGAN.
+INSIDE = {
+  'chain rule (eq 10)': 5,
+  'linearised (eq 9)': 1,
+  'full projection (eq 8)': 1,
+  'SVGD for 100 steps, then regression': 1,
+  'chain rule, no kernel': 5,
+}
 
 
 def main(argv):
@@ -106,6 +117,7 @@ def main(argv):
   tables['One network for all bananas'] = family_lines(
     steps, seeds, CURVATURES[:1] if smoke else CURVATURES
   )
+  tables[f'Inside SteinGAN, of {DENSITIES[0]}'] = steingan_lines(steps, seeds)
   title = 'Amortised SVGD on known densities'
   rows.write_report(results, title, tables, sections, settings)
 
@@ -170,6 +182,52 @@ def learned_family(steps, seed):
   return lambda curvature: draw(
     state, sample_rng, num=SAMPLES, condition=jnp.full((SAMPLES, 1), curvature)
   )
+
+
+def steingan_lines(steps, seeds):
+  """Returns the lines of SteinGAN on the first density, by each way of fitting."""
+  density = build.build(densities, DENSITIES[0])
+  exact = density.sample(jax.random.key(99), SAMPLES)
+  lines = [measured('exact draws', density, exact, 0.0)]
+  for name, fits in INSIDE.items():
+    begin = time.monotonic()
+    draws = [
+      learned_steingan(density, name, fits, steps, s) for s in range(seeds)
+    ]
+    seconds = (time.monotonic() - begin) / len(draws)
+    lines.append(measured(name, density, draws, seconds))
+    logging.info('SteinGAN, %s', lines[-1])
+  return lines
+
+
+def learned_steingan(density, name, fits, steps, seed):
+  """Returns samples [SAMPLES, 2] of a network that follows a learning energy."""
+  config = steingan_toy.get_config()
+  keywords, optimizer, _, network = ROWS[name]
+  keys = jax.random.split(jax.random.key(seed), 4)
+  energy = learners.create(
+    keys[0],
+    build.build(energies, **config.energy),
+    config.energy_optimizer,
+    density.sample(keys[0], BATCH),
+  )
+  generator = generators.create(keys[1], network, optimizer, BATCH)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def step(state, rng):
+    data_rng, sample_rng, *fit_rngs = jax.random.split(rng, 2 + fits)
+    for fit_rng in fit_rngs:
+      state, _ = amortized_svgd.step(state, None, fit_rng, **keywords)
+    samples = amortized_svgd.sample(state, sample_rng, BATCH)
+    loss = energies.contrast(
+      state.energy, density.sample(data_rng, BATCH), samples
+    )
+    return state._replace(energy=learners.descend(state.energy, loss)[0])
+
+  state = amortized_svgd.create(energy, generator)
+  for i in tqdm.trange(steps, desc=f'SteinGAN, {name}', disable=None):
+    state = step(state, jax.random.fold_in(keys[2], i))
+  return amortized_svgd.sample(state, keys[3], SAMPLES)
 
 
 def measured(name, density, draws, seconds):
