@@ -303,7 +303,15 @@ class PageTest(absltest.TestCase):
     self.assertNotIn('9.0', first)
     self.assertIn('"steps": 7', text)
     self.assertIn('not run', text)
-    self.assertIn('reproduced', (folder / 'results.html').read_text())
+    html = (folder / 'results.html').read_text()
+    self.assertIn('reproduced', html)
+    self.assertIn('<td>1</td>', html)
+
+  def test_tables_are_what_was_written(self):
+    first, second = [{'': 'a', 'x': '1 ± 2'}], [{'y': '3'}, {'y': ''}]
+    text = f'One\n\n{reporting.table(first)}\nTwo\n\n{reporting.table(second)}'
+    self.assertEqual(page.tables(text), [('One', first), ('Two', second)])
+    self.assertEqual(page.tables(reporting.table(second)), [('', second)])
 
   def test_a_claim_has_a_line_for_each_folder_with_its_rows(self):
     claim = claims.Claim(

@@ -55,13 +55,34 @@ def write(folder: pathlib.Path) -> list[dict[str, str]]:
     table = path.with_name('table.md')
     if table.exists():
       text.append(table.read_text('utf-8'))
-      sections.append((f'{name}: tables', table.read_text('utf-8')))
-    for png in sorted(path.parent.glob('*.png')):
+      sections += [
+        (f'{name}: {title or "table"}', content)
+        for title, content in tables(table.read_text('utf-8'))
+      ]
+    figures = [*path.parent.glob('*.png'), *path.parent.glob('runs/*.png')]
+    for png in sorted(figures):
       sections.append((f'{name}: {png.stem}', png.read_bytes()))
-      text.append(f'![{png.stem}]({name}/{png.name})\n')
+      text.append(f'![{png.stem}]({png.relative_to(folder).as_posix()})\n')
   (folder / 'results.md').write_text('\n'.join(text), 'utf-8')
   reporting.write_page(folder / 'results.html', 'Results', sections)
   return lines
+
+
+def tables(text: str) -> list[tuple[str, list[dict[str, str]]]]:
+  """Returns the (title, lines) of each table of Markdown; titles stand before them."""
+  found, title = [], ''
+  for block in text.strip().split('\n\n'):
+    if not block.startswith('|'):
+      title = block
+      continue
+    heads, _, *lines = (
+      [cell.strip() for cell in line[1:-1].split('|')]
+      for line in block.splitlines()
+    )
+    found.append(
+      (title, [dict(zip(heads, cells, strict=True)) for cells in lines])
+    )
+  return found
 
 
 def results(folder: pathlib.Path) -> dict[str, list[dict]]:
@@ -115,6 +136,7 @@ def line(claim: claims.Claim, folder: str, found) -> dict[str, str]:
     'here': join(shown),
     'printed': join(value or '?' for value in claim.printed),
     'verdict': verdict(values),
+    'command': f'make reproduce-{claim.folder}',
     'results': folder,
   }
 
