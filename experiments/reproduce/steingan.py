@@ -180,6 +180,8 @@ def choice_rows() -> list[rows.Row]:
     'IMQ kernel': {'step.kernel': 'imq'},
     'kernel on pixels': {'step.kernel_space': 'pixels'},
     'kernel on the first features': {'step.kernel_space': 'first_features'},
+    'bandwidth a quarter': {'step.bandwidth_scale': 1.0},
+    'bandwidth four times': {'step.bandwidth_scale': 16.0},
     'fixed bandwidth 1': {'step.bandwidth': 1.0},
     'no kernel': {'step.kernel': 'none'},
     'no kernel, pulling away': apart,
