@@ -80,9 +80,6 @@ def get_config(scale=''):
     config.generator.output, config.generator.output_noise = 'linear', 1.0
     config.generator.width = 8  # the paper's width is no better here
     config.step.kernel_space = 'features'
-    # Near the median of squared distances itself. Over log(n + 1) all other samples
-    # weigh as much as three of the 100, and a sample's own score a fourth of phi.
-    config.step.bandwidth_scale = 4.0
     config.num_steps = 6000
     anneal = dict(name='linear_schedule', init_value=3e-4, end_value=0.0)
     config.energy_optimizer = ConfigDict(
@@ -91,6 +88,10 @@ def get_config(scale=''):
       )
     )
     config.generator_optimizer.learning_rate = 1e-3
+  if scale == 'centred':
+    # Near the median of squared distances itself. Over log(n + 1) all other samples
+    # weigh as much as three of the 100, and a sample's own score a fourth of phi.
+    config.step.bandwidth_scale = 4.0
   if scale == 'digits':
     # Strokes four times as high as the model's noise, as in the other configs.
     config.data = ConfigDict(dict(name='digits', split='train', scale=4.0))
