@@ -52,7 +52,7 @@ def run(module, *flags):
     capture_output=True,
     text=True,
     check=False,
-    timeout=600,
+    timeout=1200,
     env={
       **os.environ,
       'JAX_PLATFORMS': 'cpu',

@@ -63,7 +63,7 @@ _PARTS = flags.DEFINE_multi_enum(
   'What to run; the report shows what has been run.',
 )
 _SMOKE = flags.DEFINE_bool(
-  'smoke', False, 'A few steps of two seeds of every row: two minutes.'
+  'smoke', False, 'A few steps of two seeds of every row: five minutes.'
 )
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0)
