@@ -15,6 +15,7 @@ import jax
 from jax import export
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
+import numpy as np
 import pytest
 
 from stein_jax import collectives
@@ -176,11 +177,10 @@ class PodTest(parameterized.TestCase):
         if field in config:
           config[field] = rows
       whole = {
-        key: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
-        for key, x in batch.items()
+        key: np.resize(x, (rows, *x.shape[1:])) for key, x in batch.items()
       }
       state = jax.eval_shape(
-        lambda rng, batch: algorithm.init(rng, config, batch), _KEY, whole
+        lambda rng, whole=whole: algorithm.init(rng, config, whole), _KEY
       )
       spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
       mapped = on_mesh(
