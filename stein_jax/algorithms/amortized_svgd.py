@@ -121,56 +121,26 @@ def step(
   )
   rng = collectives.fold_in_index(rng, axis_name)
   num = state.generator.batch_size if batch is None else len(batch['image'])
-  family, given = (batch or {}).get('condition'), {}
-  if family is not None:
-    if num % len(family):
-      raise ValueError(
-        f'{num} samples cannot be shared by {len(family)} conditions equally.'
-      )
-    given['condition'] = jnp.repeat(family, num // len(family), axis=0)
+  family = (batch or {}).get('condition')
+  condition = None if family is None else _repeat(family, num)
   draw = functools.partial(
     generators.generate,
     state.generator,
     rng=rng,
     num=num,
+    condition=condition,
     axis_name=axis_name,
-    **given,
   )
-
-  def direct(samples):
-    score = energies.score(state.energy, samples, *given.values())
-    if kernel == 'none':
-      return score
-    if kernel == 'density':
-      own = lambda x: jnp.sum(
-        learners.call(
-          state.generator,
-          state.generator.params,
-          x,
-          *given.values(),
-          method='log_density',
-        )
-      )
-      return score - jax.grad(own)(samples)
-
-    def smooth(x, score, axis_name=None):
-      rule = dict(scale=bandwidth_scale, axis_name=axis_name)
-      return stein.svgd_direction(
-        x,
-        score,
-        kernels.at_median(kernel, x, **rule),
-        normalize=normalize,
-        axis_name=axis_name,
-      )
-
-    if family is None:
-      flat = samples.reshape(num, -1)
-      phi = smooth(flat, score.reshape(flat.shape), axis_name)
-    else:  # samples meet those of their own density, all on one device
-      share = lambda x: x.reshape(len(family), num // len(family), -1)
-      phi = jax.vmap(smooth)(share(samples), share(score))
-    return phi.reshape(samples.shape)
-
+  direct = functools.partial(
+    _direction,
+    state,
+    condition=condition,
+    num_members=1 if family is None else len(family),
+    kernel=kernel,
+    normalize=normalize,
+    bandwidth_scale=bandwidth_scale,
+    axis_name=axis_name,
+  )
   if projection == 'chain_rule':
     generator, metrics, _ = learners.descend(
       state.generator,
@@ -268,6 +238,61 @@ def least_squares(
 
   start = (0, jnp.zeros_like(target), target, target, jnp.vdot(target, target))
   return unravel(lax.while_loop(unsolved, improve, start)[1])
+
+
+def _direction(
+  state,
+  samples,
+  *,
+  condition,
+  num_members,
+  kernel,
+  normalize,
+  bandwidth_scale,
+  axis_name,
+):
+  """Returns phi at the samples, like them."""
+  given = () if condition is None else (condition,)
+  score = energies.score(state.energy, samples, *given)
+  if kernel == 'none':
+    return score
+  if kernel == 'density':
+    own = lambda x: jnp.sum(
+      learners.call(
+        state.generator,
+        state.generator.params,
+        x,
+        *given,
+        method='log_density',
+      )
+    )
+    return score - jax.grad(own)(samples)
+
+  def smooth(x, score, axis_name=None):
+    return stein.svgd_direction(
+      x,
+      score,
+      kernels.at_median(kernel, x, scale=bandwidth_scale, axis_name=axis_name),
+      normalize=normalize,
+      axis_name=axis_name,
+    )
+
+  if condition is None:
+    flat = samples.reshape(len(samples), -1)
+    phi = smooth(flat, score.reshape(flat.shape), axis_name)
+  else:  # samples meet those of their own density, all on one device
+    share = lambda x: x.reshape(num_members, len(x) // num_members, -1)
+    phi = jax.vmap(smooth)(share(samples), share(score))
+  return phi.reshape(samples.shape)
+
+
+def _repeat(family, num):
+  """Returns the condition [num, k] of each sample, shared by members [m, k]."""
+  if num % len(family):
+    raise ValueError(
+      f'{num} samples cannot be shared by {len(family)} conditions equally.'
+    )
+  return jnp.repeat(family, num // len(family), axis=0)
 
 
 def _reach(generator, draw, target, num_steps, axis_name):

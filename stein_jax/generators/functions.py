@@ -76,7 +76,13 @@ def generate(
   condition: Array | None = None,
   axis_name: str | None = None,
 ) -> Array:
-  """Returns one batch of samples [num, ...] at the given parameters."""
+  """Returns one batch of samples [num, ...] at the given parameters.
+
+  Raises:
+    ValueError: a condition for a generator that takes none.
+  """
+  if condition is not None and 'condition' not in generator.takes:
+    raise ValueError('This generator is unconditional: it takes no condition.')
   context = _given(label=label, condition=condition)
   return learners.call(
     generator, params, rng, num, axis_name=axis_name, **context
@@ -350,8 +356,8 @@ def sample(
   [num, ...] given as the condition each has a sample of its own.
 
   Raises:
-    ValueError: labels for an unconditional generator, labels that are no class,
-      or more classes than a batch has rows.
+    ValueError: labels or a condition for an unconditional generator, labels that
+      are no class, or more classes than a batch has rows.
   """
   size, classes = generator.batch_size, num_classes(generator)
   _check_label(label, classes)

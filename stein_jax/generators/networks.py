@@ -54,7 +54,7 @@ class MLP(nn.Module):
     return PRIORS[self.prior](rng, (num, self.latent_dim))
 
   def __call__(
-    self, rng: PRNGKey, num: int, condition: Array | None = None
+    self, rng: PRNGKey, num: int, *, condition: Array | None = None
   ) -> Array:
     """Returns samples [num, dim]."""
     return self.decode(self.latent(rng, num), condition)

@@ -43,7 +43,7 @@ class Tiled(nn.Module):
   """A generator W'(z, c) of two fixed latents z for each condition c [k]."""
 
   @nn.compact
-  def __call__(self, rng, num, condition):
+  def __call__(self, rng, num, *, condition):
     z = jnp.tile(jnp.asarray(_LATENT[:2]), (num // 2, 1))
     x = jnp.concatenate([z, condition], 1)
     init = lambda rng: jax.random.normal(rng, (x.shape[1], 2), x.dtype)
@@ -383,7 +383,7 @@ class FamilyTest(parameterized.TestCase):
     state = self._start(network, num, given)
     flat, unravel = flatten_util.ravel_pytree(state.generator.params)
     key = collectives.fold_in_index(rng, None)
-    draw = lambda flat: network.apply(unravel(flat), key, num, given)
+    draw = lambda flat: network.apply(unravel(flat), key, num, condition=given)
     samples = np.asarray(draw(flat)).reshape(3, 4, 2)
     phi = np.stack(list(map(_literal_direction, samples, means)))
     jacobian = np.asarray(jax.jacrev(draw)(flat)).reshape(2 * num, -1)
@@ -435,6 +435,18 @@ class FamilyTest(parameterized.TestCase):
       np.testing.assert_allclose(np.mean(x, 0), mean, atol=4 / 1000**0.5)
       # A sample's own score, one term in 50 without smoothing, narrows them.
       np.testing.assert_allclose(np.cov(x.T), np.eye(2), atol=0.4)
+
+  def test_refuses_a_generator_without_condition(self):
+    generator = generators.create(
+      jax.random.key(0), generators.Coupling(), optax.sgd(1.0), 4
+    )
+    state = amortized_svgd.create(_log_density, generator)
+    given = jnp.zeros((4, 2))
+    batch = {'image': jnp.zeros((4, 1)), 'condition': given}
+    with self.assertRaisesRegex(ValueError, 'takes no condition'):
+      jax.eval_shape(amortized_svgd.step, state, batch, jax.random.key(0))
+    with self.assertRaisesRegex(ValueError, 'takes no condition'):
+      amortized_svgd.sample(state, jax.random.key(0), 4, condition=given)
 
   def test_refuses_shares_that_are_not_equal(self):
     state = self._start(Tiled(), 4, jnp.zeros((4, 2)))
