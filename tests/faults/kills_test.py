@@ -20,7 +20,7 @@ class KillsTest(parameterized.TestCase):
     )
     self.assertEqual(found.total(), 1)
 
-  @parameterized.parameters(kills.CONFIGS)
+  @parameterized.parameters(*kills.CONFIGS)
   @pytest.mark.slow
   def test_at_any_moment(self, config):
     found = kills.check(config, self.folder, 8, seed=1)
