@@ -154,6 +154,7 @@ def deep_rows() -> list[rows.Row]:
     'swapped repulsion, as it is': {},
     'exact repulsion': {'step.repulsion': 'exact'},
     'no kernel': {'step.kernel': 'none'},
+    'output noise 0.1': {'generator.output_noise': 0.1},
     'output noise 0.3': {'generator.output_noise': 0.3},
     'exact repulsion, output noise 0.3': {
       'step.repulsion': 'exact',
