@@ -152,14 +152,9 @@ def step(
   mixes = 'axis_name' in getattr(state.energy, 'takes', ())
   company = data if joint and mixes else None
 
-  def penalty(params, samples):
-    if diversity == 'batch_norm_entropy':
-      return -diversity_weight * generators.batch_norm_entropy(params)
-    features = _features(state.energy, company, axis_name)(samples)
-    return diversity_weight * generators.pulling_away(
-      features, axis_name=axis_name
-    )
-
+  penalty = _penalty(
+    diversity, diversity_weight, state.energy, company, axis_name
+  )
   generator = state.generator
   for draw_rng in jax.random.split(noise_rng, num_generator_steps):
     draw = functools.partial(
@@ -173,12 +168,7 @@ def step(
     toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
     generator, generator_metrics, samples = learners.descend(
       generator,
-      generators.follow(
-        draw,
-        toward,
-        penalty=None if diversity == 'none' else penalty,
-        axis_name=axis_name,
-      ),
+      generators.follow(draw, toward, penalty=penalty, axis_name=axis_name),
       axis_name=axis_name,
     )
 
@@ -292,6 +282,17 @@ def _direction(
     normalize=normalize,
     axis_name=axis_name,
   )
+
+
+def _penalty(diversity, weight, energy, company, axis_name):
+  """Returns what keeps samples apart, a loss of parameters and samples, or None."""
+  if diversity == 'none':
+    return None
+  if diversity == 'batch_norm_entropy':
+    return lambda params, _: -weight * generators.batch_norm_entropy(params)
+  see = _features(energy, company, axis_name)
+  apart = functools.partial(generators.pulling_away, axis_name=axis_name)
+  return lambda _, samples: weight * apart(see(samples))
 
 
 def _seen(state, kernel_space):
