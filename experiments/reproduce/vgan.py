@@ -189,6 +189,11 @@ def choice_rows(plan: Plan) -> list[rows.Row]:
     rows.Row('without H of data', vgan, no_data),
     rows.Row('without either', vgan, {**no_samples, **no_data}),
     rows.Row('without either, no bound', ('vgan_mnist', 'unbounded')),
+    rows.Row(
+      'without either, no bound, generator behind',
+      ('vgan_mnist', 'unbounded'),
+      {'generator_optimizer.learning_rate': 1e-3},  # a hundredth
+    ),
     rows.Row('GAN, batch norm of both', gan, {'step.joint': True}),
     rows.Row('GAN, batch norm of each', gan, {'step.joint': False}),
   ]
