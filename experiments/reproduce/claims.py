@@ -169,6 +169,13 @@ CLAIMS = (
       ),
     )
   ),
+  Claim(
+    'Z16 section 4',
+    'an unbounded energy explodes, a bounded one does not (difference of energies)',
+    'vgan',
+    'largest_gap',
+    ('without either, no bound, generator behind', 'without either'),
+  ),
   *(
     claim
     for teaching, other, score, distance in _TEACHING
