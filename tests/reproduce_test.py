@@ -340,7 +340,11 @@ class PageTest(absltest.TestCase):
     )
     names = {
       'cifar10': cifar10.table_rows(plan(cifar10)),
-      'vgan': vgan.probe_rows(plan(vgan)) + vgan.vcd_rows(plan(vgan)),
+      'vgan': [
+        *vgan.probe_rows(plan(vgan)),
+        *vgan.vcd_rows(plan(vgan)),
+        *vgan.choice_rows(plan(vgan)),
+      ],
       'vae-teaching': vae_teaching.ROWS,
       'steingan': [*steingan.figure_rows(), steingan.FROZEN],
       'recovery': recovery.method_rows(plan(recovery)),
