@@ -6,7 +6,8 @@ Bedrooms: --config=configs/gan_celeba.py:lsun
 The generator is SteinGAN's, the discriminator that of the authors' library; the lengths
 are ours: as many images as SteinGAN sees. Scale ':smoke' is a few steps on noise. The
 networks are whole, for an accelerator. Seen so far: a step traced on images read
-through TFDS, and the same code on small networks; no training at this size.
+through TFDS, the same code on small networks, and two steps of '' on an .npz of 64x64
+images: 48 s and 2.6 GB a step of one core; no training at this size.
 """
 
 from ml_collections import ConfigDict

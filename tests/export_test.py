@@ -14,7 +14,7 @@ from absl.testing import parameterized
 import jax
 from jax import export
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 import numpy as np
 import pytest
 
@@ -110,7 +110,7 @@ def lowered(function, *args):
 def on_mesh(function, num, in_specs, out_specs):
   return jax.shard_map(
     functools.partial(function, axis_name=parallel.AXIS),
-    mesh=AbstractMesh((num,), (parallel.AXIS,)),
+    mesh=AbstractMesh((num,), (parallel.AXIS,), axis_types=(AxisType.Auto,)),
     in_specs=in_specs,
     out_specs=out_specs,
   )

@@ -8,7 +8,7 @@ from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 import numpy as np
 from scipy import stats
 
@@ -932,7 +932,7 @@ class MemoryTest(chex.TestCase):
     def largest(local):
       mapped = jax.shard_map(
         local,
-        mesh=AbstractMesh((devices,), (_AXIS,)),
+        mesh=AbstractMesh((devices,), (_AXIS,), axis_types=(AxisType.Auto,)),
         in_specs=PartitionSpec(_AXIS),
         out_specs=PartitionSpec(_AXIS),
         check_vma=False,

@@ -25,7 +25,7 @@ from absl import flags
 import jax
 from jax import lax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 import numpy as np
 
 from experiments.benchmarks import report
@@ -122,10 +122,15 @@ def crossing(cost):
 
 def of_points(function, out, num: int, share: float):
   """Returns the jaxpr of a Stein primitive at the median bandwidth."""
-  mapped = on_shares(function, out, AbstractMesh((num,), (_AXIS,)))
+  mapped = on_shares(function, out, abstract(num))
   rows = num * max(1, round(share * _PARTICLES.value))
   points = jax.ShapeDtypeStruct((rows, 64), np.float32)
   return jax.make_jaxpr(mapped)(points, points)
+
+
+def abstract(num: int) -> AbstractMesh:
+  """Returns a mesh of so many devices that are not there."""
+  return AbstractMesh((num,), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def on_shares(function, out, mesh):
@@ -157,7 +162,7 @@ def of_step(name: str, num: int, share: float):
   spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
   mapped = jax.shard_map(
     functools.partial(algorithm.step, axis_name=_AXIS, **config.step),
-    mesh=AbstractMesh((num,), (_AXIS,)),
+    mesh=abstract(num),
     in_specs=(spec, _SPLIT, PartitionSpec()),
     out_specs=(spec, PartitionSpec()),
   )
