@@ -136,10 +136,11 @@ class ProcessesTest(parameterized.TestCase):
     evaluation.evaluate(config, folder / 'one')
     found = {run: _numbers(folder / run) for run in ('one', 'several')}
     self.assertLen(found['one'], 1 + config.num_steps // config.log_every)
+    # VCD's samples are 0.1 apart, where data are 6: rounding shows in that.
+    atol = 3e-4 if name == 'vcd_cifar10' else 0
     for expected, actual in zip(*found.values(), strict=True):
-      # Two steps on, rounding has moved units past their kinks; of VCD's samples,
-      # 0.1 apart where data are 6, a norm has made differences of 1e-4 of it.
-      chex.assert_trees_all_close(actual, expected, rtol=1e-3, atol=3e-4)
+      # Two steps on, rounding has moved units past their kinks.
+      chex.assert_trees_all_close(actual, expected, rtol=1e-3, atol=atol)
 
     # What several wrote one restores, and leaves as it is.
     training.train(config, folder / 'several')
