@@ -21,6 +21,7 @@ from stein_jax import evaluation
 from stein_jax import parallel
 from stein_jax import training
 from tests import conformance_test
+from tests.faults import runs
 
 _DEVICES = 4  # over all processes, as this one has
 _ELSEWHERE = (
@@ -108,12 +109,6 @@ def _numbers(workdir):
   """Returns what a run logged and what its evaluation found."""
   report = json.loads((workdir / 'evaluation.json').read_text('utf-8'))
   return *conformance_test.metric_lines(workdir), report
-
-
-def _checkpoints(workdir):
-  """Returns the steps that are saved, in order."""
-  names = [path.name for path in (workdir / 'checkpoints').iterdir()]
-  return sorted(int(name) for name in names if name.isdigit())
 
 
 class ProcessesTest(parameterized.TestCase):
@@ -219,7 +214,7 @@ class AccidentsTest(parameterized.TestCase):
     (step,) = {
       text.split('all stop after step ')[1].split('.')[0] for text in printed
     }
-    self.assertEqual(_checkpoints(self.folder / 'run')[-1], int(step))
+    self.assertEqual(runs.saved(self.folder / 'run')[-1], int(step))
     self.assertBetween(int(step), 1, 39)
     return int(step)
 
@@ -259,7 +254,7 @@ class AccidentsTest(parameterized.TestCase):
   def test_a_signal_in_the_last_step_lets_the_run_end(self):
     codes, printed = self.launch('run', 2, accidents={1: 'TERM:40'})
     self.assertEqual(codes, [0, 0], printed)
-    self.assertEqual(_checkpoints(self.folder / 'run')[-1], 40)
+    self.assertEqual(runs.saved(self.folder / 'run')[-1], 40)
     self.assertTrue((self.folder / 'run' / 'report.html').exists())
 
   @parameterized.parameters(
@@ -289,7 +284,7 @@ class AccidentsTest(parameterized.TestCase):
         text, 'This process fails: .*start all again|another task died'
       )
     # A checkpoint on its way is lost with it, and those before are kept.
-    self.assertGreaterEqual(_checkpoints(self.folder / 'run')[-1], 16)
+    self.assertGreaterEqual(runs.saved(self.folder / 'run')[-1], 16)
     codes, printed = self.launch('run', num_processes, mode=mode)
     self.assertEqual(codes, [0] * num_processes, printed)
     self.goes_on('run', mode)

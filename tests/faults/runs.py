@@ -111,6 +111,12 @@ class Run:
     return text.rfind('Compiling jit') > text.rfind('Finished XLA compilation')
 
 
+def saved(workdir) -> list[int]:
+  """Returns the steps whose checkpoints are written, in order."""
+  names = [path.name for path in workdir.glob('checkpoints/*')]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
 def contents(workdir) -> dict:
   """Returns what a run ended with: its state, and all that it reported.
 
