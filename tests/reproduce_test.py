@@ -56,6 +56,23 @@ class RowsTest(absltest.TestCase):
     values = [r['value'] for r in rows.results(self.folder, many, 2)]
     self.assertEqual(values, [10.0, 11.0])
 
+  def test_seeds_are_added_to_a_folder_and_other_settings_refused(self):
+    plan = vae_teaching.Plan(
+      self.folder,
+      'mnist',
+      None,
+      steps=4,
+      judge_steps=5,
+      seeds=2,
+      samples=6,
+      smoke=True,
+    )
+    rows.claim(plan)
+    settings = rows.claim(plan._replace(seeds=3))
+    self.assertEqual((settings['seeds'], settings['steps']), (3, 4))
+    with self.assertRaisesRegex(ValueError, "holds results of .*'steps': 4"):
+      rows.claim(plan._replace(steps=7))
+
   def test_table_has_mean_and_interval_of_what_is_there(self):
     row, other = rows.Row('a', ('', '')), rows.Row('b', ('', ''))
     rows.run_all(self.folder, [row], 2, self.run_row)

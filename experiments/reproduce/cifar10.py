@@ -30,7 +30,6 @@ from stein_jax import generators
 from stein_jax import images
 from stein_jax import launch
 from stein_jax import metrics
-from stein_jax import reporting
 from stein_jax import training
 
 _RESULTS = flags.DEFINE_string(
@@ -135,8 +134,7 @@ def main(argv):
     samples=60 if smoke else _SAMPLES.value,
     smoke=smoke,
   )
-  settings = plan._replace(results='')._asdict()
-  reporting.claim(plan.results, settings)
+  settings = rows.claim(plan)
   config = classifier_config(plan)
   judge, accuracy = rows.trained_judge(plan.results, config, config.num_steps)
   judges = {'': judge}

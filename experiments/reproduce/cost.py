@@ -88,8 +88,7 @@ def main(argv):
     seeds=2 if smoke else _SEEDS.value,
     smoke=smoke,
   )
-  settings = plan._replace(results='')._asdict()
-  reporting.claim(plan.results, settings)
+  settings = rows.claim(plan)
   costs = {row.name: cost for row, cost in ROWS}
   rows.run_all(
     plan.results,

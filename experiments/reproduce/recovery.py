@@ -26,7 +26,6 @@ from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import images
 from stein_jax import launch
-from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/recovery', 'Folder of the results.'
@@ -97,8 +96,7 @@ def main(argv):
     steps=4 if smoke else _STEPS.value,
     seeds=2 if smoke else _SEEDS.value,
   )
-  settings = plan._replace(results='')._asdict()
-  reporting.claim(plan.results, settings)
+  settings = rows.claim(plan)
   run = functools.partial(run_row, plan)
   rows.run_all(plan.results, method_rows(plan), plan.seeds, run)
   report(plan, settings)

@@ -74,6 +74,20 @@ def lasting(config, num_steps: int):
   return config
 
 
+def claim(plan: NamedTuple) -> dict[str, Any]:
+  """Returns the settings of a plan, whose folder of `results` is made theirs.
+
+  But for how many `seeds`: each has files of its own, and a later call may add some.
+
+  Raises:
+    ValueError: the folder holds the results of other settings.
+  """
+  settings = plan._asdict()
+  folder = settings.pop('results')
+  reporting.claim(folder, {k: v for k, v in settings.items() if k != 'seeds'})
+  return settings
+
+
 def run_all(
   folder: pathlib.Path, rows: Sequence[Row], seeds: int, run: Callable
 ) -> None:

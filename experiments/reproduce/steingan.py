@@ -103,8 +103,7 @@ def main(argv):
     samples=200 if smoke else 10_000,
     smoke=smoke,
   )
-  settings = plan._replace(results='')._asdict()
-  reporting.claim(plan.results, settings)
+  settings = rows.claim(plan)
 
   @functools.cache
   def judge():

@@ -133,8 +133,7 @@ def main(argv):
     samples=200 if smoke else 5000,
     smoke=smoke,
   )
-  settings = plan._replace(results='')._asdict()
-  reporting.claim(plan.results, settings)
+  settings = rows.claim(plan)
   config = rows.on_data(rows.get_config(JUDGE, 0), plan.dataset, plan.npz)
   judge, _ = rows.trained_judge(plan.results, config, plan.judge_steps)
   run = functools.partial(run_row, plan, judge)

@@ -131,8 +131,7 @@ def main(argv):
     probed=300 if smoke else 10_000,
     smoke=smoke,
   )
-  settings = plan._replace(results='')._asdict()
-  reporting.claim(plan.results, settings)
+  settings = rows.claim(plan)
   parts = {
     'table1': (probe_rows, probe_run),
     'vcd': (vcd_rows, vcd_run),
