@@ -5,6 +5,8 @@ vector on; what normalises by batch statistics is drawn in whole training-size
 batches by `sample`, so that no sample depends on how many were asked for.
 """
 
+from stein_jax.generators.autoencoders import VAE
+from stein_jax.generators.autoencoders import ImageToImage
 from stein_jax.generators.functions import batch_norm_entropy
 from stein_jax.generators.functions import create
 from stein_jax.generators.functions import create_pair
@@ -25,10 +27,8 @@ from stein_jax.generators.functions import variational
 from stein_jax.generators.networks import DCGAN
 from stein_jax.generators.networks import MLP
 from stein_jax.generators.networks import PRIORS
-from stein_jax.generators.networks import VAE
 from stein_jax.generators.networks import Coupling
 from stein_jax.generators.networks import Deconv
-from stein_jax.generators.networks import ImageToImage
 from stein_jax.generators.networks import TransitionOperator
 
 __all__ = [
