@@ -109,6 +109,11 @@ def call(
   return learner.apply_fn(params, *inputs, **taken, **context)
 
 
+def mixes(learner: train_state.TrainState) -> bool:
+  """Returns whether the network's value at an example depends on its batch."""
+  return 'axis_name' in getattr(learner, 'takes', ())
+
+
 def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
   """Returns the optax optimizer of a config section.
 

@@ -15,6 +15,13 @@ from stein_jax import generators
 from stein_jax import learners
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
+# The generator's, of the energies of its samples.
+_LOSSES = {
+  'non_saturating': lambda fake: jnp.mean(nn.softplus(fake)),
+  'minimax': lambda fake: -jnp.mean(nn.softplus(-fake)),
+  'wasserstein': jnp.mean,
+}
+
 
 class State(NamedTuple):
   step: Array
@@ -77,12 +84,16 @@ def step(
       for samples made of images: pix2pix's [IZZE17].
     axis_name: the mapped axis over which the batch is split.
   """
-  checks.choice(('non_saturating', 'minimax', 'wasserstein'), loss=loss)
+  checks.choice(_LOSSES, loss=loss)
   checks.non_negative(penalty=penalty, l1_weight=l1_weight)
   checks.count(
     generator_every=generator_every, num_generator_steps=num_generator_steps
   )
-  mixes = 'axis_name' in getattr(state.energy, 'takes', ())
+  if loss == 'wasserstein' and learners.mixes(state.energy):
+    raise ValueError(
+      "loss='wasserstein' bounds the slope at each example, and this energy "
+      "mixes its batch; allowed: norm='layer' or 'none'."
+    )
   rng = collectives.fold_in_index(rng, axis_name)
   between_rng, *noise_rngs = jax.random.split(rng, num_generator_steps + 1)
   data = batch['image']
@@ -107,39 +118,22 @@ def step(
     metrics = {'energy/data': jnp.mean(real), 'energy/samples': jnp.mean(fake)}
     if loss != 'wasserstein':
       return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
-    share = jax.random.uniform(
-      between_rng, (len(data),) + (1,) * (data.ndim - 1)
-    )
-    slope = energies.score(
-      state.energy.replace(params=params),
-      share * data + (1 - share) * samples,
-      *condition,
-    )
-    norm = jnp.sqrt(jnp.sum(slope.reshape(len(data), -1) ** 2, -1) + 1e-12)
-    metrics['energy/slope'] = jnp.mean(norm)
-    loss_value = jnp.mean(real) - jnp.mean(fake)
-    return loss_value + penalty * jnp.mean((norm - 1) ** 2), metrics
+    learner = state.energy.replace(params=params)
+    slope = _slope(learner, data, samples, *condition, rng=between_rng)
+    metrics['energy/slope'] = jnp.mean(slope)
+    value = jnp.mean(real) - jnp.mean(fake)
+    return value + penalty * jnp.mean((slope - 1) ** 2), metrics
 
   def generator_loss(params, noise_rng):
     made = draw(params, noise_rng)
     fake = energies_of(energy.params, data, made, *condition)[1]
-    if loss == 'non_saturating':
-      value = jnp.mean(nn.softplus(fake))
-    elif loss == 'minimax':
-      value = -jnp.mean(nn.softplus(-fake))
-    else:
-      value = jnp.mean(fake)
+    value = _LOSSES[loss](fake)
     metrics = {'generator/loss': value}
     if not checks.absent(l1_weight):
       metrics['generator/absolute_error'] = jnp.mean(jnp.abs(made - data))
       value += l1_weight * metrics['generator/absolute_error']
     return value, metrics
 
-  if loss == 'wasserstein' and mixes:
-    raise ValueError(
-      "loss='wasserstein' bounds the slope at each example, and this energy "
-      "mixes its batch; allowed: norm='layer' or 'none'."
-    )
   energy, energy_metrics = learners.descend(
     state.energy, energy_loss, axis_name=axis_name
   )
@@ -167,3 +161,11 @@ def sample(
   """
   name = 'label' if getattr(condition, 'ndim', 0) == 1 else 'condition'
   return generators.sample(state.generator, rng, num, **{name: condition})
+
+
+def _slope(energy, data, samples, *condition, rng):
+  """Returns |grad E| [n] at a random point between each image and its sample."""
+  share = jax.random.uniform(rng, (len(data),) + (1,) * (data.ndim - 1))
+  between = share * data + (1 - share) * samples
+  slope = energies.score(energy, between, *condition).reshape(len(data), -1)
+  return jnp.sqrt(jnp.sum(slope * slope, -1) + 1e-12)

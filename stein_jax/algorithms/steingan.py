@@ -149,26 +149,28 @@ def step(
     axis_name=axis_name,
   )
   # An energy that does not mix its batch sees every example by itself.
-  mixes = 'axis_name' in getattr(state.energy, 'takes', ())
-  company = data if joint and mixes else None
-
+  company = data if joint and learners.mixes(state.energy) else None
   penalty = _penalty(
     diversity, diversity_weight, state.energy, company, axis_name
   )
+  draw = functools.partial(
+    generators.generate,
+    state.generator,
+    num=len(data),
+    label=label,
+    axis_name=axis_name,
+  )
+  toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
   generator = state.generator
   for draw_rng in jax.random.split(noise_rng, num_generator_steps):
-    draw = functools.partial(
-      generators.generate,
-      generator,
-      rng=draw_rng,
-      num=len(data),
-      label=label,
-      axis_name=axis_name,
-    )
-    toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
     generator, generator_metrics, samples = learners.descend(
       generator,
-      generators.follow(draw, toward, penalty=penalty, axis_name=axis_name),
+      generators.follow(
+        functools.partial(draw, rng=draw_rng),
+        toward,
+        penalty=penalty,
+        axis_name=axis_name,
+      ),
       axis_name=axis_name,
     )
 
