@@ -120,7 +120,8 @@ def median_bandwidth(
       axis_name=axis_name,
     )
   eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
-  mean = 2 * jnp.mean(jnp.sum(x * x, 1))
+  spread = x - jnp.mean(x, 0, keepdims=True)
+  mean = 2 * jnp.mean(jnp.sum(spread * spread, 1))
   median = jnp.where(median > 0, median, eps * mean)
   median = jnp.where(jnp.isfinite(mean), median, jnp.nan)
   divisor = {'n+1': jnp.log(n + 1.0), 'n': jnp.log(max(n, 2)), 'none': 1.0}[log]
@@ -134,10 +135,31 @@ def accumulated(x: Array) -> Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def center_of(x: Array) -> Array:
-  """Returns the mean [1, d] of x [n, d], exact where all rows are equal."""
-  first = x[:1]
-  return first + jnp.mean(x - first, 0, keepdims=True)
+def center_of(x: Array, *, axis_name: str | None = None) -> Array:
+  """Returns the middle [1, d] of x [n, d], without gradient.
+
+  That of the means of nine groups of rows, the median of three medians: near the
+  mean, and a row that is far from all others does not move it. Exact where all rows
+  are equal.
+
+  Args:
+    x: the points [n, d].
+    axis_name: the mapped axis over which they are split: the middle of the middles.
+  """
+  center = _middle(lax.stop_gradient(x))
+  return _middle(collectives.all_gather(center, axis_name))
+
+
+def _middle(x):
+  n, d = x.shape
+  # A product, so that rows may be split over devices; of fewer than nine some twice.
+  member = jnp.arange(n)[None] % 9 == jnp.arange(9)[:, None] % n
+  share = member / jnp.sum(member, 1, keepdims=True, dtype=x.dtype)
+  means = jnp.dot(share, x - x[:1], precision=lax.Precision.HIGHEST)
+  between = lambda a, b, c: jnp.maximum(
+    jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c)
+  )
+  return x[:1] + between(*between(*means.reshape(3, 3, d)))[None]
 
 
 def slope_ratio(kernel: Kernel) -> Array | float | None:

@@ -70,7 +70,7 @@ def svgd_direction(
   x, score, dtype = _points(x, score)
   n = len(x)
   count = n * collectives.size(axis_name)
-  x = x - collectives.pmean(kernels.center_of(x), axis_name)
+  x = x - kernels.center_of(x, axis_name=axis_name)
   row, norm = jnp.arange(n), jnp.sum(x * x, 1)
   ratio = kernels.slope_ratio(kernel)
   # Where the slope is a multiple of the kernel one product serves both terms.
@@ -274,9 +274,18 @@ def ksd(
     total = _sum_over_others(x, score, kernel, block_size, axis_name)
   if unbiased:
     return collectives.psum(total, axis_name) / float(count * (count - 1))
-  k, slope = _with_slope(kernel)(jnp.zeros((), x.dtype))
-  total += k * jnp.sum(score * score) - 2 * x.shape[1] * n * slope
+  total += jnp.sum(_with_itself(score, kernel))
   return collectives.psum(total, axis_name) / float(count**2)  # past 32 bits
+
+
+def _with_itself(score, kernel):
+  """Returns the Stein kernel of each point with itself [n].
+
+  Which the matrix has too, but for a point that is far from the others to the
+  rounding of that distance.
+  """
+  k, slope = _with_slope(kernel)(jnp.zeros((), score.dtype))
+  return k * jnp.sum(score * score, 1) - 2 * score.shape[1] * slope
 
 
 def _sum_over_others(x, score, kernel, block_size, axis_name):
@@ -390,11 +399,13 @@ def ksd_test(
   weights = jnp.concatenate([jnp.ones((1, n), x.dtype), signs])
 
   def row_terms(row):
-    point, score_at, weight = row
+    i, own, point, score_at, weight = row
     u = stein_matrix(point[None], score_at[None], x, score, kernel)[0]
-    return weight * jnp.dot(weights, u, precision=_HIGHEST)
+    return weight * jnp.dot(weights, u.at[i].set(own), precision=_HIGHEST)
 
-  terms = kernels.map_rows(row_terms, (x, score, weights.T), n, block_size)
+  own = _with_itself(score, kernel)
+  rows = (jnp.arange(n), own, x, score, weights.T)
+  terms = kernels.map_rows(row_terms, rows, n, block_size)
   statistic, *draws = jnp.split(jnp.sum(terms, 0) / n, [1])
   exceed = jnp.sum(draws[0] >= statistic)
   return statistic[0], (1 + exceed) / (1 + num_bootstrap)

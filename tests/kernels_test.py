@@ -163,6 +163,13 @@ class MedianBandwidthTest(chex.TestCase):
     self.assertGreater(_median(x, diagonal), 2 * _tolerance(x, x))
     self.assert_median(actual, x, _median(x, diagonal))
 
+  def test_two_far_points_cost_the_others_no_digits(self):
+    x = _normal(20, 3)
+    x[0] += 1e6
+    x[7, 1] -= 3e5
+    actual = _bandwidth(jnp.array(x), log='none')
+    np.testing.assert_allclose(actual, _median(x), rtol=1e-6)
+
   @parameterized.product(
     log=[('n+1', np.log(6)), ('n', np.log(5)), ('none', 1)], scale=[1.0, 0.25]
   )

@@ -84,6 +84,14 @@ def _points(n, d, *, offset=0.0, spread=1.0, repeats=1, dtype=np.float32):
   return x.astype(dtype), np.repeat(score, repeats, 0).astype(dtype)
 
 
+def _with_two_far(n):
+  """Returns points and scores [n, 3], two of which are far from all others."""
+  x, score = _points(n, 3)
+  x[0] += 1e6
+  x[7, 1] -= 3e5
+  return x, score
+
+
 def _scale(x):
   """Returns a bandwidth on the scale of the points."""
   x = np.asarray(x, np.float64)
@@ -180,6 +188,12 @@ class DirectionTest(chex.TestCase):
   def test_on_hard_points(self, n, d, keywords):
     x, score = _points(n, d, **keywords)
     arguments = 'rbf', _scale(x), x, score
+    _assert_close(_actual_direction(*arguments), _direction(*arguments))
+
+  @parameterized.parameters(*_PROFILES)
+  def test_two_far_points_cost_the_others_no_digits(self, name):
+    x, score = _with_two_far(20)
+    arguments = name, 2.0, x, score
     _assert_close(_actual_direction(*arguments), _direction(*arguments))
 
   @parameterized.parameters('count', 'row_sum')
@@ -590,6 +604,19 @@ class DiscrepancyTest(chex.TestCase):
     arguments = 'rbf', _scale(x), x, score, x, score
     _assert_close(_actual_matrix(*arguments), _stein_matrix(*arguments))
 
+  @parameterized.parameters(*_PROFILES)
+  def test_two_far_points_cost_the_others_no_digits(self, name):
+    x, score = _with_two_far(20)
+    u = _stein_matrix(name, 2.0, x, score, x, score)
+    for unbiased in (False, True):
+      actual = _actual_ksd(name, 2.0, x, score, unbiased=unbiased)
+      _assert_close(actual, _ksd(u, unbiased), largest=np.max(np.abs(u)))
+    kernel = _kernel(name, 2.0)
+    found = jax.jit(functools.partial(stein.ksd_test, kernel=kernel))(
+      jax.random.key(0), x, score
+    )
+    _assert_close(found[0], np.sum(u) / len(x), largest=np.max(np.abs(u)))
+
   def test_matrix_in_float64(self):
     points = _points(6, 3, dtype=np.float64)
     arguments = 'rbf', 2.0, *points, *points
@@ -864,6 +891,18 @@ class ShardedTest(chex.TestCase):
         self.assertEqual(actual[name].shape, shape)
         _assert_close(actual[name], np.broadcast_to(want, shape))
 
+  @parameterized.parameters('vmap', 'pmap', 'shard_map')
+  def test_two_far_points_cost_the_others_no_digits(self, mode):
+    x, score = _with_two_far(8)  # which share no device
+    kernel = functools.partial(kernels.rbf, bandwidth=2.0)
+    local = lambda x, score: stein.svgd_direction(
+      x, score, kernel, axis_name=_AXIS
+    )
+    _assert_close(
+      _mapped(mode, local, jnp.array(x), jnp.array(score)),
+      _direction('rbf', 2.0, x, score),
+    )
+
   @parameterized.parameters(('vmap', 1), ('pmap', 2), ('shard_map', 2))
   def test_feature_forms_equal_unsharded(self, mode, rows):
     x, score = map(jnp.array, _points(4 * rows, 3))
@@ -924,7 +963,7 @@ class MemoryTest(chex.TestCase):
     ('direction', stein.svgd_direction), ('ksd', stein.ksd)
   )
   def test_a_device_holds_a_share_of_the_points_and_a_block(self, function):
-    devices, share, block_size = 64, 512, 8
+    devices, share, block_size = 64, 512, 16
     local = lambda x: jnp.sum(
       function(x, x, kernels.rbf, block_size=block_size, axis_name=_AXIS)
     ).reshape(1)
