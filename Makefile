@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=wo
 .PHONY: help demo test test-all lint bench results clean
 
 help:
-	@echo 'make demo            learn an RBM five ways on real digits; a report page (3 minutes)'
+	@echo 'make demo            learn an RBM five ways on real digits; a report page (a minute or two)'
 	@echo 'make test            the default tests'
 	@echo 'make test-all        every test, the slow ones too'
 	@echo 'make lint            style checks'
