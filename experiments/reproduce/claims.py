@@ -40,6 +40,9 @@ _TEACHING = (
 _RECOVERY = (
   ('conditional CoopNets', '20.47', '0.77'),
   ('GAN and L1, after pix2pix', '19.34', '0.74'),
+  ('cVAE-GAN', '19.43', '0.68'),
+  ('cVAE-GAN++', '19.14', '0.64'),
+  ('BicycleGAN', '19.07', '0.64'),
   ('conditional VAE', '', ''),
 )
 CLAIMS = (

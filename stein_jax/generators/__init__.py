@@ -12,6 +12,7 @@ from stein_jax.generators.functions import create
 from stein_jax.generators.functions import create_pair
 from stein_jax.generators.functions import decode
 from stein_jax.generators.functions import decode_batch
+from stein_jax.generators.functions import divergence
 from stein_jax.generators.functions import follow
 from stein_jax.generators.functions import generate
 from stein_jax.generators.functions import interpolate
@@ -45,6 +46,7 @@ __all__ = [
   'create_pair',
   'decode',
   'decode_batch',
+  'divergence',
   'follow',
   'generate',
   'interpolate',

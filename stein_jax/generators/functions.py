@@ -178,6 +178,11 @@ def decode_batch(
   )
 
 
+def divergence(mean: Array, log_variance: Array) -> Array:
+  """Returns KL(N(mean, variance) | N(0, I)) of codes [n, k], [n] [KW14]."""
+  return 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1 - log_variance, -1)
+
+
 def variational(
   generator: Learner,
   rng: PRNGKey,
@@ -232,22 +237,20 @@ def variational(
       log_weight = 0.5 * jnp.sum(unit**2 + log_variance - z**2, -1) - error
       return error, log_weight
 
-    divergence = 0.5 * jnp.sum(
-      jnp.exp(log_variance) + mean**2 - 1 - log_variance, -1
-    )
+    apart = divergence(mean, log_variance)
     if kl == 'prior':
       error, _ = draw(code_rng)
-      values = error + kl_weight * divergence
+      values = error + kl_weight * apart
     else:
       errors, log_weights = jax.vmap(draw)(
         jax.random.split(code_rng, num_importance)
       )
       error = jnp.mean(errors, 0)
       evidence = jax.nn.logsumexp(log_weights, 0) - jnp.log(num_importance)
-      values = (kl_weight - 1) * evidence + kl_weight * (error + divergence)
+      values = (kl_weight - 1) * evidence + kl_weight * (error + apart)
     return jnp.mean(values), {
       'generator/reconstruction': jnp.mean(error),
-      'generator/divergence': jnp.mean(divergence),
+      'generator/divergence': jnp.mean(apart),
     }
 
   return loss_fn
