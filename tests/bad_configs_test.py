@@ -51,6 +51,12 @@ ROWS = {
     ('generator.widths', (0,), r'generator.widths\[0\]=0 must be at least 1'),
     ('generator.dim', 3, "amortized_svgd on data.name='toy'"),
   ),
+  'bicycle_gan_facades': (
+    ('step.image_weight', -1.0, 'step.image_weight=-1.0 must be zero or more'),
+    ('step.latent_weight', _INFINITY, 'step.latent_weight=inf must be zero'),
+    ('energy.outputs', 0, 'energy.outputs=0 must be at least'),
+    ('generator', dict(name='DCGAN', shape=(16, 16, 3)), 'bicycle_gan on.*cond'),
+  ),
   'classification_cifar10': (
     ('classifier.depth', 9, 'classifier.depth=9 must be 6 n'),
     ('classifier.width', 0, 'classifier.width=0 must be at least'),
