@@ -72,6 +72,7 @@ def get_config(scale=''):
     config.generator.update(shape=(64, 64, 3), widths=(16, 32, 64))
     config.generator.update(num_blocks=2, encoder_widths=(16, 32, 64))
     config.energy.widths = (16, 32, 64, 64)
+    config.step.image_weight = 100.0  # of so short a run
     config.generator_optimizer.learning_rate = 1e-3
     config.batch_size, config.num_steps = 20, 1500
     config.eval_every = config.checkpoint_every = 200
