@@ -1,10 +1,12 @@
 """Clear refusals of bad arguments.
 
-Traced values pass unchecked: a step size that `vmap` sweeps has no value yet.
+Traced values pass unchecked: a step size that `vmap` sweeps has no value yet. Shapes
+and dtypes are known of them, and checked.
 """
 
 import numbers
 
+import jax
 import numpy as np
 
 
@@ -87,6 +89,59 @@ def same_shape(**shapes: tuple[int, ...]) -> None:
   if len(set(shapes.values())) > 1:
     said = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
     raise ValueError(f'Shapes differ: {said}.')
+
+
+def shape(wanted: tuple[int, ...], **values) -> None:
+  """Raises ValueError unless every array has that shape."""
+  for name, value in values.items():
+    if np.shape(value) != tuple(wanted):
+      raise ValueError(
+        f'{name} has shape {np.shape(value)}; wanted: {tuple(wanted)}.'
+      )
+
+
+def per_example(count: int, **values) -> None:
+  """Raises ValueError unless every array has one number for each example: [count]."""
+  for name, value in values.items():
+    if np.shape(value) != (count,):
+      raise ValueError(
+        f'{name} has shape {np.shape(value)}; wanted: ({count},), one number for each '
+        f'of {count} examples.'
+      )
+
+
+def like(x, **trees) -> None:
+  """Raises ValueError unless every tree has the structure and the shapes of x."""
+  shapes = lambda tree: jax.tree.map(np.shape, tree)
+  for name, tree in trees.items():
+    if jax.tree.structure(tree) != jax.tree.structure(x) or (
+      jax.tree.leaves(shapes(tree)) != jax.tree.leaves(shapes(x))
+    ):
+      raise ValueError(
+        f'{name} has shape {shapes(tree)}; wanted: {shapes(x)}, that of the points.'
+      )
+
+
+def labels(num_classes: int, **values) -> None:
+  """Raises ValueError unless labels are integers [n] of 0, ..., num_classes - 1.
+
+  Of traced labels the dtype and the shape alone are known.
+  """
+  for name, value in values.items():
+    if not hasattr(value, 'dtype'):
+      value = np.asarray(value)
+    if value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
+      raise ValueError(
+        f'{name} is {value.dtype} {value.shape}; allowed: integers [n].'
+      )
+    if isinstance(value, jax.core.Tracer):
+      continue
+    value = np.asarray(value)
+    wrong = value[(value < 0) | (value >= num_classes)]
+    if wrong.size:
+      raise ValueError(
+        f'{name}={wrong[0]} must be in 0, ..., {num_classes - 1}.'
+      )
 
 
 def absent(weight) -> bool:

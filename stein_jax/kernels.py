@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import medians
 from stein_jax.types import Array, Kernel
 
@@ -70,7 +71,7 @@ def squared_distance(x: Array, y: Array) -> Array:
 
   Half-precision input is taken, and the result returned, in float32.
   """
-  x, y = accumulated(x), accumulated(y)
+  x, y = dtypes.accumulated(x), dtypes.accumulated(y)
   # Distances do not change under translation, but the rounding of |x|^2 does.
   center = center_of(y)
   x, y = x - center, y - center
@@ -106,7 +107,7 @@ def median_bandwidth(
   """
   checks.positive(scale=scale)
   checks.choice(('n+1', 'n', 'none'), log=log)
-  x, rows = accumulated(lax.stop_gradient(x)), x.shape[0]
+  x, rows = dtypes.accumulated(lax.stop_gradient(x)), x.shape[0]
   x = collectives.all_gather(x, axis_name)
   x = x - center_of(x)
   n = x.shape[0]
@@ -128,11 +129,6 @@ def median_bandwidth(
   bandwidth = jnp.maximum(scale * median / divisor, tiny**0.5)
   # The same on every device; the mean tells shard_map so.
   return collectives.pmean(bandwidth.astype(x.dtype), axis_name)
-
-
-def accumulated(x: Array) -> Array:
-  """Returns x in the dtype its sums are taken in: float32 for half precision."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def center_of(x: Array, *, axis_name: str | None = None) -> Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.types import Array, PRNGKey
 
@@ -279,7 +280,7 @@ def two_sample_test(
     raise ValueError(f'Points must be [n, d]; got {x.shape} and {y.shape}.')
   _same_width(x, y)
   n, m = len(x), len(y)
-  pool = jnp.concatenate([kernels.accumulated(x), kernels.accumulated(y)])
+  pool = jnp.concatenate([dtypes.accumulated(x), dtypes.accumulated(y)])
   pool = pool - kernels.center_of(pool)
   # With weights 1 / n and -1 / m the statistic is -w' D w.
   weights = jnp.concatenate([jnp.full(n, 1 / n), jnp.full(m, -1 / m)])
@@ -424,7 +425,7 @@ def _flat(x, minimum):
   x = jnp.asarray(x)
   if x.ndim < 2 or len(x) < minimum or not x.size:
     raise ValueError(f'Needs rows [n, ...], n >= {minimum}; got {x.shape}.')
-  return kernels.accumulated(x.reshape(len(x), -1))
+  return dtypes.accumulated(x.reshape(len(x), -1))
 
 
 def _distances(point, others):

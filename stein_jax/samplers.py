@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from stein_jax import checks
-from stein_jax import kernels
+from stein_jax import dtypes
 from stein_jax.types import Array, LogDensityFn, PRNGKey, ScoreFn, Tree
 
 
@@ -139,7 +139,7 @@ def annealed_importance(
         f'init has shape {init.shape}, not (num_chains, *shape) = '
         f'{(num_chains, *shape)}.'
       )
-    x = kernels.accumulated(init)
+    x = dtypes.accumulated(init)
     inverse_temperatures = inverse_temperatures[::-1]
 
   def base(x):
@@ -163,7 +163,7 @@ def annealed_importance(
 
 def _accumulated(x):
   """Returns x with half-precision leaves in float32: small steps add up."""
-  return jax.tree.map(kernels.accumulated, x)
+  return jax.tree.map(dtypes.accumulated, x)
 
 
 def _evaluate(log_density_fn, x):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax import pairs
 from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn
@@ -423,7 +424,7 @@ def _points(x, score):
       f'Points and scores must be [n, d] alike, n >= 1; got {x.shape} and '
       f'{score.shape}.'
     )
-  return kernels.accumulated(x), kernels.accumulated(score), x.dtype
+  return dtypes.accumulated(x), dtypes.accumulated(score), x.dtype
 
 
 def _with_slope(function):

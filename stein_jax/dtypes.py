@@ -1,0 +1,34 @@
+"""The one rule of dtypes: what is computed in, whatever an array comes in.
+
+Integers and booleans are taken as float32, as float64 under `jax_enable_x64`; half
+precision is summed in float32. What is complex is refused.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from stein_jax.types import Array
+
+
+def floating(x: Array) -> Array:
+  """Returns x as a floating array: integers and booleans as numbers, others as is.
+
+  Raises:
+    TypeError: x is complex, or no numbers.
+  """
+  x = jnp.asarray(x)
+  if jnp.issubdtype(x.dtype, jnp.floating):
+    return x
+  if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer):
+    return x.astype(jax.dtypes.canonicalize_dtype(float))
+  raise TypeError(f'An array of {x.dtype} is of no real numbers.')
+
+
+def accumulated(x: Array) -> Array:
+  """Returns x in the dtype its sums are taken in: float32 for half precision.
+
+  Raises:
+    TypeError: x is complex, or no numbers.
+  """
+  x = floating(x)
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
