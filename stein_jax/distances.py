@@ -19,6 +19,8 @@ FEW = 4  # dimensions, up to which to subtract costs no more than a product
 _GROUPS = 16  # that are told apart
 _GAP = 8  # between any two groups, in sizes of a group
 _SKETCH = 8  # dimensions that groups are looked for in
+_SHIFTS = 8  # in order, to where a neighbour is looked for
+_NEAR = 4e-3  # of the largest squared distance from the middle
 _LARGE = 64  # bandwidths, squared distance from a middle that one is enough for
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -148,6 +150,28 @@ def is_far(norm: Array, curvature: Array, axis_name: str | None) -> Array:
   return _in_any_set(furthest * lax.stop_gradient(curvature) > _LARGE)
 
 
+def has_groups(x: Array, middle: Array) -> Array:
+  """Returns whether some points [n, d] lie in groups far apart [].
+
+  Looked for among neighbours in their order, and those of the point that is furthest
+  from the middle: in a group there are some, but for one of very few points.
+  """
+  sketch = _sketch(lax.stop_gradient(x) - middle)
+  norm = jnp.sum(sketch**2, 0)
+  largest = jnp.max(norm)
+  row = jnp.min(jnp.where(norm == largest, jnp.arange(len(x)), len(x) - 1))
+  others = [sketch[:, row, None]]
+  others += [jnp.roll(sketch, shift, 1) for shift in range(1, _SHIFTS + 1)]
+  near = jnp.min(jnp.stack([_positive(sketch - other) for other in others]))
+  return _in_any_set(near < _NEAR * largest)
+
+
+def _positive(change):
+  """Returns squared lengths [n] of differences, infinite of copies."""
+  sq_dist = jnp.sum(change**2, 0)
+  return jnp.where(sq_dist > 0, sq_dist, jnp.finfo(sq_dist.dtype).max)
+
+
 def middles(x: Array, *, axis_name: str | None = None) -> Array:
   """Returns the middle of all points [n, d] and of their groups [k, d].
 
@@ -183,19 +207,27 @@ def repeated(middle: Array) -> Array:
 def _far_apart(x):
   """Returns points [_GROUPS + 1, d], each furthest from 0 and those before it.
 
-  And that squared distance [_GROUPS + 1], all of them in random directions alone.
+  And that squared distance [_GROUPS + 1]; both of what `_sketch` sees.
   """
-  shape = (x.shape[1], min(x.shape[1], _SKETCH))
-  directions = jax.random.rademacher(jax.random.key(0), shape, x.dtype)
-  sketch = jnp.dot(x, directions)
+  sketch, last = _sketch(x), len(x) - 1
 
   def find(nearest, _):
-    furthest = jnp.argmax(nearest)
-    sq_dist = jnp.sum((sketch - sketch[furthest][None]) ** 2, 1)
-    return jnp.minimum(nearest, sq_dist), (x[furthest], nearest[furthest])
+    far = jnp.max(nearest)
+    # As an argmax, which XLA's CPU back end does not vectorise.
+    row = jnp.min(jnp.where(nearest == far, jnp.arange(len(x)), last))
+    sq_dist = jnp.sum((sketch - sketch[:, row, None]) ** 2, 0)
+    return jnp.minimum(nearest, sq_dist), (row, far)
 
-  start = jnp.sum(sketch**2, 1)
-  return lax.scan(find, start, length=_GROUPS + 1)[1]
+  start = jnp.sum(sketch**2, 0)
+  rows, sq_dist = lax.scan(find, start, length=_GROUPS + 1)[1]
+  return x[rows], sq_dist
+
+
+def _sketch(x):
+  """Returns points [n, d] along some random directions [_SKETCH, n]."""
+  shape = (x.shape[1], min(x.shape[1], _SKETCH))
+  directions = jax.random.rademacher(jax.random.key(0), shape, x.dtype)
+  return jnp.dot(x, directions).T
 
 
 def center_of(x: Array, *, axis_name: str | None = None) -> Array:

@@ -81,9 +81,17 @@ def squared_distance(x: Array, y: Array) -> Array:
   x, y = points(x=x, y=y)
   if x.shape[1] <= distances.FEW:
     return distances.subtracted(x, y)
-  middles = distances.middles(jnp.concatenate([x, y]))
-  placed = (distances.place(each, middles) for each in (x, y))
-  return distances.squared(*placed)
+
+  def among(middles):
+    return distances.squared(*(distances.place(a, middles) for a in (x, y)))
+
+  both = jnp.concatenate([x, y])
+  middle = distances.center_of(y)
+  return lax.cond(
+    distances.has_groups(both, middle),
+    lambda: among(distances.middles(both)),
+    lambda: among(middle),
+  )
 
 
 def points(**arrays: Array) -> list[Array]:

@@ -23,7 +23,6 @@ _BLOCK_ENTRIES = 2**18  # pairs looked at together: what a core's cache holds
 _AT_ONCE = 2**21  # where a loop over blocks costs more than a cache too small
 _STORED_ENTRIES = 2**26  # up to here pairs are kept from pass to pass: 256 MB
 _SAMPLE = 256  # pairs, for a first bracket
-_SMALL = 0.05  # of the largest squared norm: a median below it needs groups
 # Counts are of elementwise sums of so many slices: XLA's CPU back end vectorises
 # those, but no reduction.
 _LANES = 16
@@ -159,11 +158,9 @@ def _placed(x):
   """Returns a tree of arrays [n, ...] and a function of two to squared distances."""
   if x.shape[1] <= distances.FEW:
     return x, distances.subtracted
-  # Groups matter where the median is small beside the size of the whole.
-  low, _ = _sampled(x)
   middle = distances.center_of(x)
   middles = lax.cond(
-    low < _SMALL * jnp.max(distances.place(x, middle).norm),
+    distances.has_groups(x, middle),
     lambda: distances.middles(x),
     lambda: distances.repeated(middle),
   )
