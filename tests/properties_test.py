@@ -361,7 +361,7 @@ def in_unit(x, unit):
 
 
 @jax.jit
-def tested(x, y):
+def two_samples(x, y):
   """Returns distances of two sets, in powers of their unit, and a p-value."""
   rng = jax.random.key(0)
   statistic, p_value = metrics.two_sample_test(rng, x, y, num_permutations=99)
@@ -411,7 +411,7 @@ class LawsTest(parameterized.TestCase):
     expected = in_unit(_CLOUD, np.float32(1))
     self.assert_follow(in_unit(unit * _CLOUD, unit), expected, unit)
 
-  @parameterized.product(run=[tested, on_host], unit=_UNITS)
+  @parameterized.product(run=[two_samples, on_host], unit=_UNITS)
   def test_unit_of_distances(self, run, unit):
     unit = np.float32(unit)
     expected = run(_CLOUD, _OTHER_CLOUD)
@@ -425,7 +425,7 @@ class LawsTest(parameterized.TestCase):
       expected = at_median(_CLOUD, _CLOUD_SCORE, kernel)
       found = at_median(move(_CLOUD), _CLOUD_SCORE, kernel)
       self.assert_follow(found, expected)
-    for run in tested, on_host:
+    for run in two_samples, on_host:
       expected = run(_CLOUD, _OTHER_CLOUD)
       found = run(move(_CLOUD), move(_OTHER_CLOUD))
       self.assert_follow(found, expected)
@@ -438,9 +438,9 @@ class LawsTest(parameterized.TestCase):
       del expected[0], expected[2][1], found[2][1]
       expected[-1] = [phi[_ORDER] for phi in expected[-1]]
       self.assert_follow(found, expected)
-    expected = tested(_CLOUD, _OTHER_CLOUD)
+    expected = two_samples(_CLOUD, _OTHER_CLOUD)
     del expected[0]  # the permutations are drawn by place
-    self.assert_follow(tested(_CLOUD[_ORDER], _OTHER_CLOUD), expected)
+    self.assert_follow(two_samples(_CLOUD[_ORDER], _OTHER_CLOUD), expected)
     expected = on_host(_CLOUD, _OTHER_CLOUD)
     found = on_host(_CLOUD[_ORDER], _OTHER_CLOUD)
     expected[0][4], expected[1][2] = (
