@@ -20,6 +20,8 @@ from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.types import Array, PRNGKey
 
+_SLACK = 1e-5  # of a range of pixels, made in single precision
+
 
 def inception_score(logits: Array, num_splits: int = 10) -> tuple[float, float]:
   """Returns the mean and spread over splits of the inception score [SGZCRC16].
@@ -77,9 +79,11 @@ def frechet_distance(x: Array, y: Array) -> float:
   for rows in (x, y):
     if len(rows) < 2:
       raise ValueError(f'A covariance needs 2 rows; got {len(rows)}.')
+  x, y = dtypes.on_host(x), dtypes.on_host(y)
+  if not _all_finite(x, y):
+    return float('nan')
 
   def fit(rows):
-    rows = dtypes.on_host(rows)
     mean = np.mean(rows, 0)
     return mean, np.linalg.qr((rows - mean) / (len(rows) - 1) ** 0.5, mode='r')
 
@@ -87,7 +91,7 @@ def frechet_distance(x: Array, y: Array) -> float:
   # R_x R_y': no root is taken of an eigenvalue that is rounding about zero.
   (mean_x, root_x), (mean_y, root_y) = fit(x), fit(y)
   product = root_x @ root_y.T
-  if not np.isfinite(product).all():
+  if not _all_finite(product):
     return float('nan')
   cross = np.linalg.svd(product, compute_uv=False).sum()
   spread = np.sum(root_x**2) + np.sum(root_y**2) - 2 * cross
@@ -127,7 +131,7 @@ def manifold_metrics(
       f'and {len(fake)}.'
     )
   real, fake = dtypes.on_host(real), dtypes.on_host(fake)
-  if not (np.isfinite(real).all() and np.isfinite(fake).all()):
+  if not _all_finite(real, fake):
     return dict.fromkeys(
       ('precision', 'recall', 'density', 'coverage'), float('nan')
     )
@@ -240,9 +244,10 @@ def psnr(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
     span: how wide the range of pixels is: 1 of [0, 1], 2 of [-1, 1], 255 of bytes.
 
   Raises:
-    ValueError: images that are not [n, h, w, c], or of two shapes.
+    ValueError: images that are not [n, h, w, c], of two shapes, or with pixels in a
+      wider range.
   """
-  x, y = _pairs(x, y, span)
+  x, y, _, _ = _pairs(x, y, span)
   error = np.mean((x - y) ** 2, (1, 2, 3))
   with np.errstate(divide='ignore'):
     return 10 * np.log10(span**2 / error)
@@ -268,17 +273,14 @@ def ssim(
   """
   from skimage import metrics as skimage_metrics  # pylint: disable=g-import-not-at-top
 
-  x, y = _pairs(x, y, span)
+  x, y, least, most = _pairs(x, y, span)
   if min(x.shape[1:3]) < 11:
     raise ValueError(f'Images must be at least 11 x 11 pixels; got {x.shape}.')
   checks.finite(low=low)
-  x, y = x - low, y - low
-  least, most = min(x.min(), y.min()), max(x.max(), y.max())
-  slack = 1e-5 * span  # of a range made in single precision
-  if least < -slack or most > span + slack:
+  if least < low - _SLACK * span or most > low + (1 + _SLACK) * span:
     raise ValueError(
-      f'Pixels are in [{low + least}, {low + most}]; low={low} and span={span} '
-      f'say [{low}, {low + span}].'
+      f'Pixels are in [{least}, {most}]; low={low} and span={span} say '
+      f'[{low}, {low + span}].'
     )
   similarity = functools.partial(
     skimage_metrics.structural_similarity,
@@ -288,7 +290,8 @@ def ssim(
     sigma=1.5,
     use_sample_covariance=False,
   )
-  return np.array([similarity(*pair) for pair in zip(x, y, strict=True)])
+  pairs = zip(x - low, y - low, strict=True)
+  return np.array([similarity(*pair) for pair in pairs])
 
 
 def two_sample_test(
@@ -399,7 +402,7 @@ def linear_probe(
     raise ValueError(
       f'labels are all {labels[0]}: one class is nothing to learn.'
     )
-  if not (np.isfinite(train).all() and np.isfinite(test).all()):
+  if not _all_finite(train, test):
     return float('nan')
   mean, spread = train.mean(0), train.std(0)
   spread = np.where(np.ptp(train, 0) > 0, spread, 1)  # a constant tells nothing
@@ -462,6 +465,10 @@ def _matrix(**arrays):
   return value
 
 
+def _all_finite(*arrays):
+  return all(np.isfinite(array).all() for array in arrays)
+
+
 def _classes(labels, rows):
   """Returns labels on the host, or refuses what is not one integer for each row."""
   labels = np.asarray(labels)
@@ -475,13 +482,18 @@ def _classes(labels, rows):
 
 
 def _pairs(x, y, span):
-  """Returns two sets of images [n, h, w, c] in float64, on the host."""
+  """Returns two sets of images [n, h, w, c] in float64, and where pixels are."""
   checks.positive(span=span)
   x, y = dtypes.on_host(x), dtypes.on_host(y)
   checks.same_shape(x=x.shape, y=y.shape)
   if x.ndim != 4 or not x.size:
     raise ValueError(f'Images must be [n, h, w, c], all >= 1; got {x.shape}.')
-  return x, y
+  least, most = min(x.min(), y.min()), max(x.max(), y.max())
+  if most - least > (1 + _SLACK) * span:
+    raise ValueError(
+      f'Pixels are in [{least}, {most}], wider than span={span}.'
+    )
+  return x, y, least, most
 
 
 def _same_width(x, y):

@@ -186,8 +186,7 @@ class FrechetDistanceTest(parameterized.TestCase):
   def test_what_is_not_finite_makes_nan(self):
     x, y = normal(2, 10, 3)
     y[3, 1] = np.inf
-    with np.errstate(invalid='ignore'):
-      self.assertTrue(np.isnan(metrics.frechet_distance(x, y)))
+    self.assertTrue(np.isnan(metrics.frechet_distance(x, y)))
 
   def test_refusals(self):
     with self.assertRaisesRegex(ValueError, '2 rows'):
@@ -433,6 +432,11 @@ class PsnrTest(parameterized.TestCase):
       metrics.psnr(x / 127.5 - 1, y / 127.5 - 1, span=2), expected
     )
 
+  def test_bytes_are_not_in_the_unit_range(self):
+    x = np.array([0, 9], np.uint8).reshape(2, 1, 1, 1)
+    with self.assertRaisesRegex(ValueError, r'\[0.0, 9.0\].*span=1.0'):
+      metrics.psnr(x, x)
+
   def test_extremes(self):
     ones = np.ones((1, 2, 2, 1))
     np.testing.assert_array_equal(metrics.psnr(ones, ones), [np.inf])
@@ -501,7 +505,8 @@ class SsimTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ({'span': 2.0}, r'\[-1.0, 1.0\].*\[0.0, 2.0\]'),
-    ({'low': -1.0}, r'low=-1.0 and span=1.0'),
+    ({'low': -1.0}, r'\[-1.0, 1.0\], wider than span=1.0'),
+    ({'low': -2.0, 'span': 2.5}, r'say \[-2.0, 0.5\]'),
     ({'span': 2.0, 'low': np.nan}, 'low=nan'),
   )
   def test_pixels_outside_the_range(self, options, message):
