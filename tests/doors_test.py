@@ -805,6 +805,17 @@ class DoorsTest(parameterized.TestCase):
   def test_more_dtypes(self, name, dtype):
     self.check(name, dtype, traced=dtype is np.float64)
 
+  @parameterized.parameters(jnp.float16, jnp.bfloat16, jnp.int8, jnp.bool_)
+  def test_promotion_may_be_strict(self, dtype):
+    with jax.numpy_dtype_promotion('strict'):
+      found = dtypes.accumulated(jnp.ones(2, dtype))
+    self.assertEqual(found.dtype, jnp.float32)
+
+  @parameterized.parameters(dtypes.floating, dtypes.accumulated, dtypes.on_host)
+  def test_complex_numbers_are_refused(self, function):
+    with self.assertRaisesRegex(TypeError, 'complex64 is of no real numbers'):
+      function(np.ones(2, np.complex64))
+
   def check(self, name, dtype, *, traced):
     """The answer is that of float32, or the dtype is refused by name."""
     door = DOORS[name]
