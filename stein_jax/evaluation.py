@@ -460,12 +460,19 @@ def recovered(samples, batch, section) -> dict[str, float]:
 
   Args:
     samples: [n, h, w, c].
-    batch: 'image', like them, and 'mask' [n, h, w, 1] where there is one.
+    batch: 'image', like them, and 'mask' [n, h, w, 1] of 0 and 1 where there is one.
     section: the config's data section, which says what range images have.
+
+  Raises:
+    ValueError: images of two shapes, or a mask with other values.
   """
   unit = functools.partial(datasets.to_unit, section=section)
   data, versions = unit(batch['image']), {'': unit(samples)}
   if 'mask' in batch:
+    if not np.isin(batch['mask'], (0, 1)).all():
+      raise ValueError(
+        'mask must be 0 where a pixel is unknown, and 1 elsewhere.'
+      )
     versions['_pasted'] = np.where(batch['mask'], data, versions[''])
   found = {}
   for name, version in versions.items():

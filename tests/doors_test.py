@@ -220,7 +220,8 @@ class Door(NamedTuple):
     refused: dtypes that it refuses; None: all but float32 and float64.
     nan: why nan may go in and not come out; '' where it may not.
     parts: whether some of the results are of some of the arrays.
-    slow: it is compiled in the slow suite alone.
+    slow: it is compiled in the slow suite alone, being long, or a few lines over
+      others of the table.
   """
 
   call: Callable
@@ -416,6 +417,7 @@ DOORS = {
       _mlp(), _KEY, num_chains=6, num_temperatures=2, init=init
     ),
     (_X,),
+    slow=True,
   ),
   'evaluation.energy_distance': Door(evaluation.energy_distance, (_X, _Y)),
   'evaluation.picture': Door(
@@ -449,6 +451,7 @@ DOORS = {
     (_X, _Y, _SCORE),
     host=True,
     parts=True,
+    slow=True,
   ),
   # Energies.
   'energies.functions.score': Door(
@@ -478,6 +481,7 @@ DOORS = {
     ),
     (_IMAGES, _OTHERS),
     parts=True,
+    slow=True,
   ),
   'energies.functions.sample_state': Door(
     lambda condition: energies.sample_state(
@@ -489,6 +493,7 @@ DOORS = {
       num_steps=1,
     ),
     (_IMAGES,),
+    slow=True,
   ),
   'energies.networks.expert_energy': Door(energies.expert_energy, (_ROWS,)),
   'energies.networks.expert_entropy': Door(energies.expert_entropy, (_ROWS,)),
@@ -538,6 +543,7 @@ DOORS = {
   'generators.functions.revise': Door(
     lambda x: generators.revise(State(_mlp(), _plane()), _KEY, x, num_steps=1),
     (_X,),
+    slow=True,
   ),
   'generators.functions.revision': Door(
     generators.revision, (_X, _SCORE), parts=True
@@ -550,10 +556,12 @@ DOORS = {
       State(None, _given()), _KEY, 6, condition=c, num_steps=0
     ),
     (_X,),
+    slow=True,
   ),
   'generators.functions.variational': Door(
     lambda x: generators.variational(_vae(), _KEY, x)(_vae().params),
     (_IMAGES,),
+    slow=True,
   ),
   'generators.networks.MLP': Door(
     lambda c: learners.call(_given(), _given().params, _KEY, 6, condition=c),
@@ -652,7 +660,7 @@ DOORS = {
     _logistic, (_X, np.array([0, 1, 1, 0, 1, 0]))
   ),
   # Learners and algorithms.
-  'learners.call': Door(applied(_mlp), (_X,)),
+  'learners.call': Door(applied(_mlp), (_X,), slow=True),
   'learners.create': Door(
     lambda x: (
       learners.create(
@@ -674,15 +682,19 @@ DOORS = {
       lambda energy, x: score_matching.sliced_objective(energy, x, _KEY)
     ),
     (_X,),
+    slow=True,
   ),
   'algorithms.score_matching.denoising_objective': Door(
     with_params(
       lambda energy, x: score_matching.denoising_objective(energy, x, _KEY)
     ),
     (_X,),
+    slow=True,
   ),
   'algorithms.svgd.create': Door(_svgd, (_X,)),
-  'algorithms.amortized_svgd.create': Door(_amortized, (levels(3, 2),)),
+  'algorithms.amortized_svgd.create': Door(
+    _amortized, (levels(3, 2),), slow=True
+  ),
   'algorithms.amortized_svgd.least_squares': Door(
     lambda phi: amortized_svgd.least_squares(
       lambda params: jnp.outer(jnp.arange(6.0), params['x']),
@@ -694,7 +706,9 @@ DOORS = {
     (_SCORE,),
   ),
   'algorithms.vcd.transitions': Door(
-    lambda x: vcd.transitions(_operator(), _KEY, x, num_steps=1), (_IMAGES,)
+    lambda x: vcd.transitions(_operator(), _KEY, x, num_steps=1),
+    (_IMAGES,),
+    slow=True,
   ),
   # Pictures.
   'images.grid': Door(
@@ -780,6 +794,11 @@ def of_dtypes(names, kinds):
   ]
 
 
+def is_costly(name):
+  """Returns whether a row takes seconds even to trace."""
+  return DOORS[name].slow and (DOORS[name].host or name.startswith('inception'))
+
+
 def is_floating(array):
   return jnp.issubdtype(array.dtype, jnp.floating)
 
@@ -792,10 +811,11 @@ class DoorsTest(parameterized.TestCase):
     self.assertEmpty([name for name in DOORS if name not in names])
 
   @parameterized.named_parameters(
-    of_dtypes((n for n in DOORS if not DOORS[n].slow), _DTYPES)
+    of_dtypes((n for n in DOORS if not is_costly(n)), _DTYPES)
   )
   def test_dtypes(self, name, dtype):
-    self.check(name, dtype, traced=dtype in _TRACED)
+    traced = dtype in _TRACED or DOORS[name].slow
+    self.check(name, dtype, traced=traced and not DOORS[name].host)
 
   @parameterized.named_parameters(
     *of_dtypes(DOORS, _MORE_DTYPES),
@@ -803,7 +823,8 @@ class DoorsTest(parameterized.TestCase):
   )
   @pytest.mark.slow
   def test_more_dtypes(self, name, dtype):
-    self.check(name, dtype, traced=dtype is np.float64)
+    traced = dtype is np.float64 and not DOORS[name].host
+    self.check(name, dtype, traced=traced)
 
   @parameterized.parameters(jnp.float16, jnp.bfloat16, jnp.int8, jnp.bool_)
   def test_promotion_may_be_strict(self, dtype):
@@ -829,14 +850,11 @@ class DoorsTest(parameterized.TestCase):
       return
     with warnings.catch_warnings():
       warnings.simplefilter('error')
-      if door.host:
-        found = run()
-      elif traced:
+      if traced:
         shapes = jax.tree.leaves(jax.eval_shape(run))
         self.assertTrue(all(map(is_floating, shapes)))
         return
-      else:
-        found = jax.jit(run)()
+      found = run() if door.host else jax.jit(run)()
     found = list(map(np.asarray, jax.tree.leaves(found)))
     expected = answer(name, arrays)
     self.assertLen(found, len(expected))

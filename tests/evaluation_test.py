@@ -264,6 +264,13 @@ class RecoveredTest(parameterized.TestCase):
         found[f'samples/{name}_pasted'], found[f'samples/{name}']
       )
 
+  @parameterized.parameters(np.nan, 0.5, 255)
+  def test_a_mask_of_other_values(self, value):
+    data = self.constant(0.5)
+    batch = {'image': data, 'mask': np.full_like(data, value)}
+    with self.assertRaisesRegex(ValueError, 'mask must be 0'):
+      evaluation.recovered(data, batch, self.section)
+
 
 class SamplerTest(parameterized.TestCase):
   @parameterized.parameters((3, 3), (8, 5))
