@@ -92,6 +92,7 @@ _WITHOUT_ARRAYS = {
   'generators.networks.Deconv': 'options',
   'images.data_uri': 'bytes',
   'images.read_png': 'bytes',
+  'inception.Inception': 'run by `inception.activations`',
   'inception.load': 'a path',
   'kernels.block_rows': 'counts',
   'kernels.map_rows': 'rows, as they are',
@@ -113,6 +114,7 @@ def levels(*shape, seed=0, high=20):
 _KEY = jax.random.key(0)
 _X, _Y = levels(6, 2), levels(5, 2, seed=1)
 _SCORE = levels(6, 2, seed=2)
+_NEAR = levels(6, 2, seed=3, high=3)
 _SQ_DIST = levels(3, 4, seed=3)
 _ROWS, _MORE_ROWS = levels(9, 3, seed=4), levels(8, 3, seed=5)
 _LABELS = np.array([0, 1, 1])
@@ -338,10 +340,10 @@ DOORS = {
     (_X, _SCORE),
   ),
   'fusion.direction_sums': Door(
-    lambda x, pushed: fusion.direction_sums(x, pushed), (_X, _SCORE), slow=True
+    fusion.direction_sums, (_NEAR, _SCORE), parts=True, slow=True
   ),
   'fusion.stein_sums': Door(
-    fusion.stein_sums, (_X, _SCORE, levels(6), np.array(2)), slow=True
+    fusion.stein_sums, (_NEAR, _SCORE, levels(6), np.array(2)), slow=True
   ),
   # Samplers.
   'samplers.langevin': Door(
@@ -624,11 +626,6 @@ DOORS = {
   ),
   'inception.average_pool': Door(inception.average_pool, (_IMAGES,)),
   'inception.resize': Door(lambda x: inception.resize(x, 6), (_IMAGES,)),
-  'inception.Inception': Door(
-    of_module(inception.Inception(size=75), (1, 4, 4, 3)),
-    (levels(1, 4, 4, 3),),
-    slow=True,
-  ),
   'inception.activations': Door(
     lambda x: inception.activations(
       learner(inception.Inception(size=75), (1, 4, 4, 3)).params,
@@ -795,7 +792,7 @@ def of_dtypes(names, kinds):
 
 
 def is_costly(name):
-  """Returns whether a row takes seconds even to trace."""
+  """Returns whether a row takes seconds, and cannot be traced alone."""
   return DOORS[name].slow and (DOORS[name].host or name.startswith('inception'))
 
 
