@@ -113,9 +113,10 @@ def per_example(count: int, **values) -> None:
 def like(x, **trees) -> None:
   """Raises ValueError unless every tree has the structure and the shapes of x."""
   shapes = lambda tree: jax.tree.map(np.shape, tree)
+  leaves = lambda tree: list(map(np.shape, jax.tree.leaves(tree)))
   for name, tree in trees.items():
     if jax.tree.structure(tree) != jax.tree.structure(x) or (
-      jax.tree.leaves(shapes(tree)) != jax.tree.leaves(shapes(x))
+      leaves(tree) != leaves(x)
     ):
       raise ValueError(
         f'{name} has shape {shapes(tree)}; wanted: {shapes(x)}, that of the points.'
