@@ -342,7 +342,8 @@ class StepTest(parameterized.TestCase):
     (dict(negative_weight=-0.1), 'negative_weight=-0.1'),
     (dict(alpha=1.5), 'alpha=1.5'),
     (dict(alpha=-0.5), 'alpha=-0.5'),
-    (dict(alpha=0.5, conditional=True), 'alpha=0.5.*labels'),
+    (dict(negatives='after'), "negatives='after'.*'fresh'"),
+    (dict(bandwidth_log='n-1'), "log='n-1'.*'none'"),
   )
   def test_bad_arguments(self, hyper, message):
     x = jnp.asarray(exact.data(4), jnp.float32)
