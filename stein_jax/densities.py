@@ -44,17 +44,18 @@ def mixture(
     ValueError: the means are not [k, d], the weights not as many, or not finite, or
       below 0, or none above.
   """
+  checks.positive(scale=scale)
+  checks.finite(start=start)
+  if not isinstance(weights, jax.core.Tracer):
+    values = np.asarray(weights, float)
+    for i, value in enumerate(values.ravel()):
+      checks.non_negative(**{f'weights[{i}]': value})
+    checks.positive(**{'sum(weights)': np.sum(values)})
+  scale = 1.0 * scale  # whose square would wrap in eight bits
   means, weights = map(dtypes.accumulated, (means, weights))
   if means.ndim != 2:
     raise ValueError(f'means has shape {means.shape}; wanted: [k, d].')
   checks.shape(means.shape[:1], weights=weights)
-  checks.positive(scale=scale)
-  checks.finite(start=start)
-  if not isinstance(weights, jax.core.Tracer):
-    checks.non_negative(
-      **{f'weights[{i}]': each for i, each in enumerate(weights.tolist())}
-    )
-    checks.positive(**{'sum(weights)': float(jnp.sum(weights))})
   d = means.shape[1]
 
   def log_density(position, *batch):

@@ -297,15 +297,18 @@ def _direction(
   if kernel == 'none':
     return score
   if kernel == 'density':
-    own = lambda x: jnp.sum(
-      learners.call(
+
+    def own(x):
+      log_density = learners.call(
         state.generator,
         state.generator.params,
         x,
         *given,
         method='log_density',
       )
-    )
+      checks.per_example(len(x), log_density=log_density)
+      return jnp.sum(log_density)
+
     return score - jax.grad(own)(samples)
 
   def smooth(x, score, axis_name=None):

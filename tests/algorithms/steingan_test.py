@@ -142,6 +142,7 @@ def _literal_direction(
   repulsion='exact',
   normalize='count',
   bandwidth_scale=1.0,
+  bandwidth_log='n+1',
   bandwidth=0.0,
 ):
   """Returns phi [n, 4] under the true RBM, pair by pair."""
@@ -154,7 +155,8 @@ def _literal_direction(
     return score
   e = x if kernel_space == 'pixels' else hidden
   sq_dist = np.sum((e[:, None] - e[None]) ** 2, -1)
-  h = bandwidth or bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
+  log = {'n+1': np.log(n + 1), 'n': np.log(n), 'none': 1.0}[bandwidth_log]
+  h = bandwidth or bandwidth_scale * np.median(sq_dist) / log
   # The Jacobian of e at x_j, transposed, on a change of e.
   if kernel_space == 'pixels':
     pull = lambda j, change: change
@@ -184,7 +186,9 @@ def _literal_direction(
   return phi
 
 
-def literal_step(state, data, *, num_generator_steps=1, weight=1.0, **hyper):
+def literal_step(
+  state, data, *, num_generator_steps=1, weight=1.0, negatives='before', **hyper
+):
   """Returns what one step adds to the energy and to the generator, at rate 1."""
   start = jax.tree.map(np.asarray, state.generator.params['params'])
   params, z = dict(start), _LATENT[: len(data)]
@@ -199,6 +203,8 @@ def literal_step(state, data, *, num_generator_steps=1, weight=1.0, **hyper):
       'b': np.sum(phi, 0, keepdims=True),
     }
     params = {name: params[name] + change[name] / len(z) for name in params}
+  if negatives == 'fresh':
+    samples = np.tanh(z @ params['W']) @ params['V'] + params['b']
   ends = [exact.statistics(exact.TRUTH, x) for x in (data, samples)]
   energy = jax.tree.map(lambda data, fake: data - weight * fake, *ends)
   return energy, {name: params[name] - start[name] for name in params}
@@ -209,6 +215,8 @@ class StepTest(parameterized.TestCase):
     dict(kernel='none'),
     dict(normalize='row_sum', bandwidth_scale=3.0, num_generator_steps=3),
     dict(weight=0.3, bandwidth=2.5),
+    dict(negatives='fresh', bandwidth_log='n', num_generator_steps=2),
+    dict(bandwidth_log='none', kernel='imq'),
     dict(kernel_space='features', num_generator_steps=2, kernel='imq'),
     dict(
       kernel_space='features',
@@ -219,7 +227,8 @@ class StepTest(parameterized.TestCase):
     dict(kernel_space='features', repulsion='nearest', bandwidth_scale=0.25),
   )
   def test_by_hand(self, weight=1.0, **hyper):
-    # Covers that the energy sees the samples of before the last update, that
+    # Covers that the energy sees the samples of before the last update, or of after
+    # it [WL16 alg 2], that
     # without a kernel each sample has its own score, and that 1 - gamma scales
     # the negative phase alone.
     self.enter_context(jax.enable_x64(True))
@@ -264,11 +273,14 @@ class StepTest(parameterized.TestCase):
     @jax.jit
     def seen(rng):
       with mock.patch.object(generators, 'generate', spy):
-        steingan.step(state, {'image': x}, rng, num_generator_steps=3)
+        steingan.step(
+          state, {'image': x}, rng, num_generator_steps=3, negatives='fresh'
+        )
       return keys
 
+    # The fourth are the energy's.
     self.assertLen(
-      {tuple(np.asarray(key)) for key in seen(jax.random.key(0))}, 3
+      {tuple(np.asarray(key)) for key in seen(jax.random.key(0))}, 4
     )
 
   @parameterized.parameters(
@@ -517,8 +529,9 @@ class DiversityTest(parameterized.TestCase):
 
 
 class ConditionalTest(absltest.TestCase):
-  def test_by_hand(self):
-    # E(x, y) = |x - m_y|^2 / 2 and G = g_y: labels are the batch's in both.
+  """Of E(x, y) = |x - m_y|^2 / 2 and G = g_y."""
+
+  def _start(self, data, label):
     class Energy(nn.Module):
       @nn.compact
       def __call__(self, x, y):
@@ -531,13 +544,44 @@ class ConditionalTest(absltest.TestCase):
         chex.assert_shape(label, (num,))
         return self.param('g', nn.initializers.normal(), (3, 2))[label]
 
-    label = jnp.array([0, 2, 2, 0, 2])  # none of class 1
-    data = jax.random.normal(jax.random.key(0), (5, 2))
     sgd = optax.sgd(1.0)
-    state = _state(
+    return _state(
       learners.create(jax.random.key(1), Energy(), sgd, data, label),
       generators.create(jax.random.key(2), Generator(), sgd, 5, label),
     )
+
+  def test_steincd_negatives_keep_the_labels_of_data(self):
+    label = np.array([0, 2, 2, 0, 2])
+    data = np.random.default_rng(0).normal(size=(5, 2))
+    state = self._start(jnp.float32(data), jnp.asarray(label))
+    after = _run(
+      state,
+      {'image': jnp.float32(data), 'label': label},
+      conditional=True,
+      alpha=1.0,
+      epsilon=0.4,
+    )
+    m = np.float64(state.energy.params['params']['m'])
+    sq_dist = [[np.sum((a - b) ** 2) for a in data] for b in data]
+    h = np.median(sq_dist) / np.log(6)
+    expected = np.zeros((3, 2))
+    for i, y in enumerate(label):
+      phi = np.zeros(2)
+      for j, of_j in enumerate(label):
+        k = np.exp(-sq_dist[i][j] / h)
+        # The score of x_j is that of its own label, m - x.
+        phi += k * (m[of_j] - data[j]) + 2 / h * k * (data[i] - data[j])
+      # Of (x - m_y) of data, less that of what it moved to.
+      expected[y] += -0.4 * phi / 5 / 5
+    np.testing.assert_allclose(
+      _moved(state.energy, after.energy)['m'], expected, atol=1e-6
+    )
+
+  def test_by_hand(self):
+    # Labels are the batch's in both.
+    label = jnp.array([0, 2, 2, 0, 2])  # none of class 1
+    data = jax.random.normal(jax.random.key(0), (5, 2))
+    state = self._start(data, label)
     after = _run(
       state,
       {'image': data, 'label': label},
@@ -661,6 +705,8 @@ class ControllerTest(parameterized.TestCase):
   _TABLE = {
     'none': [(1, 1, False)] * 5,
     'discount': [(1 / 3, 1, False)] * 3 + [(1, 1, False)] * 2,
+    # Of 0.3 = 1 - 0.7 a third is 1 - 0.9.
+    'discount_printed': [(1, 1, False)] * 3 + [(1 / 3, 1, False)] * 2,
     'speed': [(1, 1, False)] * 3 + [(1, 5, False)] * 2,
     'freeze': [
       (1, 1, True),
@@ -726,6 +772,11 @@ class ControllerTest(parameterized.TestCase):
         if controller == 'none':
           gap = self._GAPS[i]  # nothing is measured
         np.testing.assert_allclose(end.gap, gap, rtol=1e-5)
+
+  @parameterized.parameters('discount', 'discount_printed', 'speed', 'freeze')
+  def test_a_gap_of_nan_is_no_gap(self, controller):
+    discount, rate, _ = steingan._control(controller, jnp.float32(np.nan))
+    self.assertTrue(np.isnan(discount * rate))
 
   def test_needs_an_energy_that_reconstructs(self):
     x = jnp.asarray(exact.data(4), jnp.float32)
