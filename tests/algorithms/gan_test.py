@@ -11,6 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import energies
 from stein_jax import generators
@@ -398,6 +399,25 @@ class StepTest(parameterized.TestCase):
       return jax.tree.map(np.asarray, ends)
 
     chex.assert_trees_all_close(run(mode), run('jit'), rtol=1e-5, atol=1e-6)
+
+  @parameterized.product(
+    energy=('autoencoder', 'joint_label', 'discriminator'), joint=(True, False)
+  )
+  @pytest.mark.slow
+  def test_of_the_papers_energies(self, energy, joint):
+    label = energy != 'autoencoder'
+    loss = 'non_saturating' if energy == 'discriminator' else 'margin'
+    step = functools.partial(
+      gan.step, loss=loss, joint=joint, conditional=label
+    )
+    batch = {'image': by_hand.IMAGES}
+    if label:
+      batch['label'] = by_hand.LABELS
+    state = _state(
+      by_hand.mixing_energies()[energy],
+      by_hand.fixed_generator(8, by_hand.IMAGES.shape[1:], norm=True),
+    )
+    by_hand.assert_modes_agree(step, state, batch)
 
 
 class ArgumentsTest(parameterized.TestCase):

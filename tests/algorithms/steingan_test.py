@@ -12,6 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from configs import steingan_mnist
 from stein_jax import collectives
@@ -42,7 +43,7 @@ class Fixed(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, rng, num, *, axis_name=None):
+  def __call__(self, rng, num, *, label=None, axis_name=None):
     del rng
     first = collectives.index(axis_name) * num
     table = jnp.asarray(_LATENT, self.dtype)
@@ -55,6 +56,8 @@ class Fixed(nn.Module):
     if self.norm:
       h = layers.BatchNorm(gain=self.gain)(h, axis_name=axis_name)
     x = h @ weight('V', 5, size) + weight('b', 1, size)
+    if label is not None:
+      x = x * (1 + label[:, None])
     return x.reshape(num, *self.shape)
 
 
@@ -809,6 +812,78 @@ class DevicesTest(parameterized.TestCase):
       return jax.tree.map(np.asarray, ends)
 
     chex.assert_trees_all_close(run(mode), run('jit'), rtol=1e-5, atol=1e-6)
+
+  @parameterized.product(
+    label=[False, True],
+    hyper=[
+      dict(alpha=1.0, controller='freeze_ahead'),
+      dict(alpha=1.0, kernel_space='features', repulsion='nearest'),
+      dict(alpha=1.0, joint=False, negatives='fresh', controller='speed'),
+      dict(kernel_space='features', negatives='fresh', num_generator_steps=2),
+      dict(kernel_space='first_features', repulsion='swapped'),
+      dict(diversity='pulling_away', kernel='none', controller='freeze'),
+    ],
+  )
+  @pytest.mark.slow
+  def test_of_the_papers_energies(self, label, hyper):
+    energy = mixing_energies()['joint_label' if label else 'autoencoder']
+    batch = {'image': IMAGES} | ({'label': LABELS} if label else {})
+    step = functools.partial(steingan.step, conditional=label, **hyper)
+    generator = fixed_generator(8, IMAGES.shape[1:], norm=True)
+    start = _state(energy, generator)
+    if hyper.get('kernel_space') == 'first_features':
+      first = jax.tree.map(lambda leaf: 0.5 * leaf, energy.params)
+      start = start._replace(first=first)
+    assert_modes_agree(step, start, batch)
+
+
+IMAGES = np.float32(np.random.default_rng(0).uniform(size=(8, 4, 4, 1)))
+LABELS = np.array([0, 2, 1, 1, 0, 2, 2, 1])
+
+
+@functools.cache
+def mixing_energies():
+  """Returns learners of energies that normalise by the batch, of 4x4 images."""
+  autoencoder = energies.Autoencoder(
+    convs=((2, 3, 2, 1), (3, 2, 2, 0)), dropout=0.0
+  )
+  modules = {
+    'autoencoder': autoencoder,
+    'joint_label': energies.JointLabel(autoencoder, 3, margin=0.5),
+    'discriminator': energies.Discriminator((2, 2), num_classes=3),
+  }
+  return {
+    name: learners.create(
+      jax.random.key(3),
+      module,
+      optax.sgd(0.1),
+      IMAGES,
+      *(() if name == 'autoencoder' else (LABELS,)),
+    )
+    for name, module in modules.items()
+  }
+
+
+def assert_modes_agree(step, state, batch):
+  """Fails unless a step is one under jit, pmap and shard_map."""
+  # Weights of 0.02 would make updates as small as rounding.
+  scaled = jax.tree.map(lambda leaf: 10 * leaf, state.energy.params)
+  state = state._replace(energy=state.energy.replace(params=scaled))
+
+  def run(mode):
+    start = parallel.replicate(jax.tree.map(jnp.copy, state))
+    ends = parallel.compile_step(step, mode)(start, batch, jax.random.key(0))
+    return jax.tree.map(np.asarray, ends)
+
+  expected = run('jit')
+  moved = jax.tree.map(
+    lambda old, new: np.max(np.abs(old - new)),
+    state.energy.params,
+    expected[0].energy.params,
+  )
+  assert max(jax.tree.leaves(moved)) > 1e-3, moved
+  for mode in ('pmap', 'shard_map'):
+    chex.assert_trees_all_close(run(mode), expected, rtol=1e-4, atol=1e-5)
 
 
 class LearningTest(parameterized.TestCase):
