@@ -221,8 +221,12 @@ class ArraysTest(parameterized.TestCase):
 
   def test_refuses_other_shapes(self):
     x, learner, rng = jnp.ones((3, 2)), _affine(), jax.random.key(0)
-    column, of = x[:, :1], learner.params['params']
-    narrow = {'params': {**of, 'a': of['a'][:, :1], 'b': of['b'][:, :1]}}
+    column = x[:, :1]
+    narrow = learner.replace(
+      apply_fn=lambda params, x, method, **_: (
+        (column, column) if method == 'encode' else column
+      )
+    )
     draw = lambda params: params * x
     follow = lambda *args, **kwargs: generators.follow(draw, *args, **kwargs)(
       1.0
@@ -237,7 +241,7 @@ class ArraysTest(parameterized.TestCase):
       (lambda: generators.divergence(x, column), r'log_variance \(3, 1\)'),
       (lambda: generators.revision(x, x[:1]), r'revised \(1, 2\)'),
       (
-        lambda: generators.variational(learner, rng, x)(narrow),
+        lambda: generators.variational(narrow, rng, x)(learner.params),
         r'decoded.*\(3, 1\).*\(3, 2\)',
       ),
       (
