@@ -236,11 +236,16 @@ def least_squares(
   """
   checks.non_negative(damping=damping)
   checks.count(num_steps=num_steps)
-  wide = jax.tree.map(dtypes.accumulated, params)
-  flat, unravel = flatten_util.ravel_pytree(wide)
-  at = lambda flat: dtypes.accumulated(draw(unravel(flat)))
-  checks.shape(jax.eval_shape(at, flat).shape, direction=direction)
   direction = dtypes.accumulated(direction)
+  wide = jax.tree.map(dtypes.accumulated, params)
+  flat, unravel_own = flatten_util.ravel_pytree(wide)
+  unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
+  # All in one dtype, the wider of the parameters' and the samples'.
+  dtype = jnp.promote_types(flat.dtype, direction.dtype)
+  flat = flat.astype(dtype)
+  at = lambda flat: draw(unravel(flat)).astype(dtype)
+  checks.shape(jax.eval_shape(at, flat).shape, direction=direction)
+  direction = direction.astype(dtype)
 
   # J'v over all devices' samples; the mean inside as in `learners.descend`.
   def pull(v):

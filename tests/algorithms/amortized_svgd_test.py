@@ -247,6 +247,33 @@ class ProjectionTest(parameterized.TestCase):
         lambda params: samples, {}, phi[:, :1], damping=0.1, num_steps=5
       )
 
+  @parameterized.parameters(np.float16, jnp.bfloat16, np.float32)
+  def test_linear_of_parameters_in_another_dtype(self, dtype):
+    # Beside samples in float64; those in half precision are solved for wider.
+    state, _, _, phi = _start(7)
+    params = jax.tree.map(
+      lambda leaf: leaf.astype(dtype), state.generator.params
+    )
+    solve = jax.jit(
+      lambda params: amortized_svgd.least_squares(
+        lambda params: state.generator.apply_fn(
+          jax.tree.map(jnp.float64, params), None, 7
+        ),
+        params,
+        phi,
+        damping=0.1,
+        num_steps=20,
+      )
+    )
+    expected = solve(jax.tree.map(jnp.float64, params))
+    for leaf, right in zip(
+      *map(jax.tree.leaves, (solve(params), expected)), strict=True
+    ):
+      self.assertEqual(leaf.dtype, dtype)
+      np.testing.assert_allclose(
+        np.float64(leaf), right, rtol=4 * jnp.finfo(dtype).eps, atol=1e-4
+      )
+
   def test_linear_of_samples_that_stay(self):
     generator = _start(7)[0].generator
     state = amortized_svgd.create(lambda x: 0.0 * x[0], generator)
