@@ -31,4 +31,4 @@ def accumulated(x: Array) -> Array:
     TypeError: x is complex, or no numbers.
   """
   x = floating(x)
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x

@@ -14,6 +14,7 @@ import jax
 from jax import flatten_util
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from stein_jax import build
@@ -241,7 +242,7 @@ def least_squares(
   flat, unravel_own = flatten_util.ravel_pytree(wide)
   unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
   # All in one dtype, the wider of the parameters' and the samples'.
-  dtype = jnp.promote_types(flat.dtype, direction.dtype)
+  dtype = np.promote_types(flat.dtype, direction.dtype)
   flat = flat.astype(dtype)
   at = lambda flat: draw(unravel(flat)).astype(dtype)
   checks.shape(jax.eval_shape(at, flat).shape, direction=direction)
