@@ -470,9 +470,8 @@ def sample(
   asked = jax.nn.one_hot(label, classes, dtype=jnp.int32)
   rank = jnp.sum((jnp.cumsum(asked, 0) - 1) * asked, 1)
   batch, slot = rank // each, label + classes * (rank % each)
-  slot = jnp.where(
-    _is_class(label, classes), slot, size
-  )  # there is no such row
+  known = _is_class(label, classes)
+  slot = jnp.where(known, slot, size)  # no row
   request = jnp.full((max(1, -(-num // each)), size), num)
   request = request.at[batch, slot].set(jnp.arange(num), mode='drop')
 
@@ -489,8 +488,14 @@ def sample(
     return samples.at[request[i]].set(draw(i), mode='drop')
 
   shape = (num, *generator.input_shape)
-  samples = jnp.full(shape, jnp.nan, jax.eval_shape(draw, 0).dtype)
-  return lax.fori_loop(0, jnp.max(batch, initial=-1) + 1, fill, samples)
+  samples = lax.fori_loop(
+    0,
+    jnp.max(batch, initial=-1) + 1,
+    fill,
+    jnp.zeros(shape, jax.eval_shape(draw, 0).dtype),
+  )
+  known = known.reshape(num, *(1,) * (len(shape) - 1))
+  return jnp.where(known, samples, jnp.nan)
 
 
 def decode(

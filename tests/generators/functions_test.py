@@ -312,6 +312,12 @@ class LabelsTest(parameterized.TestCase):
       expected[wrong] = np.nan
       np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
 
+  def test_of_classes_there_is_no_nan_on_the_way(self):
+    learner = networks.create(_Plain(num_classes=3))
+    self.enter_context(jax.debug_nans(True))
+    x = generators.sample(learner, jax.random.key(0), 4)
+    np.testing.assert_array_equal(x[:, 3], [0, 1, 2, 0])
+
   @parameterized.parameters(np.uint8, np.int8, np.int64)
   def test_labels_of_any_integers(self, dtype):
     learner = networks.create(_Plain(num_classes=3))
