@@ -292,6 +292,14 @@ def spectral(kernel: Array, num_iterations: int = 12) -> Array:
 _TINY = 1e-12  # a kernel of zeros stays one
 
 
+def one_hot(label: Array, num_classes: int) -> Array:
+  """Returns rows [n, num_classes] of labels [n], of nan where one is no class."""
+  label = jnp.asarray(label).astype(jnp.int32)
+  rows = jax.nn.one_hot(label, num_classes)
+  known = (label >= 0) & (label < num_classes)
+  return jnp.where(known[:, None], rows, jnp.nan)
+
+
 def with_label(x: Array, label: Array | None) -> Array:
   """Returns x [n, ..., c] with the one-hot label [n, k] as k further channels."""
   if label is None:
