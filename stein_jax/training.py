@@ -68,7 +68,9 @@ def train(config, workdir) -> Tree:
 
 def _train(config, workdir, algorithm, source, test_source, past):
   """Returns the last state of a run that has been rolled back as `past` says."""
-  init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
+  # By name: a run's numbers are the config's, whatever JAX's default is.
+  rng = jax.random.key(config.seed, impl='threefry2x32')
+  init_rng, step_rng = jax.random.split(rng)
   step_rng = randomness.convert(step_rng, config.prng_impl)
   # All processes begin with the same state, which may depend on the data.
   first = next(
