@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import html
 import io
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -105,7 +106,7 @@ class Reporter:
     (before, then), now = self._since, time.monotonic()
     self._since = (step, now)
     speed = {'steps_per_second': (step - before) / max(now - then, 1e-9)}
-    self._lines.write(json.dumps({'step': step, **metrics, **speed}) + '\n')
+    self._lines.write(to_json({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
     self._events.scalars({**metrics, **speed}, step)
     if now > self._flushed + _FRESH:
@@ -271,7 +272,7 @@ def read_metrics(workdir) -> list[dict[str, float]]:
     return []
   lines = path.read_text('utf-8').splitlines(keepends=True)
   # The last one of a run that was killed, or is running, may be torn.
-  return [json.loads(line) for line in lines if line.endswith('\n')]
+  return [from_json(line) for line in lines if line.endswith('\n')]
 
 
 def curves(
@@ -380,12 +381,48 @@ def write_page(
   )
 
 
+def to_json(value, *, indent: int | None = None) -> str:
+  """Returns JSON that every reader takes, also of numbers that are not finite.
+
+  Bare words for them are no JSON. They are the strings 'NaN', 'Infinity' and
+  '-Infinity', of which JavaScript's Number and Python's float make them again.
+  """
+
+  def spelled(value):
+    special = isinstance(value, float) and not math.isfinite(value)
+    return json.dumps(value) if special else value
+
+  return json.dumps(_each(spelled, value), indent=indent, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+  """Returns the value of `to_json`, and of the bare words that it once wrote."""
+  number = lambda value: (
+    float(value) if value in ('NaN', 'Infinity', '-Infinity') else value
+  )
+  return _each(number, json.loads(text))
+
+
+def _each(function, value):
+  """Returns a value of JSON with the function of each part that has no parts."""
+  if isinstance(value, Mapping):
+    return {key: _each(function, part) for key, part in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_each(function, part) for part in value]
+  return function(value)
+
+
+def read_json(path) -> Any:
+  """Returns the value of a JSON file; see `from_json`."""
+  return from_json(pathlib.Path(path).read_text('utf-8'))
+
+
 def write_json(path, value, *, indent: int | None = None) -> None:
   """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value, indent=indent) + '\n', 'utf-8')
+  temporary.write_text(to_json(value, indent=indent) + '\n', 'utf-8')
   temporary.replace(path)
 
 
@@ -396,9 +433,9 @@ def claim(folder, settings: Mapping[str, Any]) -> None:
     ValueError: it holds the results of other settings.
   """
   path = pathlib.Path(folder) / 'settings.json'
-  mine = json.loads(json.dumps(settings))
+  mine = from_json(to_json(settings))
   if path.exists():
-    theirs = json.loads(path.read_text('utf-8'))
+    theirs = read_json(path)
     if theirs != mine:
       raise ValueError(
         f'{folder} holds results of {theirs}, not of {mine}; choose another '

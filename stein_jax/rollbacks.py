@@ -5,7 +5,6 @@ kill. What differs is the key of each step, a function of the step and of the
 rollbacks in the workdir: so a run that is killed goes on as one that is not.
 """
 
-import json
 import pathlib
 
 from absl import logging
@@ -24,7 +23,7 @@ _LIMIT = 3  # in a row, none of which gets past the bad step
 def read(workdir) -> list[dict[str, int]]:
   """Returns a run's rollbacks, oldest first: which step was bad, which one good."""
   path = pathlib.Path(workdir) / FILE
-  return json.loads(path.read_text('utf-8')) if path.exists() else []
+  return reporting.read_json(path) if path.exists() else []
 
 
 def go_back(

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import functools
-import json
 import os
 import pathlib
 import platform
@@ -146,7 +145,7 @@ def read_config(workdir) -> ConfigDict:
 
 def _read_json(path):
   try:
-    return json.loads(path.read_text('utf-8'))
+    return reporting.read_json(path)
   except ValueError as error:  # of the text's encoding too
     raise ValueError(f'{path} is damaged: {error}') from error
 
@@ -320,7 +319,7 @@ def _is_ours(workdir, config):
 
 
 def _as_json(config):
-  return json.loads(config.to_json_best_effort())
+  return reporting.from_json(config.to_json_best_effort())
 
 
 def _inputs(config, source, step_rng, done, past):

@@ -5,7 +5,6 @@ Example:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import json
 import pathlib
 
 from absl import app
@@ -38,7 +37,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     text, lines, pictures = measure()
     (folder / f'{name}.md').write_text(text, 'utf-8')
-    (folder / f'{name}.json').write_text(json.dumps(lines), 'utf-8')
+    reporting.write_json(folder / f'{name}.json', lines)
     for picture, png in pictures.items():
       (folder / f'{picture}.png').write_bytes(png)
     print(text)
@@ -69,7 +68,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   found = sorted(_folder().glob('*.json'))
-  lines = [line for path in found for line in json.loads(path.read_text())]
+  lines = [line for path in found for line in reporting.read_json(path)]
   if not lines:
     raise app.UsageError(
       f'{_folder()} holds no figures; `make bench` makes them.'

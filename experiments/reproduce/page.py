@@ -12,7 +12,6 @@ Example:
 """
 
 from collections.abc import Sequence
-import json
 import pathlib
 
 from absl import app
@@ -49,9 +48,9 @@ def write(folder: pathlib.Path) -> list[dict[str, str]]:
   sections = [('Claims', lines)]
   text = [f'# Results\n\n{reporting.table(lines)}']
   for name, path in sorted(found.items()):
-    settings = json.loads(path.read_text('utf-8'))
+    settings = reporting.read_json(path)
     sections.append((name, settings))
-    text.append(f'## {name}\n\n`{json.dumps(settings)}`\n')
+    text.append(f'## {name}\n\n`{reporting.to_json(settings)}`\n')
     table = path.with_name('table.md')
     if table.exists():
       text.append(table.read_text('utf-8'))
@@ -89,12 +88,12 @@ def results(folder: pathlib.Path) -> dict[str, list[dict]]:
   """Returns the results of finished runs by the name of their row."""
   found = {}
   for path in sorted((folder / 'runs').glob('*.json')):
-    run = json.loads(path.read_text('utf-8'))
+    run = reporting.read_json(path)
     found.setdefault(run['name'], []).append(run)
   together = folder / 'results.json'  # of all seeds at once, and several rates
   if together.exists():
     best = lambda row: np.mean(row['valid'][-1])
-    kept = sorted(json.loads(together.read_text('utf-8'))['main'], key=best)
+    kept = sorted(reporting.read_json(together)['main'], key=best)
     found |= {
       row['name']: [{'test': x} for x in row['test'][-1]] for row in kept
     }

@@ -11,7 +11,6 @@ Example:
 """
 
 import functools
-import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -171,7 +170,7 @@ def finished(
   kind = 'sweep' if row.sizes else 'main'
   path = results / 'rows' / f'{kind}_{slug}_{row.rate:g}.json'
   if path.exists():
-    return json.loads(path.read_text('utf-8'))
+    return reporting.read_json(path)
   result = train_row(row, data, settings['epochs'], settings['steps'])
   reporting.write_json(path, result)
   return result
@@ -334,12 +333,9 @@ def report(results, settings, main_results, sweep, floors) -> None:
   ):
     (results / f'{name}.png').write_bytes(png)
   (results / 'table.md').write_text(reporting.table(rows), 'utf-8')
-  (results / 'results.json').write_text(
-    json.dumps(
-      dict(settings=settings, floors=floors, main=main_results, sweep=sweep)
-    )
-    + '\n',
-    'utf-8',
+  reporting.write_json(
+    results / 'results.json',
+    dict(settings=settings, floors=floors, main=main_results, sweep=sweep),
   )
   reporting.write_page(
     results / 'report.html',
