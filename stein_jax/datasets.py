@@ -14,7 +14,6 @@ import inspect
 import io
 import math
 import os
-import pathlib
 import re
 from typing import Any
 import zipfile
@@ -27,6 +26,7 @@ import numpy as np
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import densities
+from stein_jax import locations
 
 
 class Arrays:
@@ -338,13 +338,14 @@ def npz(
     ValueError: it is no .npz file, has no images of that split, or arrays that are
       no images or labels.
   """
-  if not os.path.isfile(path):
-    raise FileNotFoundError(f'path={path!r}: there is no such file.')
-  if not zipfile.is_zipfile(path):
+  file = locations.absolute(path)
+  if not file.is_file():
+    raise FileNotFoundError(f'path={path!r}: there is no such file as {file}.')
+  if not zipfile.is_zipfile(file):
     raise ValueError(f'path={path!r} is no .npz file, or only a part of one.')
   part, rows = _part_and_rows(split)
   prefix = '' if part == 'all' else f'{part}_'
-  with np.load(path, allow_pickle=False) as arrays:
+  with np.load(file, allow_pickle=False) as arrays:
     if prefix + 'image' not in arrays:
       raise ValueError(
         f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
@@ -582,11 +583,14 @@ def _part_and_rows(split):
 
 def _root(path):
   """Returns the folder or the .zip, which is read as one, never unpacked."""
-  if os.path.isdir(path):
-    return pathlib.Path(path)
-  if zipfile.is_zipfile(path):
-    return zipfile.Path(path)
-  raise FileNotFoundError(f'path={path!r} is no folder and no .zip file.')
+  root = locations.absolute(path)
+  if root.is_dir():
+    return root
+  if zipfile.is_zipfile(root):
+    return zipfile.Path(root)
+  raise FileNotFoundError(
+    f'path={path!r} is no folder and no .zip file: {root}.'
+  )
 
 
 def _image_files(path, part):
@@ -774,7 +778,7 @@ def _builder(name) -> Any:
 
 
 def _data_dir():
-  return os.environ.get('TFDS_DATA_DIR')
+  return locations.expand(os.environ.get('TFDS_DATA_DIR', '')) or None
 
 
 def _as_batch(rows, pixels, multiple=1.0):

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from stein_jax import images
+from stein_jax import locations
 
 METRICS_FILE = 'metrics.jsonl'
 _GAP = 'energy/gap'
@@ -45,7 +46,7 @@ class Reporter:
       return
     import tqdm  # pylint: disable=g-import-not-at-top
 
-    self._workdir = pathlib.Path(workdir)
+    self._workdir = locations.absolute(workdir)
     _drop_later(self._workdir / METRICS_FILE, start)
     self._watched = {
       name: [
@@ -267,7 +268,7 @@ def flat_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def read_metrics(workdir) -> list[dict[str, float]]:
   """Returns the lines of a run's metrics file, oldest first."""
-  path = pathlib.Path(workdir) / METRICS_FILE
+  path = locations.absolute(workdir) / METRICS_FILE
   if not path.exists():
     return []
   lines = path.read_text('utf-8').splitlines(keepends=True)
@@ -373,7 +374,7 @@ def write_page(
     'text-align:left;font-variant-numeric:tabular-nums}img{max-width:100%;'
     'image-rendering:pixelated}'
   )
-  pathlib.Path(path).write_text(
+  locations.absolute(path).write_text(
     '<!doctype html><html lang="en"><meta charset="utf-8">'
     f'<title>{html.escape(title)}</title><style>{style}</style>'
     f'<body>{"".join(body)}</body></html>\n',
@@ -414,12 +415,12 @@ def _each(function, value):
 
 def read_json(path) -> Any:
   """Returns the value of a JSON file; see `from_json`."""
-  return from_json(pathlib.Path(path).read_text('utf-8'))
+  return from_json(locations.absolute(path).read_text('utf-8'))
 
 
 def write_json(path, value, *, indent: int | None = None) -> None:
   """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
-  path = pathlib.Path(path)
+  path = locations.absolute(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix('.tmp')
   temporary.write_text(to_json(value, indent=indent) + '\n', 'utf-8')
@@ -432,7 +433,7 @@ def claim(folder, settings: Mapping[str, Any]) -> None:
   Raises:
     ValueError: it holds the results of other settings.
   """
-  path = pathlib.Path(folder) / 'settings.json'
+  path = locations.absolute(folder) / 'settings.json'
   mine = from_json(to_json(settings))
   if path.exists():
     theirs = read_json(path)

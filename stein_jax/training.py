@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import functools
 import os
-import pathlib
 import platform
 import signal
 import threading
@@ -18,6 +17,7 @@ import numpy as np
 from stein_jax import checkpoints
 from stein_jax import datasets
 from stein_jax import evaluation
+from stein_jax import locations
 from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax import reporting
@@ -46,7 +46,7 @@ def train(config, workdir) -> Tree:
     OSError: the workdir cannot be written.
     FloatingPointError: a metric or the state is not finite.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = locations.absolute(workdir)
   parts = check(config)
   with _claimed(workdir, config):
     past = rollbacks.read(workdir)
@@ -135,7 +135,8 @@ def read_config(workdir) -> ConfigDict:
     FileNotFoundError: it is no workdir.
     ValueError: its config is damaged.
   """
-  path = pathlib.Path(workdir) / CONFIG_FILE
+  workdir = locations.absolute(workdir)
+  path = workdir / CONFIG_FILE
   if not path.exists():
     raise FileNotFoundError(
       f'{workdir} holds no {CONFIG_FILE}; train there first.'

@@ -5,11 +5,11 @@ Example:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import pathlib
 
 from absl import app
 from absl import flags
 
+from stein_jax import locations
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -61,7 +61,7 @@ def _time(seconds):
 
 
 def _folder():
-  return pathlib.Path(_RESULTS.value)
+  return locations.absolute(_RESULTS.value)
 
 
 def main(argv):

@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.reproduce import claims
 from experiments.reproduce import rows
+from stein_jax import locations
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -30,7 +31,7 @@ _RESULTS = flags.DEFINE_string(
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  folder = pathlib.Path(_RESULTS.value)
+  folder = locations.absolute(_RESULTS.value)
   if not list(folder.glob('*/settings.json')):
     raise app.UsageError(
       f'{folder} holds no results; `make reproduce-rbm` and the like make them.'

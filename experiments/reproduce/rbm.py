@@ -11,7 +11,6 @@ Example:
 """
 
 import functools
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from stein_jax import algorithms
 from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import reporting
 from stein_jax import stein
 
@@ -79,7 +79,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
-  results = pathlib.Path(_RESULTS.value)
+  results = locations.absolute(_RESULTS.value)
   smoke = _SMOKE.value
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)
