@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 
 def expand(path: str | os.PathLike) -> str:
@@ -26,6 +27,15 @@ def absolute(path: str | os.PathLike) -> pathlib.Path:
   """Returns the path from the root, the same whatever folder a process goes to.
 
   Raises:
-    ValueError: it begins with ~, and there is no such home folder.
+    ValueError: it begins with ~, and there is no such home folder; or it is no text,
+      for which checkpoints have no place.
   """
-  return pathlib.Path(expand(path)).absolute()
+  found = pathlib.Path(expand(path)).absolute()
+  try:
+    str(found).encode('utf-8')
+  except UnicodeEncodeError:
+    raise ValueError(
+      f'{found} is no text in {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or '
+      'choose a path of plain letters.'
+    ) from None
+  return found

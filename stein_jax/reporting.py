@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -244,7 +245,12 @@ def _shown(metrics):
 
 
 def set_up_logging() -> None:
-  """Shows our log lines, and other libraries' only from warnings up."""
+  """Shows our log lines, and other libraries' only from warnings up.
+
+  What is printed ends no run: of a letter that the terminal lacks its number is shown.
+  """
+  if hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='backslashreplace')
   logging.set_verbosity(logging.INFO)
   ours = str(pathlib.Path(__file__).parent.parent)
   logging.get_absl_handler().addFilter(
@@ -450,7 +456,12 @@ def commit() -> str:
   here = pathlib.Path(__file__).parent
   try:
     run = lambda *words: subprocess.run(
-      ['git', *words], cwd=here, capture_output=True, text=True, check=True
+      ['git', *words],
+      cwd=here,
+      capture_output=True,
+      encoding='utf-8',
+      errors='replace',
+      check=True,
     ).stdout.strip()
     return run('rev-parse', '--short', 'HEAD') + (
       '+' if run('status', '--porcelain', '--untracked-files=no') else ''

@@ -31,6 +31,7 @@ _RESULTS = flags.DEFINE_string(
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  reporting.set_up_logging()
   folder = locations.absolute(_RESULTS.value)
   if not list(folder.glob('*/settings.json')):
     raise app.UsageError(
