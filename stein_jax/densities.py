@@ -61,7 +61,7 @@ def two_modes() -> Density:
 def eight_gaussians(radius: float = 4.0, scale: float = 0.5) -> Density:
   """Returns eight equal Gaussians on a circle in two dimensions."""
   checks.positive(radius=radius, scale=scale)
-  angle = jnp.arange(8) * jnp.pi / 4
+  angle = jnp.arange(8.0) * jnp.pi / 4
   means = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
   return mixture(means, scale, jnp.ones(8), start=0.0)
 

@@ -12,6 +12,8 @@ import numpy as np
 from scipy import linalg
 from scipy import special
 
+from stein_jax import build
+from stein_jax import densities
 from stein_jax import evaluation
 from stein_jax import kernels
 from stein_jax import metrics
@@ -65,19 +67,63 @@ def directions():
 
 
 def feature_directions():
-  """Yields the direction of a kernel on features F(x) = x W: repulsion by W'."""
+  """Yields those of F(x) = x W: repulsions through W', in every form."""
   weights = RNG.normal(size=(3, 2))
   features = X @ weights
   k, slope, _ = PROFILES['rbf'](squares(features, features))
   between = features[:, None] - features[None]
-  repulsion = -2 * np.einsum('ij,ijf->if', slope, between) @ weights.T
-  found = stein.feature_svgd_direction(
-    jnp.asarray(X),
-    jnp.asarray(SCORE),
-    lambda x: jnp.matmul(x, jnp.asarray(weights, x.dtype), precision='highest'),
-    KERNELS['rbf'],
-  )
-  yield found, (k @ SCORE + repulsion) / 9
+  each = -2 * slope[..., None] * between @ weights.T
+  whole = (k @ SCORE + each.sum(1)) / 9
+  distances = squares(features, features) + 1e9 * np.eye(9)
+  nearest = SCORE + 0.5 * each[np.arange(9), distances.argmin(1)]
+  of = jnp.asarray(weights)
+  for form, expected in (
+    ('exact', whole),
+    ('swapped', whole),
+    ('nearest', nearest),
+  ):
+    found = stein.feature_svgd_direction(
+      jnp.asarray(X),
+      jnp.asarray(SCORE),
+      lambda x: jnp.matmul(x, of, precision='highest'),
+      KERNELS['rbf'],
+      form=form,
+    )
+    yield found, expected
+
+
+def few_points():
+  """Yields what is left of the primitives where points coincide or are alone."""
+  x, score = jnp.asarray(X[:1]), jnp.asarray(SCORE[:1])
+  kernel = KERNELS['rbf']
+  yield stein.svgd_direction(x, score, kernel), SCORE[:1]
+  expected = np.sum(SCORE[0] ** 2) + 2 * 3 / BANDWIDTH
+  yield stein.ksd(x, score, kernel), expected
+  same = jnp.tile(x, (4, 1))
+  scores = jnp.asarray(SCORE[:4])
+  mean = np.tile(SCORE[:4].mean(0), (4, 1))
+  yield stein.svgd_direction(same, scores, kernel), mean
+  yield kernels.median_bandwidth(same) > 0, True
+  yield metrics.pairwise_distance(same), 0
+  yield metrics.nearest_neighbour_distance(same), 0
+
+
+def targets():
+  """Yields the score of each density beside a difference of its log density."""
+  for name in ('two_modes', 'eight_gaussians', 'banana'):
+    density = build.build(densities, name)
+    x = density.sample(jax.random.key(0), 50)
+    yield np.isfinite(x).all(), True
+    score = jax.vmap(jax.grad(density.log_density))(x)
+    step = 1e-2 * np.eye(x.shape[1])[0]
+    ahead, behind = (
+      np.asarray(
+        jax.vmap(density.log_density)((x + jnp.asarray(way * step, x.dtype)))
+      )
+      for way in (1, -1)
+    )
+    slope = (ahead - behind) / 2e-2
+    yield np.abs(score[:, 0] - slope).max() < 0.05, True
 
 
 def stein_kernel(name):
@@ -202,14 +248,22 @@ def sample_metrics():
   yield metrics.psnr(image, other), -10 * np.log10(error)
   yield metrics.ssim(image, image), np.ones(2)
   yield metrics.ssim(image, other) < 1, [True, True]
+  # Of equal sets all points are in balls of each other.
+  found = metrics.manifold_metrics(X, X, nearest_k=2)
+  yield [found['precision'], found['recall'], found['coverage']], [1, 1, 1]
+  yield metrics.class_histogram(np.eye(3)), np.full(3, 1 / 3)
+  labels = (X[:, 0] > 0).astype(int)
+  yield metrics.linear_probe(x, labels, x, labels) > 0.7, True
 
 
 CHECKS = (
   directions,
   feature_directions,
+  few_points,
   discrepancies,
   operator,
   bandwidths,
+  targets,
   chains,
   sample_metrics,
 )
