@@ -98,7 +98,7 @@ def logistic_regression(num_examples: int) -> Density:
   def log_density(position, batch):
     weights, log_precision = position['weights'], position['log_precision']
     logits = batch['image'] @ weights[:-1] + weights[-1]
-    sign = 2 * batch['label'] - 1
+    sign = 2 * batch['label'].astype(logits.dtype) - 1
     log_likelihood = num_examples * jnp.mean(jax.nn.log_sigmoid(sign * logits))
     precision = jnp.exp(log_precision)
     log_prior = 0.5 * (
