@@ -118,7 +118,7 @@ def targets():
     step = 1e-2 * np.eye(x.shape[1])[0]
     ahead, behind = (
       np.asarray(
-        jax.vmap(density.log_density)((x + jnp.asarray(way * step, x.dtype)))
+        jax.vmap(density.log_density)(x + jnp.asarray(way * step, x.dtype))
       )
       for way in (1, -1)
     )
