@@ -13,6 +13,7 @@ import zlib
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
 import ml_dtypes
 import numpy as np
 from PIL import Image
@@ -58,6 +59,12 @@ class SourcesTest(parameterized.TestCase):
     )
     self.assertEqual(train['label'][0], bunch.target[1])
     self.assertEqual(train['image'].max(), 1.0)
+
+  def test_no_draw_depends_on_jaxs_default_generator(self):
+    expected = datasets.load('toy', num_examples=5)[:]['image']
+    with jax.default_prng_impl('rbg'):
+      found = datasets.load('toy', num_examples=5)[:]['image']
+    np.testing.assert_array_equal(found, expected)
 
   def test_splits_share_no_row(self):
     train, test = (
