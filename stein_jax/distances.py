@@ -249,7 +249,8 @@ def _middle(x):
   n, d = x.shape
   # A product, so that rows may be split over devices; of fewer than nine some twice.
   member = jnp.arange(n)[None] % 9 == jnp.arange(9)[:, None] % n
-  share = member / jnp.sum(member, 1, keepdims=True, dtype=x.dtype)
+  member = member.astype(x.dtype)
+  share = member / jnp.sum(member, 1, keepdims=True)
   means = jnp.dot(share, x - x[:1], precision=_HIGHEST)
   between = lambda a, b, c: jnp.maximum(
     jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c)

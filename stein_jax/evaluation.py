@@ -23,6 +23,7 @@ from stein_jax import generators
 from stein_jax import images
 from stein_jax import inception
 from stein_jax import kernels
+from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import parallel
 from stein_jax import reporting
@@ -375,7 +376,7 @@ def restore(config, workdir):
   Raises:
     FileNotFoundError: the workdir has no checkpoint.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = locations.absolute(workdir)
   manager = checkpoints.manager(workdir / 'checkpoints', read_only=True)
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
@@ -407,7 +408,7 @@ def evaluate(
     FileNotFoundError: the workdir has no checkpoint.
     PermissionError: it cannot be written.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = locations.absolute(workdir)
   if workdir.exists() and not os.access(workdir, os.W_OK):
     raise PermissionError(f'{workdir} cannot be written.')
   with (

@@ -275,7 +275,7 @@ class RecoveredTest(parameterized.TestCase):
 class SamplerTest(parameterized.TestCase):
   @parameterized.parameters((3, 3), (8, 5))
   def test_one_sample_for_each_condition(self, asked, given):
-    condition = np.arange(20, dtype=np.float32).reshape(5, 2, 2, 1)
+    condition = np.arange(20, dtype=np.float32).reshape(5, 2, 2, 1) / 20
     source = datasets.Arrays({'image': condition, 'condition': condition})
     drawn = self.sampler(source, asked)(7)
     self.assertEqual(drawn['num'], given)
