@@ -43,6 +43,23 @@ class Placed(NamedTuple):
   right: Array
 
 
+def prepare(x: Array, y: Array):
+  """Returns trees of arrays [n, ...] and [m, ...] of points [n, d] and [m, d].
+
+  And a function of the two to squared distances [n, m]; of one row of the first to [m].
+  """
+  if x.shape[1] <= FEW:
+    return x, y, subtracted
+  both = x if y is x else jnp.concatenate([x, y])
+  middle = center_of(y)
+  found = lax.cond(
+    has_groups(both, middle),
+    lambda: middles(both),
+    lambda: jnp.repeat(middle, _GROUPS + 1, 0),
+  )
+  return place(x, found), place(y, found), squared
+
+
 def place(x: Array, middles: Array) -> Placed:
   """Returns points [n, d], each placed by the nearest of the middles [k, d].
 
@@ -197,11 +214,6 @@ def middles(x: Array, *, axis_name: str | None = None) -> Array:
   last = jnp.where(last < 0, last_where(copies), last)
   groups = jnp.where((number <= last)[:, None], some[:-1], 0)
   return middle + jnp.concatenate([jnp.zeros_like(middle), groups])
-
-
-def repeated(middle: Array) -> Array:
-  """Returns one middle [1, d] as often as `middles` has rows [k, d]."""
-  return jnp.repeat(middle, _GROUPS + 1, 0)
 
 
 def _far_apart(x):

@@ -13,6 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 import jax.numpy as jnp
 
+from stein_jax import dtypes
 from stein_jax.types import Array
 
 MAX_DIM = 256  # whole points stay in a core
@@ -27,6 +28,8 @@ def direction_sums(x: Array, pushed: Array) -> tuple[Array, Array]:
     x: points [n, d], d at most `MAX_DIM`; k(x, y) = exp(-|x - y|^2).
     pushed: rows to be summed [n, d].
   """
+
+  x, pushed = dtypes.accumulated(x), dtypes.accumulated(pushed)
 
   def body(other, x, _, y, pushed):
     k = jnp.where(other, jnp.exp(-_sq_dist(x, y)), 0)
@@ -47,6 +50,8 @@ def stein_sums(x: Array, slope: Array, own: Array, factor: Array) -> Array:
     own: [n].
     factor: [].
   """
+
+  x, slope, own, factor = map(dtypes.accumulated, (x, slope, own, factor))
 
   def body(other, x, slope, own, factor, y, y_slope, y_own, _):
     sq_dist = _sq_dist(x, y)

@@ -25,14 +25,14 @@ _BLOCK_ENTRIES_ELSEWHERE = 2**26
 
 def rbf(sq_dist: Array, bandwidth: Array | float = 1.0) -> Array:
   """Returns exp(-sq_dist / bandwidth), like `sq_dist`."""
-  return jnp.exp(-sq_dist / bandwidth)
+  return jnp.exp(-dtypes.floating(sq_dist) / bandwidth)
 
 
 def imq(
   sq_dist: Array, bandwidth: Array | float = 1.0, exponent: float = -0.5
 ) -> Array:
   """Returns the inverse multiquadric (1 + sq_dist / bandwidth)^exponent."""
-  base = 1 + sq_dist / bandwidth
+  base = 1 + dtypes.floating(sq_dist) / bandwidth
   return lax.rsqrt(base) if exponent == -0.5 else base**exponent
 
 
@@ -43,7 +43,8 @@ def rational_quadratic(
 
   A mixture of `rbf` kernels over bandwidths; `rbf` itself as `mixture` grows.
   """
-  return (1 + sq_dist / (mixture * bandwidth)) ** -mixture
+  base = 1 + dtypes.floating(sq_dist) / (mixture * bandwidth)
+  return base**-mixture
 
 
 PROFILES = {'rbf': rbf, 'imq': imq, 'rational_quadratic': rational_quadratic}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import distances
+from stein_jax import dtypes
 from stein_jax import pairs
 from stein_jax.types import Array
 
@@ -40,8 +41,8 @@ def median_squared_distance(
 ) -> Array:
   """Returns the median of |x_i - x_j|^2 [] over all i, j, without gradient.
 
-  That of `numpy.median`: of an even count the mean of the middle two. A point that
-  is not finite makes it meaningless.
+  That of `numpy.median`: of an even count the mean of the middle two; nan where a
+  point is not finite.
 
   Args:
     x: all points [n, d], n at least 2 without the diagonal.
@@ -51,7 +52,7 @@ def median_squared_distance(
     rows: how many of the points are this device's to pair; all of them without.
     axis_name: the mapped axis over which these are split.
   """
-  x = lax.stop_gradient(x)
+  x = lax.stop_gradient(dtypes.accumulated(x))
   n = x.shape[0]
   bits = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
   infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), bits)
@@ -105,7 +106,8 @@ def median_squared_distance(
     above = collectives.pmin(jnp.min(above), axis_name)
     upper = jnp.where(reaches(next_rank, lower[None])[0], lower, above)
   lower, upper = (lax.bitcast_convert_type(v, x.dtype) for v in (lower, upper))
-  return lower + (upper - lower) / 2
+  median = lower + (upper - lower) / 2
+  return jnp.where(jnp.all(jnp.isfinite(x)), median, jnp.nan)
 
 
 def _pairs(x, rows, block_size, axis_name, infinity):
@@ -124,7 +126,7 @@ def _pairs(x, rows, block_size, axis_name, infinity):
   blocks = -(-rows // size)
   width = -(-(size + half) // _LANES) * _LANES
   first = collectives.index(axis_name) * rows
-  points, squared = _placed(x)
+  points, _, squared = distances.prepare(x, x)
   cyclic = pairs.cyclic(points, n + blocks * size + width)
 
   def block(start):
@@ -152,19 +154,6 @@ def _pairs(x, rows, block_size, axis_name, infinity):
       stored = stored.reshape(1, -1)
     return lambda function: lax.map(function, stored), 7
   return lambda function: lax.map(lambda s: function(block(s)), starts), 31
-
-
-def _placed(x):
-  """Returns a tree of arrays [n, ...] and a function of two to squared distances."""
-  if x.shape[1] <= distances.FEW:
-    return x, distances.subtracted
-  middle = distances.center_of(x)
-  middles = lax.cond(
-    distances.has_groups(x, middle),
-    lambda: distances.middles(x),
-    lambda: distances.repeated(middle),
-  )
-  return distances.place(x, middles), distances.squared
 
 
 def _lanes(pairs):

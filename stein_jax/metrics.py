@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import checks
+from stein_jax import distances
 from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.types import Array, PRNGKey
@@ -180,7 +181,8 @@ def histogram_entropy(fractions: Array) -> float:
 def pairwise_distance(x: Array, *, block_size: int | None = None) -> float:
   """Returns the mean Euclidean distance over the pairs i < j of x [n, ...].
 
-  A pair of copies may read 1e-3 of their distance from the mean instead of 0.
+  In more than 4 dimensions a pair of copies may read 1e-3 of their distance from the
+  middle of their group instead of 0; see `kernels.squared_distance`.
 
   Args:
     x: at least 2 rows, of any shape.
@@ -200,8 +202,8 @@ def nearest_neighbour_distance(
   Arguments and accuracy as in `pairwise_distance` and `nearest_training`.
   """
   x = _flat(x, 2)
-  distances, _ = _nearest(x, x, jnp.arange(len(x)), block_size)
-  return float(np.mean(np.asarray(distances, np.float64)))
+  lengths, _ = _nearest(x, x, jnp.arange(len(x)), block_size)
+  return float(np.mean(np.asarray(lengths, np.float64)))
 
 
 def nearest_training(
@@ -211,7 +213,7 @@ def nearest_training(
 
   Distances [n] of memorised samples are 0; indices [n] are into `train`. The
   distance is exact for the row found, and the row found the nearest but for
-  rounding: another within 1e-3 of the distance from the mean of `train` may be
+  rounding: another within 1e-3 of the distance from the middle of its group may be
   taken for it. A row of `train` that is nan makes all distances nan, a sample that
   is its own.
 
@@ -229,8 +231,8 @@ def nearest_training(
   x, train = _flat(x, 1), _flat(train, 1)
   # No row of `train` is the sample itself; an index past the end leaves all in.
   own = jnp.full(len(x), len(train))
-  distances, indices = _nearest(x, train, own, block_size)
-  return np.asarray(distances), np.asarray(indices)
+  lengths, indices = _nearest(x, train, own, block_size)
+  return np.asarray(lengths), np.asarray(indices)
 
 
 def psnr(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
@@ -328,7 +330,6 @@ def two_sample_test(
   _same_width(x, y)
   n, m = len(x), len(y)
   pool = jnp.concatenate([x, y])
-  pool = pool - kernels.center_of(pool)
   # With weights 1 / n and -1 / m the statistic is -w' D w.
   weights = jnp.concatenate([jnp.full(n, 1 / n), jnp.full(m, -1 / m)])
   weights = weights.astype(pool.dtype)[None]
@@ -340,14 +341,16 @@ def two_sample_test(
   )
   weights = jnp.concatenate([weights, draws])
 
+  points, others, squared = distances.prepare(pool, pool)
+
   def row_terms(row):
     point, i, weight = row
-    distance = _distances(point, pool).at[i].set(0)
+    distance = jnp.sqrt(squared(point, others).at[i].set(0))
     product = jnp.dot(weights, distance, precision=jax.lax.Precision.HIGHEST)
     return -weight * product, jnp.mean(distance)
 
   terms, means = kernels.map_rows(
-    row_terms, (pool, jnp.arange(n + m), weights.T), n + m, block_size
+    row_terms, (points, jnp.arange(n + m), weights.T), n + m, block_size
   )
   statistics = jnp.sum(terms, 0)
   # Splits that differ by rows that are copies tie. Rounding must not break that,
@@ -509,31 +512,27 @@ def _flat(x, minimum):
   return dtypes.accumulated(x.reshape(len(x), -1))
 
 
-def _distances(point, others):
-  """Returns the distances [m] of a point [d] from others [m, d]."""
-  return jnp.sqrt(kernels.squared_distance(point[None], others)[0])
-
-
 @jax.jit(static_argnames='block_size')
 def _distance_sums(x, block_size):
   """Returns the sum of distances from each row of x [n, d] to the others [n]."""
-  x = x - kernels.center_of(x)
+  points, others, squared = distances.prepare(x, x)
 
   def row_sum(row):
     point, i = row
-    return jnp.sum(_distances(point, x).at[i].set(0))
+    return jnp.sum(jnp.sqrt(squared(point, others).at[i].set(0)))
 
-  rows = (x, jnp.arange(len(x)))
+  rows = (points, jnp.arange(len(x)))
   return kernels.map_rows(row_sum, rows, len(x), block_size)
 
 
 @jax.jit(static_argnames='block_size')
 def _nearest(x, others, own, block_size):
   """Returns distance [n] and index [n] of the nearest of `others`, but for own [n]."""
+  placed, placed_others, squared = distances.prepare(x, others)
 
   def nearest(row):
-    point, i = row
-    sq_dist = kernels.squared_distance(point[None], others)[0]
+    point, placed, i = row
+    sq_dist = squared(placed, placed_others)
     # A set that repeats a row has it at 0 all the same.
     sq_dist = sq_dist.at[i].set(jnp.inf, mode='drop')
     index = jnp.argmin(sq_dist)
@@ -542,4 +541,4 @@ def _nearest(x, others, own, block_size):
     # No row is the nearest of some that may be anywhere.
     return jnp.where(jnp.isnan(sq_dist).any(), jnp.nan, distance), index
 
-  return kernels.map_rows(nearest, (x, own), len(others), block_size)
+  return kernels.map_rows(nearest, (x, placed, own), len(others), block_size)

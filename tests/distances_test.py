@@ -12,6 +12,7 @@ import numpy as np
 
 from stein_jax import distances
 from stein_jax import kernels
+from stein_jax import metrics
 from stein_jax import stein
 
 _AXIS = 'batch'
@@ -191,6 +192,25 @@ class GroupsTest(chex.TestCase):
     )
     score = np.zeros_like(x)
     _assert_close(found, len(x) * _definitions('imq', x, score)[1])
+
+
+class MetricsTest(parameterized.TestCase):
+  @parameterized.named_parameters(*_GROUPS)
+  def test_of_distances(self, n, d, groups):
+    x, _, _ = _points(n, d, groups)
+    apart = np.sqrt(_definitions('rbf', x, x)[0])
+    np.testing.assert_allclose(
+      metrics.pairwise_distance(x), np.sum(apart) / (n * (n - 1)), rtol=1e-5
+    )
+    nearest = apart + np.diag(np.full(n, np.inf))
+    np.testing.assert_allclose(
+      metrics.nearest_neighbour_distance(x),
+      np.mean(np.min(nearest, 1)),
+      rtol=1e-5,
+    )
+    lengths, rows = metrics.nearest_training(x[:5], x[5:])
+    np.testing.assert_array_equal(rows, np.argmin(apart[:5, 5:], 1))
+    np.testing.assert_allclose(lengths, np.min(apart[:5, 5:], 1), rtol=1e-5)
 
 
 class DerivativesTest(parameterized.TestCase):

@@ -59,6 +59,7 @@ _WITHOUT_ARRAYS = {
   'checkpoints': 'states, as they are',
   'checks': 'refusals, which change nothing',
   'collectives': 'the identity without an axis; any dtype',
+  'distances': 'points of `kernels` and `stein`, already floating',
   'launch': 'processes',
   'pairs': 'rows by their index; any dtype',
   'parallel': 'states, as they are',
@@ -95,6 +96,7 @@ _WITHOUT_ARRAYS = {
   'inception.Inception': 'run by `inception.activations`',
   'inception.load': 'a path',
   'kernels.block_rows': 'counts',
+  'kernels.curvature': 'a kernel',
   'kernels.map_rows': 'rows, as they are',
   'kernels.slope_ratio': 'a kernel',
   'layers.normal': 'a number',
@@ -312,7 +314,6 @@ DOORS = {
   ),
   'kernels.squared_distance': Door(kernels.squared_distance, (_X, _Y)),
   'kernels.median_bandwidth': Door(kernels.median_bandwidth, (_X,)),
-  'kernels.center_of': Door(kernels.center_of, (_X,)),
   'medians.median_squared_distance': Door(
     medians.median_squared_distance, (_X,)
   ),

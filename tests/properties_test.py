@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import datasets
+from stein_jax import distances
 from stein_jax import evaluation
 from stein_jax import kernels
 from stein_jax import metrics
@@ -118,7 +119,7 @@ class MedianTest(absltest.TestCase):
   def test_is_that_of_numpy(self, drawn, diagonal):
     x, _, _ = drawn
     hypothesis.assume(diagonal or len(x) > 1)
-    centred = jnp.asarray(x) - kernels.center_of(jnp.asarray(x))
+    centred = jnp.asarray(x) - distances.center_of(jnp.asarray(x))
     sq_dist = np.asarray(kernels.squared_distance(centred, centred), np.float64)
     sq_dist[np.diag_indices(len(x))] = 0
     kept = np.ones_like(sq_dist, bool)

@@ -954,7 +954,7 @@ class MemoryTest(chex.TestCase):
     points = jax.ShapeDtypeStruct((100_000, 64), jnp.float32)
     self.assertLessEqual(
       _largest_array(jax.make_jaxpr(function)(points).jaxpr),
-      3 * points.size,  # longer where pairs are seen once
+      4 * points.size,  # longer where pairs are seen once, wider of groups
     )
     found = jax.jit(function).lower(points).compile().memory_analysis()
     self.assertLess(found.temp_size_in_bytes, 300 * 2**20)
