@@ -292,10 +292,28 @@ def spectral(kernel: Array, num_iterations: int = 12) -> Array:
 _TINY = 1e-12  # a kernel of zeros stays one
 
 
+def one_hot(label: Array, num_classes: int) -> Array:
+  """Returns [n, num_classes] of labels [n]: 1 at the label and 0 elsewhere.
+
+  The row of a label that is no class is nan: of a traced label it is all that can be
+  said.
+
+  Raises:
+    ValueError: the labels are no integers [n], or are known and out of range.
+  """
+  checks.labels(num_classes, label=label)
+  label = jnp.asarray(label)
+  if label.dtype.itemsize < 4:  # in a byte there may not be as many classes
+    label = label.astype(jnp.int32)
+  hot = jax.nn.one_hot(label, num_classes)
+  return jnp.where(jnp.sum(hot, -1, keepdims=True) == 1, hot, jnp.nan)
+
+
 def with_label(x: Array, label: Array | None) -> Array:
   """Returns x [n, ..., c] with the one-hot label [n, k] as k further channels."""
   if label is None:
     return x
+  checks.shape((len(x), label.shape[-1]), label=label)
   maps = label.reshape(len(label), *(1,) * (x.ndim - 2), -1)
   maps = jnp.broadcast_to(maps, (*x.shape[:-1], maps.shape[-1]))
   return jnp.concatenate([x, maps.astype(x.dtype)], -1)
