@@ -41,8 +41,13 @@ _MANIFOLD_ROWS = 5000  # whose matrix of distances is held
 
 
 def log_likelihood(energy: Learner, x: Array, log_partition: Array) -> Array:
-  """Returns log p(x) = -E(x) - log Z [n], in nats."""
-  return -energy.apply_fn(energy.params, x) - log_partition
+  """Returns log p(x) = -E(x) - log Z [n], in nats.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or E is not [n].
+  """
+  energies.check_density(energy)
+  return -energies.value(energy, energy.params, x) - log_partition
 
 
 def log_mean_exp(log_weights: Array) -> Array:
@@ -51,8 +56,8 @@ def log_mean_exp(log_weights: Array) -> Array:
 
 
 def exact_log_partition(energy: Learner) -> Array:
-  """Returns log Z [] from the energy's own method."""
-  return energy.apply_fn(energy.params, method='log_partition')
+  """Returns log Z [] from the energy's own method; see `energies.log_partition`."""
+  return energies.log_partition(energy, energy.params)
 
 
 def ais_log_partition(
@@ -68,10 +73,14 @@ def ais_log_partition(
 
   From N(0, I) a lower bound in expectation; from exact samples `init` an upper
   one. Arguments as in `samplers.annealed_importance`.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or E is not [n].
   """
+  energies.check_density(energy)
   log_weights = samplers.annealed_importance(
     rng,
-    lambda x: -energy.apply_fn(energy.params, x),
+    lambda x: -energies.value(energy, energy.params, x),
     energy.input_shape,
     num_chains=num_chains,
     num_temperatures=num_temperatures,
