@@ -166,7 +166,8 @@ def check(config, state, source, test_source) -> None:
   except (AttributeError, TypeError, ValueError) as error:
     raise ValueError(
       f'evaluation.log_likelihood={method!r} does not fit the energy: {error} '
-      "Allowed: 'ais', where the energy takes images alone, or 'none'."
+      "Allowed: 'ais', where the energy takes images alone and does not mix its "
+      "batch, or 'none'."
     ) from error
 
 
@@ -179,9 +180,12 @@ def test_metrics(config, state, source) -> dict[str, float]:
   keywords, which overstates the likelihood).
   """
   if hasattr(state, 'classifier'):
+    labels = source[:]['label']
     logits = _classified(state.classifier, source[:]['image'])[1]
-    hits = np.argmax(logits, 1) == source[:]['label']
-    return {'test/accuracy': float(np.mean(hits))}
+    checks.labels(logits.shape[1], label=labels)
+    hits = np.argmax(logits, 1) == labels
+    known = np.all(np.isfinite(logits), 1)
+    return {'test/accuracy': float(np.mean(np.where(known, hits, np.nan)))}
   if config.evaluation.log_likelihood == 'none':
     return {}
   energy = state.energy

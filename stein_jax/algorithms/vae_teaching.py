@@ -85,9 +85,11 @@ def step(
   z = generators.latent(state.generator, latent_rng, len(data))
 
   def propose(params):
-    return generators.decode_batch(
+    samples = generators.decode_batch(
       state.generator, params, z, *condition, axis_name=axis_name
     )
+    checks.shape(data.shape, samples=samples)
+    return samples
 
   start = propose(state.generator.params)
   revised = energies.chain(

@@ -175,11 +175,17 @@ class JointLabel(nn.Module):
     axis_name: str | None = None,
     rng: PRNGKey | None = None,
   ) -> Array:
-    """Returns E(x, y) [n] of images and labels [n]."""
+    """Returns E(x, y) [n] of images and labels [n]; nan of one that is no class.
+
+    Raises:
+      ValueError: the labels are no integers [n], or are known and out of range.
+    """
     rng, classifier_rng = _two_keys(rng)
     features, error = self.autoencoder.both(x, axis_name=axis_name, rng=rng)
     log_probability = nn.log_softmax(self._classify(features, classifier_rng))
-    likelihood = jnp.take_along_axis(log_probability, y[:, None], 1)[:, 0]
+    hot = layers.one_hot(y, self.num_classes)
+    checks.rows(len(x), label=hot)
+    likelihood = jnp.sum(hot * log_probability, -1)
     return error + jnp.maximum(self.margin, -likelihood)
 
   def logits(self, x: Array, *, axis_name=None, rng=None) -> Array:
@@ -235,13 +241,18 @@ class Discriminator(nn.Module):
   def __call__(
     self, x: Array, *label: Array, axis_name: str | None = None
   ) -> Array:
-    """Returns E(x) or E(x, y) [n]."""
+    """Returns E(x) or E(x, y) [n]; nan of a label that is no class.
+
+    Raises:
+      ValueError: a label is missing, or not asked for; the labels are no integers
+        [n], or are known and out of range.
+    """
     if len(label) != (self.num_classes > 0):
       raise ValueError(
         f'num_classes={self.num_classes}, but label is '
         f'{"given" if label else "missing"}.'
       )
-    y = jax.nn.one_hot(label[0], self.num_classes) if label else None
+    y = layers.one_hot(label[0], self.num_classes) if label else None
     for i, width in enumerate(self.widths):
       x = layers.with_label(x, y)
       kernel = self.param(
