@@ -12,6 +12,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from flax import linen as nn
 import jax
+from jax import flatten_util
 from jax import lax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -22,10 +23,14 @@ import pytest
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import energies
+from stein_jax import evaluation
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import training
 from stein_jax.algorithms import amortized_svgd
+from stein_jax.algorithms import langevin_ebm
+from stein_jax.algorithms import stein_cd
+from stein_jax.generators import networks
 from tests import conformance_test
 
 _CONFIGS = dict(
@@ -75,8 +80,14 @@ def get_config(name, kind, **step):
   config = ConfigDict(config.to_dict(), type_safe=False)
   config.energy = ConfigDict(_ENERGIES[kind])
   config.step.update(step)
+  if name == 'steingan' and kind in _WITH_LABELS:
+    config.step.alpha = 0.0
   if 'conditional' in config.step:
     config.step.conditional = kind in _WITH_LABELS
+  if name == 'steingan':
+    other = conformance_test.get_config('gan_mnist')
+    for section in ('data', 'evaluation', 'generator'):
+      config[section] = other[section]
   if 'num_classes' in config.get('generator', {}):
     config.generator.num_classes = 4 * (kind in _WITH_LABELS)
   if name in ('vgan', 'vcd'):  # these energies have no experts
@@ -86,11 +97,13 @@ def get_config(name, kind, **step):
       config[section] = ConfigDict(dict(name='sgd', learning_rate=1.0))
   if kind == 'of_pairs' and name in ('coopnets', 'vae_teaching', 'bicycle_gan'):
     other = conformance_test.get_config(f'{name}_facades')
-    config.update(data=other.data, generator=other.generator)
-    config.evaluation = other.evaluation
+    for section in ('data', 'evaluation', 'generator', 'batch_size'):
+      config[section] = other[section]
   elif kind in _WITH_LABELS or kind == 'of_pairs':
     for data in (config.data, config.evaluation.data):
       data.update(num_classes=4, condition=kind == 'of_pairs')
+  if name == 'langevin_ebm':
+    config.num_chains = 0  # which are drawn is by chance
   config.evaluation.log_likelihood = 'none'
   config.batch_size = 8
   if 'sampler' in config.sample:
@@ -153,6 +166,8 @@ def random_numbers_of_rows(dropout=True):
       lambda leaf: normal(leaf.shape, leaf.dtype), x
     )
     stack.enter_context(mock.patch.object(optax.tree, 'random_like', like))
+    priors = networks.PRIORS
+    stack.enter_context(mock.patch.dict(priors, normal=patches['normal']))
     yield
 
 
@@ -312,6 +327,182 @@ class ModesTest(parameterized.TestCase):
     state = amortized_svgd.create(state.energy, state.generator)
     found = self.modes_agree(amortized_svgd.step, state, batch)
     self.assertGreater(np.max(np.abs(found['generator'])), 1e-4)
+
+
+class OneFunctionTest(absltest.TestCase):
+  """What phi follows and what the contrast descends is one function of a batch."""
+
+  def test_steincd_by_finite_differences(self):
+    """F(x) = mean E(x_i; x), under one mask of dropout [LW17 eq 13]."""
+    self.enter_context(jax.enable_x64(True))
+    x, epsilon, rng = _normals((3, 4, 4, 1)), 0.3, jax.random.key(5)
+    module = energies.Autoencoder(((2, 3, 2, 1), (2, 2, 2, 0)), output='linear')
+    energy = learners.create(rng, module, optax.sgd(1.0), x)
+    state = grown(stein_cd.State(jnp.zeros((), jnp.int32), energy))
+    energy, key = state.energy, learners.dropout_key(state.energy, rng)
+    flat, unravel = flatten_util.ravel_pytree(energy.params)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0))
+    def total(flat, x):
+      return jnp.sum(energy.apply_fn(unravel(flat), x, rng=key))
+
+    def slopes(at, steps):
+      """Returns central differences of the total, each along its own step."""
+      ends = [at(sign * 1e-6 * steps) for sign in (1, -1)]
+      return (total(*ends[0]) - total(*ends[1])) / 2e-6
+
+    num = len(flat)
+    steps = np.eye(x.size).reshape(-1, *x.shape)
+    of_x = lambda steps: (jnp.tile(flat[None], (x.size, 1)), x[None] + steps)
+    score = -np.asarray(slopes(of_x, steps)).reshape(len(x), -1)
+    rows = x.reshape(len(x), -1)
+    difference = rows[:, None] - rows[None]
+    sq_dist = np.sum(difference**2, -1)
+    bandwidth = np.median(sq_dist) / np.log(len(x) + 1)
+    k = np.exp(-sq_dist / bandwidth)
+    phi = k @ score + np.sum(2 / bandwidth * difference * k[..., None], 1)
+    samples = x + epsilon * phi.reshape(x.shape) / len(x)
+    of_params = lambda x: (
+      lambda steps: (
+        flat[None] + steps,
+        jnp.tile(x[None], (num, 1, 1, 1, 1)),
+      )
+    )
+    expected = [slopes(of_params(x), np.eye(num)) for x in (x, samples)]
+    step = jax.jit(functools.partial(stein_cd.step, epsilon=epsilon))
+    after, metrics = step(state, {'image': jnp.asarray(x)}, rng)
+    np.testing.assert_allclose(
+      changes(state, after)['energy'],
+      (expected[1] - expected[0]) / len(x),
+      atol=1e-7,
+    )
+    self.assertGreater(np.max(np.abs(changes(state, after)['energy'])), 0.01)
+    # And without dropout it is another function.
+    _, other = step(state, {'image': jnp.asarray(x)}, None)
+    gap = other['energy/data'] - metrics['energy/data']
+    self.assertGreater(np.abs(gap), 1e-3)
+
+
+class DropoutTest(parameterized.TestCase):
+  """It acts in every algorithm, and alone makes an update depend on the key."""
+
+  def depends(self, name, dropout):
+    with mock.patch.dict(_AUTOENCODER, dropout=dropout):
+      config = get_config(name, 'autoencoder')
+    if name == 'vcd':
+      config.generator.keep = 1.0
+    if name == 'vae_teaching':
+      config.generator.dropout = 0.0
+    if name == 'steingan':
+      config.step.alpha = 0.0
+    algorithm, state, batch = begin(config)
+    with random_numbers_of_rows(dropout=False):
+      step = jax.jit(functools.partial(algorithm.step, **config.step))
+      first, second = (
+        changes(state, step(state, batch, jax.random.key(seed))[0])['energy']
+        for seed in (1, 2)
+      )
+    return np.max(np.abs(first - second)) > 1e-3 * np.max(np.abs(first))
+
+  def test_in_stein_contrastive_divergence(self):
+    self.assertTrue(self.depends('stein_cd', 0.3))
+    self.assertFalse(self.depends('stein_cd', 0.0))
+
+  @parameterized.parameters(
+    sorted(
+      set(_CONFIGS) - {'bicycle_gan', 'gan', 'maximum_likelihood', 'stein_cd'}
+    )
+  )
+  @pytest.mark.slow
+  def test_in_every_other(self, name):
+    self.assertTrue(self.depends(name, 0.3))
+    self.assertFalse(self.depends(name, 0.0))
+
+
+class ChainTest(parameterized.TestCase):
+  """Langevin dynamics of a whole batch, and samples that are rows of one."""
+
+  def energy(self, kind='autoencoder'):
+    config = get_config('stein_cd', kind)
+    return begin(config)[1].energy
+
+  def test_descends_the_sum_over_the_batch(self):
+    energy, x = self.energy(), jnp.asarray(_normals((8, 4, 4, 1)), jnp.float32)
+
+    @jax.jit
+    def ends(x):
+      total = lambda x: jnp.sum(energy.apply_fn(energy.params, x))
+      moved = x - 0.5 * 0.4**2 * jax.grad(total)(x)
+      of_one = lambda x, i: energy.apply_fn(energy.params, x)[i]
+      alone = jnp.stack([jax.grad(of_one)(x, i)[i] for i in range(len(x))])
+      run = functools.partial(
+        energies.chain, energy, jax.random.key(0), noise=False, step_size=0.4
+      )
+      return run(x), moved, x - 0.5 * 0.4**2 * alone, run(x[:3], block_size=8)
+
+    found, expected, without_others, filled = ends(x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # What a row does to the others' statistics is part of it.
+    self.assertGreater(np.max(np.abs(found - without_others)), 1e-3)
+    # A block that is not full repeats its rows.
+    again = ends(x[jnp.arange(8) % 3])[0]
+    np.testing.assert_allclose(filled, again[:3], atol=1e-5)
+
+  def test_a_sample_does_not_depend_on_how_many_there_are(self):
+    energy = self.energy()
+    self.assertEqual(energy.batch_size, 8)
+    states = {
+      stein_cd: stein_cd.State(0, energy),
+      langevin_ebm: langevin_ebm.State(0, energy, None),
+    }
+    for algorithm, state in states.items():
+      options = dict(num_steps=2, step_size=0.5)
+      if algorithm is stein_cd:
+        options['sampler'] = 'langevin'
+      sample = jax.jit(
+        functools.partial(algorithm.sample, state, **options), static_argnums=1
+      )
+      one, whole = (sample(jax.random.key(0), num) for num in (1, 8))
+      np.testing.assert_allclose(one, whole[:1], atol=1e-5)
+      shape = jax.eval_shape(sample, jax.random.key(0), 11).shape
+      self.assertEqual(shape, (11, 4, 4, 1))
+
+  def test_samples_of_labels(self):
+    state = stein_cd.State(0, self.energy('of_labels'))
+    self.assertEqual(state.energy.num_classes, 4)
+    sample = functools.partial(
+      stein_cd.sample, state, jax.random.key(0), sampler='langevin', num_steps=2
+    )
+
+    @jax.jit
+    def draws():
+      label = jnp.arange(8) % 4
+      return (
+        sample(8),
+        sample(8, condition=label),
+        sample(3, condition=label[:3]),
+        sample(8, condition=label[jnp.arange(8) % 3]),
+      )
+
+    in_turn, of_labels, few, repeated = draws()
+    np.testing.assert_array_equal(in_turn, of_labels)
+    np.testing.assert_allclose(few, repeated[:3], atol=1e-6)
+    self.assertGreater(np.max(np.abs(few - of_labels[:3])), 1e-5)
+    with self.assertRaisesRegex(
+      ValueError, r'condition has shape .2,.; wanted'
+    ):
+      sample(3, condition=jnp.arange(2))
+
+  def test_likelihoods_are_refused(self):
+    energy, x = self.energy(), jnp.zeros((2, 4, 4, 1))
+    for ask in (
+      lambda: evaluation.log_likelihood(energy, x, 0.0),
+      lambda: evaluation.ais_log_partition(energy, jax.random.key(0)),
+      lambda: evaluation.exact_log_partition(energy),
+    ):
+      with self.assertRaisesRegex(ValueError, 'mixes its batch.*no density'):
+        ask()
 
 
 class RefusalsTest(parameterized.TestCase):
