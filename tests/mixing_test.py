@@ -59,6 +59,7 @@ _ENERGIES = dict(
   ),
   of_pairs=dict(name='OfPairs'),
 )
+NAMES = sorted(_CONFIGS)
 _WITH_LABELS = ('of_labels', 'joint')
 
 
@@ -79,7 +80,6 @@ def get_config(name, kind, **step):
   config = conformance_test.get_config(_CONFIGS[name])
   config = ConfigDict(config.to_dict(), type_safe=False)
   config.energy = ConfigDict(_ENERGIES[kind])
-  config.step.update(step)
   if name == 'steingan' and kind in _WITH_LABELS:
     config.step.alpha = 0.0
   if 'conditional' in config.step:
@@ -106,6 +106,7 @@ def get_config(name, kind, **step):
     config.num_chains = 0  # which are drawn is by chance
   config.evaluation.log_likelihood = 'none'
   config.batch_size = 8
+  config.step.update(step)
   if 'sampler' in config.sample:
     config.sample.sampler = 'langevin'
   return config
@@ -173,11 +174,16 @@ def random_numbers_of_rows(dropout=True):
 
 def begin(config):
   """Returns the algorithm, a state with weights that are not small, and a batch."""
+  algorithm, init, batch = uninitialised(config)
+  return algorithm, grown(init(jax.random.key(0))), batch
+
+
+def uninitialised(config):
+  """Returns the algorithm, a function of a key to a state, and a batch."""
   algorithm = algorithms.get(config.algorithm)
   source = datasets.load(**config.data)
   batch = next(datasets.batches(source, config.batch_size, seed=0))
-  state = algorithm.init(jax.random.key(0), config, batch)
-  return algorithm, grown(state), batch
+  return algorithm, lambda rng: algorithm.init(rng, config, batch), batch
 
 
 def grown(state):
