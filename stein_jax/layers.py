@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax.types import Array
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -54,6 +55,7 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, axis_name: str | None = None) -> Array:
     """Returns x [n, ..., c] with mean 0 and variance 1 over all but c."""
+    x = dtypes.accumulated(x)
     axes = tuple(range(x.ndim - 1))
     mean = collectives.pmean(jnp.mean(x, axes, keepdims=True), axis_name)
     centred = x - mean
@@ -314,6 +316,7 @@ def with_label(x: Array, label: Array | None) -> Array:
   if label is None:
     return x
   checks.shape((len(x), label.shape[-1]), label=label)
+  x = dtypes.floating(x)
   maps = label.reshape(len(label), *(1,) * (x.ndim - 2), -1)
   maps = jnp.broadcast_to(maps, (*x.shape[:-1], maps.shape[-1]))
   return jnp.concatenate([x, maps.astype(x.dtype)], -1)

@@ -510,6 +510,11 @@ class WithLabelTest(parameterized.TestCase):
     x = _normal(2, 3)
     self.assertIs(layers.with_label(x, None), x)
 
+  def test_what_is_nan_stays_so_beside_bytes(self):
+    hot = jnp.array([[jnp.nan, jnp.nan]])
+    joined = layers.with_label(jnp.ones((1, 3), jnp.uint8), hot)
+    np.testing.assert_array_equal(joined, [[1, 1, 1, np.nan, np.nan]])
+
   def test_labels_of_other_images_are_refused(self):
     with self.assertRaisesRegex(
       ValueError, r'label has shape \(1, 3\); wanted'

@@ -301,16 +301,22 @@ def chain(
     dropout_rng: key of the energy's dropout, the same in all steps of the chain.
 
   Raises:
-    ValueError: an energy that mixes its batch, for a sampler of one example.
+    ValueError: an energy that mixes its batch, for a sampler of one example; or a
+      condition for 'gibbs'.
   """
   checks.choice(('langevin', 'mala', 'gibbs'), sampler=sampler)
   checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)
   checks.count(minimum=0, block_size=block_size)
+  x = dtypes.floating(x)
   if sampler != 'langevin' and learners.mixes(energy):
     raise ValueError(
       f'sampler={sampler!r} moves each example by itself, and this energy mixes its '
       "batch; allowed: 'langevin'."
+    )
+  if sampler == 'gibbs' and condition:
+    raise ValueError(
+      "sampler='gibbs' takes no condition; allowed: 'langevin', 'mala'."
     )
   context = dict(axis_name=axis_name, rng=dropout_rng)
 

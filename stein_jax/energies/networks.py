@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
@@ -34,7 +35,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(x)
+    x = layers.flat(dtypes.accumulated(x))
     hidden = x
     for width in self.widths:
       hidden = self.activation(nn.Dense(width)(hidden))
@@ -91,7 +92,7 @@ class Autoencoder(nn.Module):
     def active(y):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
-    x = _dropout(x, self.dropout, rng)
+    x = _dropout(dtypes.accumulated(x), self.dropout, rng)
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -252,6 +253,7 @@ class Discriminator(nn.Module):
         f'num_classes={self.num_classes}, but label is '
         f'{"given" if label else "missing"}.'
       )
+    x = dtypes.accumulated(x)
     y = layers.one_hot(label[0], self.num_classes) if label else None
     for i, width in enumerate(self.widths):
       x = layers.with_label(x, y)
@@ -315,6 +317,7 @@ class ConvNet(nn.Module):
     """Returns E(x) [n], of images and, where conditional, images [n, h, w, c]."""
     normed = layers.spectral if self.spectral_norm else lambda kernel: kernel
     start, zeros = layers.normal(self.scale), nn.initializers.zeros
+    x = dtypes.accumulated(x)
     hidden = jnp.concatenate([x, *condition], -1)
     for i, (width, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)
@@ -427,7 +430,9 @@ class _Trunk(nn.Module):
 
 def expert_energy(logits: Array) -> Array:
   """Returns sum_j H(sigmoid(a_j)) [n] in nats, of logits [n, k] [Z16 eq 8]."""
-  size = jnp.abs(logits)  # H is even; at -|a| it is a sum of positive terms
+  size = jnp.abs(
+    dtypes.accumulated(logits)
+  )  # H is even; at -|a| it is a sum of positive terms
   return jnp.sum(nn.softplus(-size) + size * nn.sigmoid(-size), -1)
 
 
@@ -438,6 +443,7 @@ def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
   `expert_energy`, it is the experts' mutual information with the example: 0 where
   all examples are one.
   """
+  logits = dtypes.accumulated(logits)
   # Each probability from its own side: one less the other would round.
   means = [
     collectives.pmean(jnp.mean(nn.sigmoid(a), 0), axis_name)
