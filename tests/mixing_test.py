@@ -24,6 +24,7 @@ from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import evaluation
+from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import training
@@ -60,6 +61,7 @@ _ENERGIES = dict(
     name='JointLabel', autoencoder=_AUTOENCODER, num_classes=4, margin=0.1
   ),
   of_pairs=dict(name='OfPairs'),
+  of_experts=dict(name='OfExperts'),
 )
 NAMES = sorted(_CONFIGS)
 _WITH_LABELS = ('of_labels', 'joint')
@@ -74,7 +76,22 @@ class OfPairs(nn.Module):
     return energies.Discriminator((2, 3))(x, axis_name=axis_name)
 
 
-OfPairs.__module__ = energies.__name__  # what a config may name
+class OfExperts(nn.Module):
+  """Experts whose logits mix their batch, and drop."""
+
+  @nn.compact
+  def expert_logits(self, x, *, axis_name=None, rng=None):
+    x = layers.BatchNorm()(nn.Dense(3)(layers.flat(x)), axis_name=axis_name)
+    x = nn.Dropout(0.3)(x, deterministic=rng is None, rng=rng)
+    return nn.Dense(4)(x)
+
+  def __call__(self, x, *, axis_name=None, rng=None):
+    logits = self.expert_logits(x, axis_name=axis_name, rng=rng)
+    return energies.expert_energy(logits)
+
+
+for _module in (OfPairs, OfExperts):
+  _module.__module__ = energies.__name__  # what a config may name
 
 
 def get_config(name, kind, **step):
@@ -92,7 +109,7 @@ def get_config(name, kind, **step):
       config[section] = other[section]
   if 'num_classes' in config.get('generator', {}):
     config.generator.num_classes = 4 * (kind in _WITH_LABELS)
-  if name in ('vgan', 'vcd'):  # these energies have no experts
+  if name in ('vgan', 'vcd') and kind != 'of_experts':
     config.step.update(generator_entropy=0.0, data_entropy=0.0)
   for section in ('optimizer', 'energy_optimizer', 'generator_optimizer'):
     if section in config:
@@ -234,22 +251,22 @@ def halves_on_each_device(batch):
 class ModesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.enter_context(
-      mock.patch.object(energies, 'OfPairs', OfPairs, create=True)
-    )
+    for module in (OfPairs, OfExperts):
+      self.enter_context(
+        mock.patch.object(energies, module.__name__, module, create=True)
+      )
 
   def modes_agree(
     self, step, state, batch, mapped_batch=None, modes=parallel.MODES
   ):
     """Checks that one step in each mode comes to the same state and metrics."""
-    ends = {}
+    ends, spec = {}, parallel.partition(state, ('chains',))
     with random_numbers_of_rows():
       for mode in modes:
         rows = batch if mode == 'jit' else mapped_batch or batch
-        start = parallel.replicate(jax.tree.map(jnp.copy, state))
-        after, metrics = parallel.compile_step(step, mode)(
-          start, rows, jax.random.key(1)
-        )
+        start = parallel.replicate(jax.tree.map(jnp.copy, state), spec)
+        compiled = parallel.compile_step(step, mode, spec=spec)
+        after, metrics = compiled(start, rows, jax.random.key(1))
         ends[mode] = changes(state, after), metrics
     expected, expected_metrics = ends.pop('jit')
     for mode, (found, metrics) in ends.items():
@@ -269,8 +286,10 @@ class ModesTest(parameterized.TestCase):
         )
     return expected
 
-  def check(self, name, kind, **hyper):
+  def check(self, name, kind, persistent=False, **hyper):
     config = get_config(name, kind, **hyper)
+    if persistent:
+      config.persistent = True
     training.check(config)
     algorithm, state, batch = begin(config)
     found = self.modes_agree(
@@ -331,6 +350,7 @@ class ModesTest(parameterized.TestCase):
     ('score_matching', dict(objective='denoising')),
     ('stein_cd', dict(symmetric=True, num_steps=2, normalize='row_sum')),
     ('contrastive_divergence', dict(num_steps=3)),
+    ('contrastive_divergence', dict(persistent=True)),
     ('steingan', dict(joint=False)),
     ('steingan', dict(alpha=1.0)),
     ('gan', dict(joint=False)),
@@ -340,6 +360,11 @@ class ModesTest(parameterized.TestCase):
   def test_options(self, name, hyper):
     with mock.patch.dict(_ENERGIES['autoencoder'], dropout=0.0):
       self.check(name, 'autoencoder', **hyper)
+
+  @parameterized.parameters('vcd', 'vgan')
+  @pytest.mark.slow
+  def test_experts(self, name):
+    self.check(name, 'of_experts')
 
   @parameterized.parameters('autoencoder', 'discriminator')
   @pytest.mark.slow
