@@ -26,6 +26,7 @@ def get_config(scale=''):
       kernel='rbf',
       normalize='count',
       bandwidth_scale=1.0,
+      bandwidth_log='n+1',
       epsilon=0.1,
       svgd_steps=1,
       inner_steps=10,

@@ -26,6 +26,7 @@ def get_config(scale=''):
     dict(
       loss='non_saturating',
       penalty=10.0,
+      margin=10.0,
       generator_every=1,
       num_generator_steps=1,
       joint=False,

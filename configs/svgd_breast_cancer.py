@@ -15,7 +15,12 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'svgd'
   config.step = ConfigDict(
-    dict(kernel='rbf', normalize='count', bandwidth_scale=1.0)
+    dict(
+      kernel='rbf',
+      normalize='count',
+      bandwidth_scale=1.0,
+      bandwidth_log='n+1',
+    )
   )
   config.sample = ConfigDict()
   config.density = ConfigDict(

@@ -21,6 +21,7 @@ import numpy as np
 from stein_jax import energies
 from stein_jax import evaluation
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import reporting
 from stein_jax import training
 
@@ -42,7 +43,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = locations.absolute(_WORKDIR.value)
   if _FRESH.value:
     for slug in map(_slug, _RUNS):
       shutil.rmtree(workdir / slug, ignore_errors=True)

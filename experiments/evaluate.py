@@ -11,6 +11,7 @@ from absl import flags
 
 from stein_jax import evaluation
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import training
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
@@ -57,7 +58,7 @@ def main(argv):
   if _INCEPTION.value:
     judges['inception'] = evaluation.inception_judge(_INCEPTION.value)
   print(evaluation.evaluate(config, _WORKDIR.value, judges=judges))
-  print(f'Report: {_WORKDIR.value}/report.html')
+  print(f'Report: {locations.absolute(_WORKDIR.value)}/report.html')
 
 
 if __name__ == '__main__':

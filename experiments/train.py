@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import training
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -53,7 +54,7 @@ def main(argv):
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.leave_on_sigterm()  # the loop saves first
   launch.set_up(multihost=_MULTIHOST.value)
-  config, workdir = _CONFIG.value, _WORKDIR.value
+  config, workdir = _CONFIG.value, locations.absolute(_WORKDIR.value)
   if _NPZ.value:
     for section in (config, config.evaluation):
       section.data = ConfigDict(datasets.from_file(section.data, _NPZ.value))

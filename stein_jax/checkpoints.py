@@ -7,7 +7,6 @@ and compared on restore, and the newest checkpoint that is whole is taken.
 
 from collections.abc import Sequence
 import contextlib
-import pathlib
 import textwrap
 import zlib
 
@@ -18,6 +17,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
+from stein_jax import locations
 from stein_jax.types import Tree
 
 
@@ -55,7 +55,7 @@ def manager(
   else:
     options = dict(max_to_keep=max_to_keep, cleanup_tmp_directories=True)
   return ocp.CheckpointManager(
-    pathlib.Path(directory).absolute(),
+    locations.absolute(directory),
     item_names=('state', 'digest'),
     options=ocp.CheckpointManagerOptions(**options),
   )

@@ -4,6 +4,7 @@ Traced values pass unchecked: a step size that `vmap` sweeps has no value yet. S
 and dtypes are known of them, and checked.
 """
 
+import inspect
 import numbers
 
 import jax
@@ -123,13 +124,26 @@ def rows(count: int, **values) -> None:
 def like(x, **trees) -> None:
   """Raises ValueError unless every tree has the structure and the shapes of x."""
   shapes = lambda tree: jax.tree.map(np.shape, tree)
+  leaves = lambda tree: list(map(np.shape, jax.tree.leaves(tree)))
   for name, tree in trees.items():
     if jax.tree.structure(tree) != jax.tree.structure(x) or (
-      jax.tree.leaves(shapes(tree)) != jax.tree.leaves(shapes(x))
+      leaves(tree) != leaves(x)
     ):
       raise ValueError(
         f'{name} has shape {shapes(tree)}; wanted: {shapes(x)}, that of the points.'
       )
+
+
+def log_density(function, position) -> None:
+  """Raises ValueError unless log p of one position is a single number [].
+
+  Of a function of more than the position nothing is known before it is called.
+  """
+  parameters = list(inspect.signature(function).parameters.values())
+  if (
+    len(parameters) == 1 and parameters[0].kind != parameters[0].VAR_POSITIONAL
+  ):
+    shape((), log_density=jax.eval_shape(function, position))
 
 
 def labels(num_classes: int, **values) -> None:

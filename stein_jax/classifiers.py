@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
@@ -40,6 +41,7 @@ class CNN(nn.Module):
     self, x: Array, *, rng: PRNGKey | None = None
   ) -> tuple[Array, Array]:
     """Returns features [n, dense] and logits [n, num_classes] of [n, h, w, c]."""
+    x = dtypes.accumulated(_images(x))
     for width in self.widths:
       x = nn.relu(nn.Conv(width, (5, 5))(x))
       x = nn.max_pool(x, (2, 2), (2, 2))
@@ -84,6 +86,7 @@ class AllConvolutional(nn.Module):
     axis_name: str | None = None,
   ) -> tuple[Array, Array]:
     """Returns features [n, width] and logits [n, num_classes] of [n, h, w, c]."""
+    x = dtypes.accumulated(_images(x))
     if rng is not None:
       rng, noise_rng = jax.random.split(rng)
       x = x + self.noise * jax.random.normal(noise_rng, x.shape, x.dtype)
@@ -137,6 +140,7 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array]:
     """Returns features [n, 4 width] and logits [n, num_classes] of [n, h, w, c]."""
+    x = dtypes.accumulated(_images(x))
 
     def conv(x, width, stride=1):
       layer = nn.Conv(
@@ -165,6 +169,14 @@ class ResNet(nn.Module):
     return features, nn.Dense(self.num_classes)(features)
 
 
+def _images(x):
+  """Returns an array of images [n, h, w, c], or refuses it."""
+  x = jnp.asarray(x)
+  if x.ndim != 4:
+    raise ValueError(f'Images must be [n, h, w, c]; got {x.shape}.')
+  return x
+
+
 def _check_blocks(blocks):
   if not blocks or not all(blocks):
     raise ValueError(
@@ -182,8 +194,14 @@ def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   """Returns images [n, h, w, c] moved by up to `distance` pixels, some mirrored.
 
   What moves in from outside repeats the nearest pixel; with `flip` every image is
-  mirrored with chance one half.
+  mirrored with chance one half. The dtype is kept: pixels are moved, not computed.
+
+  Raises:
+    ValueError: images that are not [n, h, w, c], or a distance below 0.
   """
+  x = _images(x)
+  checks.count(minimum=0, distance=distance)
+  checks.flag(flip=flip)
   shift_rng, flip_rng = jax.random.split(rng)
   n, h, w, _ = x.shape
   pads = ((0, 0), (distance, distance), (distance, distance), (0, 0))

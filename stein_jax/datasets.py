@@ -3,31 +3,45 @@
 A source has a length, and `source[indices]` is a dict of arrays: 'image'
 float32 [n, ...] and, where there are any, 'label' int32 [n], 'condition' float32
 [n, ...], what is known of the image, and 'mask' float32 [n, h, w, 1], 1 where its
-pixels are. A data set is a function that returns one; a config's `data` section
-calls it.
+pixels are. They are the caller's own: writing into them changes no source. A data
+set is a function that returns a source; a config's `data` section calls it.
 """
 
 from collections.abc import Iterator, Mapping
 import functools
+import hashlib
 import inspect
 import io
 import math
 import os
-import pathlib
 import re
 from typing import Any
 import zipfile
 
+from absl import logging
 import jax
+from jax import dtypes
 import numpy as np
 
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import densities
+from stein_jax import locations
 
 
 class Arrays:
-  """A source of arrays in memory; uint8 images become float32 on reading."""
+  """A source of arrays in memory.
+
+  Bytes become float32 on reading: 0 to 255 the range of `pixels`, times `scale`.
+  Floats of rank 3 and more are images in that range already; those of rank 1 and 2
+  are numbers and points [n, d], which have no range and are taken as they are.
+  Arrays that can be written to are copied, so that whoever does so changes no source;
+  those that cannot are shared.
+
+  Raises:
+    ValueError: arrays that are no images, labels or masks of one length, are not
+      finite, or are out of range; the message has what was found.
+  """
 
   def __init__(
     self,
@@ -38,17 +52,21 @@ class Arrays:
   ):
     checks.choice(_PIXELS, pixels=pixels)
     checks.positive(scale=scale)
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    if 'image' not in arrays:
+      raise ValueError(f'Arrays need an image; got {", ".join(arrays)}.')
+    for name, value in arrays.items():
+      if not value.ndim:
+        raise ValueError(
+          f'{name} is one {value.dtype}; allowed: arrays [n, ...] of n examples.'
+        )
     sizes = {name: len(value) for name, value in arrays.items()}
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
     for name, value in arrays.items():
-      rows = np.reshape(value, (len(value), -1))
-      bad = np.flatnonzero(~np.isfinite(rows).all(1))
-      if len(bad):
-        raise ValueError(
-          f'Arrays must be finite: {name}[{bad[0]}] is not, of {len(bad)} rows in all.'
-        )
-    self._arrays, self.pixels, self.scale = dict(arrays), pixels, scale
+      _CHECKS.get(name, _check_image)(name, value, pixels)
+    self._arrays = {name: _frozen(value) for name, value in arrays.items()}
+    self.pixels, self.scale = pixels, scale
 
   def __len__(self) -> int:
     return len(self._arrays['image'])
@@ -87,6 +105,8 @@ _PIXELS = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
 _MAX_PIXELS = 2**26
 _MAX_BYTES = 2**28
 _DTYPES = {'label': np.int32, 'mask': np.float32}  # all else is an image
+# By which floats may leave the range of their pixels: half precision's rounding.
+_SLACK = 1e-3
 
 
 def load(name: str, **kwargs):
@@ -197,7 +217,8 @@ def toy(
   """Returns exact draws [n, d] from one of `densities`."""
   checks.count(num_examples=num_examples)
   checks.choice(('train', 'test'), split=split)
-  rng = jax.random.key(('train', 'test').index(split))
+  seed = ('train', 'test').index(split)
+  rng = jax.random.key(seed, impl='threefry2x32')  # whatever the default is
   with build.section('density'):
     sample = build.build(densities, density).sample
   return Arrays({'image': np.asarray(sample(rng, num_examples))})
@@ -282,9 +303,17 @@ NAMES = (
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-  """Returns the central square of [h, w, c], resized to [size, size, c]."""
+  """Returns the central square of uint8 [h, w, c], resized to [size, size, c].
+
+  Raises:
+    ValueError: other values, of no known range, or no pixels.
+  """
   from PIL import Image  # pylint: disable=g-import-not-at-top
 
+  if image.dtype != np.uint8 or image.ndim != 3 or not image.size:
+    raise ValueError(
+      f'An image is {image.dtype} {image.shape}; allowed: uint8 [h, w, c].'
+    )
   side = min(image.shape[:2])
   top, left = ((extent - side) // 2 for extent in image.shape[:2])
   box = (left, top, left + side, top + side)
@@ -294,25 +323,29 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
   return np.asarray(picture).reshape(size, size, -1)
 
 
-def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
+def npz(
+  path: str, pixels: str = 'unit', split: str = 'all', scale: float = 1.0
+) -> Arrays:
   """Returns the arrays of an .npz file: 'image' and, if there, 'label'.
 
   `split` is 'all' or, of arrays named 'train_image', 'test_label' and so on, what
-  stands before the underscore; 'train[:5000]' and the like are rows of it. Images
-  that are not uint8 are in the range of `pixels` already.
+  stands before the underscore; 'train[:5000]' and the like are rows of it. Floats of
+  rank 3 and more must be in the range of `pixels` already; see `Arrays`. `scale`
+  multiplies the pixels.
 
   Raises:
     FileNotFoundError: no such file.
     ValueError: it is no .npz file, has no images of that split, or arrays that are
       no images or labels.
   """
-  if not os.path.isfile(path):
-    raise FileNotFoundError(f'path={path!r}: there is no such file.')
-  if not zipfile.is_zipfile(path):
+  file = locations.absolute(path)
+  if not file.is_file():
+    raise FileNotFoundError(f'path={path!r}: there is no such file as {file}.')
+  if not zipfile.is_zipfile(file):
     raise ValueError(f'path={path!r} is no .npz file, or only a part of one.')
   part, rows = _part_and_rows(split)
   prefix = '' if part == 'all' else f'{part}_'
-  with np.load(path, allow_pickle=False) as arrays:
+  with np.load(file, allow_pickle=False) as arrays:
     if prefix + 'image' not in arrays:
       raise ValueError(
         f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
@@ -326,10 +359,14 @@ def npz(path: str, pixels: str = 'unit', split: str = 'all') -> Arrays:
     except Exception as error:  # zipfile, zlib and NumPy have their own
       raise ValueError(f'path={path!r} cannot be read: {error}') from error
   try:
-    _check_arrays(**found)
-    return Arrays(
-      {name: array[rows] for name, array in found.items()}, pixels=pixels
-    )
+    image = found['image']
+    if image.ndim < 2:
+      raise ValueError(
+        f'image is {image.dtype} {image.shape}; allowed: uint8 or floating '
+        '[n, ...].'
+      )
+    found = {name: array[rows] for name, array in _our_own(found).items()}
+    return Arrays(found, pixels=pixels, scale=scale)
   except ValueError as error:
     raise ValueError(f'path={path!r}: {error}') from None
 
@@ -350,6 +387,10 @@ def folder(
   'mask' [size, size, 1], 1 where a pixel is known and 0 where it is hidden.
   Hidden pixels of the condition are 128, 1/255 in symmetric range; no byte is
   nearer to 0.
+
+  A file is what a viewer shows of it on a white page: turned as its EXIF says, grey
+  as RGB, 16 bits rounded to 8, what is transparent white, the first picture of several
+  in a JPEG. Its colour profile and gamma are left alone. Animations are refused.
 
   Args:
     path: has a folder of files for each split.
@@ -380,7 +421,9 @@ def folder(
   indices = np.arange(len(files))[rows]
   if not len(indices):
     raise ValueError(f'split={split!r} has none of {len(files)} images.')
-  halves = _halves(path, tuple(files[rows]), size, 1 if side == 'all' else 2)
+  files = tuple(files[rows])
+  digest = _digest(path, _root(path), files, 'image')
+  halves = _halves(path, files, digest, size, 1 if side == 'all' else 2)
   chosen = int(side == 'right')
   arrays = {'image': halves[chosen]}
   if mask == 'none':
@@ -394,7 +437,7 @@ def folder(
       name: np.concatenate([value, value[:, :, ::-1]])
       for name, value in arrays.items()
     }
-  return Arrays(arrays, pixels=pixels)
+  return Arrays(_our_own(arrays), pixels=pixels)
 
 
 def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -402,8 +445,9 @@ def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
 
   The file has arrays 'train_image', 'train_label', 'test_image', 'test_label'.
   """
-  kept = {key: section[key] for key in ('split', 'pixels') if key in section}
-  return dict(name='npz', path=path, **kept)
+  kept = {key: _option(section, key) for key in ('split', 'pixels', 'scale')}
+  said = {key: value for key, value in kept.items() if value is not None}
+  return dict(name='npz', path=path, **said)
 
 
 def to_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
@@ -420,29 +464,112 @@ def from_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
 
 def _range_of(section):
   """Returns what uint8 images are multiplied by, and what is added."""
-  defaults = inspect.signature(globals()[section['name']]).parameters
-  default = lambda name: section.get(
-    name, defaults[name].default if name in defaults else None
-  )
-  factor, offset = _PIXELS[default('pixels')]
-  scale = default('scale') or 1.0
+  factor, offset = _PIXELS[_option(section, 'pixels')]
+  scale = _option(section, 'scale') or 1.0
   return scale * factor, np.float32(scale * offset)
 
 
-def _check_arrays(image, label=None):
-  """Refuses arrays that are no images [n, ...], or no labels [n]."""
-  floating = np.issubdtype(image.dtype, np.floating)
-  if image.dtype != np.uint8 and not floating or image.ndim < 2:
+def _option(section, name):
+  """Returns what a section, or else its data set, says; None if it takes no such."""
+  defaults = inspect.signature(globals()[section['name']]).parameters
+  default = defaults[name].default if name in defaults else None
+  return section.get(name, default)
+
+
+def _check_image(name, value, pixels):
+  """Refuses what is no bytes or floats, is not finite or is out of range."""
+  floats = dtypes.issubdtype(value.dtype, np.floating)  # of bfloat16 too
+  if not value.size or not (floats or value.dtype == np.uint8):
     raise ValueError(
-      f'image is {image.dtype} {image.shape}; allowed: uint8 or floating [n, ...].'
+      f'{name} is {value.dtype} {value.shape}; allowed: uint8 or floating [n, ...], '
+      f'of 0 to 255 or in the range of pixels={pixels!r}.'
     )
-  if label is None:
+  if floats:
+    _check_finite(name, value)
+  if value.ndim >= 3:
+    _check_range(name, value, pixels)
+
+
+def _check_range(name, value, pixels):
+  """Refuses floats out of the range of their pixels; warns of a range unlikely."""
+  low, high = float(value.min()), float(value.max())
+  if value.dtype == np.uint8:
+    if high == 1:
+      logging.warning(
+        '%s is uint8 of at most 1, which is black among 0 to 255: save images of 0 '
+        'and 1 as floats.',
+        name,
+      )
     return
-  whole = np.issubdtype(label.dtype, np.integer)
-  if not whole or label.ndim != 1 or np.any(label < 0):
+  scale, offset = _PIXELS[pixels]
+  least, most = offset, offset + 255 * scale
+  if low < least - _SLACK or high > most + _SLACK:
     raise ValueError(
-      f'label is {label.dtype} {label.shape}; allowed: integers [n] of at least 0.'
+      f'{name} has {value.dtype} values from {low:.6g} to {high:.6g}, and '
+      f'pixels={pixels!r} are from {least:g} to {most:g}: save them as uint8 of 0 to '
+      "255, or as floats from 0 to 1 (pixels='unit') or -1 to 1 (pixels='symmetric')."
     )
+  if low >= 0 > least:
+    logging.warning(
+      "%s has values from %.6g to %.6g and pixels='symmetric' are from -1 to 1: if 0 "
+      "is black there, say pixels='unit'.",
+      name,
+      low,
+      high,
+    )
+
+
+def _check_label(name, value, pixels):
+  """Refuses what are no classes [n]."""
+  del pixels
+  whole = np.issubdtype(value.dtype, np.integer)
+  if not whole or value.ndim != 1:
+    raise ValueError(
+      f'{name} is {value.dtype} {value.shape}; allowed: integers [n] of at least 0.'
+    )
+  for each in (value.min(), value.max()):
+    if not 0 <= each < 2**31 - 1:  # one more is a number of classes
+      raise ValueError(
+        f'{name}={each} must be at least 0, and below {2**31 - 1}.'
+      )
+
+
+def _check_mask(name, value, pixels):
+  """Refuses what does not say of pixels whether they are known."""
+  del pixels
+  if value.ndim != 4 or value.shape[-1] != 1 or value.dtype.kind not in 'biuf':
+    raise ValueError(
+      f'{name} is {value.dtype} {value.shape}; allowed: [n, h, w, 1].'
+    )
+  if not np.all((value == 0) | (value == 1)):
+    raise ValueError(
+      f'{name} has values from {value.min()} to {value.max()}; allowed: 0 and 1.'
+    )
+
+
+_CHECKS = {'label': _check_label, 'mask': _check_mask}  # all else is an image
+
+
+def _check_finite(name, value):
+  with np.errstate(over='ignore'):  # of what float32 does not hold
+    rows = np.asarray(value, np.float32).reshape(len(value), -1)
+  bad = np.flatnonzero(~np.isfinite(rows).all(1))
+  if len(bad):
+    raise ValueError(
+      f'Arrays must be finite: {name}[{bad[0]}] is not, of {len(bad)} rows in all.'
+    )
+
+
+def _frozen(array):
+  """Returns the array, or a copy of one that somebody may write to, read-only."""
+  return _our_own({'': array.copy()})[''] if array.flags.writeable else array
+
+
+def _our_own(arrays):
+  """Returns arrays that nobody else has, made read-only: they need not be copied."""
+  for array in arrays.values():
+    array.flags.writeable = False
+  return arrays
 
 
 def _part_and_rows(split):
@@ -456,11 +583,14 @@ def _part_and_rows(split):
 
 def _root(path):
   """Returns the folder or the .zip, which is read as one, never unpacked."""
-  if os.path.isdir(path):
-    return pathlib.Path(path)
-  if zipfile.is_zipfile(path):
-    return zipfile.Path(path)
-  raise FileNotFoundError(f'path={path!r} is no folder and no .zip file.')
+  root = locations.absolute(path)
+  if root.is_dir():
+    return root
+  if zipfile.is_zipfile(root):
+    return zipfile.Path(root)
+  raise FileNotFoundError(
+    f'path={path!r} is no folder and no .zip file: {root}.'
+  )
 
 
 def _image_files(path, part):
@@ -471,14 +601,25 @@ def _image_files(path, part):
       f'path={path!r} has no folder {part!r}; it has: '
       f'{", ".join(sorted(folders)) or "none"}.'
     )
+  found = [each.name for each in folders[part].iterdir()]
+  found = [name for name in found if not name.startswith('.')]
   names = [
-    each.name
-    for each in folders[part].iterdir()
-    if each.name.lower().endswith(('.jpg', '.jpeg', '.png'))
+    name for name in found if name.lower().endswith(('.jpg', '.jpeg', '.png'))
   ]
   if not names:
     raise FileNotFoundError(
-      f'path={path!r} has no .jpg, .jpeg or .png file in {part!r}.'
+      f'path={path!r} has no .jpg, .jpeg or .png file in {part!r}; it has: '
+      f'{", ".join(sorted(found)[:9]) or "none"}.'
+    )
+  others = sorted(set(found) - set(names))
+  if others:
+    logging.warning(
+      '%s: %d of %d in %s are left out, being no .jpg, .jpeg or .png; the first is %s.',
+      path,
+      len(others),
+      len(found),
+      part,
+      others[0],
     )
 
   def natural(name):
@@ -490,28 +631,74 @@ def _image_files(path, part):
   return [f'{part}/{name}' for name in sorted(names, key=natural)]
 
 
-@functools.lru_cache(maxsize=8)
-def _halves(path, files, size, count):
-  """Returns uint8 [count, n, size, size, 3]: files cut side by side, resized."""
-  from PIL import Image  # pylint: disable=g-import-not-at-top
+def _digest(path, root, files, kind):
+  """Returns a digest of what is in the files of a root: times and sizes may stay."""
+  digest = hashlib.sha1(usedforsecurity=False)
+  for file in files:
+    try:
+      with (root / file).open('rb') as stream:
+        while content := stream.read(2**20):
+          digest.update(content)
+        digest.update(f' {stream.tell()} '.encode())
+    except Exception as error:  # of a .zip zipfile and zlib have their own
+      raise _unreadable(path, file, kind, error) from error
+  return digest.hexdigest()
 
+
+def _unreadable(path, file, kind, error):
+  return ValueError(
+    f'path={path!r}: {file} is no {kind} that can be read: {error}'
+  )
+
+
+@functools.lru_cache(maxsize=8)
+def _halves(path, files, digest, size, count):
+  """Returns uint8 [count, n, size, size, 3]: files cut side by side, resized.
+
+  Each is decoded once, and again when the digest of the files is another.
+  """
+  del digest  # part of the cache key
   root = _root(path)
   halves = np.empty((count, len(files), size, size, 3), np.uint8)
   for i, file in enumerate(files):
     try:
-      picture = Image.open(_stream(root / file), formats=('JPEG', 'PNG'))
-      if math.prod(picture.size) > _MAX_PIXELS:  # not decoded yet
-        raise ValueError(
-          f'{picture.size} pixels; allowed: {_MAX_PIXELS} in all'
-        )
-      picture = picture.convert('RGB')
+      picture = _seen(_stream(root / file))
+      for half, image in enumerate(np.array_split(picture, count, 1)):
+        halves[half, i] = square(image, size)
     except Exception as error:  # each decoder has its own
-      raise ValueError(
-        f'path={path!r}: {file} is no image that can be read: {error}'
-      ) from error
-    for half, image in enumerate(np.array_split(np.asarray(picture), count, 1)):
-      halves[half, i] = square(image, size)
+      raise _unreadable(path, file, 'image', error) from error
+  halves.flags.writeable = False
   return halves
+
+
+def _seen(stream):
+  """Returns uint8 [h, w, 3]: a JPEG or PNG file as a viewer shows it, on white."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+  from PIL import ImageOps  # pylint: disable=g-import-not-at-top
+
+  picture = Image.open(stream, formats=('JPEG', 'PNG'))
+  if math.prod(picture.size) > _MAX_PIXELS:  # not decoded yet
+    raise ValueError(f'{picture.size} pixels; allowed: {_MAX_PIXELS} in all')
+  if picture.format == 'PNG' and picture.n_frames > 1:
+    raise ValueError(
+      f'it is an animation of {picture.n_frames} pictures; save each as a file'
+    )
+  raw = picture.tile[0][3]  # how the file has its pixels
+  transparent = 'transparency' in picture.info
+  if transparent and raw in ('L;2', 'L;4', 'I;16B', 'RGB;16B'):
+    raise ValueError(
+      f'it has a transparent colour among {raw} pixels, which Pillow mistakes; save '
+      'it with 8 bits'
+    )
+  picture = ImageOps.exif_transpose(picture)
+  if picture.mode in ('I', 'I;16'):  # of 16 bits; Pillow would cut them at 255
+    grey = np.round(np.asarray(picture, np.float32) / 257)
+    picture = Image.fromarray(grey.astype(np.uint8))
+  if transparent or 'A' in picture.mode:
+    page = Image.new('RGBA', picture.size, 'white')
+    page.alpha_composite(picture.convert('RGBA'))
+    picture = page
+  return np.asarray(picture.convert('RGB'))
 
 
 def _stream(file):
@@ -541,22 +728,35 @@ def _known(mask, part, indices, size):
 
 def _in_memory(name, split, pixels):
   # One decoding per process: training and evaluation ask for the same split.
-  return Arrays(_decoded(name, split, _data_dir()), pixels=pixels)
+  root = _builder(name).data_path
+  files = sorted(each.name for each in root.iterdir() if each.is_file())
+  digest = _digest(str(root), root, files, 'record')
+  return Arrays(_decoded(name, split, str(root), digest), pixels=pixels)
 
 
 @functools.lru_cache(maxsize=8)
-def _decoded(name, split, data_dir):
-  del data_dir  # part of the cache key
+def _decoded(name, split, folder, digest):
+  del folder, digest  # parts of the cache key
   records = _data_source(name, split)
   rows = records.__getitems__(range(len(records)))
-  return {
-    'image': np.stack([row['image'] for row in rows]),
-    'label': np.array([row['label'] for row in rows], np.int32),
-  }
+  image = np.stack([row['image'] for row in rows])
+  label = np.array([row['label'] for row in rows], np.int32)
+  return _our_own({'image': image, 'label': label})
 
 
 def _data_source(name, split) -> Any:
-  """Returns TFDS's random-access source, or says how to prepare it."""
+  """Returns TFDS's random-access source of a split."""
+  builder = _builder(name)
+  names = sorted(builder.info.splits)
+  if re.split(r'[\[+]', split)[0] not in names:
+    raise ValueError(
+      f'split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
+    )
+  return builder.as_data_source(split=split)
+
+
+def _builder(name) -> Any:
+  """Returns TFDS's builder of a set that is prepared, or says how to prepare it."""
   import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
 
   try:
@@ -574,28 +774,23 @@ def _data_source(name, split) -> Any:
       "file_format='array_record').download_and_prepare()\"\n"
       'or set TFDS_DATA_DIR to a folder that holds it.'
     )
-  names = sorted(builder.info.splits)
-  if re.split(r'[\[+]', split)[0] not in names:
-    raise ValueError(
-      f'split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
-    )
-  return builder.as_data_source(split=split)
+  return builder
 
 
 def _data_dir():
-  return os.environ.get('TFDS_DATA_DIR')
+  return locations.expand(os.environ.get('TFDS_DATA_DIR', '')) or None
 
 
 def _as_batch(rows, pixels, multiple=1.0):
-  """Returns rows with uint8 images as float32 in the range of `pixels`, scaled."""
+  """Returns new arrays: images as float32 in the range of `pixels`, scaled."""
   scale, offset = (np.float32(multiple * number) for number in _PIXELS[pixels])
   batch = {}
   for name, value in rows.items():
     if name in _DTYPES:
-      value = np.asarray(value, _DTYPES[name])
+      value = np.array(value, _DTYPES[name])
     elif value.dtype == np.uint8:
       value = value * scale + offset
     else:
-      value = np.asarray(value, np.float32)
+      value = np.array(value, np.float32) * np.float32(multiple)
     batch[name] = value
   return batch

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax.types import Array, Batch, PRNGKey, Tree
 
 
@@ -31,12 +32,36 @@ class Density(NamedTuple):
 def mixture(
   means: Array, scale: float, weights: Array, start: float
 ) -> Density:
-  """Returns a mixture of N(mean, scale^2 I); particles start at N(start, I)."""
-  means, weights = jnp.asarray(means), jnp.asarray(weights)
+  """Returns a mixture of N(mean, scale^2 I); particles start at N(start, I).
+
+  Args:
+    means: of the parts [k, d].
+    scale: their standard deviation.
+    weights: of the parts [k], which need not add up to 1.
+    start: mean of the particles' coordinates.
+
+  Raises:
+    ValueError: the means are not [k, d], the weights not as many, or not finite, or
+      below 0, or none above.
+  """
+  checks.positive(scale=scale)
+  checks.finite(start=start)
+  if not isinstance(weights, jax.core.Tracer):
+    values = np.asarray(weights, float)
+    for i, value in enumerate(values.ravel()):
+      checks.non_negative(**{f'weights[{i}]': value})
+    checks.positive(**{'sum(weights)': np.sum(values)})
+  scale = 1.0 * scale  # whose square would wrap in eight bits
+  means, weights = map(dtypes.accumulated, (means, weights))
+  if means.ndim != 2:
+    raise ValueError(f'means has shape {means.shape}; wanted: [k, d].')
+  checks.shape(means.shape[:1], weights=weights)
   d = means.shape[1]
 
   def log_density(position, *batch):
     del batch
+    position = dtypes.accumulated(position)
+    checks.shape((d,), position=position)
     sq_dist = jnp.sum((position[None] - means) ** 2, -1)
     constant = -0.5 * d * jnp.log(2 * jnp.pi * scale**2)
     return (
@@ -61,7 +86,7 @@ def two_modes() -> Density:
 def eight_gaussians(radius: float = 4.0, scale: float = 0.5) -> Density:
   """Returns eight equal Gaussians on a circle in two dimensions."""
   checks.positive(radius=radius, scale=scale)
-  angle = jnp.arange(8) * jnp.pi / 4
+  angle = jnp.arange(8.0) * jnp.pi / 4
   means = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
   return mixture(means, scale, jnp.ones(8), start=0.0)
 
@@ -73,6 +98,8 @@ def banana(curvature: float = 0.5, scale: float = 0.5) -> Density:
 
   def log_density(position, *batch):
     del batch
+    position = dtypes.accumulated(position)
+    checks.shape((2,), position=position)
     x, y = position
     residual = (y - curvature * (x**2 - 1)) / scale
     return -0.5 * (x**2 + residual**2) - jnp.log(2 * jnp.pi * scale)
@@ -91,14 +118,24 @@ def logistic_regression(num_examples: int) -> Density:
   the weights. Positions are {'weights': [d + 1], 'log_precision': []}; the batch
   has 'image' [n, d] and 'label' [n] in {0, 1}. The likelihood of a minibatch is
   scaled to `num_examples`.
+
+  Labels other than integers [n] of 0 and 1 are refused, by `start` and by the
+  density; the density of traced ones, which have no value yet, then is nan.
   """
   checks.count(num_examples=num_examples)
   rate = 0.01
 
   def log_density(position, batch):
+    position = jax.tree.map(dtypes.accumulated, position)
     weights, log_precision = position['weights'], position['log_precision']
-    logits = batch['image'] @ weights[:-1] + weights[-1]
-    sign = 2 * batch['label'] - 1
+    x = dtypes.accumulated(batch['image'])
+    label = batch['label']
+    checks.labels(2, label=label)
+    label = jnp.asarray(label)
+    checks.shape((len(label), len(weights) - 1), image=x)
+    checks.shape((), log_precision=log_precision)
+    logits = x @ weights[:-1] + weights[-1]
+    sign = jnp.where(label == 1, 1.0, jnp.where(label == 0, -1.0, jnp.nan))
     log_likelihood = num_examples * jnp.mean(jax.nn.log_sigmoid(sign * logits))
     precision = jnp.exp(log_precision)
     log_prior = 0.5 * (
@@ -109,11 +146,13 @@ def logistic_regression(num_examples: int) -> Density:
     return log_likelihood + log_prior + log_hyperprior
 
   def start(rng, num, batch):
-    if np.any(batch['label'] > 1):
+    label = np.asarray(batch['label'])
+    wrong = label[(label < 0) | (label > 1)]
+    if wrong.size:
       raise ValueError(
-        f'label={np.max(batch["label"])} must be 0 or 1: logistic regression '
-        'has two classes.'
+        f'label={wrong[0]} must be 0 or 1: logistic regression has two classes.'
       )
+    checks.labels(2, label=label)
     d = batch['image'].shape[1] + 1
     return {
       'weights': 0.1 * jax.random.normal(rng, (num, d)),

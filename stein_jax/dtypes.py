@@ -6,6 +6,7 @@ precision is summed in float32. What is complex is refused.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stein_jax.types import Array
 
@@ -31,4 +32,17 @@ def accumulated(x: Array) -> Array:
     TypeError: x is complex, or no numbers.
   """
   x = floating(x)
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def on_host(x: Array) -> np.ndarray:
+  """Returns x as a NumPy array in float64, whatever JAX's precision.
+
+  Raises:
+    TypeError: x is complex, or no numbers.
+  """
+  x = np.asarray(x)
+  kinds = (jnp.floating, jnp.integer, jnp.bool_)
+  if any(jnp.issubdtype(x.dtype, kind) for kind in kinds):
+    return x.astype(np.float64)
+  raise TypeError(f'An array of {x.dtype} is of no real numbers.')

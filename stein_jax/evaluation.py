@@ -17,11 +17,13 @@ from stein_jax import build
 from stein_jax import checkpoints
 from stein_jax import checks
 from stein_jax import datasets
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import images
 from stein_jax import inception
 from stein_jax import kernels
+from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import parallel
 from stein_jax import reporting
@@ -51,8 +53,11 @@ def log_likelihood(energy: Learner, x: Array, log_partition: Array) -> Array:
 
 
 def log_mean_exp(log_weights: Array) -> Array:
-  """Returns log mean exp of the weights []."""
-  return jax.nn.logsumexp(log_weights) - jnp.log(log_weights.size)
+  """Returns log mean exp of the weights [n], []."""
+  log_weights = dtypes.accumulated(log_weights)
+  if not log_weights.size:
+    raise ValueError('There is no mean of no weights.')
+  return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.size))
 
 
 def exact_log_partition(energy: Learner) -> Array:
@@ -95,11 +100,30 @@ def ais_log_partition(
 def energy_distance(x: Array, y: Array) -> Array:
   """Returns the energy distance 2 E|x - y| - E|x - x'| - E|y - y'| [] [SR13].
 
-  Zero only where two samples [n, d], [m, d] have one law; unbiased means.
+  Zero in the mean only where two samples [n, d], [m, d] have one law: the means over
+  pairs leave out those of a point with itself, so it can be below zero. Differentiable,
+  with slope 0 where points coincide; memory is bounded.
+
+  Raises:
+    ValueError: points that are not [n, d] and [m, d], or fewer than 2 of either,
+      which have no pair.
   """
+  x, y = dtypes.accumulated(x), dtypes.accumulated(y)
+  if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+    raise ValueError(
+      f'Points must be [n, d] and [m, d]; got {x.shape} and {y.shape}.'
+    )
+  if min(len(x), len(y)) < 2:
+    raise ValueError(f'{len(x)} and {len(y)} points: each needs 2 for a pair.')
 
   def distance(a, b, same):
-    total = jnp.sum(jnp.sqrt(jnp.sum((a[:, None] - b[None]) ** 2, -1)))
+    def from_row(row):
+      square = jnp.sum((row[None] - b) ** 2, 1)
+      apart = square != 0
+      root = jnp.sqrt(jnp.where(apart, square, 1))  # which has no slope at 0
+      return jnp.sum(jnp.where(apart, root, 0))
+
+    total = jnp.sum(kernels.map_rows(from_row, a, b.size, None))
     return total / (len(a) * (len(b) - same))
 
   return 2 * distance(x, y, 0) - distance(x, x, 1) - distance(y, y, 1)
@@ -285,7 +309,10 @@ def judge(config, workdir) -> Judge:
 def inception_judge(path) -> Judge:
   """Returns the ImageNet Inception judge; see `inception.load` for the file."""
   params = inception.load(path)
-  return lambda rows: inception.activations(params, 255 * rows)
+  # Bytes times 255 would wrap.
+  return lambda rows: inception.activations(
+    params, np.float32(255) * np.asarray(rows, np.float32)
+  )
 
 
 def judged(
@@ -296,9 +323,13 @@ def judged(
   Inception score, Frechet distance to the data, the classes' share and entropy,
   precision and recall, density and coverage; and the share of samples that are
   given the label they were made with.
+
+  Raises:
+    ValueError: a judge that does not say [n, f] and [n, k] of n images, or labels
+      that are not [n] and among the k classes.
   """
-  features, logits = judge(samples)
-  real_features, real_logits = judge(data)
+  features, logits = _said(judge, samples)
+  real_features, real_logits = _said(judge, data)
   splits = max(1, min(10, len(samples) // 1000, len(data) // 1000))
   score, spread = metrics.inception_score(logits, splits)
   found = {
@@ -312,8 +343,24 @@ def judged(
     few = slice(0, _MANIFOLD_ROWS)
     found |= metrics.manifold_metrics(real_features[few], features[few])
   if labels is not None:
-    found['own_label'] = float(np.mean(np.argmax(logits, 1) == labels))
+    checks.labels(logits.shape[1], labels=labels)
+    checks.per_example(len(samples), labels=labels)
+    hits = np.argmax(logits, 1) == np.asarray(labels)
+    known = np.isfinite(np.max(logits, 1)).all()
+    found['own_label'] = float(np.mean(hits)) if known else float('nan')
   return found
+
+
+def _said(judge, images):
+  """Returns a judge's features [n, f] and logits [n, k] of images [n, ...]."""
+  features, logits = map(np.asarray, judge(images))
+  for name, rows in (('features', features), ('logits', logits)):
+    if rows.ndim != 2 or len(rows) != len(images):
+      raise ValueError(
+        f"The judge's {name} have shape {rows.shape}; wanted: [n, k] of "
+        f'{len(images)} images.'
+      )
+  return features, logits
 
 
 def diversity(samples, data, training=None) -> dict[str, float]:
@@ -342,7 +389,7 @@ def restore(config, workdir):
   Raises:
     FileNotFoundError: the workdir has no checkpoint.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = locations.absolute(workdir)
   manager = checkpoints.manager(workdir / 'checkpoints', read_only=True)
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
@@ -374,7 +421,7 @@ def evaluate(
     FileNotFoundError: the workdir has no checkpoint.
     PermissionError: it cannot be written.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = locations.absolute(workdir)
   if workdir.exists() and not os.access(workdir, os.W_OK):
     raise PermissionError(f'{workdir} cannot be written.')
   with (
@@ -427,12 +474,19 @@ def recovered(samples, batch, section) -> dict[str, float]:
 
   Args:
     samples: [n, h, w, c].
-    batch: 'image', like them, and 'mask' [n, h, w, 1] where there is one.
+    batch: 'image', like them, and 'mask' [n, h, w, 1] of 0 and 1 where there is one.
     section: the config's data section, which says what range images have.
+
+  Raises:
+    ValueError: images of two shapes, or a mask with other values.
   """
   unit = functools.partial(datasets.to_unit, section=section)
   data, versions = unit(batch['image']), {'': unit(samples)}
   if 'mask' in batch:
+    if not np.isin(batch['mask'], (0, 1)).all():
+      raise ValueError(
+        'mask must be 0 where a pixel is unknown, and 1 elsewhere.'
+      )
     versions['_pasted'] = np.where(batch['mask'], data, versions[''])
   found = {}
   for name, version in versions.items():
@@ -446,6 +500,8 @@ def _sample_metrics(config, state, samples, batch, source, judges):
   data = batch['image']
   if 'condition' in batch:
     return recovered(samples, batch, config.data)
+  if min(len(samples), len(data)) < 2:
+    return {}
   if samples.ndim == 2:
     x, y = jnp.asarray(samples), jnp.asarray(data)
     found = {'samples/energy_distance': float(energy_distance(x, y))}
@@ -456,7 +512,7 @@ def _sample_metrics(config, state, samples, batch, source, judges):
       kernel = kernels.at_median('rbf', x)
       found['samples/ksd'] = float(stein.ksd(x, score, kernel))
     return found
-  if samples.ndim != 4 or min(len(samples), len(data)) < 2:
+  if samples.ndim != 4:
     return {}
   # Sets that are read on demand are too large to search.
   training = source[:]['image'] if isinstance(source, datasets.Arrays) else None
@@ -551,9 +607,9 @@ def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
 
 
 def _shown(samples, data):
-  """Returns samples with the range of the data as [0, 1]."""
+  """Returns samples with the range of the data, 0 in it, as [0, 1]."""
   low = min(0.0, float(data.min()))
-  return (samples - low) / (data.max() - low)
+  return (samples - low) / ((float(data.max()) - low) or 1.0)
 
 
 def _curve_sections(workdir):

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import checks
+from stein_jax import locations
 from stein_jax.types import Array, Params
 
 URL = 'http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz'
@@ -210,7 +211,7 @@ def load(path: str | pathlib.Path) -> Params:
     FileNotFoundError: nothing is there; the message says where to get it.
     ValueError: it is another file, a damaged one, or one with other nodes.
   """
-  path = pathlib.Path(path)
+  path = locations.absolute(path)
   if not path.is_file():
     raise FileNotFoundError(
       f'{path} is no file. Get the network of the Inception Score and FID from\n'

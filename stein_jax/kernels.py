@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import distances
 from stein_jax import dtypes
 from stein_jax import medians
 from stein_jax.types import Array, Kernel
@@ -69,15 +70,45 @@ def at_median(
 def squared_distance(x: Array, y: Array) -> Array:
   """Returns |x_i - y_j|^2 [n, m] of x [n, d] and y [m, d], never negative.
 
-  Half-precision input is taken, and the result returned, in float32.
+  In up to 4 dimensions to rounding of each. In more to rounding of the squared
+  distances of the two points from the middle of their group, of up to 16 groups that
+  lie far apart, or else of all points. Half-precision input is taken, and the result
+  returned, in float32.
+
+  Raises:
+    ValueError: points that are not [n, d] and [m, d].
   """
-  x, y = dtypes.accumulated(x), dtypes.accumulated(y)
-  # Distances do not change under translation, but the rounding of |x|^2 does.
-  center = center_of(y)
-  x, y = x - center, y - center
-  inner = jnp.matmul(x, y.T, precision=lax.Precision.HIGHEST)
-  norms = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None, :]
-  return jnp.maximum(norms - 2 * inner, 0)
+  x, y = points(x=x, y=y)
+  if x.shape[1] <= distances.FEW:
+    return distances.subtracted(x, y)
+
+  def among(middles):
+    return distances.squared(*(distances.place(a, middles) for a in (x, y)))
+
+  both = jnp.concatenate([x, y])
+  middle = distances.center_of(y)
+  return lax.cond(
+    distances.has_groups(both, middle),
+    lambda: among(distances.middles(both)),
+    lambda: among(middle),
+  )
+
+
+def points(**arrays: Array) -> list[Array]:
+  """Returns arrays of points in the dtype that they are summed in.
+
+  Raises:
+    ValueError: one is not [n, d], n and d at least 1, or they differ in d.
+  """
+  found = [dtypes.accumulated(array) for array in arrays.values()]
+  shapes = [array.shape for array in found]
+  if {len(shape) for shape in shapes} != {2} or 0 in sum(shapes, ()):
+    said = ', '.join(map('{} {}'.format, arrays, shapes))
+    raise ValueError(f'Points must be [n, d], n and d at least 1; got {said}.')
+  if len({shape[1] for shape in shapes}) > 1:
+    said = ', '.join(map('{} {}'.format, arrays, shapes))
+    raise ValueError(f'Points must have as many dimensions; got {said}.')
+  return found
 
 
 def median_bandwidth(
@@ -107,9 +138,9 @@ def median_bandwidth(
   """
   checks.positive(scale=scale)
   checks.choice(('n+1', 'n', 'none'), log=log)
-  x, rows = dtypes.accumulated(lax.stop_gradient(x)), x.shape[0]
+  x = lax.stop_gradient(points(x=x)[0])
+  rows = len(x)
   x = collectives.all_gather(x, axis_name)
-  x = x - center_of(x)
   n = x.shape[0]
   median = jnp.zeros((), x.dtype)
   if diagonal or n > 1:
@@ -121,41 +152,17 @@ def median_bandwidth(
       axis_name=axis_name,
     )
   eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
-  spread = x - jnp.mean(x, 0, keepdims=True)
+  spread = x - distances.center_of(x)
+  spread -= jnp.mean(spread, 0, keepdims=True)
   mean = 2 * jnp.mean(jnp.sum(spread * spread, 1))
   median = jnp.where(median > 0, median, eps * mean)
   median = jnp.where(jnp.isfinite(mean), median, jnp.nan)
   divisor = {'n+1': jnp.log(n + 1.0), 'n': jnp.log(max(n, 2)), 'none': 1.0}[log]
-  bandwidth = jnp.maximum(scale * median / divisor, tiny**0.5)
+  bandwidth = scale * median / divisor
+  # Of points that are all equal.
+  bandwidth = jnp.where(bandwidth == 0, tiny**0.5, bandwidth)
   # The same on every device; the mean tells shard_map so.
   return collectives.pmean(bandwidth.astype(x.dtype), axis_name)
-
-
-def center_of(x: Array, *, axis_name: str | None = None) -> Array:
-  """Returns the middle [1, d] of x [n, d], without gradient.
-
-  That of the means of nine groups of rows, the median of three medians: near the
-  mean, and a row that is far from all others does not move it. Exact where all rows
-  are equal.
-
-  Args:
-    x: the points [n, d].
-    axis_name: the mapped axis over which they are split: the middle of the middles.
-  """
-  center = _middle(lax.stop_gradient(x))
-  return _middle(collectives.all_gather(center, axis_name))
-
-
-def _middle(x):
-  n, d = x.shape
-  # A product, so that rows may be split over devices; of fewer than nine some twice.
-  member = jnp.arange(n)[None] % 9 == jnp.arange(9)[:, None] % n
-  share = member / jnp.sum(member, 1, keepdims=True, dtype=x.dtype)
-  means = jnp.dot(share, x - x[:1], precision=lax.Precision.HIGHEST)
-  between = lambda a, b, c: jnp.maximum(
-    jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c)
-  )
-  return x[:1] + between(*between(*means.reshape(3, 3, d)))[None]
 
 
 def slope_ratio(kernel: Kernel) -> Array | float | None:
@@ -166,6 +173,16 @@ def slope_ratio(kernel: Kernel) -> Array | float | None:
     if not kernel.args and set(kernel.keywords) <= {'bandwidth'}:
       return -1 / kernel.keywords.get('bandwidth', 1.0)
   return None
+
+
+def curvature(kernel: Kernel, dtype) -> Array:
+  """Returns how fast a kernel falls at 0, in units of its value [].
+
+  1 / bandwidth of `rbf`; infinite of one with a kink.
+  """
+  zero = jnp.zeros((), dtype)
+  value, slope = jax.jvp(kernel, (zero,), (jnp.ones_like(zero),))
+  return jnp.abs(slope / value)
 
 
 def block_rows(num_columns: int, block_size: int | None = None) -> int:

@@ -1,13 +1,14 @@
 """What every command does first: logs, compiled programs that are kept, other hosts."""
 
 import os
-import pathlib
 import signal
 import sys
+import tempfile
 
 from absl import logging
 import jax
 
+from stein_jax import locations
 from stein_jax import reporting
 
 
@@ -24,15 +25,18 @@ def keep_compiled() -> None:
 
   In stein_jax/compiled of XDG_CACHE_HOME, which is ~/.cache; the environment's
   JAX_COMPILATION_CACHE_DIR names another folder, and JAX_ENABLE_COMPILATION_CACHE=0
-  switches it off. Where the folder cannot be made nothing is kept.
+  switches it off. Where the folder cannot be made or written nothing is kept.
   """
-  if jax.config.jax_compilation_cache_dir is not None:
+  named = jax.config.jax_compilation_cache_dir
+  if named is not None:
+    jax.config.update('jax_compilation_cache_dir', locations.expand(named))
     return
-  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  folder = pathlib.Path(home) / 'stein_jax' / 'compiled'
+  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   try:
+    folder = locations.absolute(home) / 'stein_jax' / 'compiled'
     folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
+    tempfile.TemporaryFile(dir=folder).close()
+  except (OSError, ValueError) as error:  # read-only, or no home at all
     logging.info('Compiled programs are not kept: %s', error)
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))

@@ -264,9 +264,10 @@ def descend(
 
   grads, kept = jax.grad(mean_loss, has_aux=True)(learner.params)
   grads = collectives.pmean(grads, axis_name)
-  updates, opt_state = learner.tx.update(
-    grads, learner.opt_state, learner.params
-  )
+  with jax.numpy_dtype_promotion('standard'):  # Adam's counts are integers
+    updates, opt_state = learner.tx.update(
+      grads, learner.opt_state, learner.params
+    )
   updates = jax.tree.map(lambda update: rate * update, updates)
   learner = learner.replace(
     step=learner.step + 1,

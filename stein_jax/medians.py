@@ -8,11 +8,13 @@ keys takes a hundred times as long on XLA's CPU back end.
 
 import functools
 
+import jax
 from jax import lax
 import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import distances
 from stein_jax import pairs
 from stein_jax.types import Array
 
@@ -42,7 +44,7 @@ def median_squared_distance(
   is not finite makes it meaningless.
 
   Args:
-    x: all points [n, d], centred; n at least 2 without the diagonal.
+    x: all points [n, d], n at least 2 without the diagonal.
     diagonal: whether the n zeros of the pairs (i, i) take part.
     block_size: rows of pairs held at a time; None keeps memory bounded, and pairs
       from pass to pass where that is not much.
@@ -122,17 +124,17 @@ def _pairs(x, rows, block_size, axis_name, infinity):
   blocks = -(-rows // size)
   width = -(-(size + half) // _LANES) * _LANES
   first = collectives.index(axis_name) * rows
-  cyclic = pairs.cyclic(x, n + blocks * size + width)
-  norms = jnp.sum(cyclic * cyclic, 1)
+  points, squared = _placed(x)
+  cyclic = pairs.cyclic(points, n + blocks * size + width)
 
   def block(start):
-    def of(array, count):
-      return lax.dynamic_slice_in_dim(array, first + start, count)
+    def window(count):
+      return jax.tree.map(
+        lambda a: lax.dynamic_slice_in_dim(a, first + start, count), cyclic
+      )
 
-    own, others = of(cyclic, size), of(cyclic, width)
-    inner = jnp.matmul(own, others.T, precision=lax.Precision.HIGHEST)
-    sq_dist = of(norms, size)[:, None] + of(norms, width)[None] - 2 * inner
-    # Below zero by rounding, or by the sign of -0.0: a negative integer too.
+    sq_dist = squared(window(size), window(width))
+    # Of -0.0 the integer is negative.
     found = jnp.maximum(lax.bitcast_convert_type(sq_dist, infinity.dtype), 0)
     row = start + jnp.arange(size)
     counts = pairs.once(n, first + row, width) & (row < rows)[:, None]
@@ -150,6 +152,19 @@ def _pairs(x, rows, block_size, axis_name, infinity):
       stored = stored.reshape(1, -1)
     return lambda function: lax.map(function, stored), 7
   return lambda function: lax.map(lambda s: function(block(s)), starts), 31
+
+
+def _placed(x):
+  """Returns a tree of arrays [n, ...] and a function of two to squared distances."""
+  if x.shape[1] <= distances.FEW:
+    return x, distances.subtracted
+  middle = distances.center_of(x)
+  middles = lax.cond(
+    distances.has_groups(x, middle),
+    lambda: distances.middles(x),
+    lambda: distances.repeated(middle),
+  )
+  return distances.place(x, middles), distances.squared
 
 
 def _lanes(pairs):

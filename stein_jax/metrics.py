@@ -2,7 +2,8 @@
 
 Pure functions of arrays. Those of classes take a classifier's logits, those of
 features whatever features they are given. Distances go by blocks of rows, in
-float32; spectra, class probabilities and pixels are float64 on the host.
+float32; spectra, class probabilities and pixels are float64 on the host. Where a
+number that goes in is nan, what comes out is.
 """
 
 import contextlib
@@ -19,6 +20,8 @@ from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.types import Array, PRNGKey
 
+_SLACK = 1e-5  # of a range of pixels, made in single precision
+
 
 def inception_score(logits: Array, num_splits: int = 10) -> tuple[float, float]:
   """Returns the mean and spread over splits of the inception score [SGZCRC16].
@@ -26,7 +29,8 @@ def inception_score(logits: Array, num_splits: int = 10) -> tuple[float, float]:
   exp E KL(p(y | x) || p(y)), from 1 to the number of classes. Splits are
   consecutive parts, as equal as can be, and the spread is the standard deviation
   over them with divisor `num_splits`, both as in the published code: the order
-  of the rows matters. A smaller part scores lower.
+  of the rows matters. A smaller part scores lower. A logit of -inf is a class of
+  probability 0, which adds 0; a row of nothing else has no probabilities: nan.
 
   Args:
     logits: a classifier's, of each sample [n, k].
@@ -37,7 +41,7 @@ def inception_score(logits: Array, num_splits: int = 10) -> tuple[float, float]:
   """
   from scipy import special  # pylint: disable=g-import-not-at-top
 
-  logits = _matrix(logits=logits)
+  logits = dtypes.on_host(_matrix(logits=logits))
   checks.count(num_splits=num_splits)
   n = len(logits)
   if n < num_splits:
@@ -45,11 +49,13 @@ def inception_score(logits: Array, num_splits: int = 10) -> tuple[float, float]:
   bounds = np.arange(num_splits + 1) * n // num_splits
   scores = []
   for first, last in zip(bounds[:-1], bounds[1:], strict=True):
-    # The logarithm of a softmax is -inf where a classifier is very sure.
-    log_p = special.log_softmax(logits[first:last].astype(np.float64), 1)
-    log_mean = special.logsumexp(log_p, 0) - np.log(last - first)
-    divergence = np.sum(np.exp(log_p) * (log_p - log_mean), 1)
-    scores.append(np.exp(np.mean(divergence)))
+    with np.errstate(invalid='ignore'):  # inf - inf
+      # The logarithm of a softmax is -inf where a classifier is very sure.
+      log_p = special.log_softmax(logits[first:last], 1)
+      log_mean = special.logsumexp(log_p, 0) - np.log(last - first)
+      p = np.exp(log_p)
+      terms = np.where(p == 0, 0, p * (log_p - log_mean))
+    scores.append(np.exp(np.mean(np.sum(terms, 1))))
   return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -73,16 +79,19 @@ def frechet_distance(x: Array, y: Array) -> float:
   for rows in (x, y):
     if len(rows) < 2:
       raise ValueError(f'A covariance needs 2 rows; got {len(rows)}.')
+  x, y = dtypes.on_host(x), dtypes.on_host(y)
+  if not _all_finite(x, y):
+    return float('nan')
 
   def fit(rows):
-    mean = np.mean(rows, 0, dtype=np.float64)
+    mean = np.mean(rows, 0)
     return mean, np.linalg.qr((rows - mean) / (len(rows) - 1) ** 0.5, mode='r')
 
   # With C = R'R the eigenvalues of (C_x C_y)^(1/2) are the singular values of
   # R_x R_y': no root is taken of an eigenvalue that is rounding about zero.
   (mean_x, root_x), (mean_y, root_y) = fit(x), fit(y)
   product = root_x @ root_y.T
-  if not np.isfinite(product).all():
+  if not _all_finite(product):
     return float('nan')
   cross = np.linalg.svd(product, compute_uv=False).sum()
   spread = np.sum(root_x**2) + np.sum(root_y**2) - 2 * cross
@@ -99,8 +108,9 @@ def manifold_metrics(
   neighbour: precision is the share of fake points in a ball of a real one, recall
   the reverse, density the mean number of real balls a fake point is in over
   `nearest_k`, coverage the share of real balls with a fake point. Density is about
-  1 for equal laws, and can be more; the others are at most 1. Holds matrices
-  [n, n], [m, m] and [n, m]: 1.5 GB for 10,000 of each.
+  1 for equal laws, and can be more; the others are at most 1. A feature that is not
+  finite makes all four nan. Holds matrices [n, n], [m, m] and [n, m]: 2.5 GB for
+  10,000 of each.
 
   Args:
     real: features of data [n, f].
@@ -120,6 +130,11 @@ def manifold_metrics(
       f'nearest_k={nearest_k} needs {nearest_k + 2} rows; got {len(real)} '
       f'and {len(fake)}.'
     )
+  real, fake = dtypes.on_host(real), dtypes.on_host(fake)
+  if not _all_finite(real, fake):
+    return dict.fromkeys(
+      ('precision', 'recall', 'density', 'coverage'), float('nan')
+    )
   # The package prints the two counts.
   with contextlib.redirect_stdout(io.StringIO()):
     values = prdc.compute_prdc(real, fake, nearest_k)
@@ -127,8 +142,14 @@ def manifold_metrics(
 
 
 def class_histogram(logits: Array) -> np.ndarray:
-  """Returns the share of rows whose largest logit is each class's [k]."""
-  logits = _matrix(logits=logits)
+  """Returns the share of rows whose largest logit is each class's [k].
+
+  The first of equal ones counts. Where a row has no largest one that is finite, all
+  shares are nan.
+  """
+  logits = dtypes.on_host(_matrix(logits=logits))
+  if not np.isfinite(logits.max(1)).all():
+    return np.full(logits.shape[1], np.nan)
   counts = np.bincount(logits.argmax(1), minlength=logits.shape[1])
   return counts / len(logits)
 
@@ -137,10 +158,23 @@ def histogram_entropy(fractions: Array) -> float:
   """Returns the entropy in nats of fractions [k].
 
   Its exponential is the effective number of classes.
+
+  Raises:
+    ValueError: fractions that are not [k], that are below 0, or that miss the sum
+      of 1 by more than half precision does, as counts do.
   """
   from scipy import special  # pylint: disable=g-import-not-at-top
 
-  return float(np.sum(special.entr(np.asarray(fractions, np.float64))))
+  fractions = dtypes.on_host(fractions)
+  if fractions.ndim != 1 or not fractions.size:
+    raise ValueError(f'fractions must be [k], k >= 1; got {fractions.shape}.')
+  low, total = np.min(fractions), np.sum(fractions)
+  if low < 0 or abs(total - 1) > 0.01:
+    raise ValueError(
+      'fractions must be at least 0 with sum 1; the least of them is '
+      f'{low}, their sum {total}.'
+    )
+  return float(np.sum(special.entr(fractions)))
 
 
 def pairwise_distance(x: Array, *, block_size: int | None = None) -> float:
@@ -178,7 +212,8 @@ def nearest_training(
   Distances [n] of memorised samples are 0; indices [n] are into `train`. The
   distance is exact for the row found, and the row found the nearest but for
   rounding: another within 1e-3 of the distance from the mean of `train` may be
-  taken for it.
+  taken for it. A row of `train` that is nan makes all distances nan, a sample that
+  is its own.
 
   Args:
     x: samples [n, ...].
@@ -206,18 +241,21 @@ def psnr(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
   Args:
     x: images [n, h, w, c].
     y: what they are compared with [n, h, w, c].
-    span: of the pixels: 1 in [0, 1], 2 in [-1, 1], 255 of bytes.
+    span: how wide the range of pixels is: 1 of [0, 1], 2 of [-1, 1], 255 of bytes.
 
   Raises:
-    ValueError: images that are not [n, h, w, c], or of two shapes.
+    ValueError: images that are not [n, h, w, c], of two shapes, or with pixels in a
+      wider range.
   """
-  x, y = _pairs(x, y, span)
+  x, y, _, _ = _pairs(x, y, span)
   error = np.mean((x - y) ** 2, (1, 2, 3))
   with np.errstate(divide='ignore'):
     return 10 * np.log10(span**2 / error)
 
 
-def ssim(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
+def ssim(
+  x: Array, y: Array, *, span: float = 1.0, low: float = 0.0
+) -> np.ndarray:
   """Returns each image's structural similarity [n], at most 1 [WBSS04].
 
   With the paper's Gaussian window of 11 x 11 pixels and deviation 1.5, K_1 =
@@ -226,17 +264,24 @@ def ssim(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
   Args:
     x: images [n, h, w, c].
     y: what they are compared with [n, h, w, c].
-    span: of the pixels: 1 in [0, 1], 2 in [-1, 1], 255 of bytes.
+    span: how wide the range of pixels is: 1 of [0, 1], 2 of [-1, 1], 255 of bytes.
+    low: where it begins: -1 of [-1, 1]. A luminance is measured from there.
 
   Raises:
-    ValueError: images that are not [n, h, w, c], of two shapes, or smaller than
-      the window.
+    ValueError: images that are not [n, h, w, c], of two shapes, smaller than the
+      window, or with pixels outside [low, low + span].
   """
   from skimage import metrics as skimage_metrics  # pylint: disable=g-import-not-at-top
 
-  x, y = _pairs(x, y, span)
+  x, y, least, most = _pairs(x, y, span)
   if min(x.shape[1:3]) < 11:
     raise ValueError(f'Images must be at least 11 x 11 pixels; got {x.shape}.')
+  checks.finite(low=low)
+  if least < low - _SLACK * span or most > low + (1 + _SLACK) * span:
+    raise ValueError(
+      f'Pixels are in [{least}, {most}]; low={low} and span={span} say '
+      f'[{low}, {low + span}].'
+    )
   similarity = functools.partial(
     skimage_metrics.structural_similarity,
     data_range=span,
@@ -245,7 +290,8 @@ def ssim(x: Array, y: Array, *, span: float = 1.0) -> np.ndarray:
     sigma=1.5,
     use_sample_covariance=False,
   )
-  return np.array([similarity(*pair) for pair in zip(x, y, strict=True)])
+  pairs = zip(x - low, y - low, strict=True)
+  return np.array([similarity(*pair) for pair in pairs])
 
 
 def two_sample_test(
@@ -276,11 +322,12 @@ def two_sample_test(
     ValueError: points that are not [n, d] and [m, d], or an option below 1.
   """
   checks.count(num_permutations=num_permutations)
+  x, y = dtypes.accumulated(x), dtypes.accumulated(y)
   if x.ndim != 2 or y.ndim != 2 or not len(x) or not len(y):
     raise ValueError(f'Points must be [n, d]; got {x.shape} and {y.shape}.')
   _same_width(x, y)
   n, m = len(x), len(y)
-  pool = jnp.concatenate([dtypes.accumulated(x), dtypes.accumulated(y)])
+  pool = jnp.concatenate([x, y])
   pool = pool - kernels.center_of(pool)
   # With weights 1 / n and -1 / m the statistic is -w' D w.
   weights = jnp.concatenate([jnp.full(n, 1 / n), jnp.full(m, -1 / m)])
@@ -307,7 +354,10 @@ def two_sample_test(
   # or data that repeat themselves would be rejected too often.
   slack = 16 * jnp.finfo(pool.dtype).eps * jnp.mean(means)
   exceed = jnp.sum(statistics[1:] >= statistics[0] - slack)
-  return statistics[0], (1 + exceed) / (1 + num_permutations)
+  p_value = (1 + exceed) / (1 + num_permutations)
+  # A comparison with nan is False, which would read as evidence.
+  p_value = jnp.where(jnp.isnan(statistics).any(), jnp.nan, p_value)
+  return statistics[0], p_value
 
 
 def linear_probe(
@@ -322,18 +372,21 @@ def linear_probe(
   """Returns the test accuracy of a linear classifier of features.
 
   Multinomial logistic regression on features standardised by the training rows'
-  mean and deviation: mean cross entropy + penalty / (2 n) |weights|^2.
+  mean and deviation: mean cross entropy + penalty / (2 n) |weights|^2. A feature
+  that is not finite makes it nan; a test row of a class that has no training row
+  counts as wrong.
 
   Args:
     features: to learn from [n, f].
-    labels: their classes [n].
+    labels: their classes, integers [n] of two or more.
     test_features: to be classified [m, f].
     test_labels: their classes [m].
     penalty: as above, positive.
     max_iter: steps of L-BFGS, at most.
 
   Raises:
-    ValueError: not as many features, or labels, as there should be.
+    ValueError: not as many features, labels or classes as there should be, or
+      labels that are no integers.
   """
   # pylint: disable=g-import-not-at-top
   from sklearn import exceptions
@@ -343,11 +396,16 @@ def linear_probe(
   _same_width(train, test)
   checks.positive(penalty=penalty)
   checks.count(max_iter=max_iter)
-  for rows, classes in ((train, labels), (test, test_labels)):
-    if len(rows) != len(classes):
-      raise ValueError(f'{len(rows)} rows, {len(classes)} labels.')
+  train, test = dtypes.on_host(train), dtypes.on_host(test)
+  labels, test_labels = _classes(labels, train), _classes(test_labels, test)
+  if len(np.unique(labels)) < 2:
+    raise ValueError(
+      f'labels are all {labels[0]}: one class is nothing to learn.'
+    )
+  if not _all_finite(train, test):
+    return float('nan')
   mean, spread = train.mean(0), train.std(0)
-  spread = np.where(spread > 0, spread, 1)  # a constant tells nothing
+  spread = np.where(np.ptp(train, 0) > 0, spread, 1)  # a constant tells nothing
   model = linear_model.LogisticRegression(C=1 / penalty, max_iter=max_iter)
   with warnings.catch_warnings():
     # The last digits of the optimum do not matter for an accuracy.
@@ -380,6 +438,8 @@ def duplicates(
     ValueError: fewer images than `num_distinct`, or not as many labels.
   """
   checks.count(num_distinct=num_distinct, copies=copies)
+  if np.ndim(labels) != 1:
+    raise ValueError(f'labels have shape {np.shape(labels)}; allowed: [N].')
   if len(source_images) != len(labels):
     raise ValueError(f'{len(source_images)} images, {len(labels)} labels.')
   if num_distinct > len(source_images):
@@ -405,14 +465,35 @@ def _matrix(**arrays):
   return value
 
 
+def _all_finite(*arrays):
+  return all(np.isfinite(array).all() for array in arrays)
+
+
+def _classes(labels, rows):
+  """Returns labels on the host, or refuses what is not one integer for each row."""
+  labels = np.asarray(labels)
+  if labels.ndim != 1 or labels.dtype.kind not in 'iub':
+    raise ValueError(
+      f'labels are {labels.dtype} {labels.shape}; allowed: integers [n].'
+    )
+  if len(rows) != len(labels):
+    raise ValueError(f'{len(rows)} rows, {len(labels)} labels.')
+  return labels
+
+
 def _pairs(x, y, span):
-  """Returns two sets of images [n, h, w, c] in float64, on the host."""
+  """Returns two sets of images [n, h, w, c] in float64, and where pixels are."""
   checks.positive(span=span)
-  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+  x, y = dtypes.on_host(x), dtypes.on_host(y)
   checks.same_shape(x=x.shape, y=y.shape)
   if x.ndim != 4 or not x.size:
     raise ValueError(f'Images must be [n, h, w, c], all >= 1; got {x.shape}.')
-  return x, y
+  least, most = min(x.min(), y.min()), max(x.max(), y.max())
+  if most - least > (1 + _SLACK) * span:
+    raise ValueError(
+      f'Pixels are in [{least}, {most}], wider than span={span}.'
+    )
+  return x, y, least, most
 
 
 def _same_width(x, y):
@@ -454,8 +535,11 @@ def _nearest(x, others, own, block_size):
     point, i = row
     sq_dist = kernels.squared_distance(point[None], others)[0]
     # A set that repeats a row has it at 0 all the same.
-    index = jnp.argmin(sq_dist.at[i].set(jnp.inf, mode='drop'))
+    sq_dist = sq_dist.at[i].set(jnp.inf, mode='drop')
+    index = jnp.argmin(sq_dist)
     # The expansion of the square loses small distances; subtraction does not.
-    return jnp.linalg.norm(point - others[index]), index
+    distance = jnp.linalg.norm(point - others[index])
+    # No row is the nearest of some that may be anywhere.
+    return jnp.where(jnp.isnan(sq_dist).any(), jnp.nan, distance), index
 
   return kernels.map_rows(nearest, (x, own), len(others), block_size)

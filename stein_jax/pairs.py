@@ -21,6 +21,7 @@ def once(n: int, rows: Array, width: int) -> Array:
   Column c is the point c after the first row's; of an even n the point half the way
   round belongs to the first half of rows alone.
   """
-  reach = n // 2 - ((n % 2 == 0) & (rows >= n // 2))
+  twice = (n % 2 == 0) & (rows >= n // 2)
+  reach = n // 2 - twice.astype(rows.dtype)
   offset = jnp.arange(width)[None] - jnp.arange(len(rows))[:, None]
   return (offset >= 1) & (offset <= reach[:, None])

@@ -18,17 +18,18 @@ _GOLDEN = 0x9E3779B1  # odd, near 2^32 over the golden ratio: spreads counters
 
 
 def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
-  """Returns a key of the named implementation, made of a threefry key.
+  """Returns a key of the named implementation, made of a key of any.
 
-  'threefry2x32' leaves it as it is. 'rbg' is XLA's own generator, fast on TPUs.
+  'threefry2x32' leaves threefry's as they are. 'rbg' is XLA's own generator, fast on
+  TPUs: its keys are a threefry key twice, so that one seed gives one key on each way.
   'hashed' has threefry's keys, but its bits are a hash of a counter, so that a
   normal number takes a quarter of the time on a CPU; its numbers have passed
   the tests of `tests/randomness_test.py`, not those that threefry was made for.
   """
   checks.choice(IMPLEMENTATIONS, prng_impl=implementation)
-  words = jax.random.key_data(rng)
+  words = jax.random.key_data(rng)[..., :2]
   if implementation == 'rbg':
-    words = jnp.concatenate([words, words])
+    words = jnp.concatenate([words, words], -1)
   return jax.random.wrap_key_data(words, impl=IMPLEMENTATIONS[implementation])
 
 

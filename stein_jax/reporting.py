@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 import html
 import io
 import json
+import math
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -16,6 +18,7 @@ import jax
 import numpy as np
 
 from stein_jax import images
+from stein_jax import locations
 
 METRICS_FILE = 'metrics.jsonl'
 _GAP = 'energy/gap'
@@ -44,7 +47,7 @@ class Reporter:
       return
     import tqdm  # pylint: disable=g-import-not-at-top
 
-    self._workdir = pathlib.Path(workdir)
+    self._workdir = locations.absolute(workdir)
     _drop_later(self._workdir / METRICS_FILE, start)
     self._watched = {
       name: [
@@ -105,7 +108,7 @@ class Reporter:
     (before, then), now = self._since, time.monotonic()
     self._since = (step, now)
     speed = {'steps_per_second': (step - before) / max(now - then, 1e-9)}
-    self._lines.write(json.dumps({'step': step, **metrics, **speed}) + '\n')
+    self._lines.write(to_json({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
     self._events.scalars({**metrics, **speed}, step)
     if now > self._flushed + _FRESH:
@@ -242,7 +245,12 @@ def _shown(metrics):
 
 
 def set_up_logging() -> None:
-  """Shows our log lines, and other libraries' only from warnings up."""
+  """Shows our log lines, and other libraries' only from warnings up.
+
+  What is printed ends no run: of a letter that the terminal lacks its number is shown.
+  """
+  if hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='backslashreplace')
   logging.set_verbosity(logging.INFO)
   ours = str(pathlib.Path(__file__).parent.parent)
   logging.get_absl_handler().addFilter(
@@ -266,12 +274,12 @@ def flat_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def read_metrics(workdir) -> list[dict[str, float]]:
   """Returns the lines of a run's metrics file, oldest first."""
-  path = pathlib.Path(workdir) / METRICS_FILE
+  path = locations.absolute(workdir) / METRICS_FILE
   if not path.exists():
     return []
   lines = path.read_text('utf-8').splitlines(keepends=True)
   # The last one of a run that was killed, or is running, may be torn.
-  return [json.loads(line) for line in lines if line.endswith('\n')]
+  return [from_json(line) for line in lines if line.endswith('\n')]
 
 
 def curves(
@@ -372,7 +380,7 @@ def write_page(
     'text-align:left;font-variant-numeric:tabular-nums}img{max-width:100%;'
     'image-rendering:pixelated}'
   )
-  pathlib.Path(path).write_text(
+  locations.absolute(path).write_text(
     '<!doctype html><html lang="en"><meta charset="utf-8">'
     f'<title>{html.escape(title)}</title><style>{style}</style>'
     f'<body>{"".join(body)}</body></html>\n',
@@ -380,12 +388,48 @@ def write_page(
   )
 
 
+def to_json(value, *, indent: int | None = None) -> str:
+  """Returns JSON that every reader takes, also of numbers that are not finite.
+
+  Bare words for them are no JSON. They are the strings 'NaN', 'Infinity' and
+  '-Infinity', of which JavaScript's Number and Python's float make them again.
+  """
+
+  def spelled(value):
+    special = isinstance(value, float) and not math.isfinite(value)
+    return json.dumps(value) if special else value
+
+  return json.dumps(_each(spelled, value), indent=indent, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+  """Returns the value of `to_json`, and of the bare words that it once wrote."""
+  number = lambda value: (
+    float(value) if value in ('NaN', 'Infinity', '-Infinity') else value
+  )
+  return _each(number, json.loads(text))
+
+
+def _each(function, value):
+  """Returns a value of JSON with the function of each part that has no parts."""
+  if isinstance(value, Mapping):
+    return {key: _each(function, part) for key, part in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_each(function, part) for part in value]
+  return function(value)
+
+
+def read_json(path) -> Any:
+  """Returns the value of a JSON file; see `from_json`."""
+  return from_json(locations.absolute(path).read_text('utf-8'))
+
+
 def write_json(path, value, *, indent: int | None = None) -> None:
   """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
-  path = pathlib.Path(path)
+  path = locations.absolute(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value, indent=indent) + '\n', 'utf-8')
+  temporary.write_text(to_json(value, indent=indent) + '\n', 'utf-8')
   temporary.replace(path)
 
 
@@ -395,10 +439,10 @@ def claim(folder, settings: Mapping[str, Any]) -> None:
   Raises:
     ValueError: it holds the results of other settings.
   """
-  path = pathlib.Path(folder) / 'settings.json'
-  mine = json.loads(json.dumps(settings))
+  path = locations.absolute(folder) / 'settings.json'
+  mine = from_json(to_json(settings))
   if path.exists():
-    theirs = json.loads(path.read_text('utf-8'))
+    theirs = read_json(path)
     if theirs != mine:
       raise ValueError(
         f'{folder} holds results of {theirs}, not of {mine}; choose another '
@@ -412,7 +456,12 @@ def commit() -> str:
   here = pathlib.Path(__file__).parent
   try:
     run = lambda *words: subprocess.run(
-      ['git', *words], cwd=here, capture_output=True, text=True, check=True
+      ['git', *words],
+      cwd=here,
+      capture_output=True,
+      encoding='utf-8',
+      errors='replace',
+      check=True,
     ).stdout.strip()
     return run('rev-parse', '--short', 'HEAD') + (
       '+' if run('status', '--porcelain', '--untracked-files=no') else ''

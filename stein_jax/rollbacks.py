@@ -5,14 +5,12 @@ kill. What differs is the key of each step, a function of the step and of the
 rollbacks in the workdir: so a run that is killed goes on as one that is not.
 """
 
-import json
-import pathlib
-
 from absl import logging
 import jax
 import jax.numpy as jnp
 
 from stein_jax import checkpoints
+from stein_jax import locations
 from stein_jax import reporting
 from stein_jax.types import Array, PRNGKey
 
@@ -23,8 +21,8 @@ _LIMIT = 3  # in a row, none of which gets past the bad step
 
 def read(workdir) -> list[dict[str, int]]:
   """Returns a run's rollbacks, oldest first: which step was bad, which one good."""
-  path = pathlib.Path(workdir) / FILE
-  return json.loads(path.read_text('utf-8')) if path.exists() else []
+  path = locations.absolute(workdir) / FILE
+  return reporting.read_json(path) if path.exists() else []
 
 
 def go_back(
@@ -40,7 +38,7 @@ def go_back(
   if len(bad) - bad.index(max(bad)) > _LIMIT:
     error.add_note(
       f'Given up after {_LIMIT} rollbacks that did not get past it; '
-      f'{pathlib.Path(workdir) / FILE} lists them.'
+      f'{locations.absolute(workdir) / FILE} lists them.'
     )
     raise error
   logging.error(
@@ -51,7 +49,7 @@ def go_back(
   )
   past = [*past, {'bad': error.bad, 'good': error.good}]
   if jax.process_index() == 0:
-    reporting.write_json(pathlib.Path(workdir) / FILE, past)
+    reporting.write_json(locations.absolute(workdir) / FILE, past)
   return past
 
 

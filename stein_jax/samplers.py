@@ -2,8 +2,9 @@
 
 Points are a pytree whose leaves lead with the chain axis, [n, ...]; the chains
 are independent. `step_size` is the papers' delta: a step adds delta^2 / 2 times
-the score and delta times unit noise. Dtype and shape are kept; chains of
-half-precision points run in float32, in which a small step is not lost.
+the score and delta times unit noise. Dtype and shape are kept, but that chains of
+integers are of floats; those of half-precision points run in float32, in which a
+small step is not lost. What a score or a density returns is checked as it is traced.
 """
 
 import functools
@@ -12,6 +13,7 @@ import math
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from stein_jax import checks
@@ -46,26 +48,37 @@ def langevin(
     noise_scale: in place of delta before xi, where the two are decoupled.
     temperature: of the noise alone; 0 is `noise=False`.
     clip: (low, high) that every step is cut to.
+
+  Raises:
+    ValueError: an option out of range, x without a chain axis, or a score that is
+      not like x.
   """
   checks.positive(step_size=step_size)
   checks.count(minimum=0, num_steps=num_steps)
   if noise_scale is None:
     noise_scale = step_size
   checks.non_negative(noise_scale=noise_scale, temperature=temperature)
+  checks.shape(
+    (), step_size=step_size, noise_scale=noise_scale, temperature=temperature
+  )
   if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
     raise ValueError(f'clip={clip} must be (low, high) with low < high.')
   spread = noise_scale * temperature**0.5
+  start, _ = _chains(x)
 
   def step(x, rng):
-    x = _drift(x, score_fn(x), step_size)
+    score = score_fn(x)
+    checks.like(x, score=score)
+    x = _drift(x, score, step_size)
     if noise:
       x = _add(x, spread, optax.tree.random_like(rng, x))
     if clip is not None:
       x = jax.tree.map(lambda leaf: jnp.clip(leaf, *clip), x)
     return x, None
 
-  end, _ = lax.scan(step, _accumulated(x), jax.random.split(rng, num_steps))
-  return optax.tree.cast_like(end, x)
+  keys = jax.random.split(rng, num_steps)
+  end, _ = lax.scan(step, _accumulated(start), keys)
+  return optax.tree.cast_like(end, start)
 
 
 def mala(
@@ -79,7 +92,9 @@ def mala(
   """Returns (x after Metropolis-adjusted Langevin steps, acceptance rate []).
 
   Proposes as `langevin` does and accepts each chain by itself, which leaves p
-  exactly invariant; a proposal whose density is not a number is rejected.
+  exactly invariant; a proposal whose density is not a number is rejected. A chain
+  that starts at such a point could never leave it: its end is nan. One that starts
+  where p is 0 stays until it proposes a point where it is not.
 
   Args:
     rng: key of the chains.
@@ -87,16 +102,26 @@ def mala(
     log_density_fn: x to unnormalised log p [n].
     step_size: delta.
     num_steps: length of the chains, at least 1.
+
+  Raises:
+    ValueError: an option out of range, x without a chain axis, or a log density
+      that is not [n].
   """
   checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)
+  checks.shape((), step_size=step_size)
+  start, num_chains = _chains(x)
+  density_fn = _per_chain(log_density_fn, num_chains)
 
   def step(here, rng):
-    return _mala_step(rng, here, log_density_fn, step_size)
+    return _mala_step(rng, here, density_fn, step_size)
 
-  start = _evaluate(log_density_fn, _accumulated(x))
-  (end, *_), accepts = lax.scan(step, start, jax.random.split(rng, num_steps))
-  return optax.tree.cast_like(end, x), jnp.mean(accepts, dtype=jnp.float32)
+  here = _evaluate(density_fn, _accumulated(start))
+  keys = jax.random.split(rng, num_steps)
+  (end, log_density, _), accepts = lax.scan(step, here, keys)
+  lost = functools.partial(_select, jnp.isnan(log_density), jnp.nan)
+  end = jax.tree.map(lost, end)
+  return optax.tree.cast_like(end, start), jnp.mean(accepts, dtype=jnp.float32)
 
 
 def annealed_importance(
@@ -124,9 +149,16 @@ def annealed_importance(
     num_temperatures: intermediate densities.
     step_size: delta of the MALA steps.
     init: exact samples of p [num_chains, *shape], which run the chains backwards.
+
+  Raises:
+    ValueError: an option out of range, samples of another shape, or a log density
+      that is not [n].
   """
   checks.count(num_chains=num_chains, num_temperatures=num_temperatures)
+  checks.counts(empty=True, shape=shape)
   checks.positive(step_size=step_size)
+  checks.shape((), step_size=step_size)
+  log_density_fn = _per_chain(log_density_fn, num_chains)
   size = math.prod(shape)
   start_rng, chain_rng = jax.random.split(rng)
   ramp = jax.nn.sigmoid(jnp.linspace(-4.0, 4.0, num_temperatures + 1))
@@ -134,9 +166,9 @@ def annealed_importance(
   if init is None:
     x = jax.random.normal(start_rng, (num_chains, *shape))
   else:
-    if init.shape != (num_chains, *shape):
+    if np.shape(init) != (num_chains, *shape):
       raise ValueError(
-        f'init has shape {init.shape}, not (num_chains, *shape) = '
+        f'init has shape {np.shape(init)}, not (num_chains, *shape) = '
         f'{(num_chains, *shape)}.'
       )
     x = dtypes.accumulated(init)
@@ -149,16 +181,43 @@ def annealed_importance(
   def step(carry, inputs):
     x, log_weight = carry
     rng, now, then = inputs
-    log_weight += (then - now) * (log_density_fn(x) - base(x))
+    change = (then - now) * (log_density_fn(x) - base(x))
+    log_weight += change.astype(log_weight.dtype)
     bridge = lambda x: (1 - then) * base(x) + then * log_density_fn(x)
     (x, *_), _ = _mala_step(rng, _evaluate(bridge, x), bridge, step_size)
     return (x, log_weight), None
 
   keys = jax.random.split(chain_rng, num_temperatures)
+  inverse_temperatures = inverse_temperatures.astype(x.dtype)
   inputs = (keys, inverse_temperatures[:-1], inverse_temperatures[1:])
-  (_, log_weights), _ = lax.scan(step, (x, jnp.zeros(num_chains)), inputs)
+  start = x, jnp.zeros(num_chains, x.dtype)
+  (_, log_weights), _ = lax.scan(step, start, inputs)
   # Backwards, the weights estimate -log Z: the base is normalised.
   return log_weights if init is None else -log_weights
+
+
+def _chains(x):
+  """Returns floating points with leaves [n, ...], and n; refuses what has no n."""
+  x = jax.tree.map(dtypes.floating, x)
+  shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
+  if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) > 1:
+    raise ValueError(
+      f'x has shapes {shapes}; wanted: [n, ...] each, of one n, the chains.'
+    )
+  if not shapes[0][0]:
+    raise ValueError(f'x has shapes {shapes}: there is no chain.')
+  return x, shapes[0][0]
+
+
+def _per_chain(log_density_fn, num_chains):
+  """Returns the log density as a function that refuses values other than [n]."""
+
+  def checked(x):
+    log_density = dtypes.accumulated(log_density_fn(x))
+    checks.per_example(num_chains, log_density=log_density)
+    return log_density
+
+  return checked
 
 
 def _accumulated(x):
@@ -198,7 +257,7 @@ def _mala_step(rng, here, log_density_fn, step_size):
 
 
 def _select(accept, new, old):
-  return jnp.where(accept.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+  return jnp.where(accept.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
 
 def _drift(x, score, step_size):

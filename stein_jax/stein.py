@@ -6,18 +6,22 @@ mapped over devices (`axis_name`) and differentiated.
 """
 
 from collections.abc import Callable
+import functools
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import distances
 from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax import pairs
 from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn
 
+NORMALIZATIONS = ('count', 'row_sum', 'unit_ball')
 _PAIRS_ONCE = 2000  # points, from which each pair once, in windows, costs less
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -26,12 +30,18 @@ def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
   """Returns s(x).phi(x) + div phi(x) [n], of mean zero under p [WL16 eq 4].
 
   The literal definition, one Jacobian per point; both functions take [n, d].
+
+  Raises:
+    ValueError: a function that does not return points like those it is given.
   """
+  (x,) = kernels.points(x=x)
 
   def at(point):
     single = lambda y: test_fn(y[None])[0]
+    score = score_fn(point[None])
+    checks.shape((1, len(point)), score_fn=score, test_fn=test_fn(point[None]))
     divergence = jnp.trace(jax.jacfwd(single)(point))
-    return score_fn(point[None])[0] @ single(point) + divergence
+    return score[0] @ single(point) + divergence
 
   return jax.vmap(at)(x)
 
@@ -41,78 +51,149 @@ def svgd_direction(
   score: Array,
   kernel: Kernel,
   *,
+  at: Array | None = None,
   normalize: str = 'count',
   block_size: int | None = None,
   fused: bool = False,
   axis_name: str | None = None,
 ) -> Array:
-  """Returns phi(x_i), the steepest descent on KL [n, d] [LW17 eq 5] [WL16 eq 7].
+  """Returns phi, the steepest descent on KL, at the particles [n, d] [LW17 eq 5].
 
-  phi(x_i) = (1/n) sum_j k(x_j, x_i) s(x_j) + grad_{x_j} k(x_j, x_i).
+  phi(y) = (1/n) sum_j k(x_j, y) s(x_j) + grad_{x_j} k(x_j, y) [LW17 eq 4] [WL16 eq 7].
 
   Args:
     x: particles [n, d].
     score: grad_x log p at the particles [n, d].
     kernel: radial profile; a bandwidth inside it is a constant.
-    normalize: divide by the 'count' n, as printed, or by the 'row_sum' of the
-      kernel, as the authors' code does.
+    at: other points y [m, d] to take phi at, for a result [m, d].
+    normalize: divide by the 'count' n, as printed, or by the 'row_sum' of the kernel,
+      as the authors' code does. 'unit_ball': by the norm of phi too, the square root
+      of `ksd`, for the steepest of all directions of norm 1 [LW17 eq 12]; 0 where
+      phi is.
     block_size: rows of the kernel matrix held at a time, memory O(n block); None
       keeps memory bounded.
     fused: for a GPU, one Pallas kernel that keeps the matrix on the chip: of
-      `kernels.rbf`, in at most 256 dimensions, on one device.
-    axis_name: the mapped axis over which the particles are split; all of them
-      act on each.
+      `kernels.rbf`, in at most 256 dimensions, on one device, at the particles, which
+      are to be within some bandwidths of their middle.
+    axis_name: the mapped axis over which the particles, and `at`, are split; all
+      particles act on each.
 
   Raises:
     ValueError: on an unknown `normalize`, a block size below 1, shapes other than
       [n, d] twice, or what cannot be fused.
   """
-  checks.choice(('count', 'row_sum'), normalize=normalize)
-  x, score, dtype = _points(x, score)
-  n = len(x)
-  count = n * collectives.size(axis_name)
-  x = x - kernels.center_of(x, axis_name=axis_name)
-  row, norm = jnp.arange(n), jnp.sum(x * x, 1)
-  ratio = kernels.slope_ratio(kernel)
-  # Where the slope is a multiple of the kernel one product serves both terms.
-  pushed = score if ratio is None else score + 2 * ratio * x
-
-  def from_share(share, owner):
-    """Returns what the particles of one device add to every own one."""
-    xs, pushed, norms = share
-    same = owner == collectives.index(axis_name)
-
-    def on_row(own):
-      i, point, own_norm = own
-      inner = jnp.dot(point, xs.T, precision=_HIGHEST)
-      sq_dist = jnp.maximum(own_norm + norms - 2 * inner, 0)
-      # Its own term is the score alone, and would drown in 1 / bandwidth.
-      other = ~(same & (row == i))
-      if ratio is None:
-        k, slope = (
-          jnp.where(other, v, 0) for v in _with_slope(kernel)(sq_dist)
-        )
-        drive = jnp.dot(k, pushed, precision=_HIGHEST)
-        drive += 2 * jnp.dot(slope, xs, precision=_HIGHEST)
-        return drive, jnp.sum(k), 2 * jnp.sum(slope)
-      k = jnp.where(other, kernel(sq_dist), 0)
-      total = jnp.sum(k)
-      return jnp.dot(k, pushed, precision=_HIGHEST), total, 2 * ratio * total
-
-    return kernels.map_rows(on_row, (row, x, norm), n, block_size)
-
+  checks.choice(NORMALIZATIONS, normalize=normalize)
+  dtype = dtypes.floating(x if at is None else at).dtype
+  x, score = _points(x, score)
+  count = len(x) * collectives.size(axis_name)
   if fused:
-    fusion = _fusion(x, ratio, axis_name)
-    drive, total = fusion.direction_sums(jnp.sqrt(-ratio) * x, pushed)
-    slope = 2 * ratio * total
+    drive, total = _fused_direction(x, score, kernel, at, axis_name)
   else:
-    drive, total, slope = collectives.ring_sum(
-      from_share, (x, pushed, norm), axis_name
-    )
-  at_zero = kernel(jnp.zeros((), x.dtype))
-  phi = at_zero * score + drive - slope[:, None] * x
-  weight = count if normalize == 'count' else (at_zero + total)[:, None]
-  return (phi / weight).astype(dtype)
+    y = None if at is None else kernels.points(x=x, at=at)[1]
+    drive, total = _direction(x, score, kernel, y, block_size, axis_name)
+  if at is None:
+    at_zero = kernel(jnp.zeros((), x.dtype))
+    drive, total = drive + at_zero * score, total + at_zero
+  phi = drive / (total[:, None] if normalize == 'row_sum' else count)
+  if normalize == 'unit_ball':
+    square = ksd(x, score, kernel, block_size=block_size, axis_name=axis_name)
+    phi = jnp.where(square == 0, 0, phi * lax.rsqrt(square))
+  return phi.astype(dtype)
+
+
+def _direction(x, score, kernel, at, block_size, axis_name):
+  """Returns sum_j k s_j + grad_j k [n, d] and sum_j k [n] at x, over all others.
+
+  Or at other points, over all.
+  """
+  dim, ratio = x.shape[1], kernels.slope_ratio(kernel)
+  y = x if at is None else at
+  own_rows = jnp.arange(len(y))
+
+  def weighed(sq_dist, other):
+    """Returns the kernel and its derivative of one row, 0 for itself [n]."""
+    if ratio is None:
+      k, slope = _with_slope(kernel)(sq_dist)
+      return jnp.where(other, k, 0), jnp.where(other, slope, 0)
+    k = jnp.where(other, kernel(sq_dist), 0)
+    return k, ratio * k
+
+  def over_pairs(pull, points, share):
+    """Returns the sums over all shares of what `pull` finds for each point."""
+
+    def from_share(share, owner):
+      mine = (owner == collectives.index(axis_name)) & (at is None)
+
+      def on_row(own):
+        row, point = own
+        # Its own term is the score alone, and would drown in 1 / bandwidth.
+        return pull(point, share, ~(mine & (row == jnp.arange(len(x)))))
+
+      return kernels.map_rows(on_row, (own_rows, points), len(x), block_size)
+
+    return collectives.ring_sum(from_share, share, axis_name)
+
+  def by_product(middles):
+    own, others = (distances.place(points, middles) for points in (y, x))
+    moves = 2 * jnp.concatenate([others.residual, others.member], 1)
+    scores = jnp.pad(score, ((0, 0), (0, moves.shape[1] - dim)))
+    # Where the slope is a multiple of the kernel one product serves both terms.
+    drives = (scores, moves) if ratio is None else (scores + ratio * moves,)
+
+    def pull(point, share, other):
+      others, drives = share
+      weights = weighed(distances.squared(point, others), other)
+      sums = (
+        jnp.dot(weight, drive, precision=_HIGHEST)
+        for weight, drive in zip(weights, drives, strict=False)
+      )
+      return sum(sums), *map(jnp.sum, weights)
+
+    drive, total, slope = over_pairs(pull, own, (others, drives))
+    drive, sums = drive[:, :dim], drive[:, dim:]
+    drive = drive - 2 * slope[:, None] * own.residual
+    return drive + distances.across(sums, own, middles), total
+
+  def by_subtraction():
+    def pull(point, share, other):
+      others, scores = share
+      k, slope = weighed(distances.subtracted(point, others), other)
+      moves = [
+        jnp.sum(slope * (along - own))
+        for own, along in distances.by_axis(point, others)
+      ]
+      drive = jnp.dot(k, scores, precision=_HIGHEST) + 2 * jnp.stack(moves)
+      return drive, jnp.sum(k)
+
+    return over_pairs(pull, y, (x, score))
+
+  def precisely():
+    if dim <= distances.FEW:
+      return by_subtraction()
+    points = x if at is None else jnp.concatenate([x, at])
+    return by_product(distances.middles(points, axis_name=axis_name))
+
+  middle, far = _middle(kernel, (x, y), axis_name)
+  return lax.cond(far, precisely, lambda: by_product(middle))
+
+
+def _middle(kernel, sets, axis_name=None):
+  """Returns the first set's middle [1, d], and whether it is too far for any point."""
+  middle = distances.center_of(sets[0], axis_name=axis_name)
+  norms = [distances.place(points, middle).norm for points in sets]
+  curvature = kernels.curvature(kernel, middle.dtype)
+  return middle, distances.is_far(jnp.concatenate(norms), curvature, axis_name)
+
+
+def _fused_direction(x, score, kernel, at, axis_name):
+  """Returns what `_direction` does, by the fused sums."""
+  ratio = kernels.slope_ratio(kernel)
+  fusion = _fusion(x, ratio, axis_name, at)
+  x = x - distances.center_of(x)
+  drive, total = fusion.direction_sums(
+    jnp.sqrt(-ratio) * x, score + 2 * ratio * x
+  )
+  return drive - 2 * ratio * total[:, None] * x, total
 
 
 def feature_svgd_direction(
@@ -139,18 +220,22 @@ def feature_svgd_direction(
     axis_name: the mapped axis over which the particles are split.
   """
   checks.choice(('count', 'row_sum'), normalize=normalize)
+  dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
+  score = dtypes.accumulated(score)
+  checks.like(x, score=score)
   repulsion = feature_repulsion(
     x, feature_fn, kernel, form=form, axis_name=axis_name
   )
   if form == 'nearest':
-    return score + 0.5 * repulsion
+    return (score + 0.5 * repulsion).astype(dtype)
   xs, scores = collectives.all_gather((x, score), axis_name)
-  features = feature_fn(xs)
+  features = _features(feature_fn, xs)
   own = features[_own_rows(x, axis_name)]
   k = kernel(kernels.squared_distance(own, features))
   drive = jnp.tensordot(k, scores, 1, precision=_HIGHEST)
   weight = len(xs) if normalize == 'count' else jnp.sum(k, 1)
-  return (drive + repulsion) / jnp.reshape(weight, (-1,) + (1,) * (x.ndim - 1))
+  weight = jnp.reshape(weight, (-1,) + (1,) * (x.ndim - 1))
+  return ((drive + repulsion) / weight).astype(dtype)
 
 
 def feature_repulsion(
@@ -174,12 +259,13 @@ def feature_repulsion(
     axis_name: the mapped axis over which the particles are split.
   """
   checks.choice(('exact', 'swapped', 'nearest'), form=form)
+  dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
   xs, rows = collectives.all_gather(x, axis_name), _own_rows(x, axis_name)
+  feature_fn = functools.partial(_features, feature_fn)
   features, pullback = jax.vjp(feature_fn, xs)
   sq_dist = kernels.squared_distance(features, features)
-  slope = (
-    2 * _with_slope(kernel)(sq_dist)[1]
-  )  # grad_{e_j} k = slope (e_j - e_i)
+  # grad_{e_j} k = slope (e_j - e_i)
+  slope = 2 * _with_slope(kernel)(sq_dist)[1]
   if form == 'exact':
 
     def row(row):
@@ -187,18 +273,29 @@ def feature_repulsion(
       change = features - feature[None]
       return jnp.sum(pullback(slope[:, None] * change)[0], 0)
 
-    return lax.map(row, (slope[rows], features[rows]))
+    return lax.map(row, (slope[rows], features[rows])).astype(dtype)
   if form == 'swapped':
-    centred = features - kernels.center_of(features)
-    drawn = jnp.matmul(slope, centred, precision=_HIGHEST)
-    cotangent = drawn - jnp.sum(slope, 1, keepdims=True) * centred
-    return pullback(cotangent)[0][rows]
-  diagonal = jnp.eye(len(xs), dtype=bool)
-  nearest = jnp.argmin(jnp.where(diagonal, jnp.inf, sq_dist), 1)
+    cotangent = distances.drawn(slope, features, features)
+    return pullback(cotangent)[0][rows].astype(dtype)
+  itself = jnp.eye(len(xs), dtype=bool)
+  furthest = jnp.finfo(sq_dist.dtype).max
+  nearest = jnp.argmin(jnp.where(itself, furthest, sq_dist), 1)
   cotangent = features[nearest] - features
   cotangent *= jnp.take_along_axis(slope, nearest[:, None], 1)
   # As a batch of their own: two particles may share their neighbour.
-  return jax.vjp(feature_fn, xs[nearest])[1](cotangent)[0][rows]
+  pulled = jax.vjp(feature_fn, xs[nearest])[1](cotangent)[0]
+  return pulled[rows].astype(dtype)
+
+
+def _features(feature_fn, x):
+  """Returns the features [n, f] of x in the dtype that they are summed in."""
+  features = feature_fn(x)
+  if features.ndim != 2 or len(features) != len(x):
+    raise ValueError(
+      f'feature_fn has shape {features.shape}; wanted: ({len(x)}, f), a row for each '
+      'particle.'
+    )
+  return dtypes.accumulated(features)
 
 
 def stein_matrix(
@@ -209,31 +306,113 @@ def stein_matrix(
   u(x, y) = s(x).s(y) k + s(x).grad_y k + s(y).grad_x k + tr grad_x grad_y k,
   of mean zero under p in either argument.
   """
-  x, score_x, _ = _points(x, score_x)
-  y, score_y, _ = _points(y, score_y)
-  center = kernels.center_of(y)
-  x, y = x - center, y - center
-  dot = lambda a, b: jnp.matmul(a, b.T, precision=_HIGHEST)
-  sq_dist = kernels.squared_distance(x, y)
-  dim, ratio = x.shape[1], kernels.slope_ratio(kernel)
-  drive_x, drive_y = (
-    jnp.sum(z * s, 1) for z, s in ((x, score_x), (y, score_y))
-  )
-  if ratio is not None:
-    # With slopes ratio k and ratio^2 k all products of x and s are one.
-    norm_x, norm_y = jnp.sum(x * x, 1), jnp.sum(y * y, 1)
-    of_rows = -2 * ratio * (drive_x + ratio * norm_x + dim)
-    of_columns = -2 * ratio * (drive_y + ratio * norm_y)
-    cross = dot(score_x + 2 * ratio * x, score_y + 2 * ratio * y)
-    cross += of_rows[:, None] + of_columns[None] - 2 * ratio**2 * sq_dist
+  x, score_x = _points(x, score_x)
+  y, score_y = _points(y, score_y)
+  kernels.points(x=x, y=y)
+
+  def whole(prepare, stein_kernel):
+    return stein_kernel(prepare(x, score_x), prepare(y, score_y))
+
+  return _precise(whole, kernel, (x, y))
+
+
+def _precise(function, kernel, sets, axis_name=None):
+  """Returns function(prepare, stein_kernel), of the two that are right for the points.
+
+  `prepare` makes of points and scores [n, d] a tree of arrays [n, ...], `stein_kernel`
+  of two such trees u [n, m]; of one row of the first [m].
+  """
+  middle, far = _middle(kernel, sets, axis_name)
+
+  def precisely():
+    if middle.shape[1] <= distances.FEW:
+      return function(*_by_subtraction(kernel))
+    points = jnp.concatenate(sets)
+    middles = distances.middles(points, axis_name=axis_name)
+    return function(*_by_products(kernel, middles))
+
+  def simply():
+    if kernels.slope_ratio(kernel) is None:
+      return function(*_by_products(kernel, middle))
+    return function(*_by_one_product(kernel, middle))
+
+  return lax.cond(far, precisely, simply)
+
+
+def _by_one_product(kernel, middle):
+  """As in `_precise`, of a kernel whose slope is a multiple of it.
+
+  With derivatives c k and c^2 k all products of points and scores are one.
+  """
+  ratio, dim = kernels.slope_ratio(kernel), middle.shape[1]
+
+  def prepare(x, score):
+    x = distances.place(x, middle)
+    # Multiplied from small to large: ratio^2 alone may be too large.
+    own = jnp.sum(x.residual * score, 1) + ratio * x.norm + dim / 2
+    return x, score + 2 * ratio * x.residual, -2 * ratio * own
+
+  def stein_kernel(first, second):
+    (x, slope_x, own_x), (y, slope_y, own_y) = first, second
+    sq_dist = distances.squared(x, y)
+    cross = jnp.dot(slope_x, slope_y.T, precision=_HIGHEST)
+    cross += distances.outer_sum(own_x, own_y) - 2 * ratio * (ratio * sq_dist)
     return kernel(sq_dist) * cross
-  (k, _), (dk, ddk) = _with_slope(_with_slope(kernel))(sq_dist)
-  # (s(y) - s(x)).(x - y), as matrix products.
-  change = dot(x, score_y) + dot(score_x, y)
-  change -= drive_x[:, None] + drive_y[None]
-  # At the least bandwidth 4 ddk would be infinite, and times a distance of 0 nan.
-  trace = -4 * (ddk * sq_dist) - 2 * dim * dk
-  return k * dot(score_x, score_y) + 2 * dk * change + trace
+
+  return prepare, stein_kernel
+
+
+def _by_products(kernel, middles):
+  """As in `_precise`, of any kernel and of groups of points far apart."""
+
+  def prepare(x, score):
+    x = distances.place(x, middles)
+    lean = distances.leaning(score, x.member, middles)
+    left = jnp.concatenate([x.residual, score, x.member, -lean], 1)
+    right = jnp.concatenate([score, x.residual, -lean, x.member], 1)
+    return x, score, left, right, jnp.sum(x.residual * score, 1)
+
+  def stein_kernel(first, second):
+    x, score_x, left, _, drive_x = first
+    y, score_y, _, right, drive_y = second
+    dot = lambda a, b: jnp.dot(a, b.T, precision=_HIGHEST)
+    change = dot(left, right) - distances.outer_sum(drive_x, drive_y)
+    sq_dist = distances.squared(x, y)
+    return _stein_kernel(
+      kernel, sq_dist, dot(score_x, score_y), change, middles.shape[1]
+    )
+
+  return prepare, stein_kernel
+
+
+def _by_subtraction(kernel):
+  """As in `_precise`, of few dimensions."""
+
+  def stein_kernel(first, second):
+    (x, score_x), (y, score_y) = first, second
+    change = sum(
+      (theirs - ours) * (own - along)
+      for (own, along), (ours, theirs) in zip(
+        distances.by_axis(x, y),
+        distances.by_axis(score_x, score_y),
+        strict=True,
+      )
+    )
+    sq_dist = distances.subtracted(x, y)
+    product = jnp.dot(score_x, score_y.T, precision=_HIGHEST)
+    return _stein_kernel(kernel, sq_dist, product, change, y.shape[1])
+
+  return lambda x, score: (x, score), stein_kernel
+
+
+def _stein_kernel(kernel, sq_dist, product, change, dim):
+  """Returns u, of |x - y|^2, s(x).s(y) and (s(y) - s(x)).(x - y)."""
+  k, slope = _with_slope(kernel)(sq_dist)
+  # The second derivative alone may be too large for a number; times sq_dist it is not.
+  curve = jax.jvp(lambda v: _with_slope(kernel)(v)[1], (sq_dist,), (sq_dist,))[
+    1
+  ]
+  return k * product + 2 * slope * (change - dim) - 4 * curve
 
 
 def ksd(
@@ -262,7 +441,7 @@ def ksd(
   Raises:
     ValueError: the U-statistic of one point, or what cannot be fused.
   """
-  x, score, _ = _points(x, score)
+  x, score = _points(x, score)
   n = len(x)
   count = n * collectives.size(axis_name)
   if unbiased and count < 2:
@@ -293,33 +472,38 @@ def _sum_over_others(x, score, kernel, block_size, axis_name):
   """Returns the sum of the Stein kernel over own points and all others []."""
   row = jnp.arange(len(x))
 
-  def from_share(share, owner):
-    same = owner == collectives.index(axis_name)
+  def over_pairs(prepare, stein_kernel):
+    points = prepare(x, score)
 
-    def on_row(own):
-      i, point, score = own
-      u = stein_matrix(point[None], score[None], *share, kernel)[0]
-      return jnp.sum(jnp.where(same & (row == i), 0, u))
+    def from_share(share, owner):
+      mine = owner == collectives.index(axis_name)
 
-    rows = (row, x, score)
-    return jnp.sum(kernels.map_rows(on_row, rows, len(x), block_size))
+      def on_row(own):
+        i, point = own
+        u = stein_kernel(point, share)
+        return jnp.sum(jnp.where(mine & (row == i), 0, u))
 
-  return collectives.ring_sum(from_share, (x, score), axis_name)
+      sums = kernels.map_rows(on_row, (row, points), len(x), block_size)
+      return jnp.sum(sums)
+
+    return collectives.ring_sum(from_share, points, axis_name)
+
+  return _precise(over_pairs, kernel, (x,), axis_name)
 
 
 def _fused_sum(x, score, kernel, axis_name):
   """Returns the sum of the Stein kernel over pairs of points, both ways []."""
   ratio = kernels.slope_ratio(kernel)
   fusion = _fusion(x, ratio, axis_name)
-  x = x - kernels.center_of(x)
-  # As in `stein_matrix`, its trace term shared by both points.
+  x = x - distances.center_of(x)
+  # As in `_by_one_product`, its trace term shared by both points.
   drive = jnp.sum(x * score, 1) + ratio * jnp.sum(x * x, 1) + x.shape[1] / 2
   slope = score + 2 * ratio * x
   terms = jnp.sqrt(-ratio) * x, slope, -2 * ratio * drive, 2 * ratio
   return jnp.sum(fusion.stein_sums(*terms))
 
 
-def _fusion(x, ratio, axis_name):
+def _fusion(x, ratio, axis_name, at=None):
   """Returns the module that has the fused sums, if they are for such points."""
   # It is slow to import.
   from stein_jax import fusion  # pylint: disable=g-import-not-at-top
@@ -331,6 +515,7 @@ def _fusion(x, ratio, axis_name):
     ),
     f'is for one device, not for axis_name={axis_name!r}': axis_name
     is not None,
+    'is for the particles, not for other points `at`': at is not None,
   }
   for reason, found in wrong.items():
     if found:
@@ -348,17 +533,19 @@ def _sum_over_pairs(x, score, kernel, block_size):
   blocks, width = -(-n // size), size + half
   points = pairs.cyclic((x, score), blocks * size + width)
 
-  def block(start):
-    window = lambda length: (
-      lax.dynamic_slice_in_dim(array, start, length) for array in points
-    )
-    u = stein_matrix(*window(size), *window(width), kernel)
-    row = start + jnp.arange(size)
-    return jnp.sum(
-      jnp.where(pairs.once(n, row, width) & (row < n)[:, None], u, 0)
-    )
+  def over_pairs(prepare, stein_kernel):
+    def block(start):
+      window = lambda length: prepare(
+        *(lax.dynamic_slice_in_dim(array, start, length) for array in points)
+      )
+      u = stein_kernel(window(size), window(width))
+      row = start + jnp.arange(size)
+      counts = pairs.once(n, row, width) & (row < n)[:, None]
+      return jnp.sum(jnp.where(counts, u, 0))
 
-  return jnp.sum(lax.map(block, size * jnp.arange(blocks)))
+    return jnp.sum(lax.map(block, size * jnp.arange(blocks)))
+
+  return _precise(over_pairs, kernel, (x,))
 
 
 def ksd_test(
@@ -390,7 +577,7 @@ def ksd_test(
   checks.count(num_bootstrap=num_bootstrap)
   checks.positive(flip_probability=flip_probability)
   checks.at_most(0.5, flip_probability=flip_probability)
-  x, score, _ = _points(x, score)
+  x, score = _points(x, score)
   n = x.shape[0]
   flips = jax.random.bernoulli(rng, flip_probability, (num_bootstrap, n))
   first = jax.random.rademacher(
@@ -399,17 +586,24 @@ def ksd_test(
   signs = first * jnp.cumprod(jnp.where(flips, -1, 1), 1).astype(x.dtype)
   weights = jnp.concatenate([jnp.ones((1, n), x.dtype), signs])
 
-  def row_terms(row):
-    i, own, point, score_at, weight = row
-    u = stein_matrix(point[None], score_at[None], x, score, kernel)[0]
-    return weight * jnp.dot(weights, u.at[i].set(own), precision=_HIGHEST)
-
   own = _with_itself(score, kernel)
-  rows = (jnp.arange(n), own, x, score, weights.T)
-  terms = kernels.map_rows(row_terms, rows, n, block_size)
-  statistic, *draws = jnp.split(jnp.sum(terms, 0) / n, [1])
-  exceed = jnp.sum(draws[0] >= statistic)
-  return statistic[0], (1 + exceed) / (1 + num_bootstrap)
+
+  def over_pairs(prepare, stein_kernel):
+    points = prepare(x, score)
+
+    def on_row(row):
+      i, own, point, weight = row
+      u = stein_kernel(point, points).at[i].set(own)
+      return weight * jnp.dot(weights, u, precision=_HIGHEST)
+
+    rows = (jnp.arange(n), own, points, weights.T)
+    return jnp.sum(kernels.map_rows(on_row, rows, n, block_size), 0)
+
+  statistic, draws = jnp.split(_precise(over_pairs, kernel, (x,)) / n, [1])
+  exceed = jnp.sum(draws >= statistic)
+  p_value = (1 + exceed) / (1 + num_bootstrap)
+  # No comparison with a nan holds: it would be the strongest rejection.
+  return statistic[0], jnp.where(jnp.isfinite(statistic[0]), p_value, jnp.nan)
 
 
 def _own_rows(x, axis_name):
@@ -418,13 +612,13 @@ def _own_rows(x, axis_name):
 
 
 def _points(x, score):
-  """Returns points and scores [n, d] in their accumulation dtype, and x's own."""
-  if x.ndim != 2 or x.shape != score.shape or not x.shape[0]:
+  """Returns points and scores [n, d] in the dtype that they are summed in."""
+  if np.ndim(x) != 2 or np.shape(x) != np.shape(score) or 0 in np.shape(x):
     raise ValueError(
-      f'Points and scores must be [n, d] alike, n >= 1; got {x.shape} and '
-      f'{score.shape}.'
+      'Points and scores must be [n, d] alike, n and d at least 1; got '
+      f'{np.shape(x)} and {np.shape(score)}.'
     )
-  return dtypes.accumulated(x), dtypes.accumulated(score), x.dtype
+  return dtypes.accumulated(x), dtypes.accumulated(score)
 
 
 def _with_slope(function):

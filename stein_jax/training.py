@@ -3,9 +3,7 @@
 import contextlib
 import fcntl
 import functools
-import json
 import os
-import pathlib
 import platform
 import signal
 import threading
@@ -19,6 +17,7 @@ import numpy as np
 from stein_jax import checkpoints
 from stein_jax import datasets
 from stein_jax import evaluation
+from stein_jax import locations
 from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax import reporting
@@ -47,7 +46,7 @@ def train(config, workdir) -> Tree:
     OSError: the workdir cannot be written.
     FloatingPointError: a metric or the state is not finite.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = locations.absolute(workdir)
   parts = check(config)
   with _claimed(workdir, config):
     past = rollbacks.read(workdir)
@@ -68,7 +67,9 @@ def train(config, workdir) -> Tree:
 
 def _train(config, workdir, algorithm, source, test_source, past):
   """Returns the last state of a run that has been rolled back as `past` says."""
-  init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
+  # By name: a run's numbers are the config's, whatever JAX's default is.
+  rng = jax.random.key(config.seed, impl='threefry2x32')
+  init_rng, step_rng = jax.random.split(rng)
   step_rng = randomness.convert(step_rng, config.prng_impl)
   # All processes begin with the same state, which may depend on the data.
   first = next(
@@ -134,7 +135,8 @@ def read_config(workdir) -> ConfigDict:
     FileNotFoundError: it is no workdir.
     ValueError: its config is damaged.
   """
-  path = pathlib.Path(workdir) / CONFIG_FILE
+  workdir = locations.absolute(workdir)
+  path = workdir / CONFIG_FILE
   if not path.exists():
     raise FileNotFoundError(
       f'{workdir} holds no {CONFIG_FILE}; train there first.'
@@ -144,7 +146,7 @@ def read_config(workdir) -> ConfigDict:
 
 def _read_json(path):
   try:
-    return json.loads(path.read_text('utf-8'))
+    return reporting.read_json(path)
   except ValueError as error:  # of the text's encoding too
     raise ValueError(f'{path} is damaged: {error}') from error
 
@@ -318,7 +320,7 @@ def _is_ours(workdir, config):
 
 
 def _as_json(config):
-  return json.loads(config.to_json_best_effort())
+  return reporting.from_json(config.to_json_best_effort())
 
 
 def _inputs(config, source, step_rng, done, past):

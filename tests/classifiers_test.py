@@ -250,6 +250,36 @@ class ShiftedTest(parameterized.TestCase):
     self.assertEqual((moved.shape, moved.dtype), (x.shape, x.dtype))
     np.testing.assert_array_equal(moved[..., 0], -moved[..., 1])
 
+  def test_further_than_the_image_is_wide(self):
+    # Of a row of columns 1, 2, 3 moved by s in -9, ..., 9 columns, column j then
+    # holds j - s, or the nearest that there is.
+    x = jnp.tile(jnp.arange(1, 4, dtype=jnp.uint8)[:, None], (500, 1, 1, 1))
+    moved = self.shift(x, distance=9, flip=False)
+    self.assertEqual(moved.dtype, np.uint8)  # pixels are moved, not computed
+    columns = {tuple(row) for row in moved[:, 0, :, 0]}
+    wanted = {tuple(np.clip(np.arange(1, 4) - s, 1, 3)) for s in range(-9, 10)}
+    self.assertEqual(columns, wanted)
+
+  @parameterized.parameters(
+    (np.zeros((3, 3, 1)), {}, r'\[n, h, w, c\].*\(3, 3, 1\)'),
+    (np.zeros((2, 3, 3, 1)), {'distance': -1}, 'distance=-1'),
+    (np.zeros((2, 3, 3, 1)), {'distance': 0.5}, 'distance=0.5'),
+    (np.zeros((2, 3, 3, 1)), {'flip': 1}, 'flip=1'),
+  )
+  def test_refusals(self, x, options, message):
+    options = {'distance': 1, 'flip': True, **options}
+    with self.assertRaisesRegex(ValueError, message):
+      classifiers.shifted(jax.random.key(0), x, **options)
+
+  @parameterized.parameters(
+    classifiers.CNN(), classifiers.AllConvolutional(), classifiers.ResNet(8)
+  )
+  def test_networks_refuse_one_image_alone(self, network):
+    # Of [h, w, c] flax takes the rows for examples.
+    x = jax.ShapeDtypeStruct((8, 8, 3), jnp.float32)
+    with self.assertRaisesRegex(ValueError, r'\[n, h, w, c\].*\(8, 8, 3\)'):
+      jax.eval_shape(network.init, jax.random.key(0), x)
+
   def shift(self, x, **kwargs):
     shifted = jax.jit(functools.partial(classifiers.shifted, **kwargs))
     return np.asarray(shifted(jax.random.key(1), x))

@@ -1,13 +1,20 @@
 """Sources have real data in the stated range; batches are a function of the step."""
 
+import io
 import itertools
 import os
+import pathlib
+import struct
+import types
 import unittest
 from unittest import mock
 import zipfile
+import zlib
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
+import ml_dtypes
 import numpy as np
 from PIL import Image
 
@@ -52,6 +59,12 @@ class SourcesTest(parameterized.TestCase):
     )
     self.assertEqual(train['label'][0], bunch.target[1])
     self.assertEqual(train['image'].max(), 1.0)
+
+  def test_no_draw_depends_on_jaxs_default_generator(self):
+    expected = datasets.load('toy', num_examples=5)[:]['image']
+    with jax.default_prng_impl('rbg'):
+      found = datasets.load('toy', num_examples=5)[:]['image']
+    np.testing.assert_array_equal(found, expected)
 
   def test_splits_share_no_row(self):
     train, test = (
@@ -360,13 +373,19 @@ class FolderTest(parameterized.TestCase):
   def test_grey_transparent_and_jpeg_files_become_rgb(self):
     grey = np.full((8, 8), 77, np.uint8)
     self.write('val/1.png', grey)
-    self.write('val/2.png', np.stack([grey, grey, grey, grey // 2], -1))
+    self.write('val/2.png', np.stack([grey, grey, grey, grey], -1))
     self.write('val/3.JPG', grey)
     self.write('val/4.jpeg', grey)
     rows = self.load(split='val', mask='half', pixels='unit')[:]
     self.assertEqual(rows['image'].shape, (4, 8, 8, 3))
-    # JPEG keeps a constant to a rounding.
-    np.testing.assert_allclose(rows['image'], 77 / 255, atol=1.01 / 255)
+    # JPEG keeps a constant to a rounding; 77 of 255 of the second is opaque.
+    np.testing.assert_allclose(
+      rows['image'][[0, 2, 3]], 77 / 255, atol=1.01 / 255
+    )
+    over_white = (77 * 77 + 178 * 255) / 255
+    np.testing.assert_allclose(
+      rows['image'][1], over_white / 255, atol=1.01 / 255
+    )
 
   def test_files_are_decoded_once(self):
     self.load(side='left')
@@ -416,6 +435,384 @@ class FolderTest(parameterized.TestCase):
   def test_bad_options_are_refused_before_anything_is_read(self, kwargs, error):
     with self.assertRaisesRegex((ValueError, TypeError), error):
       self.load('/nowhere.zip', **kwargs)
+
+
+def png_file(rows, depth, colour, *chunks):
+  """Returns a PNG file of raw rows, as Pillow cannot write each of them."""
+
+  def chunk(kind, content):
+    body = kind + content
+    return (
+      struct.pack('>I', len(content))
+      + body
+      + struct.pack('>I', zlib.crc32(body))
+    )
+
+  channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+  width = len(rows[0]) * 8 // depth // channels
+  head = struct.pack('>IIBBBBB', width, len(rows), depth, colour, 0, 0, 0)
+  pixels = zlib.compress(b''.join(b'\0' + bytes(row) for row in rows))
+  parts = (b'IHDR', head), *chunks, (b'IDAT', pixels), (b'IEND', b'')
+  return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*part) for part in parts)
+
+
+class PicturesTest(parameterized.TestCase):
+  """Files of every kind are what a viewer shows on a white page."""
+
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+    (self.folder / 'train').mkdir()
+
+  def seen(self, picture, name='1.png', **options):
+    """Returns the file as it is read, [h, w, 3] of 0 to 255."""
+    path = self.folder / 'train' / name
+    if isinstance(picture, bytes):
+      path.write_bytes(picture)
+    else:
+      picture.save(path, **options)
+    return self.read(min(Image.open(path).size))[0]
+
+  def read(self, size, path=None):
+    source = datasets.load(
+      'folder',
+      path=str(path or self.folder),
+      size=size,
+      mask='half',
+      pixels='unit',
+    )
+    return 255 * source[:]['image']
+
+  def test_16_bits_of_grey_are_a_ramp(self):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    seen = self.seen(Image.fromarray(ramp))
+    expected = np.repeat(np.round(ramp / 257)[..., None], 3, -1)
+    np.testing.assert_allclose(seen, expected, atol=1e-3)
+
+  def test_16_bits_of_colour(self):
+    rows = [[0, 9, 128, 9, 255, 255], [1, 0, 2, 0, 3, 0]]
+    # One pixel each of two rows; Pillow keeps the high byte, of rounding 1.
+    seen = self.seen(png_file([row * 2 for row in rows], 16, 2))
+    expected = np.array([[[0, 128, 255]] * 2, [[1, 2, 3]] * 2])
+    np.testing.assert_allclose(seen, expected, atol=1.01)
+
+  @parameterized.parameters(
+    (1, lambda x: x),
+    (2, lambda x: x[:, ::-1]),
+    (3, lambda x: x[::-1, ::-1]),
+    (4, lambda x: x[::-1]),
+    # Rows are columns: the first row is the visual left, or the right.
+    (5, lambda x: x.swapaxes(0, 1)),
+    (6, lambda x: x[::-1].swapaxes(0, 1)),
+    (7, lambda x: x[::-1, ::-1].swapaxes(0, 1)),
+    (8, lambda x: x[:, ::-1].swapaxes(0, 1)),
+  )
+  def test_turned_as_exif_says(self, orientation, turned):
+    stored = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for picture in (stored, stored[..., 0]):
+      seen = self.seen(Image.fromarray(picture), exif=exif)
+      expected = turned(picture.reshape(6, 6, -1))
+      np.testing.assert_allclose(
+        seen, expected * np.ones(3), atol=1e-3, err_msg=picture.shape
+      )
+
+  def test_exif_of_a_jpeg_and_a_damaged_one(self):
+    stored = np.zeros((8, 8, 3), np.uint8)
+    stored[:, 4:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    seen = self.seen(Image.fromarray(stored), '1.jpg', exif=exif)
+    np.testing.assert_allclose(
+      seen[..., 0], stored[..., 0].T, atol=2, err_msg='turned'
+    )
+    damaged = b'Exif\0\0MM\0*\0\0\0'
+    seen = self.seen(Image.fromarray(stored), '1.jpg', exif=damaged)
+    np.testing.assert_allclose(seen, stored, atol=2, err_msg='left alone')
+
+  def test_what_is_transparent_is_the_page(self):
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 256, (4, 4, 4), np.uint8)
+    rgba[0, 0] = 0, 0, 0, 0
+    for mode, picture in (
+      ('RGBA', rgba),
+      ('LA', rgba[..., 2:]),
+    ):
+      seen = self.seen(Image.fromarray(picture, mode))
+      colour, alpha = picture[..., :-1].astype(float), picture[..., -1:] / 255
+      expected = (alpha * colour + (1 - alpha) * 255) * np.ones(3)
+      np.testing.assert_allclose(seen, expected, atol=1.01, err_msg=mode)
+
+  def test_transparent_colours_of_a_palette_and_without(self):
+    palette = (b'PLTE', bytes([9, 8, 7, 255, 0, 1, 40, 40, 40]))
+    rows = [[0, 1, 2], [2, 1, 0], [0, 0, 0]]
+    colours = np.array([[9, 8, 7], [255, 0, 1], [40, 40, 40]])
+    plain = colours[np.array(rows)]
+    seen = self.seen(png_file(rows, 8, 3, palette))
+    np.testing.assert_allclose(seen, plain, atol=1e-3)
+    seen = self.seen(png_file(rows, 8, 3, palette, (b'tRNS', b'\xff\x00\x80')))
+    opacity = np.array([255, 0, 128])[np.array(rows)][..., None] / 255
+    expected = opacity * plain + (1 - opacity) * 255
+    np.testing.assert_allclose(seen, expected, atol=1.01)
+    grey = png_file([[7, 8], [8, 9]], 8, 0, (b'tRNS', b'\0\x08'))
+    np.testing.assert_allclose(self.seen(grey)[..., 0], [[7, 255], [255, 9]])
+    bits = png_file([[0b10000000], [0b01000000]] * 4, 1, 0)
+    seen = self.seen(bits)[:2, :, 1]
+    np.testing.assert_allclose(seen, 255 * np.eye(8)[:2], atol=1e-3)
+
+  def test_inks_are_what_they_leave_of_white(self):
+    # Every kind of JPEG; that of inks is stored upside down, as Adobe has it.
+    inks = np.full((8, 8, 4), (51, 102, 0, 128), np.uint8)
+    seen = self.seen(Image.fromarray(inks, 'CMYK'), '1.jpg', quality=100)
+    expected = (255 - inks[..., :3]) * (1 - 128 / 255)
+    np.testing.assert_allclose(seen, expected, atol=3)
+    grey = Image.fromarray(inks[..., 0])
+    seen = self.seen(grey, '1.jpg', quality=100, progressive=True)
+    np.testing.assert_allclose(seen, 51, atol=1)
+
+  def test_what_no_one_can_show_is_refused_by_name(self):
+    frames = [Image.new('RGB', (4, 4), colour) for colour in ('red', 'blue')]
+    animation = io.BytesIO()
+    frames[0].save(animation, 'PNG', save_all=True, append_images=frames[1:])
+    tiff = io.BytesIO()
+    Image.new('F', (4, 4)).save(tiff, 'TIFF')
+    for content, message in (
+      (animation.getvalue(), 'animation of 2 pictures'),
+      (png_file([[0b00011011]] * 4, 2, 0, (b'tRNS', b'\0\1')), '8 bits'),
+      (png_file([[0, 1] * 2] * 2, 16, 0, (b'tRNS', b'\0\1')), '8 bits'),
+      (png_file([[0, 1] * 6] * 2, 16, 2, (b'tRNS', b'\0\1' * 3)), '8 bits'),
+      (tiff.getvalue(), 'cannot identify'),
+    ):
+      with self.assertRaisesRegex(ValueError, f'train/1.png.*{message}'):
+        self.seen(content)
+
+  def test_of_several_pictures_in_a_jpeg_the_first(self):
+    first, second = (Image.new('RGB', (8, 8), c) for c in ('white', 'black'))
+    buffer = io.BytesIO()
+    first.save(buffer, 'MPO', save_all=True, append_images=[second])
+    np.testing.assert_allclose(self.seen(buffer.getvalue(), '1.jpg'), 255)
+
+  def test_a_picture_too_narrow_for_halves_is_named(self):
+    Image.new('RGB', (1, 4)).save(self.folder / 'train' / '1.png')
+    with self.assertRaisesRegex(ValueError, 'train/1.png.*uint8'):
+      datasets.load('folder', path=str(self.folder), side='left')
+
+  def test_what_is_left_out_is_told(self):
+    for name in ('2.webp', '.DS_Store'):
+      (self.folder / 'train' / name).write_bytes(b'')
+    with mock.patch.object(datasets.logging, 'warning') as warning:
+      self.seen(Image.new('L', (4, 4)))
+    (call,) = warning.mock_calls
+    self.assertEqual(call.args[2:], (1, 2, 'train', '2.webp'))
+
+  @parameterized.parameters(False, True)
+  def test_a_picture_that_changed_is_read_anew(self, zipped):
+    file, archive = self.folder / 'train' / '1.png', self.folder / 'all.zip'
+    seen = []
+    for colour in (10, 200, 10):
+      # Neither its name nor its length, its time and its place tell.
+      file.touch()
+      file.write_bytes(png_file([[colour] * 4] * 4, 8, 0))
+      os.utime(file, ns=(10**18, 10**18))
+      if zipped:
+        with zipfile.ZipFile(archive, 'w') as writer:
+          writer.write(file, 'train/1.png')
+        os.utime(archive, ns=(10**18, 10**18))
+      seen.append(self.read(4, archive if zipped else None)[0, 0, 0, 0])
+    np.testing.assert_allclose(seen, [10, 200, 10], atol=1e-3)
+
+  def test_a_prepared_set_that_changed_is_read_anew(self):
+    shard = self.folder / 'mnist-train.array_record'
+    row = dict(image=np.zeros((2, 2, 1), np.uint8), label=3)
+    records = mock.Mock()
+    records.__len__ = lambda _: 1
+    records.__getitems__ = mock.Mock(return_value=[row])
+    with (
+      mock.patch.object(
+        datasets,
+        '_builder',
+        return_value=types.SimpleNamespace(data_path=self.folder),
+      ),
+      mock.patch.object(datasets, '_data_source', return_value=records),
+    ):
+      for content, reads in ((b'a', 1), (b'a', 1), (b'b', 2)):
+        shard.write_bytes(content)
+        os.utime(shard, ns=(10**18, 10**18))
+        datasets.load('mnist')[:]['image'][:] = 7  # changes no later load
+        self.assertEqual(records.__getitems__.call_count, reads)
+      self.assertEqual(datasets.load('mnist')[:]['image'].max(), 0)
+
+
+class ArraysTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (slice(None),), (slice(1, 3),), (np.array([2, 0]),), (1,)
+  )
+  def test_no_batch_shares_memory_with_its_source(self, indices):
+    images = np.random.default_rng(0).uniform(size=(3, 2, 2, 1))
+    mask = (images > 0.5).astype(np.float32)
+    path = self.create_tempdir().full_path + '/images.npz'
+    np.savez(path, image=images.astype(np.float32), label=np.arange(3))
+    for source in (
+      datasets.Arrays(
+        {
+          'image': images.astype(np.float32),
+          'condition': images.astype(np.float16),
+          'label': np.arange(3, dtype=np.int32),
+          'mask': mask,
+        }
+      ),
+      datasets.Arrays({'image': np.uint8(255 * images)}, pixels='symmetric'),
+      datasets.load('npz', path=path),
+      datasets.load('toy', num_examples=3),
+      datasets.load('breast_cancer'),
+      datasets.load('synthetic', num_examples=3, condition=True),
+    ):
+      before = source[:]
+      for batch in (source[indices], source[:]):
+        for value in batch.values():
+          value[...] = 1 - value
+      for name, value in source[:].items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+  def test_the_callers_arrays_are_the_callers(self):
+    image, label = np.zeros((3, 2), np.float32), np.arange(3)
+    arrays = {'image': image, 'label': label}
+    source = datasets.Arrays(arrays)
+    image[:], label[:] = 7, 7
+    arrays['label'] = None
+    np.testing.assert_array_equal(source[:]['image'], np.zeros((3, 2)))
+    np.testing.assert_array_equal(source[:]['label'], np.arange(3))
+    self.assertTrue(image.flags.writeable)
+    image.flags.writeable = False  # what nobody writes to is not copied
+    shared = datasets.Arrays({'image': image})
+    self.assertTrue(np.shares_memory(shared._arrays['image'], image))
+
+  def test_scale_multiplies_floats_as_it_does_bytes(self):
+    images = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1)
+    rows = [
+      datasets.Arrays({'image': x}, scale=4.0)[:]['image']
+      for x in (images, images / 255)
+    ]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-6)
+
+  @parameterized.parameters(
+    np.float16, np.float32, np.float64, '>f4', np.longdouble, ml_dtypes.bfloat16
+  )
+  def test_floats_of_every_kind(self, dtype):
+    images = np.array([0, 0.25, 1]).reshape(3, 1, 1, 1).astype(dtype)
+    rows = datasets.Arrays({'image': images})[:]['image']
+    self.assertEqual(rows.dtype, np.float32)
+    np.testing.assert_array_equal(rows.ravel(), [0, 0.25, 1])
+
+  @parameterized.parameters(
+    (np.float64(3), 'image is one float64'),
+    (np.zeros((3, 0)), r'image is float64 \(3, 0\)'),
+    (np.zeros((3, 2, 2), bool), 'image is bool.*uint8 or floating'),
+    (np.zeros((3, 2, 2), np.int16), 'image is int16.*uint8 or floating'),
+    (np.zeros((3, 2, 2), np.uint16), 'image is uint16.*uint8 or floating'),
+    (np.zeros((3, 2, 2), object), 'image is object'),
+    (np.zeros((3, 2, 2), np.complex64), 'image is complex64'),
+    # Finite in float64, and not in what a batch is.
+    (np.full((3, 2), 1e300), 'must be finite'),
+  )
+  def test_what_is_no_image_is_refused(self, image, message):
+    with self.assertRaisesRegex(ValueError, message):
+      datasets.Arrays({'image': image})
+
+  @parameterized.parameters(
+    ([0.0, 1.0, 2.0], 'label is float64.*integers'),
+    ([True, False, True], 'label is bool'),
+    ([0, -1, 2], 'label=-1 must be at least 0'),
+    (np.array([0, 2**31, 1]), 'label=2147483648 must be .*below 2147483647'),
+    (np.array([0, 2**64 - 1, 1], np.uint64), 'label=18446744073709551615'),
+    ([[0], [1], [2]], r'label is int64 \(3, 1\)'),
+    ([0, 1], "'label': 2"),
+    (2, 'label is one int64'),
+    (['a', 'b', 'c'], 'label is <U1'),
+    (np.array([0, 1, 2], object), 'label is object'),
+  )
+  def test_what_are_no_labels_is_refused(self, label, message):
+    with self.assertRaisesRegex(ValueError, message):
+      datasets.Arrays({'image': np.zeros((3, 2)), 'label': label})
+
+  @parameterized.parameters(
+    (np.full((3, 2, 2, 1), 255, np.uint8), 'mask has values from 255 to 255'),
+    (np.full((3, 2, 2, 1), 0.5), 'mask has values from 0.5'),
+    (np.ones((3, 2, 2)), r'mask is float64 \(3, 2, 2\).*\[n, h, w, 1\]'),
+  )
+  def test_what_is_no_mask_is_refused(self, mask, message):
+    images = np.zeros((3, 2, 2, 1))
+    with self.assertRaisesRegex(ValueError, message):
+      datasets.Arrays({'image': images, 'mask': mask})
+
+  def test_an_image_is_needed(self):
+    with self.assertRaisesRegex(ValueError, 'need an image; got label'):
+      datasets.Arrays({'label': [1]})
+
+
+class DeclaredRangeTest(parameterized.TestCase):
+  def load(self, images, **section):
+    path = self.create_tempdir().full_path + '/images.npz'
+    np.savez(path, image=images)
+    return datasets.load('npz', path=path, **section)
+
+  def images(self, low, high):
+    both_ends = np.linspace(low, high, 12).reshape(1, 2, 2, 3)
+    return np.concatenate([both_ends, both_ends])
+
+  @parameterized.parameters(
+    ('unit', 0, 255, 'from 0 to 255, and .* from 0 to 1: save them as uint8'),
+    ('unit', -1, 1, "from -1 to 1, .*-1 to 1 .pixels='symmetric'"),
+    ('unit', 0, 1.01, 'from 0 to 1.01'),
+    ('unit', -0.01, 1, 'from -0.01 to 1'),
+    ('symmetric', 0, 255, 'from 0 to 255, and .* are from -1 to 1'),
+    ('symmetric', -127.5, 127.5, 'from -127.5 to 127.5'),
+  )
+  def test_floats_outside_are_refused(self, pixels, low, high, message):
+    images = self.images(low, high)
+    for each in (images, images[0], images.astype(np.float32)):
+      with self.assertRaisesRegex(ValueError, message, msg=each.shape):
+        self.load(each, pixels=pixels)
+    with self.assertRaisesRegex(ValueError, 'condition has float64'):
+      arrays = {'image': np.ones_like(images), 'condition': images}
+      datasets.Arrays(arrays, pixels=pixels)
+
+  @parameterized.parameters(
+    ('unit', 0, 1), ('unit', -1e-4, 1.0004), ('symmetric', -1, 1)
+  )
+  def test_floats_within_and_their_rounding_are_not(self, pixels, low, high):
+    images = self.images(low, high)
+    with mock.patch.object(datasets.logging, 'warning') as warning:
+      rows = self.load(images, pixels=pixels)[:]['image']
+    np.testing.assert_allclose(rows, images, atol=1e-6)
+    warning.assert_not_called()
+
+  def test_a_table_has_no_range(self):
+    table = np.array([[-3.0, 400.0], [2.0, 1e6]])
+    np.testing.assert_allclose(self.load(table)[:]['image'], table, rtol=1e-6)
+
+  @parameterized.parameters(
+    (np.linspace(0, 1, 8).reshape(2, 2, 2), 'symmetric'),
+    (np.array([0, 1] * 4, np.uint8).reshape(2, 2, 2), 'unit'),
+  )
+  def test_an_unlikely_range_is_told(self, images, pixels):
+    with mock.patch.object(datasets.logging, 'warning') as warning:
+      self.load(images, pixels=pixels)
+    warning.assert_called_once()
+
+  @parameterized.parameters(
+    (dict(name='cifar10'), dict(split='train', pixels='symmetric')),
+    (dict(name='mnist', split='test'), dict(split='test', pixels='unit')),
+    (
+      dict(name='digits', scale=4.0),
+      dict(split='train', pixels='unit', scale=4.0),
+    ),
+    (dict(name='toy'), dict(split='train')),
+  )
+  def test_a_file_has_the_range_of_what_it_stands_for(self, section, kept):
+    found = datasets.from_file(section, 'x.npz')
+    self.assertEqual(found, dict(name='npz', path='x.npz', **kept))
 
 
 class RangeTest(parameterized.TestCase):

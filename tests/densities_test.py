@@ -1,5 +1,7 @@
 """Tests of the densities by quadrature, moments and a literal posterior."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -84,6 +86,63 @@ class ToyTest(parameterized.TestCase):
       factory(**kwargs)
 
 
+class ArraysTest(parameterized.TestCase):
+  _POSITIONS = {
+    'mixture': (
+      densities.mixture([[0, 1], [3, 2]], np.uint8(20), [1, 2], 0.0),
+      np.array([2, 1]),
+    ),
+    'banana': (densities.banana(), np.array([2, 1])),
+  }
+
+  @parameterized.product(
+    name=list(_POSITIONS),
+    dtype=[np.uint8, np.int8, np.int32, np.float16, jnp.bfloat16, np.float64],
+  )
+  def test_positions_of_any_dtype(self, name, dtype):
+    density, position = self._POSITIONS[name]
+    value = density.log_density(position.astype(dtype))
+    expected = density.log_density(np.float32(position))
+    self.assertEqual(value.dtype, np.float32)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    self.assertTrue(np.isnan(density.log_density(np.float32([np.nan, 1]))))
+    with self.assertRaisesRegex(ValueError, r'position.*\(1,\).*\(2,\)'):
+      density.log_density(np.ones(1))
+
+  def test_a_mixture_of_integers(self):
+    # 20^2 would be 144 in eight bits.
+    density = self._POSITIONS['mixture'][0]
+    parts = stats.norm([[0, 1], [3, 2]], 20).pdf([2, 1]).prod(1)
+    np.testing.assert_allclose(
+      density.log_density(np.array([2, 1])),
+      np.log(parts @ [1 / 3, 2 / 3]),
+      rtol=1e-6,
+    )
+    x = density.sample(jax.random.key(0), 3)
+    self.assertEqual((x.dtype, x.shape), (np.float32, (3, 2)))
+
+  @parameterized.parameters(
+    (dict(weights=[1.0, -2.0]), r'weights\[1\]=-2.0'),
+    (dict(weights=[1.0, np.nan]), r'weights\[1\]=nan'),
+    (dict(weights=[0.0, 0.0]), r'sum\(weights\)=0.0'),
+    (dict(weights=[1.0]), r'weights.*\(1,\).*\(2,\)'),
+    (dict(means=[0.0, 1.0]), r'means.*\(2,\).*\[k, d\]'),
+    (dict(scale=0), 'scale=0'),
+  )
+  def test_refuses_what_is_no_mixture(self, wrong, message):
+    right = dict(means=[[0.0], [1.0]], scale=1.0, weights=[1, 1], start=0.0)
+    with self.assertRaisesRegex(ValueError, message):
+      densities.mixture(**{**right, **wrong})
+
+  def test_a_mixture_is_made_inside_jit(self):
+    make = lambda means: densities.mixture(means, 1.0, [1.0, 2.0], 0.0)
+    value = jax.jit(lambda means: make(means).log_density(jnp.ones(1)))
+    means = jnp.array([[0.0], [1.0]])
+    np.testing.assert_allclose(
+      value(means), make(means).log_density(jnp.ones(1)), rtol=1e-6
+    )
+
+
 class LogisticRegressionTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
@@ -147,6 +206,34 @@ class LogisticRegressionTest(absltest.TestCase):
         self.density.log_density(position, self.batch),
         rtol=1e-12,
       )
+
+  def test_labels_of_bytes(self):
+    # 2 y - 1 would be 255 in eight bits.
+    label = self.batch['label'].astype(np.uint8)
+    batch = {**self.batch, 'label': label}
+    np.testing.assert_array_equal(
+      self.density.log_density(self.positions[0], batch),
+      self.density.log_density(self.positions[0], self.batch),
+    )
+
+  def test_labels_that_are_no_class(self):
+    value = lambda label: self.density.log_density(
+      self.positions[0], {**self.batch, 'label': label}
+    )
+    label = self.batch['label']
+    for wrong, message in (
+      (1.0 * label, 'float64.*integers'),
+      (label + 1, 'label=2'),
+      (label - 1, 'label=-1'),
+      (label[:3], r'image.*\(12, 3\).*\(3, 3\)'),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        value(wrong)
+    for wrong in (label + 1, label - 1):
+      self.assertTrue(np.isnan(jax.jit(value)(wrong)))
+    with self.assertRaisesRegex(ValueError, 'label=-1 must be 0 or 1'):
+      start = functools.partial(self.density.start, jax.random.key(0), 4)
+      start({**self.batch, 'label': label - 1})
 
   def test_start(self):
     start = self.density.start(jax.random.key(0), 500, self.batch)

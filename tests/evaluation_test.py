@@ -3,6 +3,8 @@
 import json
 import pathlib
 import types
+from unittest import mock
+import warnings
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -14,6 +16,7 @@ from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import evaluation
 from stein_jax import images
+from stein_jax import inception
 from stein_jax import learners
 from stein_jax import training
 from tests import conformance_test
@@ -79,6 +82,56 @@ class MetricsTest(parameterized.TestCase):
       float(evaluation.energy_distance(x, y + 3)), expected, delta=0.15
     )
 
+  def test_energy_distance_of_bytes(self):
+    # 2 (5 + 255 + 245 + 5) / 4 - 250 - 250; in bytes the differences wrap.
+    x, y = np.array([[0], [250]], np.uint8), np.array([[5], [255]], np.uint8)
+    self.assertEqual(float(evaluation.energy_distance(x, y)), -245)
+
+  def test_energy_distance_of_half_precision(self):
+    # 300^2 pairs are more than float16 can count.
+    x, y = np.random.default_rng(0).normal(size=(2, 300, 2))
+    x, y = x.astype(np.float16), (y + 0.2).astype(np.float16)
+    apart = lambda a, b: np.linalg.norm(
+      np.float64(a)[:, None] - np.float64(b)[None], axis=-1
+    )
+    within = lambda a: apart(a, a).sum() / (300 * 299)
+    expected = 2 * apart(x, y).mean() - within(x) - within(y)
+    found = evaluation.energy_distance(jnp.asarray(x), jnp.asarray(y))
+    self.assertEqual(found.dtype, jnp.float32)
+    # A mean distance is about 2, and single precision has 6e-8 of it.
+    self.assertAlmostEqual(float(found), expected, delta=4e-6)
+
+  def test_energy_distance_has_a_slope_where_points_coincide(self):
+    # On a line d/dx |x - y| = sign: 2 E|x - y| = (|x0| + |x0 - 2| + |x1| + |x1 - 2|)
+    # / 2 and E|x - x'| = |x0 - x1|, at x = (0, 3).
+    x, y = jnp.array([[0.0], [3.0]]), jnp.array([[0.0], [2.0]])
+    slope = jax.grad(evaluation.energy_distance)(x, y)
+    np.testing.assert_allclose(slope, [[-0.5 + 1], [1 - 1]], atol=1e-6)
+
+  def test_energy_distance_of_blocks(self):
+    points = jax.ShapeDtypeStruct((3000, 2), jnp.float32)
+    program = str(jax.make_jaxpr(evaluation.energy_distance)(points, points))
+    self.assertNotIn('[3000,3000', program)
+
+  @parameterized.parameters(
+    ((1, 2), (3, 2), '1 and 3 points'),
+    ((3, 2), (0, 2), '3 and 0 points'),
+    ((3,), (3,), r'\[n, d\]'),
+    ((3, 2), (3, 1), r'\(3, 2\) and \(3, 1\)'),
+  )
+  def test_energy_distance_refuses(self, shape, other, message):
+    with self.assertRaisesRegex(ValueError, message):
+      evaluation.energy_distance(np.zeros(shape), np.zeros(other))
+
+  def test_log_mean_exp_of_none(self):
+    with self.assertRaisesRegex(ValueError, 'no weights'):
+      evaluation.log_mean_exp(np.zeros(0))
+
+  def test_log_mean_exp_of_half_precision(self):
+    # 70,000 is no float16.
+    values = jnp.full(70000, 3.0, jnp.float16)
+    self.assertAlmostEqual(float(evaluation.log_mean_exp(values)), 3, 5)
+
   def test_log_mean_exp(self):
     values = np.array([0.3, -2.0, 1.5], np.float32)
     self.assertAlmostEqual(
@@ -118,6 +171,45 @@ class JudgeTest(parameterized.TestCase):
     self.assertEqual(said['precision'], 1)
     self.assertEqual(said['coverage'], 1)
     self.assertNotIn('own_label', said)
+
+  @parameterized.parameters(
+    (np.arange(39) % 4, r'\(39,\); wanted: \(40,\)'),
+    (np.zeros((40, 1), int), r'integers \[n\]'),
+    (np.full(40, 4), '=4 must be in 0, ..., 3'),
+  )
+  def test_labels_that_are_none_of_the_samples(self, labels, message):
+    data = self.images(np.arange(40) % 4)
+    with self.assertRaisesRegex(ValueError, message):
+      evaluation.judged(self.judge, data, data, labels=labels)
+
+  def test_a_judge_that_says_too_little(self):
+    data = self.images(np.arange(40) % 4)
+    judge = lambda rows: (self.judge(rows)[0], self.judge(rows)[1][:1])
+    with self.assertRaisesRegex(ValueError, r'logits have shape \(1, 4\)'):
+      evaluation.judged(judge, data, data)
+
+  def test_logits_that_are_nan_are_no_hits(self):
+    data = self.images(np.arange(40) % 4)
+
+    def judge(rows):
+      features, logits = self.judge(rows)
+      logits[0, 0] = np.nan  # whose place argmax would give
+      return features, logits
+
+    labels = np.arange(40) % 4
+    said = evaluation.judged(judge, data, data, labels=labels)
+    for name in ('own_label', 'inception_score', 'class_entropy'):
+      self.assertTrue(np.isnan(said[name]), name)
+
+  def test_inception_is_given_bytes_of_what_is_in_the_unit_range(self):
+    rows = np.ones((1, 2, 2, 3), np.uint8)
+    with (
+      mock.patch.object(inception, 'load'),
+      mock.patch.object(inception, 'activations') as activations,
+    ):
+      evaluation.inception_judge('file')(5 * rows)
+    # 5 * 255 = 1275, which as a byte is 251; `activations` refuses it.
+    self.assertEqual(activations.call_args.args[1].max(), 1275)
 
   def test_diversity_of_a_remembered_image_is_zero(self):
     data = self.images(np.arange(40) % 4)
@@ -172,11 +264,18 @@ class RecoveredTest(parameterized.TestCase):
         found[f'samples/{name}_pasted'], found[f'samples/{name}']
       )
 
+  @parameterized.parameters(np.nan, 0.5, 255)
+  def test_a_mask_of_other_values(self, value):
+    data = self.constant(0.5)
+    batch = {'image': data, 'mask': np.full_like(data, value)}
+    with self.assertRaisesRegex(ValueError, 'mask must be 0'):
+      evaluation.recovered(data, batch, self.section)
+
 
 class SamplerTest(parameterized.TestCase):
   @parameterized.parameters((3, 3), (8, 5))
   def test_one_sample_for_each_condition(self, asked, given):
-    condition = np.arange(20, dtype=np.float32).reshape(5, 2, 2, 1)
+    condition = np.arange(20, dtype=np.float32).reshape(5, 2, 2, 1) / 20
     source = datasets.Arrays({'image': condition, 'condition': condition})
     drawn = self.sampler(source, asked)(7)
     self.assertEqual(drawn['num'], given)
@@ -215,6 +314,13 @@ class SamplerTest(parameterized.TestCase):
 
 
 class PicturesTest(parameterized.TestCase):
+  def test_of_data_of_one_value(self):
+    data = np.zeros((2, 3, 3, 1), np.float32)
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')
+      picture = evaluation.picture(data, {'image': data})
+    self.assertEqual(images.read_png(picture).min(), 0)
+
   def test_strips_have_a_row_each(self):
     # Two paths of three images of 2 x 1 pixels, with 2 pixels around each.
     paths = np.arange(12).reshape(2, 3, 2, 1, 1) / 51  # 5 levels of grey apart

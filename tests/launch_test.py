@@ -36,9 +36,28 @@ class KeepCompiledTest(absltest.TestCase):
     self.assertEqual(self.kept(self.folder, before='elsewhere'), 'elsewhere')
     self.assertEmpty(os.listdir(self.folder))
 
+  def test_a_tilde_is_the_home_folder(self):
+    with mock.patch.dict(os.environ, HOME=str(self.folder)):
+      self.assertEqual(self.kept('~/a'), f'{self.folder}/a/stein_jax/compiled')
+      self.assertEqual(self.kept('', before='~/b'), f'{self.folder}/b')
+
   def test_nowhere_if_that_cannot_be_made(self):
     (self.folder / 'file').touch()
     self.assertIsNone(self.kept(self.folder / 'file'))
+
+  def test_nowhere_if_that_cannot_be_written(self):
+    with mock.patch.object(
+      launch.tempfile, 'TemporaryFile', side_effect=PermissionError
+    ):
+      self.assertIsNone(self.kept(self.folder))
+
+  def test_nowhere_without_a_home(self):
+    with (
+      mock.patch.dict(os.environ),
+      mock.patch('pwd.getpwuid', side_effect=KeyError),
+    ):
+      os.environ.pop('HOME', None)
+      self.assertIsNone(self.kept(''))
 
 
 if __name__ == '__main__':

@@ -89,6 +89,23 @@ class InceptionScoreTest(parameterized.TestCase):
     mean, _ = metrics.inception_score(jnp.asarray(logits), num_splits=1)
     self.assertAlmostEqual(mean, np.exp(stats.entropy([0.75, 0.25])), 9)
 
+  def test_a_class_of_probability_zero_adds_nothing(self):
+    # Two classes, each sure for half of the rows; the third never comes.
+    logits = np.full((6, 3), -np.inf, np.float32)
+    logits[:3, 0], logits[3:, 1] = 5, 7
+    self.assertAlmostEqual(metrics.inception_score(logits, 1)[0], 2, 12)
+    # p(y) = (3/4, 1/4): rows (1, 0) and (1/2, 1/2).
+    logits = np.array([[0, -np.inf], [0, 0]])
+    expected = 0.5 * np.log(4 / 3) + 0.25 * np.log(2 / 3) + 0.25 * np.log(2)
+    self.assertAlmostEqual(
+      metrics.inception_score(logits, 1)[0], np.exp(expected), 12
+    )
+
+  @parameterized.parameters([[[np.nan, 1.0]]], [[[-np.inf, -np.inf]]])
+  def test_rows_without_probabilities_make_nan(self, row):
+    logits = np.concatenate([np.zeros((3, 2)), row])
+    self.assertTrue(np.isnan(metrics.inception_score(logits, 1)[0]))
+
   def test_refusals(self):
     with self.assertRaisesRegex(ValueError, '4 rows.*num_splits=5'):
       metrics.inception_score(np.zeros((4, 2)), num_splits=5)
@@ -169,8 +186,7 @@ class FrechetDistanceTest(parameterized.TestCase):
   def test_what_is_not_finite_makes_nan(self):
     x, y = normal(2, 10, 3)
     y[3, 1] = np.inf
-    with np.errstate(invalid='ignore'):
-      self.assertTrue(np.isnan(metrics.frechet_distance(x, y)))
+    self.assertTrue(np.isnan(metrics.frechet_distance(x, y)))
 
   def test_refusals(self):
     with self.assertRaisesRegex(ValueError, '2 rows'):
@@ -220,6 +236,15 @@ class ManifoldMetricsTest(parameterized.TestCase):
     for name in expected:
       self.assertAlmostEqual(values[name], expected[name], 12, name)
 
+  @parameterized.parameters(np.nan, np.inf)
+  def test_what_is_not_finite_makes_nan(self, value):
+    x, y = normal(2, 10, 3)
+    x[4, 1] = value
+    for sets in ((x, y), (y, x)):
+      values = metrics.manifold_metrics(*sets, nearest_k=2)
+      self.assertLen(values, 4)
+      self.assertTrue(np.isnan(list(values.values())).all())
+
   def test_laws_far_apart_share_nothing(self):
     values = metrics.manifold_metrics(normal(20, 2), 100 + normal(20, 2))
     self.assertEqual(set(values.values()), {0.0})
@@ -248,6 +273,23 @@ class ClassHistogramTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       metrics.class_histogram(logits), [0.75, 0.25, 0]
     )
+
+  @parameterized.parameters([[np.nan, 2.0]], [[-np.inf, -np.inf]])
+  def test_a_row_without_a_largest_logit_makes_nan(self, *row):
+    shares = metrics.class_histogram(np.array([[1.0, 0], *row]))
+    np.testing.assert_array_equal(shares, [np.nan, np.nan])
+    self.assertTrue(np.isnan(metrics.histogram_entropy(shares)))
+
+  @parameterized.parameters(
+    ([3, 5], 'sum 8'),
+    ([1.5, -0.5], '-0.5'),
+    ([0.25, 0.25], 'sum 0.5'),
+    ([[1.0]], r'\[k\].*\(1, 1\)'),
+    ([], r'\[k\]'),
+  )
+  def test_entropy_refuses(self, fractions, message):
+    with self.assertRaisesRegex(ValueError, message):
+      metrics.histogram_entropy(fractions)
 
   def test_entropy(self):
     self.assertAlmostEqual(
@@ -354,6 +396,17 @@ class DistanceTest(parameterized.TestCase):
     np.testing.assert_array_equal(indices, wanted)
     np.testing.assert_array_equal(distances, 0)
 
+  def test_nan_is_nobodys_neighbour(self):
+    x, train = normal(3, 2), normal(5, 2, seed=1)
+    train[2, 0] = np.nan  # may be anywhere, so the nearest is not known
+    distances, _ = metrics.nearest_training(x, train)
+    np.testing.assert_array_equal(distances, np.full(3, np.nan))
+    self.assertTrue(np.isnan(metrics.nearest_neighbour_distance(train)))
+    self.assertTrue(np.isnan(metrics.pairwise_distance(train)))
+    x[1, 0] = np.nan
+    distances, _ = metrics.nearest_training(x, normal(5, 2, seed=1))
+    np.testing.assert_array_equal(np.isnan(distances), [False, True, False])
+
   def test_samples_unlike_the_training_data_are_refused(self):
     with self.assertRaisesRegex(ValueError, 'differ'):
       metrics.nearest_training(np.zeros((2, 3)), np.zeros((2, 4)))
@@ -378,6 +431,11 @@ class PsnrTest(parameterized.TestCase):
     np.testing.assert_allclose(
       metrics.psnr(x / 127.5 - 1, y / 127.5 - 1, span=2), expected
     )
+
+  def test_bytes_are_not_in_the_unit_range(self):
+    x = np.array([0, 9], np.uint8).reshape(2, 1, 1, 1)
+    with self.assertRaisesRegex(ValueError, r'\[0.0, 9.0\].*span=1.0'):
+      metrics.psnr(x, x)
 
   def test_extremes(self):
     ones = np.ones((1, 2, 2, 1))
@@ -434,8 +492,36 @@ class SsimTest(parameterized.TestCase):
       metrics.ssim(x, y, span=255), metrics.ssim(x / 255, y / 255), rtol=1e-10
     )
 
+  @parameterized.parameters((-1.0, 2.0), (0.0, 255.0), (100.0, 1e-3))
+  def test_the_same_images_in_another_range(self, low, span):
+    x, y = np.random.default_rng(0).random((2, 2, 12, 13, 1))
+    expected = metrics.ssim(x, y)
+    found = metrics.ssim(low + span * x, low + span * y, span=span, low=low)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    # Images and their negatives are about mid-grey what they are not about 0.
+    found = metrics.ssim(2 * x - 1, 1 - 2 * x, span=2, low=-1)
+    np.testing.assert_allclose(found, metrics.ssim(x, 1 - x), atol=1e-9)
+    self.assertTrue(np.all(found < -0.9))
+
+  @parameterized.parameters(
+    ({'span': 2.0}, r'\[-1.0, 1.0\].*\[0.0, 2.0\]'),
+    ({'low': -1.0}, r'\[-1.0, 1.0\], wider than span=1.0'),
+    ({'low': -2.0, 'span': 2.5}, r'say \[-2.0, 0.5\]'),
+    ({'span': 2.0, 'low': np.nan}, 'low=nan'),
+  )
+  def test_pixels_outside_the_range(self, options, message):
+    x = np.linspace(-1, 1, 144).reshape(1, 12, 12, 1)
+    with self.assertRaisesRegex(ValueError, message):
+      metrics.ssim(x, x, **options)
+
 
 class PairsTest(parameterized.TestCase):
+  @parameterized.parameters(metrics.psnr, metrics.ssim)
+  def test_nan_is_its_images_own(self, metric):
+    x, y = np.random.default_rng(0).random((2, 3, 12, 12, 1))
+    y[1, 3, 4] = np.nan
+    np.testing.assert_array_equal(np.isnan(metric(x, y)), [False, True, False])
+
   @parameterized.parameters(metrics.psnr, metrics.ssim)
   def test_refusals(self, metric):
     x = np.zeros((2, 12, 12, 3))
@@ -557,6 +643,13 @@ class TwoSampleTest(parameterized.TestCase):
     expected = np.mean((1 + exact * num) / (1 + num))
     self.assertAlmostEqual(np.mean(p_values), expected, delta=4 * error)
 
+  @parameterized.parameters(0, 1)
+  def test_nan_is_no_evidence(self, which):
+    pair = [jnp.asarray(normal(6, 2, seed=seed)) for seed in (0, 1)]
+    pair[which] = pair[which].at[3, 1].set(jnp.nan)
+    found = two_sample_test(jax.random.key(0), *pair, num_permutations=99)
+    np.testing.assert_array_equal(found, [np.nan, np.nan])
+
   def test_blocks_bound_memory(self):
     points = jax.ShapeDtypeStruct((128, 2), jnp.float32)
 
@@ -624,6 +717,8 @@ class DuplicatesTest(parameterized.TestCase):
       metrics.duplicates(np.zeros((10, 2)), np.zeros(10))
     with self.assertRaisesRegex(ValueError, '10 images, 9 labels'):
       metrics.duplicates(np.zeros((10, 2)), np.zeros(9), num_distinct=2)
+    with self.assertRaisesRegex(ValueError, r'\(10, 1\).*\[N\]'):
+      metrics.duplicates(np.zeros((10, 2)), np.zeros((10, 1)), num_distinct=2)
 
 
 class LinearProbeTest(parameterized.TestCase):
@@ -650,6 +745,26 @@ class LinearProbeTest(parameterized.TestCase):
       metrics.linear_probe(x, y, x[:, :1], y)
     with self.assertRaisesRegex(ValueError, 'penalty=0'):
       metrics.linear_probe(x, y, x, y, penalty=0)
+    for bad in (y[:, None], y / 2, list('abcd')):
+      with self.assertRaisesRegex(ValueError, r'integers \[n\]'):
+        metrics.linear_probe(x, bad, x, y)
+      with self.assertRaisesRegex(ValueError, r'integers \[n\]'):
+        metrics.linear_probe(x, y, x, bad)
+    with self.assertRaisesRegex(ValueError, 'all 0: one class'):
+      metrics.linear_probe(x, 0 * y, x, y)
+
+  def test_a_class_that_was_not_learned_is_wrong(self):
+    x, y = np.arange(8.0)[:, None], np.arange(8) // 4
+    rows, classes = np.array([[0.0], [7.0], [7.0], [7.0]]), [0, 1, 2, 1]
+    self.assertEqual(metrics.linear_probe(x, y, rows, classes), 0.75)
+
+  @parameterized.parameters(np.nan, np.inf)
+  def test_what_is_not_finite_makes_nan(self, value):
+    x, y = normal(8, 2), np.arange(8) % 2
+    bad = x.copy()
+    bad[3, 1] = value
+    for train, test in ((bad, x), (x, bad)):
+      self.assertTrue(np.isnan(metrics.linear_probe(train, y, test, y)))
 
 
 if __name__ == '__main__':

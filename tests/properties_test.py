@@ -4,7 +4,10 @@ Hypothesis draws a seed, a shape and an extreme; NumPy draws the values, so that
 programs are compiled. The draws are the same in every run.
 """
 
+import functools
+
 from absl.testing import absltest
+from absl.testing import parameterized
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -12,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import datasets
+from stein_jax import evaluation
 from stein_jax import kernels
 from stein_jax import metrics
 from stein_jax import samplers
@@ -309,6 +313,189 @@ class MetricsTest(absltest.TestCase):
     self.assertAlmostEqual(
       metrics.frechet_distance(x, shifted), 9 * x.shape[1], delta=slack
     )
+
+
+# Exact in floats, so that the same points in another unit are the same to the last
+# digit: about 1e-12, 1e-6, 1e6 and 1e12.
+_UNITS = (2.0**-40, 2.0**-20, 2.0**20, 2.0**40)
+# Eighths below 4 in size, which an offset of 2^14 does not round.
+_CLOUDS = np.round(
+  8 * np.clip(np.random.default_rng(0).standard_normal((3, 12, 3)), -3, 3)
+).astype(np.float32) / np.float32(8)
+_CLOUD, _CLOUD_SCORE, _OTHER_CLOUD = _CLOUDS
+_ORDER = np.random.default_rng(1).permutation(12)
+
+
+@jax.jit(static_argnames='kernel')
+def at_median(x, score, kernel):
+  """Returns what has a unit, in powers of it, of a kernel at the median."""
+  profile = kernels.at_median(kernel, x)
+  test = functools.partial(stein.ksd_test, jax.random.key(0), num_bootstrap=99)
+  statistic, p_value = test(x, score, profile)
+  directions = [
+    stein.svgd_direction(x, score, profile, normalize=normalize)
+    for normalize in ('count', 'row_sum')
+  ]
+  discrepancies = [
+    stein.ksd(x, score, profile, unbiased=unbiased)
+    for unbiased in (False, True)
+  ]
+  return {
+    2: [kernels.median_bandwidth(x), kernels.squared_distance(x, x)],
+    -1: directions,
+    -2: [*discrepancies, statistic],
+    0: [p_value],
+  }
+
+
+@jax.jit
+def in_unit(x, unit):
+  """Returns the ends of chains on a normal law as wide as the unit, and a rate."""
+  options = dict(step_size=0.8, num_steps=5)
+  options['step_size'] *= unit
+  rng = jax.random.key(0)
+  score = lambda x: -x / unit / unit
+  log_density = lambda x: -0.5 * jnp.sum((x / unit) ** 2, -1)
+  end, rate = samplers.mala(rng, x, log_density, **options)
+  return {1: [samplers.langevin(rng, x, score, **options), end], 0: [rate]}
+
+
+@jax.jit
+def two_samples(x, y):
+  """Returns distances of two sets, in powers of their unit, and a p-value."""
+  rng = jax.random.key(0)
+  statistic, p_value = metrics.two_sample_test(rng, x, y, num_permutations=99)
+  return {1: [evaluation.energy_distance(x, y), statistic], 0: [p_value]}
+
+
+def on_host(x, y):
+  """Returns the metrics of two sets, in powers of their unit."""
+  manifold = metrics.manifold_metrics(y, x, nearest_k=3)
+  distances, indices = metrics.nearest_training(x, y)
+  half, labels = len(x) // 2, np.arange(len(x)) % 2
+  accuracy = metrics.linear_probe(
+    x[:half], labels[:half], x[half:], labels[half:]
+  )
+  return {
+    2: [metrics.frechet_distance(x, y)],
+    1: [
+      metrics.pairwise_distance(x),
+      metrics.nearest_neighbour_distance(x),
+      distances,
+    ],
+    0: [*manifold.values(), indices, accuracy],
+  }
+
+
+class LawsTest(parameterized.TestCase):
+  """The same points in another unit, place or order, or each of them twice."""
+
+  def assert_follow(self, found, expected, unit=1.0, digits=1e-5):
+    """Asserts that results are the expected ones times powers of the unit."""
+    for power, values in expected.items():
+      for value, wanted in zip(found[power], values, strict=True):
+        wanted = np.float64(unit) ** power * np.float64(wanted)
+        slack = digits * np.max(np.abs(wanted))
+        np.testing.assert_allclose(np.float64(value), wanted, 0, slack)
+
+  @parameterized.product(kernel=_PROFILES, unit=_UNITS)
+  def test_unit_of_kernels_at_the_median(self, kernel, unit):
+    unit = np.float32(unit)
+    expected = at_median(_CLOUD, _CLOUD_SCORE, kernel)
+    found = at_median(unit * _CLOUD, _CLOUD_SCORE / unit, kernel)
+    self.assert_follow(found, expected, unit)
+
+  @parameterized.parameters(*_UNITS)
+  def test_unit_of_chains(self, unit):
+    unit = np.float32(unit)
+    expected = in_unit(_CLOUD, np.float32(1))
+    self.assert_follow(in_unit(unit * _CLOUD, unit), expected, unit)
+
+  @parameterized.product(run=[two_samples, on_host], unit=_UNITS)
+  def test_unit_of_distances(self, run, unit):
+    unit = np.float32(unit)
+    expected = run(_CLOUD, _OTHER_CLOUD)
+    found = run(unit * _CLOUD, unit * _OTHER_CLOUD)
+    self.assert_follow(found, expected, unit)
+
+  @parameterized.parameters(2.0**14, -(2.0**14))
+  def test_place(self, offset):
+    move = lambda x: x + np.float32(offset)
+    for kernel in _PROFILES:
+      expected = at_median(_CLOUD, _CLOUD_SCORE, kernel)
+      found = at_median(move(_CLOUD), _CLOUD_SCORE, kernel)
+      self.assert_follow(found, expected)
+    for run in two_samples, on_host:
+      expected = run(_CLOUD, _OTHER_CLOUD)
+      found = run(move(_CLOUD), move(_OTHER_CLOUD))
+      self.assert_follow(found, expected)
+
+  def test_order(self):
+    for kernel in _PROFILES:
+      expected = at_median(_CLOUD, _CLOUD_SCORE, kernel)
+      found = at_median(_CLOUD[_ORDER], _CLOUD_SCORE[_ORDER], kernel)
+      # Signs are drawn by place; a matrix is in order both ways.
+      del expected[0], expected[2][1], found[2][1]
+      expected[-1] = [phi[_ORDER] for phi in expected[-1]]
+      self.assert_follow(found, expected)
+    expected = two_samples(_CLOUD, _OTHER_CLOUD)
+    del expected[0]  # the permutations are drawn by place
+    self.assert_follow(two_samples(_CLOUD[_ORDER], _OTHER_CLOUD), expected)
+    expected = on_host(_CLOUD, _OTHER_CLOUD)
+    found = on_host(_CLOUD[_ORDER], _OTHER_CLOUD)
+    expected[0][4], expected[1][2] = (
+      expected[part][i][_ORDER] for part, i in ((0, 4), (1, 2))
+    )
+    del expected[0][5], found[0][5]  # which rows are learned from
+    self.assert_follow(found, expected)
+
+  def test_every_point_twice(self):
+    # Means over all pairs do not change; those without i = j do.
+    twice = lambda x: np.concatenate([x, x])
+    n = len(_CLOUD)
+    kernel = functools.partial(kernels.rbf, bandwidth=2.0)
+
+    @jax.jit
+    def run(x, score, y):
+      rng = jax.random.key(0)
+      return [
+        stein.svgd_direction(x, score, kernel)[:n],
+        stein.svgd_direction(x, score, kernel, normalize='row_sum')[:n],
+        stein.ksd(x, score, kernel),
+        metrics.two_sample_test(rng, x, y, num_permutations=1)[0],
+      ]
+
+    points = _CLOUD, _CLOUD_SCORE, _OTHER_CLOUD
+    found = run(*map(twice, points))
+    self.assert_follow({0: found}, {0: run(*points)})
+    pairwise = metrics.pairwise_distance(_CLOUD) * 2 * (n - 1) / (2 * n - 1)
+    self.assertAlmostEqual(
+      metrics.pairwise_distance(twice(_CLOUD)), pairwise, 5
+    )
+    self.assertEqual(metrics.nearest_neighbour_distance(twice(_CLOUD)), 0)
+    logits = _CLOUD
+    for metric in (
+      lambda x: metrics.inception_score(x, 1)[0],
+      metrics.class_histogram,
+    ):
+      np.testing.assert_allclose(metric(twice(logits)), metric(logits), 1e-12)
+
+  @parameterized.parameters(
+    {'pixels': 'symmetric'}, {'pixels': 'unit', 'scale': 2.0}
+  )
+  def test_range_of_images(self, **options):
+    unit = np.random.default_rng(0).random((3, 2, 12, 12, 1))
+    samples, image, mask = unit.astype(np.float32)
+    recovered = []
+    for section in (
+      dict(name='digits', pixels='unit'),
+      dict(name='digits', **options),
+    ):
+      make = functools.partial(datasets.from_unit, section=section)
+      batch = {'image': make(image), 'mask': np.round(mask)}
+      recovered.append(evaluation.recovered(make(samples), batch, section))
+    for name, value in recovered[0].items():
+      self.assertAlmostEqual(recovered[1][name], value, 4, name)
 
 
 class BatchesTest(absltest.TestCase):

@@ -45,6 +45,34 @@ class KeysTest(absltest.TestCase):
     self.assertEqual(jax.random.key_impl(same), jax.random.key_impl(key))
     np.testing.assert_array_equal(*map(jax.random.key_data, (same, key)))
 
+  def test_one_seed_is_one_key_whatever_its_implementation(self):
+    # Of each: the key of a seed, those it is split into, and a batch of them.
+    made = {
+      'seed': lambda key: key,
+      'split': lambda key: jax.random.split(key)[1],
+      'folded': lambda key: jax.random.fold_in(key, 5),
+      'batch': lambda key: jax.random.split(key, (2, 3)),
+    }
+    for name, make in made.items():
+      expected = make(jax.random.key(3, impl='threefry2x32'))
+      rbg = make(jax.random.key(3, impl='rbg'))
+      for key in (rbg, make(_key(3)), expected):
+        for implementation in randomness.IMPLEMENTATIONS:
+          other = randomness.convert(key, implementation)
+          back = randomness.convert(other, 'threefry2x32')
+          np.testing.assert_array_equal(
+            jax.random.key_data(back), jax.random.key_data(expected), name
+          )
+
+  def test_keys_of_any_default_implementation(self):
+    for default in ('rbg', 'unsafe_rbg'):
+      with jax.default_prng_impl(default):
+        for name in randomness.IMPLEMENTATIONS:
+          key = randomness.convert(jax.random.split(jax.random.key(0))[0], name)
+          self.assertLess(
+            abs(jnp.mean(jax.random.normal(key, (10_000,)))), 0.05
+          )
+
   def test_every_implementation_draws(self):
     for name in randomness.IMPLEMENTATIONS:
       key = randomness.convert(jax.random.key(0), name)

@@ -1,5 +1,6 @@
 """Intervals, tables, pictures and pages."""
 
+import json
 import pathlib
 from unittest import mock
 
@@ -28,6 +29,44 @@ class ReportingTest(absltest.TestCase):
   def test_flat_config(self):
     flat = reporting.flat_config({'a': 1, 'b': {'c': 2, 'd': {'e': 3}}})
     self.assertEqual(flat, {'a': 1, 'b.c': 2, 'b.d.e': 3})
+
+  def test_json_has_no_bare_words_and_comes_back(self):
+    value = {
+      'a': [1, float('nan'), {'b': float('-inf')}],
+      'c': (np.float64('inf'), None, True, 'text'),
+    }
+    text = reporting.to_json(value)
+    strict = json.loads(text, parse_constant=self.fail)
+    expected = {
+      'a': [1, 'NaN', {'b': '-Infinity'}],
+      'c': ['Infinity', None, True, 'text'],
+    }
+    self.assertEqual(strict, expected)
+    back = reporting.from_json(text)
+    self.assertTrue(np.isnan(back['a'].pop(1)))
+    self.assertEqual(
+      back,
+      {'a': [1, {'b': -np.inf}], 'c': [np.inf, None, True, 'text']},
+    )
+    # Older runs have the bare words.
+    np.testing.assert_equal(
+      reporting.from_json('[NaN, -Infinity, 2]'), [np.nan, -np.inf, 2]
+    )
+
+  def test_files_have_none_either(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    reporting.write_json(folder / 'a.json', {'x': float('nan')})
+    json.loads((folder / 'a.json').read_text(), parse_constant=self.fail)
+    (folder / reporting.METRICS_FILE).write_text('{"step": 1, "x/y": NaN}\n')
+    config = ConfigDict(dict(algorithm='a', num_steps=100))
+    with reporting.Reporter(folder, config, start=1) as reporter:
+      reporter.scalars(2, {'x/y': float('inf')})
+    last = (folder / reporting.METRICS_FILE).read_text().splitlines()[1]
+    json.loads(last, parse_constant=self.fail)
+    values = [line['x/y'] for line in reporting.read_metrics(folder)]
+    np.testing.assert_equal(values, [np.nan, np.inf])
+    reporting.write_page(folder / 'a.html', 'a', [('b', {'c': values[0]})])
+    self.assertIn('<td>nan</td>', (folder / 'a.html').read_text())
 
   def test_page_escapes_what_it_is_given(self):
     path = pathlib.Path(self.create_tempdir().full_path) / 'page.html'

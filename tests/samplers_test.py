@@ -238,6 +238,58 @@ class PositionsTest(chex.TestCase):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+class IntegersTest(parameterized.TestCase):
+  @parameterized.product(
+    run=[_run_langevin, _run_mala], dtype=[jnp.int8, jnp.uint8, jnp.bool_]
+  )
+  def test_start_chains_of_floats(self, run, dtype):
+    x = {'a': jnp.array([[0, 1], [1, 0]], dtype), 'b': jnp.ones(2)}
+    run = functools.partial(run, jax.random.key(0), step_size=1.0, num_steps=2)
+    expected = run(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), x))
+    chex.assert_trees_all_equal(run(x), expected)
+    chex.assert_trees_all_equal_dtypes(run(x), expected)
+
+
+class NotANumberTest(parameterized.TestCase):
+  @parameterized.parameters(_run_langevin, _run_mala)
+  def test_a_start_that_is_nan_ends_as_nan(self, run):
+    x = jnp.array([[1.0, 2.0], [jnp.nan, 0.0]])
+    end = run(jax.random.key(0), x, step_size=0.5, num_steps=3)
+    self.assertTrue(np.isfinite(end[0]).all())
+    self.assertTrue(np.isnan(end[1]).any())
+
+  @parameterized.parameters(jnp.nan, -jnp.inf)
+  def test_mala_from_where_there_is_no_density(self, outside):
+    # The second chain starts outside of [-1, 1], and finds its way in from -inf.
+    log_density = lambda x: jnp.where(jnp.abs(x) < 1, 0.0, outside)
+    end, _ = samplers.mala(
+      jax.random.key(0),
+      jnp.array([0.5, 1.5]),
+      log_density,
+      step_size=0.5,
+      num_steps=50,
+    )
+    self.assertLess(abs(end[0]), 1)
+    if outside == -jnp.inf:
+      self.assertLess(abs(end[1]), 1)
+    else:
+      self.assertTrue(np.isnan(end[1]))
+
+  def test_a_weight_of_no_number_is_nan(self):
+    # The chain that backwards starts in the half without a density is lost.
+    log_density = lambda x: jnp.where(x[:, 0] > 0, -x[:, 0], jnp.nan)
+    log_weights = samplers.annealed_importance(
+      jax.random.key(0),
+      log_density,
+      (1,),
+      num_chains=2,
+      num_temperatures=3,
+      step_size=0.5,
+      init=jnp.array([[1.0], [-1.0]]),
+    )
+    np.testing.assert_array_equal(np.isnan(log_weights), [False, True])
+
+
 def _normalized(x):
   """Returns log N(x; 0, I) [n]."""
   flat = x.reshape(len(x), -1)
@@ -301,6 +353,96 @@ class AnnealedImportanceTest(chex.TestCase):
     np.testing.assert_allclose(log_weights, np.full(8, log_z), atol=1e-5)
 
 
+class CallablesTest(parameterized.TestCase):
+  """What a user's function returns is refused in words where it is traced."""
+
+  @parameterized.parameters(
+    (lambda x: x[:, :1], r'score has shape \(2, 1\); wanted: \(2, 3\)'),
+    (lambda x: jnp.sum(x), r'score has shape \(\); wanted: \(2, 3\)'),
+    (lambda x: x[0], r'score has shape \(3,\); wanted: \(2, 3\)'),
+    (lambda x: {'a': x}, r'score has shape'),
+  )
+  def test_scores(self, score_fn, message):
+    for num_steps in (0, 2):
+      with self.assertRaisesRegex(ValueError, message):
+        samplers.langevin(
+          jax.random.key(0),
+          jnp.ones((2, 3)),
+          score_fn,
+          step_size=0.1,
+          num_steps=num_steps,
+        )
+
+  def test_scores_of_a_tree(self):
+    # Leaf by leaf: the numbers of both shapes in a row are the same.
+    x = {'a': jnp.ones((4, 2)), 'b': jnp.ones(4)}
+    score = lambda x: {'a': x['b'], 'b': x['a']}
+    with self.assertRaisesRegex(ValueError, 'score has shape'):
+      samplers.langevin(jax.random.key(0), x, score, step_size=0.1, num_steps=1)
+
+  @parameterized.parameters(
+    (lambda x: -0.5 * jnp.sum(x**2), r'\(\); wanted: \(2,\)'),
+    (lambda x: -0.5 * x[:, :1] ** 2, r'\(2, 1\); wanted: \(2,\)'),
+    (lambda x: -0.5 * jnp.sum(x**2, 0), r'\(3,\); wanted: \(2,\)'),
+  )
+  def test_log_densities(self, log_density, message):
+    message = 'log_density has shape ' + message
+    with self.assertRaisesRegex(ValueError, message):
+      samplers.mala(
+        jax.random.key(0),
+        jnp.ones((2, 3)),
+        log_density,
+        step_size=0.1,
+        num_steps=1,
+      )
+    with self.assertRaisesRegex(ValueError, message):
+      samplers.annealed_importance(
+        jax.random.key(0),
+        log_density,
+        (3,),
+        num_chains=2,
+        num_temperatures=2,
+        step_size=0.1,
+      )
+
+  def test_a_density_of_integers_is_flat(self):
+    # Every proposal is as good as the start: a uniform law accepts nearly all.
+    x, rate = samplers.mala(
+      jax.random.key(0),
+      jnp.zeros((50, 1)),
+      lambda x: jnp.zeros(len(x), jnp.int32),
+      step_size=0.1,
+      num_steps=1,
+    )
+    self.assertEqual(rate, 1)
+    self.assertGreater(np.std(x), 0)
+
+  @parameterized.product(
+    run=[_run_langevin, _run_mala],
+    bad=[
+      (jnp.ones(()), 'chains'),
+      ({'a': jnp.ones(2), 'b': jnp.ones(3)}, 'of one n'),
+      ({}, 'chains'),
+      (jnp.ones((0, 2)), 'no chain'),
+    ],
+  )
+  def test_starts(self, run, bad):
+    x, message = bad
+    with self.assertRaisesRegex(ValueError, message):
+      run(jax.random.key(0), x, step_size=0.1, num_steps=1)
+
+  @parameterized.parameters(
+    (_run_langevin, 'step_size'),
+    (_run_langevin, 'temperature'),
+    (_run_langevin, 'noise_scale'),
+    (_run_mala, 'step_size'),
+  )
+  def test_a_step_for_each_chain(self, run, name):
+    options = {'step_size': 0.1, 'num_steps': 1, name: jnp.ones((2, 1))}
+    with self.assertRaisesRegex(ValueError, rf'{name}.*\(2, 1\); wanted: \(\)'):
+      run(jax.random.key(0), jnp.ones((2, 1)), **options)
+
+
 class ArgumentsTest(chex.TestCase):
   @parameterized.parameters(
     ('langevin', {'step_size': 0.0}, 'step_size=0.0'),
@@ -318,6 +460,7 @@ class ArgumentsTest(chex.TestCase):
     ('ais', {'num_chains': 0}, 'num_chains=0'),
     ('ais', {'init': np.ones((1, 2))}, r'init.*\(1, 2\).*\(2, 1\)'),
     ('ais', {'num_temperatures': 0}, 'num_temperatures=0'),
+    ('ais', {'step_size': np.ones(2)}, r'step_size.*\(2,\)'),
   )
   def test_refuses(self, name, keywords, message):
     rng, x = jax.random.key(0), jnp.ones((2, 1))

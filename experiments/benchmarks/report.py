@@ -5,12 +5,11 @@ Example:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import json
-import pathlib
 
 from absl import app
 from absl import flags
 
+from stein_jax import locations
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -38,7 +37,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     text, lines, pictures = measure()
     (folder / f'{name}.md').write_text(text, 'utf-8')
-    (folder / f'{name}.json').write_text(json.dumps(lines), 'utf-8')
+    reporting.write_json(folder / f'{name}.json', lines)
     for picture, png in pictures.items():
       (folder / f'{picture}.png').write_bytes(png)
     print(text)
@@ -62,14 +61,14 @@ def _time(seconds):
 
 
 def _folder():
-  return pathlib.Path(_RESULTS.value)
+  return locations.absolute(_RESULTS.value)
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   found = sorted(_folder().glob('*.json'))
-  lines = [line for path in found for line in json.loads(path.read_text())]
+  lines = [line for path in found for line in reporting.read_json(path)]
   if not lines:
     raise app.UsageError(
       f'{_folder()} holds no figures; `make bench` makes them.'

@@ -10,7 +10,6 @@ Example:
 """
 
 import functools
-import pathlib
 import time
 
 from absl import app
@@ -32,6 +31,7 @@ from stein_jax import generators
 from stein_jax import kernels
 from stein_jax import launch
 from stein_jax import learners
+from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import reporting
 from stein_jax import stein
@@ -82,7 +82,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
-  results = pathlib.Path(_RESULTS.value)
+  results = locations.absolute(_RESULTS.value)
   smoke = _SMOKE.value
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)

@@ -28,6 +28,7 @@ from stein_jax import build
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -83,7 +84,7 @@ def main(argv):
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)
   plan = Plan(
-    pathlib.Path(_RESULTS.value),
+    locations.absolute(_RESULTS.value),
     evaluations=204 if smoke else _EVALUATIONS.value,
     seeds=2 if smoke else _SEEDS.value,
     smoke=smoke,

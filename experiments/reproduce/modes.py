@@ -10,8 +10,6 @@ Example:
   python -m experiments.reproduce.modes --results=results/modes
 """
 
-import pathlib
-
 from absl import app
 from absl import flags
 import numpy as np
@@ -19,6 +17,7 @@ import numpy as np
 from experiments.reproduce import chains
 from experiments.reproduce import rows
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -32,7 +31,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
-  results = pathlib.Path(_RESULTS.value)
+  results = locations.absolute(_RESULTS.value)
   looks, learning = (10, 20) if _SMOKE.value else (1000, 2000)
   settings = dict(looks=looks, learning=learning, seeds=_SEEDS.value)
   reporting.claim(results, settings)

@@ -12,7 +12,6 @@ Example:
 """
 
 from collections.abc import Sequence
-import json
 import pathlib
 
 from absl import app
@@ -21,6 +20,7 @@ import numpy as np
 
 from experiments.reproduce import claims
 from experiments.reproduce import rows
+from stein_jax import locations
 from stein_jax import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -31,7 +31,8 @@ _RESULTS = flags.DEFINE_string(
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  folder = pathlib.Path(_RESULTS.value)
+  reporting.set_up_logging()
+  folder = locations.absolute(_RESULTS.value)
   if not list(folder.glob('*/settings.json')):
     raise app.UsageError(
       f'{folder} holds no results; `make reproduce-rbm` and the like make them.'
@@ -49,9 +50,9 @@ def write(folder: pathlib.Path) -> list[dict[str, str]]:
   sections = [('Claims', lines)]
   text = [f'# Results\n\n{reporting.table(lines)}']
   for name, path in sorted(found.items()):
-    settings = json.loads(path.read_text('utf-8'))
+    settings = reporting.read_json(path)
     sections.append((name, settings))
-    text.append(f'## {name}\n\n`{json.dumps(settings)}`\n')
+    text.append(f'## {name}\n\n`{reporting.to_json(settings)}`\n')
     table = path.with_name('table.md')
     if table.exists():
       text.append(table.read_text('utf-8'))
@@ -89,12 +90,12 @@ def results(folder: pathlib.Path) -> dict[str, list[dict]]:
   """Returns the results of finished runs by the name of their row."""
   found = {}
   for path in sorted((folder / 'runs').glob('*.json')):
-    run = json.loads(path.read_text('utf-8'))
+    run = reporting.read_json(path)
     found.setdefault(run['name'], []).append(run)
   together = folder / 'results.json'  # of all seeds at once, and several rates
   if together.exists():
     best = lambda row: np.mean(row['valid'][-1])
-    kept = sorted(json.loads(together.read_text('utf-8'))['main'], key=best)
+    kept = sorted(reporting.read_json(together)['main'], key=best)
     found |= {
       row['name']: [{'test': x} for x in row['test'][-1]] for row in kept
     }

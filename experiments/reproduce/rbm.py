@@ -11,8 +11,6 @@ Example:
 """
 
 import functools
-import json
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -30,6 +28,7 @@ from stein_jax import algorithms
 from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import reporting
 from stein_jax import stein
 
@@ -80,7 +79,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
-  results = pathlib.Path(_RESULTS.value)
+  results = locations.absolute(_RESULTS.value)
   smoke = _SMOKE.value
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)
@@ -171,7 +170,7 @@ def finished(
   kind = 'sweep' if row.sizes else 'main'
   path = results / 'rows' / f'{kind}_{slug}_{row.rate:g}.json'
   if path.exists():
-    return json.loads(path.read_text('utf-8'))
+    return reporting.read_json(path)
   result = train_row(row, data, settings['epochs'], settings['steps'])
   reporting.write_json(path, result)
   return result
@@ -334,12 +333,9 @@ def report(results, settings, main_results, sweep, floors) -> None:
   ):
     (results / f'{name}.png').write_bytes(png)
   (results / 'table.md').write_text(reporting.table(rows), 'utf-8')
-  (results / 'results.json').write_text(
-    json.dumps(
-      dict(settings=settings, floors=floors, main=main_results, sweep=sweep)
-    )
-    + '\n',
-    'utf-8',
+  reporting.write_json(
+    results / 'results.json',
+    dict(settings=settings, floors=floors, main=main_results, sweep=sweep),
   )
   reporting.write_page(
     results / 'report.html',

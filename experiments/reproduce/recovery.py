@@ -26,6 +26,7 @@ from stein_jax import datasets
 from stein_jax import evaluation
 from stein_jax import images
 from stein_jax import launch
+from stein_jax import locations
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/recovery', 'Folder of the results.'
@@ -94,7 +95,7 @@ def main(argv):
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)
   plan = Plan(
-    pathlib.Path(_RESULTS.value),
+    locations.absolute(_RESULTS.value),
     _PATH.value,
     _SIDE.value,
     _MASK.value,

@@ -6,7 +6,6 @@ A call that is interrupted goes on where it was, and a table shows what has been
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import importlib
-import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -117,7 +116,7 @@ def finished(
   """
   path = result_path(folder, row, seed)
   if path.exists():
-    return json.loads(path.read_text('utf-8'))
+    return reporting.read_json(path)
   begin = time.monotonic()
   result, samples = run(row, seed)
   seconds = time.monotonic() - begin
@@ -139,7 +138,7 @@ def result_path(folder: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
 def results(folder: pathlib.Path, row: Row, seeds: int) -> list[dict]:
   """Returns the results of the row's seeds that are finished."""
   paths = [result_path(folder, row, seed) for seed in range(seeds)]
-  return [json.loads(p.read_text('utf-8')) for p in paths if p.exists()]
+  return [reporting.read_json(path) for path in paths if path.exists()]
 
 
 def train(

@@ -38,6 +38,7 @@ from stein_jax import generators
 from stein_jax import images
 from stein_jax import kernels
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import reporting
 from stein_jax import stein
@@ -95,7 +96,7 @@ def main(argv):
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)
   plan = Plan(
-    pathlib.Path(_RESULTS.value),
+    locations.absolute(_RESULTS.value),
     steps=20 if smoke else _STEPS.value,
     joint_steps=4 if smoke else _JOINT_STEPS.value,
     choice_steps=4 if smoke else _CHOICE_STEPS.value,

@@ -30,6 +30,7 @@ from stein_jax import evaluation
 from stein_jax import generators
 from stein_jax import images
 from stein_jax import launch
+from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import reporting
 
@@ -124,7 +125,7 @@ def main(argv):
   if smoke:  # compiling is nearly all of its time
     jax.config.update('jax_disable_most_optimizations', True)
   plan = Plan(
-    pathlib.Path(_RESULTS.value),
+    locations.absolute(_RESULTS.value),
     _DATASET.value,
     _NPZ.value,
     steps=4 if smoke else _STEPS.value,

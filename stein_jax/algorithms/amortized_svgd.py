@@ -14,12 +14,14 @@ import jax
 from jax import flatten_util
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import densities
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import kernels
@@ -42,17 +44,29 @@ def create(
 
   Args:
     log_density: one position, and for a family one member's parameters [k], to log p
-      up to a constant []; or a learned energy.
+      up to a constant []; or a learned energy, which is taken without dropout.
     generator: from `generators.create`, with a `condition` [n, k] for a family.
+
+  Raises:
+    ValueError: the log density is not [], which of a family is seen at the first
+      step alone; or the energy is of other examples than the generator's samples.
   """
   energy = log_density
   if not isinstance(energy, learners.Learner):
+
+    def one(*x):
+      value = log_density(*x)
+      checks.shape((), log_density=value)
+      return -value
+
+    checks.log_density(log_density, jnp.zeros(generator.input_shape))
     energy = learners.Learner.create(
-      apply_fn=lambda params, *x: -jax.vmap(log_density)(*x),
+      apply_fn=lambda params, *x: jax.vmap(one)(*x),
       params={},
       tx=optax.identity(),
       input_shape=generator.input_shape,
     ).replace(step=jnp.zeros((), jnp.int32))
+  checks.same_shape(energy=energy.input_shape, samples=generator.input_shape)
   return State(jnp.zeros((), jnp.int32), generator, energy)
 
 
@@ -77,6 +91,7 @@ def step(
   kernel: str = 'rbf',
   normalize: str = 'count',
   bandwidth_scale: float = 1.0,
+  bandwidth_log: str = 'n+1',
   epsilon: float = 0.1,
   svgd_steps: int = 1,
   inner_steps: int = 10,
@@ -103,6 +118,8 @@ def step(
       reparameterised gradient of KL, without a kernel [WL16 eq 11].
     normalize: of the direction: 'count' or 'row_sum'.
     bandwidth_scale: factor on the median bandwidth.
+    bandwidth_log: what divides the median: the logarithm of 'n+1' or of 'n', or
+      'none'.
     epsilon: of 'full': how far the samples are to move in a step.
     svgd_steps: of 'full': 1 as printed; many fit the network to what SVGD makes of
       its samples in the end.
@@ -111,6 +128,10 @@ def step(
       as `cg_steps` go.
     cg_steps: of 'linear': at most so many steps of conjugate gradients.
     axis_name: the mapped axis over which the samples are split.
+
+  Raises:
+    ValueError: an argument is out of its range; or an energy that mixes its batch is
+      to be of a family, whose members never meet.
   """
   checks.choice(('chain_rule', 'full', 'linear'), projection=projection)
   checks.choice((*kernels.PROFILES, 'none', 'density'), kernel=kernel)
@@ -123,6 +144,11 @@ def step(
   num = state.generator.batch_size if batch is None else len(batch['image'])
   family = (batch or {}).get('condition')
   condition = None if family is None else _repeat(family, num)
+  if family is not None and learners.mixes(state.energy):
+    raise ValueError(
+      'This energy mixes its batch, and the members of a family never meet: its norm '
+      "must be 'layer' or 'none'."
+    )
   draw = functools.partial(
     generators.generate,
     state.generator,
@@ -138,7 +164,7 @@ def step(
     num_members=1 if family is None else len(family),
     kernel=kernel,
     normalize=normalize,
-    bandwidth_scale=bandwidth_scale,
+    rule=dict(scale=bandwidth_scale, log=bandwidth_log),
     axis_name=axis_name,
   )
   if projection == 'chain_rule':
@@ -149,7 +175,7 @@ def step(
     )
     return State(state.step + 1, generator, state.energy), metrics
 
-  samples = draw(state.generator.params)
+  samples = dtypes.accumulated(draw(state.generator.params))
   direction = direct(samples)
   if projection == 'full':
     target = lax.fori_loop(
@@ -202,9 +228,25 @@ def least_squares(
     num_steps: of conjugate gradients, at most.
     axis_name: the mapped axis over which the samples are split; the solution is
       that of all samples.
+
+  Returns:
+    D, like the parameters; nan where anything is not finite.
+
+  Raises:
+    ValueError: phi has another shape than the samples.
   """
-  flat, unravel = flatten_util.ravel_pytree(params)
-  at = lambda flat: draw(unravel(flat))
+  checks.non_negative(damping=damping)
+  checks.count(num_steps=num_steps)
+  direction = dtypes.accumulated(direction)
+  wide = jax.tree.map(dtypes.accumulated, params)
+  flat, unravel_own = flatten_util.ravel_pytree(wide)
+  unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
+  # All in one dtype, the wider of the parameters' and the samples'.
+  dtype = np.promote_types(flat.dtype, direction.dtype)
+  flat = flat.astype(dtype)
+  at = lambda flat: draw(unravel(flat)).astype(dtype)
+  checks.shape(jax.eval_shape(at, flat).shape, direction=direction)
+  direction = direction.astype(dtype)
 
   # J'v over all devices' samples; the mean inside as in `learners.descend`.
   def pull(v):
@@ -220,7 +262,8 @@ def least_squares(
 
   def unsolved(state):
     i, _, _, _, residual = state
-    return (i < num_steps) & (residual > least)
+    solved = (residual <= least) & jnp.isfinite(residual)
+    return (i < num_steps) & ~solved
 
   def improve(state):
     i, solution, rest, along, residual = state
@@ -237,7 +280,10 @@ def least_squares(
     )
 
   start = (0, jnp.zeros_like(target), target, target, jnp.vdot(target, target))
-  return unravel(lax.while_loop(unsolved, improve, start)[1])
+  change = unravel(lax.while_loop(unsolved, improve, start)[1])
+  return jax.tree.map(
+    lambda change, leaf: change.astype(jnp.result_type(leaf)), change, params
+  )
 
 
 def _direction(
@@ -248,31 +294,34 @@ def _direction(
   num_members,
   kernel,
   normalize,
-  bandwidth_scale,
+  rule,
   axis_name,
 ):
   """Returns phi at the samples, like them."""
   given = () if condition is None else (condition,)
-  score = energies.score(state.energy, samples, *given)
+  score = energies.score(state.energy, samples, *given, axis_name=axis_name)
   if kernel == 'none':
     return score
   if kernel == 'density':
-    own = lambda x: jnp.sum(
-      learners.call(
+
+    def own(x):
+      log_density = learners.call(
         state.generator,
         state.generator.params,
         x,
         *given,
         method='log_density',
       )
-    )
+      checks.per_example(len(x), log_density=log_density)
+      return jnp.sum(log_density)
+
     return score - jax.grad(own)(samples)
 
   def smooth(x, score, axis_name=None):
     return stein.svgd_direction(
       x,
       score,
-      kernels.at_median(kernel, x, scale=bandwidth_scale, axis_name=axis_name),
+      kernels.at_median(kernel, x, axis_name=axis_name, **rule),
       normalize=normalize,
       axis_name=axis_name,
     )

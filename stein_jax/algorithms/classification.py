@@ -73,6 +73,7 @@ def step(
     label = batch['label']
     hot = layers.one_hot(label, logits[0].shape[-1])
     checks.rows(len(logits[0]), label=hot)
+    hot = hot.astype(logits[0].dtype)
     losses = [optax.softmax_cross_entropy(each, hot) for each in logits]
     loss = jnp.mean(jnp.stack(losses))
     hits = jnp.argmax(logits[0], -1) == label

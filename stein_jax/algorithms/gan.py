@@ -1,4 +1,4 @@
-"""Generative adversarial networks: DCGAN's losses, and WGAN-GP."""
+"""Generative adversarial networks: DCGAN's losses, WGAN-GP, and EBGAN's margin."""
 
 import functools
 from typing import NamedTuple
@@ -6,10 +6,12 @@ from typing import NamedTuple
 import jax
 from jax import nn
 import jax.numpy as jnp
+import numpy as np
 
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
@@ -20,12 +22,13 @@ _LOSSES = {
   'non_saturating': lambda fake: jnp.mean(nn.softplus(fake)),
   'minimax': lambda fake: -jnp.mean(nn.softplus(-fake)),
   'wasserstein': jnp.mean,
+  'margin': jnp.mean,
 }
 
 
 class State(NamedTuple):
   step: Array
-  energy: learners.Learner  # of the discriminator: minus its logit
+  energy: learners.Learner  # of the discriminator: minus its logit, or itself
   generator: learners.Learner
 
 
@@ -54,6 +57,7 @@ def step(
   *,
   loss: str = 'non_saturating',
   penalty: float = 10.0,
+  margin: float = 10.0,
   generator_every: int = 1,
   num_generator_steps: int = 1,
   joint: bool = True,
@@ -64,7 +68,9 @@ def step(
   """Returns the state after one step of the game [Z16 eq 1].
 
   With D(x) = sigmoid(-E(x)) the discriminator ascends mean log D(data) + mean
-  log (1 - D(samples)).
+  log (1 - D(samples)). Of 'margin' the discriminator is D = E itself: it descends mean
+  D(data) + max(0, margin - D(samples)) [ZML17 eq 1], and the generator mean D(samples)
+  [ZML17 eq 2].
 
   Args:
     state: the networks.
@@ -72,10 +78,13 @@ def step(
       images are made of images.
     rng: key of the step.
     loss: of the generator: 'non_saturating', -mean log D(samples); 'minimax',
-      mean log (1 - D(samples)), as printed; or 'wasserstein', by which both
+      mean log (1 - D(samples)), as printed; 'wasserstein', by which both
       networks play for mean E(samples) - mean E(data), and the discriminator pays
-      `penalty` mean (|grad E| - 1)^2 between data and samples [GAADC17].
+      `penalty` mean (|grad E| - 1)^2 between data and samples [GAADC17]; or 'margin'.
     penalty: of 'wasserstein'.
+    margin: of 'margin', the energy from which samples are bad enough: in units of
+      the energy, an autoencoder's error in the paper, which found 10 the best on
+      MNIST [ZML17].
     generator_every: steps until the generator's turn.
     num_generator_steps: k, in its turn, each after the first with new noise.
     joint: normalise data and samples in one batch; see `energies.pair`.
@@ -86,6 +95,7 @@ def step(
   """
   checks.choice(_LOSSES, loss=loss)
   checks.non_negative(penalty=penalty, l1_weight=l1_weight)
+  checks.positive(margin=margin)
   checks.count(
     generator_every=generator_every, num_generator_steps=num_generator_steps
   )
@@ -95,8 +105,10 @@ def step(
       "mixes its batch; allowed: norm='layer' or 'none'."
     )
   rng = collectives.fold_in_index(rng, axis_name)
-  between_rng, *noise_rngs = jax.random.split(rng, num_generator_steps + 1)
-  data = batch['image']
+  between_rng, *noise_rngs, dropout_rng = jax.random.split(
+    rng, num_generator_steps + 2
+  )
+  data = dtypes.accumulated(batch['image'])
   given = {'label': batch['label']} if conditional else {}
   if 'condition' in batch:
     given['condition'] = batch['condition']
@@ -110,16 +122,23 @@ def step(
   )
   samples = draw(state.generator.params, noise_rngs[0])
   energies_of = functools.partial(
-    energies.pair, state.energy, joint=joint, axis_name=axis_name
+    energies.pair,
+    state.energy,
+    joint=joint,
+    axis_name=axis_name,
+    rng=dropout_rng,
   )
 
   def energy_loss(params):
     real, fake = energies_of(params, data, samples, *condition)
     metrics = {'energy/data': jnp.mean(real), 'energy/samples': jnp.mean(fake)}
+    if loss == 'margin':
+      return jnp.mean(real + nn.relu(margin - fake)), metrics
     if loss != 'wasserstein':
       return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
     learner = state.energy.replace(params=params)
-    slope = _slope(learner, data, samples, *condition, rng=between_rng)
+    rngs = between_rng, dropout_rng
+    slope = _slope(learner, data, samples, *condition, rngs=rngs)
     metrics['energy/slope'] = jnp.mean(slope)
     value = jnp.mean(real) - jnp.mean(fake)
     return value + penalty * jnp.mean((slope - 1) ** 2), metrics
@@ -159,13 +178,16 @@ def sample(
 
   Where it is conditional the condition is labels [num], or images [num, h, w, c].
   """
-  name = 'label' if getattr(condition, 'ndim', 0) == 1 else 'condition'
+  name = 'label' if np.ndim(condition) == 1 else 'condition'
   return generators.sample(state.generator, rng, num, **{name: condition})
 
 
-def _slope(energy, data, samples, *condition, rng):
+def _slope(energy, data, samples, *condition, rngs):
   """Returns |grad E| [n] at a random point between each image and its sample."""
-  share = jax.random.uniform(rng, (len(data),) + (1,) * (data.ndim - 1))
+  between_rng, dropout_rng = rngs
+  shape = (len(data),) + (1,) * (data.ndim - 1)
+  share = jax.random.uniform(between_rng, shape)
   between = share * data + (1 - share) * samples
-  slope = energies.score(energy, between, *condition).reshape(len(data), -1)
+  slope = energies.score(energy, between, *condition, rng=dropout_rng)
+  slope = slope.reshape(len(data), -1)
   return jnp.sqrt(jnp.sum(slope * slope, -1) + 1e-12)

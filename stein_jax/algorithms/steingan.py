@@ -4,7 +4,6 @@ SteinCD-GAN(alpha) mixes the negatives of SteinCD in: alpha = 0 is SteinGAN.
 """
 
 import functools
-import numbers
 from typing import NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import kernels
@@ -22,7 +22,15 @@ from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey
 
 _SPACES = ('pixels', 'features', 'first_features')
 _DIVERSITIES = ('none', 'pulling_away', 'batch_norm_entropy')
-_CONTROLLERS = ('none', 'discount', 'speed', 'freeze', 'freeze_ahead')
+_NEGATIVES = ('before', 'fresh')
+_CONTROLLERS = (
+  'none',
+  'discount',
+  'discount_printed',
+  'speed',
+  'freeze',
+  'freeze_ahead',
+)
 
 
 class State(NamedTuple):
@@ -63,10 +71,12 @@ def step(
   repulsion: str = 'exact',
   normalize: str = 'count',
   bandwidth_scale: float = 1.0,
+  bandwidth_log: str = 'n+1',
   bandwidth: float = 0.0,
   diversity: str = 'none',
   diversity_weight: float = 1.0,
   num_generator_steps: int = 1,
+  negatives: str = 'before',
   negative_weight: float = 1.0,
   controller: str = 'none',
   alpha: float = 0.0,
@@ -78,8 +88,7 @@ def step(
   """Returns the state after one SteinGAN step [LW17 alg 2] [WL16 alg 2].
 
   The generator moves its samples along the direction [LW17 eq 21]; then the energy
-  descends mean E(data) - (1 - gamma) mean E(samples) [LW17 eq 23] [WL16 eq 16] on
-  the samples drawn before.
+  descends mean E(data) - (1 - gamma) mean E(samples) [LW17 eq 23] [WL16 eq 16].
 
   Args:
     state: the networks.
@@ -93,6 +102,8 @@ def step(
       `stein.feature_svgd_direction`.
     normalize: of the direction: 'count' or 'row_sum'.
     bandwidth_scale: factor on the median bandwidth.
+    bandwidth_log: what divides that median: the logarithm of 'n+1' or of 'n', or
+      'none'.
     bandwidth: one for all steps, in place of the median of each; 0 for that.
     diversity: what else keeps samples apart, beside the kernel or, without one, in
       its place: 'none'; 'pulling_away', of the energy's features; or
@@ -100,14 +111,20 @@ def step(
     diversity_weight: of it in the generator's loss, mean E(samples) its other part
       without a kernel.
     num_generator_steps: k, each with noise of its own.
+    negatives: the samples that the energy sees: 'before', those that moved in the
+      generator's last step, as it drew them before it; or 'fresh', new ones of the
+      generator after it, as WL16's algorithm has it.
     negative_weight: 1 - gamma.
-    controller: 'none'; 'discount': the weight falls to a third where samples are
-      reconstructed worse than data, the energy being ahead; 'speed': where they
-      are reconstructed better it learns at 5 times its rate; 'freeze': also, it
-      does not learn where the two errors differ by more than 0.5; 'freeze_ahead':
-      all three, frozen only where it is ahead by that much.
+    controller: 'none'; 'discount': the weight falls to a third (gamma from 0.7 to
+      0.9) where samples are reconstructed worse than data, the energy being ahead,
+      as in LW17's code; 'discount_printed': where they are reconstructed better, as
+      in its text; 'speed': there the energy learns at 5 times its rate; 'freeze':
+      also, it does not learn where the two errors differ by more than 0.5;
+      'freeze_ahead': 'discount' and 'speed', frozen only where it is ahead by that
+      much.
     alpha: chance that a step of the energy uses the negatives of SteinCD, one SVGD
-      step from the data, in place of the generator's.
+      step from the data, in place of the generator's; with labels, those of the
+      data.
     epsilon: of SteinCD.
     joint: normalise data and samples in one batch; see `energies.pair`.
     conditional: labels enter both networks; samples are given the batch's.
@@ -117,6 +134,7 @@ def step(
   checks.choice(_SPACES, kernel_space=kernel_space)
   checks.choice(_DIVERSITIES, diversity=diversity)
   checks.choice(_CONTROLLERS, controller=controller)
+  checks.choice(_NEGATIVES, negatives=negatives)
   checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
   checks.choice(('count', 'row_sum'), normalize=normalize)
   checks.count(num_generator_steps=num_generator_steps)
@@ -128,12 +146,10 @@ def step(
     diversity_weight=diversity_weight,
   )
   checks.at_most(1, alpha=alpha)
-  if conditional and isinstance(alpha, numbers.Number) and alpha:
-    raise ValueError(f'alpha={alpha} needs an energy without labels.')
   shared_rng, rng = jax.random.split(rng)  # the one the same on all devices
   rng = collectives.fold_in_index(rng, axis_name)
   dropout_rng, gap_rng, noise_rng = jax.random.split(rng, 3)
-  data = batch['image']
+  data = dtypes.accumulated(batch['image'])
   label = batch['label'] if conditional else None
   condition = () if label is None else (label,)
   if kernel != 'none' and not checks.absent(bandwidth):
@@ -145,7 +161,7 @@ def step(
     kernel=kernel,
     repulsion=repulsion,
     normalize=normalize,
-    bandwidth_scale=bandwidth_scale,
+    rule=dict(scale=bandwidth_scale, log=bandwidth_log),
     axis_name=axis_name,
   )
   # An energy that does not mix its batch sees every example by itself.
@@ -162,7 +178,8 @@ def step(
   )
   toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
   generator = state.generator
-  for draw_rng in jax.random.split(noise_rng, num_generator_steps):
+  *draw_rngs, fresh_rng = jax.random.split(noise_rng, num_generator_steps + 1)
+  for draw_rng in draw_rngs:
     generator, generator_metrics, samples = learners.descend(
       generator,
       generators.follow(
@@ -174,19 +191,19 @@ def step(
       axis_name=axis_name,
     )
 
-  negatives = samples
-  if not isinstance(alpha, numbers.Number) or alpha:
-    moved = data + epsilon * direct(data, None, *condition, rng=dropout_rng)
-    negatives = jnp.where(
-      jax.random.bernoulli(shared_rng, alpha), moved, samples
-    )
+  if negatives == 'fresh':
+    samples = draw(generator.params, rng=fresh_rng)
+  seen = samples
+  if not checks.absent(alpha):
+    moved = data + epsilon * toward(data)
+    seen = jnp.where(jax.random.bernoulli(shared_rng, alpha), moved, samples)
   discount, rate, frozen = _control(controller, state.gap)
   energy, energy_metrics = learners.descend(
     state.energy,
     energies.contrast(
       state.energy,
       data,
-      negatives,
+      seen,
       *condition,
       negative_weight=negative_weight * discount,
       joint=joint,
@@ -202,6 +219,7 @@ def step(
   gap = state.gap
   if controller != 'none':
     gap = _gap(energy, data, samples, joint, gap_rng, axis_name)
+    gap = gap.astype(state.gap.dtype)
   metrics = {**generator_metrics, **energy_metrics}
   return State(state.step + 1, energy, generator, gap, state.first), metrics
 
@@ -215,11 +233,13 @@ def sample(
 
 def _control(controller, gap):
   """Returns factors on the energy's negatives and rate, and whether it is frozen."""
-  discount = jnp.where(gap > 0, 1, 1 / 3)
-  speed = jnp.where(gap > 0, 5, 1)
+  behind = jnp.where(jnp.isnan(gap), gap, (gap > 0).astype(gap.dtype))
+  discount = (1 + 2 * behind) / 3
+  speed = 1 + 4 * behind
   return {
     'none': (1, 1, False),
     'discount': (discount, 1, False),  # LW17, on CIFAR-10, as its code does
+    'discount_printed': ((3 - 2 * behind) / 3, 1, False),  # LW17 as printed
     'speed': (1, speed, False),  # LW17, on faces and bedrooms
     'freeze': (1, speed, jnp.abs(gap) > 0.5),  # WL16 as printed
     'freeze_ahead': (discount, speed, gap < -0.5),  # WL16 as its code does
@@ -251,7 +271,7 @@ def _direction(
   kernel,
   repulsion,
   normalize,
-  bandwidth_scale,
+  rule,
   rng,
   axis_name,
 ):
@@ -261,7 +281,6 @@ def _direction(
   )
   if kernel == 'none':
     return score
-  rule = dict(scale=bandwidth_scale)
   if seen is None:
     flat = x.reshape(len(x), -1)
     return stein.svgd_direction(

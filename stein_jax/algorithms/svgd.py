@@ -16,6 +16,7 @@ from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import densities
+from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
@@ -39,9 +40,22 @@ def create(
   Args:
     log_density_fn: one position, a tree like one particle, to log p up to a
       constant []; and the batch as second argument, if `step` is given one.
-    particles: a tree with leaves [n, ...].
+    particles: a tree with leaves [n, ...]; integers are taken as numbers.
     optimizer: any of optax; it descends -phi.
+
+  Raises:
+    ValueError: the leaves are not as many particles, or the log density is not [],
+      which of one that takes a batch is seen at the first step alone.
   """
+  particles = jax.tree.map(dtypes.floating, particles)
+  shapes = [leaf.shape for leaf in jax.tree.leaves(particles)]
+  counts = {shape[:1] for shape in shapes}
+  if len(counts) != 1 or counts & {(), (0,)}:
+    raise ValueError(
+      f'particles have shapes {shapes}; wanted: leaves [n, ...] of one n.'
+    )
+  first = jax.tree.map(lambda leaf: leaf[0], particles)
+  checks.log_density(log_density_fn, first)
   learner = learners.Learner.create(
     apply_fn=log_density_fn,
     params={'particles': particles},
@@ -68,6 +82,7 @@ def step(
   kernel: str = 'rbf',
   normalize: str = 'count',
   bandwidth_scale: float = 1.0,
+  bandwidth_log: str = 'n+1',
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SVGD step [LW16 alg 1] and its metrics.
@@ -83,16 +98,23 @@ def step(
     kernel: a name in `kernels.PROFILES`, at its median bandwidth, or a profile.
     normalize: of the direction: 'count' or 'row_sum'.
     bandwidth_scale: factor on the median bandwidth.
+    bandwidth_log: what divides the median: the logarithm of 'n+1' or of 'n', or
+      'none'.
     axis_name: the mapped axis over which the particles, and the batch, are
       split; every particle sees the whole batch.
   """
   del rng
   checks.positive(bandwidth_scale=bandwidth_scale)
-  particles = state.particles.params['particles']
+  stored = state.particles.params['particles']
+  particles = jax.tree.map(dtypes.accumulated, stored)
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
-  score_fn = jax.vmap(
-    jax.grad(lambda position: state.particles.apply_fn(position, *data))
-  )
+
+  def log_density(position):
+    value = state.particles.apply_fn(position, *data)
+    checks.shape((), log_density=value)
+    return value
+
+  score_fn = jax.vmap(jax.grad(log_density))
   ravel = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])
   unravel = flatten_util.ravel_pytree(jax.tree.map(lambda x: x[0], particles))[
     1
@@ -102,13 +124,22 @@ def step(
   direction = stein.svgd_direction(
     x,
     score,
-    kernels.at_median(kernel, x, scale=bandwidth_scale, axis_name=axis_name),
+    kernels.at_median(
+      kernel,
+      x,
+      scale=bandwidth_scale,
+      log=bandwidth_log,
+      axis_name=axis_name,
+    ),
     normalize=normalize,
     axis_name=axis_name,
   )
-  learner = state.particles.apply_gradients(
-    grads={'particles': jax.vmap(unravel)(-direction)}
+  grads = jax.tree.map(
+    lambda slope, leaf: slope.astype(leaf.dtype),
+    jax.vmap(unravel)(-direction),
+    stored,
   )
+  learner = state.particles.apply_gradients(grads={'particles': grads})
   metrics = collectives.pmean(
     {
       'particles/move': jnp.mean(jnp.sum(direction**2, -1)),
@@ -128,6 +159,7 @@ def sample(
       'svgd has no condition: it holds particles of one density.'
     )
   particles = state.particles.params['particles']
+  checks.count(minimum=0, num=num)
   n = jax.tree.leaves(particles)[0].shape[0]
   chosen = jax.random.choice(rng, n, (num,), replace=num > n)
   return jax.tree.map(lambda leaf: leaf[chosen], particles)

@@ -91,7 +91,7 @@ class RBM(nn.Module):
     def step(flat, rng):
       hidden_rng, noise_rng = jax.random.split(rng)
       probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
-      up = jax.random.bernoulli(hidden_rng, probability)
+      up = jax.random.bernoulli(hidden_rng, probability).astype(flat.dtype)
       return _noisy(noise_rng, self._mean(2.0 * up - 1.0)), None
 
     keys = jax.random.split(rng, num_steps)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax import layers
 from stein_jax.generators.networks import PRIORS
 from stein_jax.types import Array, PRNGKey
@@ -203,11 +204,16 @@ class ImageToImage(nn.Module):
     self, x: Array, condition: Array, *, key: PRNGKey | None = None
   ) -> tuple[Array, Array]:
     """Returns mean and log variance of the code [n, latent_dim] of images."""
+    x, condition = map(dtypes.accumulated, (x, condition))
+    checks.shape((*x.shape[:-1], *condition.shape[-1:]), condition=condition)
     return self.encoder(jnp.concatenate([x, condition], -1), key)
 
   @nn.compact
   def decode(self, z: Array, condition: Array) -> Array:
     """Returns images [n, *shape] of latents [n, latent_dim] and images."""
+    z, condition = map(dtypes.accumulated, (z, condition))
+    wanted = (len(z), *self.shape[:2], *condition.shape[-1:])
+    checks.shape(wanted, condition=condition)
     start = layers.normal(self.scale)
     norm = lambda x: nn.InstanceNorm(epsilon=1e-5)(x)
 
@@ -258,6 +264,7 @@ class _GaussianEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x, key=None):
+    x = dtypes.accumulated(x)
     start = layers.normal(self.scale)
     for i, (maps, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
@@ -42,7 +43,10 @@ class MLP(nn.Module):
   @nn.compact
   def decode(self, z: Array, condition: Array | None = None) -> Array:
     """Returns samples [n, dim] of latents [n, latent_dim]."""
+    z = dtypes.floating(z)
     if condition is not None:
+      condition = dtypes.floating(condition)
+      checks.shape((len(z), *condition.shape[-1:]), condition=condition)
       z = jnp.concatenate([z, condition], 1)
     for width in self.widths:
       z = nn.swish(nn.Dense(width)(z))
@@ -91,6 +95,8 @@ class Coupling(nn.Module):
 
   def decode(self, z: Array) -> Array:
     """Returns samples [n, dim] of latents [n, dim]."""
+    z = dtypes.accumulated(z)
+    checks.shape((len(z), self.dim), z=z)
     for i, network in enumerate(self.networks):
       kept, moved = self._halves(z, i)
       shift, log_scale = _shift_and_scale(network(kept))
@@ -99,6 +105,8 @@ class Coupling(nn.Module):
 
   def log_density(self, x: Array) -> Array:
     """Returns the log density of the sampler at x [n, dim], [n]."""
+    x = dtypes.accumulated(x)
+    checks.shape((len(x), self.dim), x=x)
     log_scales = 0.0
     for i, network in reversed(list(enumerate(self.networks))):
       kept, moved = self._halves(x, i)
@@ -214,14 +222,19 @@ class DCGAN(nn.Module):
     """Returns noise-free samples [n, *shape] of latents [n, latent_dim].
 
     Raises:
-      ValueError: labels [n] without classes, or classes without labels.
+      ValueError: labels [n] without classes, classes without labels, or labels that
+        are no class; of traced ones what is no class gives nan.
     """
     if (label is None) != (self.num_classes == 0):
       raise ValueError(
         f'num_classes={self.num_classes}, but label is '
         f'{"missing" if label is None else "given"}.'
       )
-    y = None if label is None else jax.nn.one_hot(label, self.num_classes)
+    y = None
+    if label is not None:
+      checks.labels(self.num_classes, label=label)
+      checks.per_example(len(z), label=label)
+      y = layers.one_hot(label, self.num_classes)
     options = dict(
       axis_name=axis_name, gain=self.norm_gain, bias=self.norm_gain
     )
@@ -338,7 +351,7 @@ class TransitionOperator(nn.Module):
 
   def encode(self, x: Array, *, axis_name: str | None = None) -> Array:
     """Returns codes [n, latent_dim] in (-1, 1)."""
-    return self.encoder(x, axis_name=axis_name)
+    return self.encoder(dtypes.accumulated(x), axis_name=axis_name)
 
   def decode(
     self,

@@ -222,6 +222,58 @@ class ProjectionTest(parameterized.TestCase):
       unit(_change(state, after)), unit(jacobian.T @ phi.ravel()), atol=1e-12
     )
 
+  def test_log_of_the_bandwidth(self):
+    state = _start(7)[0]
+    ends = [
+      _run(state, bandwidth_scale=scale, bandwidth_log=log)[0].generator.params
+      for scale, log in ((1.0, 'n+1'), (1 / np.log(8), 'none'))
+    ]
+    chex.assert_trees_all_close(*ends, atol=1e-12)
+
+  @parameterized.parameters(np.nan, np.inf)
+  def test_linear_of_what_is_not_finite_is_nan(self, value):
+    state, _, samples, phi = _start(7)
+    change = amortized_svgd.least_squares(
+      lambda params: state.generator.apply_fn(params, None, 7),
+      state.generator.params,
+      jnp.asarray(phi).at[3, 1].set(value),
+      damping=0.1,
+      num_steps=5,
+    )
+    for leaf in jax.tree.leaves(change):
+      self.assertTrue(np.all(np.isnan(leaf)))
+    with self.assertRaisesRegex(ValueError, r'direction has shape \(7, 1\)'):
+      amortized_svgd.least_squares(
+        lambda params: samples, {}, phi[:, :1], damping=0.1, num_steps=5
+      )
+
+  @parameterized.parameters(np.float16, jnp.bfloat16, np.float32)
+  def test_linear_of_parameters_in_another_dtype(self, dtype):
+    # Beside samples in float64; those in half precision are solved for wider.
+    state, _, _, phi = _start(7)
+    params = jax.tree.map(
+      lambda leaf: leaf.astype(dtype), state.generator.params
+    )
+    solve = jax.jit(
+      lambda params: amortized_svgd.least_squares(
+        lambda params: state.generator.apply_fn(
+          jax.tree.map(jnp.float64, params), None, 7
+        ),
+        params,
+        phi,
+        damping=0.1,
+        num_steps=20,
+      )
+    )
+    expected = solve(jax.tree.map(jnp.float64, params))
+    for leaf, right in zip(
+      *map(jax.tree.leaves, (solve(params), expected)), strict=True
+    ):
+      self.assertEqual(leaf.dtype, dtype)
+      np.testing.assert_allclose(
+        np.float64(leaf), right, rtol=4 * jnp.finfo(dtype).eps, atol=1e-4
+      )
+
   def test_linear_of_samples_that_stay(self):
     generator = _start(7)[0].generator
     state = amortized_svgd.create(lambda x: 0.0 * x[0], generator)
@@ -448,6 +500,31 @@ class FamilyTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'takes no condition'):
       amortized_svgd.sample(state, jax.random.key(0), 4, condition=given)
 
+  def test_refuses_an_energy_that_mixes_members(self):
+    state = self._start(Tiled(), 4, jnp.zeros((4, 2)))
+    mixing = by_hand.encoder(4, (2,), norm=True)
+    batch = {'image': jnp.zeros((4, 1)), 'condition': jnp.zeros((2, 2))}
+    with self.assertRaisesRegex(ValueError, "mixes its batch.*'layer'"):
+      step = functools.partial(
+        amortized_svgd.step, state._replace(energy=mixing)
+      )
+      jax.eval_shape(step, batch, jax.random.key(0))
+
+  def test_refuses_a_log_density_that_is_no_number(self):
+    state = self._start(Tiled(), 4, jnp.zeros((4, 2)))
+    with self.assertRaisesRegex(ValueError, r'log_density has shape \(2,\)'):
+      amortized_svgd.create(lambda x: -x, state.generator)
+    state = amortized_svgd.create(lambda x, c: -x[:1], state.generator)
+    batch = {'image': jnp.zeros((4, 1)), 'condition': jnp.zeros((2, 2))}
+    with self.assertRaisesRegex(ValueError, r'log_density has shape \(1,\)'):
+      jax.eval_shape(amortized_svgd.step, state, batch, jax.random.key(0))
+
+  def test_refuses_an_energy_of_other_samples(self):
+    with self.assertRaisesRegex(ValueError, r'energy \(4,\), samples \(2,\)'):
+      amortized_svgd.create(
+        by_hand.encoder(4, (4,)), by_hand.fixed_generator(4, (2,))
+      )
+
   def test_refuses_shares_that_are_not_equal(self):
     state = self._start(Tiled(), 4, jnp.zeros((4, 2)))
     batch = {'image': jnp.zeros((4, 1)), 'condition': jnp.zeros((3, 2))}
@@ -463,6 +540,13 @@ class DevicesTest(parameterized.TestCase):
     state = by_hand.rbm_state(jnp.zeros((8, 4)), norm=True)
     state = amortized_svgd.create(state.energy, state.generator)
     self._assert_agree(state, (mode, 'jit'), projection)
+
+  @parameterized.parameters('shard_map', 'pmap')
+  def test_of_an_energy_that_mixes_its_batch(self, mode):
+    state = amortized_svgd.create(
+      by_hand.encoder(8, (4,), norm=True), by_hand.fixed_generator(8, (4,))
+    )
+    self._assert_agree(state, (mode, 'jit'), 'chain_rule')
 
   def test_linear_with_noise_of_each_device(self):
     generator = generators.create(

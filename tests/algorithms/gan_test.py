@@ -11,6 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import energies
 from stein_jax import generators
@@ -163,6 +164,56 @@ class StepTest(parameterized.TestCase):
     close(metrics['generator/loss'], value.mean())
     if loss == 'wasserstein':
       close(metrics['energy/slope'], size)
+
+  def test_margin_by_hand(self):
+    state = _linear_state()
+    up = jax.tree.map(jnp.negative, state.energy.params)  # energies above 0
+    state = state._replace(energy=state.energy.replace(params=up))
+    (a,), (g,) = _params(state)
+    samples = _LATENT + g
+    margin = 0.4
+    # D(x) = a.x of data goes down, and of samples up that are below the margin.
+    below = samples @ a < margin
+    self.assertBetween(np.sum(below), 1, 5)
+    following = a - 0.5 * (_DATA.mean(0) - np.mean(below[:, None] * samples, 0))
+    after, metrics = _run(
+      state, {'image': np.float32(_DATA)}, loss='margin', margin=margin
+    )
+    chex.assert_trees_all_close(
+      _params(after),
+      (following[None], (g - 0.5 * following)[None]),
+      rtol=1e-5,
+      atol=1e-6,
+    )
+    np.testing.assert_allclose(
+      metrics['generator/loss'], np.mean(samples @ following), rtol=1e-5
+    )
+
+  @parameterized.parameters('non_saturating', 'wasserstein')
+  def test_the_discriminator_has_a_key(self, loss):
+    class Dropped(nn.Module):
+      @nn.compact
+      def __call__(self, x, *, rng=None):
+        seen.append(rng is not None)
+        return self.param('a', nn.initializers.ones, ()) * jnp.ones(len(x))
+
+    seen, data = [], jnp.zeros((6, 3))
+    energy = learners.create(jax.random.key(0), Dropped(), optax.sgd(1.0), data)
+    seen.clear()
+    state = _linear_state()._replace(energy=energy)
+    step = functools.partial(gan.step, loss=loss)
+    jax.eval_shape(step, state, {'image': data}, jax.random.key(0))
+    self.assertNotEmpty(seen)
+    self.assertTrue(all(seen))
+
+  def test_images_of_bytes(self):
+    state, image = _linear_state(), np.arange(18).reshape(6, 3)
+    step = jax.jit(gan.step)
+    ends = [
+      _params(step(state, {'image': image.astype(t)}, jax.random.key(0))[0])
+      for t in (np.float32, np.uint8, jnp.bfloat16)
+    ]
+    chex.assert_trees_all_close(*ends, rtol=1e-6)
 
   def test_conditional_by_hand(self):
     state = _linear_state(num_classes=3)
@@ -349,11 +400,31 @@ class StepTest(parameterized.TestCase):
 
     chex.assert_trees_all_close(run(mode), run('jit'), rtol=1e-5, atol=1e-6)
 
+  @parameterized.product(
+    energy=('autoencoder', 'joint_label', 'discriminator'), joint=(True, False)
+  )
+  @pytest.mark.slow
+  def test_of_the_papers_energies(self, energy, joint):
+    label = energy != 'autoencoder'
+    loss = 'non_saturating' if energy == 'discriminator' else 'margin'
+    step = functools.partial(
+      gan.step, loss=loss, joint=joint, conditional=label
+    )
+    batch = {'image': by_hand.IMAGES}
+    if label:
+      batch['label'] = by_hand.LABELS
+    state = _state(
+      by_hand.mixing_energies()[energy],
+      by_hand.fixed_generator(8, by_hand.IMAGES.shape[1:], norm=True),
+    )
+    by_hand.assert_modes_agree(step, state, batch)
+
 
 class ArgumentsTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(loss='hinge'), "loss='hinge'.*'minimax'"),
     (dict(penalty=-1.0), 'penalty=-1.0'),
+    (dict(margin=0.0), 'margin=0.0'),
     (dict(l1_weight=-1.0), 'l1_weight=-1.0'),
     (dict(generator_every=0), 'generator_every=0'),
   )

@@ -12,6 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from configs import steingan_mnist
 from stein_jax import collectives
@@ -42,7 +43,7 @@ class Fixed(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, rng, num, *, axis_name=None):
+  def __call__(self, rng, num, *, label=None, axis_name=None):
     del rng
     first = collectives.index(axis_name) * num
     table = jnp.asarray(_LATENT, self.dtype)
@@ -55,6 +56,8 @@ class Fixed(nn.Module):
     if self.norm:
       h = layers.BatchNorm(gain=self.gain)(h, axis_name=axis_name)
     x = h @ weight('V', 5, size) + weight('b', 1, size)
+    if label is not None:
+      x = x * (1 + label[:, None])
     return x.reshape(num, *self.shape)
 
 
@@ -142,6 +145,7 @@ def _literal_direction(
   repulsion='exact',
   normalize='count',
   bandwidth_scale=1.0,
+  bandwidth_log='n+1',
   bandwidth=0.0,
 ):
   """Returns phi [n, 4] under the true RBM, pair by pair."""
@@ -154,7 +158,8 @@ def _literal_direction(
     return score
   e = x if kernel_space == 'pixels' else hidden
   sq_dist = np.sum((e[:, None] - e[None]) ** 2, -1)
-  h = bandwidth or bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
+  log = {'n+1': np.log(n + 1), 'n': np.log(n), 'none': 1.0}[bandwidth_log]
+  h = bandwidth or bandwidth_scale * np.median(sq_dist) / log
   # The Jacobian of e at x_j, transposed, on a change of e.
   if kernel_space == 'pixels':
     pull = lambda j, change: change
@@ -184,7 +189,9 @@ def _literal_direction(
   return phi
 
 
-def literal_step(state, data, *, num_generator_steps=1, weight=1.0, **hyper):
+def literal_step(
+  state, data, *, num_generator_steps=1, weight=1.0, negatives='before', **hyper
+):
   """Returns what one step adds to the energy and to the generator, at rate 1."""
   start = jax.tree.map(np.asarray, state.generator.params['params'])
   params, z = dict(start), _LATENT[: len(data)]
@@ -199,6 +206,8 @@ def literal_step(state, data, *, num_generator_steps=1, weight=1.0, **hyper):
       'b': np.sum(phi, 0, keepdims=True),
     }
     params = {name: params[name] + change[name] / len(z) for name in params}
+  if negatives == 'fresh':
+    samples = np.tanh(z @ params['W']) @ params['V'] + params['b']
   ends = [exact.statistics(exact.TRUTH, x) for x in (data, samples)]
   energy = jax.tree.map(lambda data, fake: data - weight * fake, *ends)
   return energy, {name: params[name] - start[name] for name in params}
@@ -209,6 +218,8 @@ class StepTest(parameterized.TestCase):
     dict(kernel='none'),
     dict(normalize='row_sum', bandwidth_scale=3.0, num_generator_steps=3),
     dict(weight=0.3, bandwidth=2.5),
+    dict(negatives='fresh', bandwidth_log='n', num_generator_steps=2),
+    dict(bandwidth_log='none', kernel='imq'),
     dict(kernel_space='features', num_generator_steps=2, kernel='imq'),
     dict(
       kernel_space='features',
@@ -219,7 +230,8 @@ class StepTest(parameterized.TestCase):
     dict(kernel_space='features', repulsion='nearest', bandwidth_scale=0.25),
   )
   def test_by_hand(self, weight=1.0, **hyper):
-    # Covers that the energy sees the samples of before the last update, that
+    # Covers that the energy sees the samples of before the last update, or of after
+    # it [WL16 alg 2], that
     # without a kernel each sample has its own score, and that 1 - gamma scales
     # the negative phase alone.
     self.enter_context(jax.enable_x64(True))
@@ -264,11 +276,14 @@ class StepTest(parameterized.TestCase):
     @jax.jit
     def seen(rng):
       with mock.patch.object(generators, 'generate', spy):
-        steingan.step(state, {'image': x}, rng, num_generator_steps=3)
+        steingan.step(
+          state, {'image': x}, rng, num_generator_steps=3, negatives='fresh'
+        )
       return keys
 
+    # The fourth are the energy's.
     self.assertLen(
-      {tuple(np.asarray(key)) for key in seen(jax.random.key(0))}, 3
+      {tuple(np.asarray(key)) for key in seen(jax.random.key(0))}, 4
     )
 
   @parameterized.parameters(
@@ -342,7 +357,8 @@ class StepTest(parameterized.TestCase):
     (dict(negative_weight=-0.1), 'negative_weight=-0.1'),
     (dict(alpha=1.5), 'alpha=1.5'),
     (dict(alpha=-0.5), 'alpha=-0.5'),
-    (dict(alpha=0.5, conditional=True), 'alpha=0.5.*labels'),
+    (dict(negatives='after'), "negatives='after'.*'fresh'"),
+    (dict(bandwidth_log='n-1'), "log='n-1'.*'none'"),
   )
   def test_bad_arguments(self, hyper, message):
     x = jnp.asarray(exact.data(4), jnp.float32)
@@ -516,8 +532,9 @@ class DiversityTest(parameterized.TestCase):
 
 
 class ConditionalTest(absltest.TestCase):
-  def test_by_hand(self):
-    # E(x, y) = |x - m_y|^2 / 2 and G = g_y: labels are the batch's in both.
+  """Of E(x, y) = |x - m_y|^2 / 2 and G = g_y."""
+
+  def _start(self, data, label):
     class Energy(nn.Module):
       @nn.compact
       def __call__(self, x, y):
@@ -530,13 +547,44 @@ class ConditionalTest(absltest.TestCase):
         chex.assert_shape(label, (num,))
         return self.param('g', nn.initializers.normal(), (3, 2))[label]
 
-    label = jnp.array([0, 2, 2, 0, 2])  # none of class 1
-    data = jax.random.normal(jax.random.key(0), (5, 2))
     sgd = optax.sgd(1.0)
-    state = _state(
+    return _state(
       learners.create(jax.random.key(1), Energy(), sgd, data, label),
       generators.create(jax.random.key(2), Generator(), sgd, 5, label),
     )
+
+  def test_steincd_negatives_keep_the_labels_of_data(self):
+    label = np.array([0, 2, 2, 0, 2])
+    data = np.random.default_rng(0).normal(size=(5, 2))
+    state = self._start(jnp.float32(data), jnp.asarray(label))
+    after = _run(
+      state,
+      {'image': jnp.float32(data), 'label': label},
+      conditional=True,
+      alpha=1.0,
+      epsilon=0.4,
+    )
+    m = np.float64(state.energy.params['params']['m'])
+    sq_dist = [[np.sum((a - b) ** 2) for a in data] for b in data]
+    h = np.median(sq_dist) / np.log(6)
+    expected = np.zeros((3, 2))
+    for i, y in enumerate(label):
+      phi = np.zeros(2)
+      for j, of_j in enumerate(label):
+        k = np.exp(-sq_dist[i][j] / h)
+        # The score of x_j is that of its own label, m - x.
+        phi += k * (m[of_j] - data[j]) + 2 / h * k * (data[i] - data[j])
+      # Of (x - m_y) of data, less that of what it moved to.
+      expected[y] += -0.4 * phi / 5 / 5
+    np.testing.assert_allclose(
+      _moved(state.energy, after.energy)['m'], expected, atol=1e-6
+    )
+
+  def test_by_hand(self):
+    # Labels are the batch's in both.
+    label = jnp.array([0, 2, 2, 0, 2])  # none of class 1
+    data = jax.random.normal(jax.random.key(0), (5, 2))
+    state = self._start(data, label)
     after = _run(
       state,
       {'image': data, 'label': label},
@@ -660,6 +708,8 @@ class ControllerTest(parameterized.TestCase):
   _TABLE = {
     'none': [(1, 1, False)] * 5,
     'discount': [(1 / 3, 1, False)] * 3 + [(1, 1, False)] * 2,
+    # Of 0.3 = 1 - 0.7 a third is 1 - 0.9.
+    'discount_printed': [(1, 1, False)] * 3 + [(1 / 3, 1, False)] * 2,
     'speed': [(1, 1, False)] * 3 + [(1, 5, False)] * 2,
     'freeze': [
       (1, 1, True),
@@ -726,6 +776,11 @@ class ControllerTest(parameterized.TestCase):
           gap = self._GAPS[i]  # nothing is measured
         np.testing.assert_allclose(end.gap, gap, rtol=1e-5)
 
+  @parameterized.parameters('discount', 'discount_printed', 'speed', 'freeze')
+  def test_a_gap_of_nan_is_no_gap(self, controller):
+    discount, rate, _ = steingan._control(controller, jnp.float32(np.nan))
+    self.assertTrue(np.isnan(discount * rate))
+
   def test_needs_an_energy_that_reconstructs(self):
     x = jnp.asarray(exact.data(4), jnp.float32)
     step = functools.partial(steingan.step, controller='discount')
@@ -757,6 +812,78 @@ class DevicesTest(parameterized.TestCase):
       return jax.tree.map(np.asarray, ends)
 
     chex.assert_trees_all_close(run(mode), run('jit'), rtol=1e-5, atol=1e-6)
+
+  @parameterized.product(
+    label=[False, True],
+    hyper=[
+      dict(alpha=1.0, controller='freeze_ahead'),
+      dict(alpha=1.0, kernel_space='features', repulsion='nearest'),
+      dict(alpha=1.0, joint=False, negatives='fresh', controller='speed'),
+      dict(kernel_space='features', negatives='fresh', num_generator_steps=2),
+      dict(kernel_space='first_features', repulsion='swapped'),
+      dict(diversity='pulling_away', kernel='none', controller='freeze'),
+    ],
+  )
+  @pytest.mark.slow
+  def test_of_the_papers_energies(self, label, hyper):
+    energy = mixing_energies()['joint_label' if label else 'autoencoder']
+    batch = {'image': IMAGES} | ({'label': LABELS} if label else {})
+    step = functools.partial(steingan.step, conditional=label, **hyper)
+    generator = fixed_generator(8, IMAGES.shape[1:], norm=True)
+    start = _state(energy, generator)
+    if hyper.get('kernel_space') == 'first_features':
+      first = jax.tree.map(lambda leaf: 0.5 * leaf, energy.params)
+      start = start._replace(first=first)
+    assert_modes_agree(step, start, batch)
+
+
+IMAGES = np.float32(np.random.default_rng(0).uniform(size=(8, 4, 4, 1)))
+LABELS = np.array([0, 2, 1, 1, 0, 2, 2, 1])
+
+
+@functools.cache
+def mixing_energies():
+  """Returns learners of energies that normalise by the batch, of 4x4 images."""
+  autoencoder = energies.Autoencoder(
+    convs=((2, 3, 2, 1), (3, 2, 2, 0)), dropout=0.0
+  )
+  modules = {
+    'autoencoder': autoencoder,
+    'joint_label': energies.JointLabel(autoencoder, 3, margin=0.5),
+    'discriminator': energies.Discriminator((2, 2), num_classes=3),
+  }
+  return {
+    name: learners.create(
+      jax.random.key(3),
+      module,
+      optax.sgd(0.1),
+      IMAGES,
+      *(() if name == 'autoencoder' else (LABELS,)),
+    )
+    for name, module in modules.items()
+  }
+
+
+def assert_modes_agree(step, state, batch):
+  """Fails unless a step is one under jit, pmap and shard_map."""
+  # Weights of 0.02 would make updates as small as rounding.
+  scaled = jax.tree.map(lambda leaf: 10 * leaf, state.energy.params)
+  state = state._replace(energy=state.energy.replace(params=scaled))
+
+  def run(mode):
+    start = parallel.replicate(jax.tree.map(jnp.copy, state))
+    ends = parallel.compile_step(step, mode)(start, batch, jax.random.key(0))
+    return jax.tree.map(np.asarray, ends)
+
+  expected = run('jit')
+  moved = jax.tree.map(
+    lambda old, new: np.max(np.abs(old - new)),
+    state.energy.params,
+    expected[0].energy.params,
+  )
+  assert max(jax.tree.leaves(moved)) > 1e-3, moved
+  for mode in ('pmap', 'shard_map'):
+    chex.assert_trees_all_close(run(mode), expected, rtol=1e-4, atol=1e-5)
 
 
 class LearningTest(parameterized.TestCase):

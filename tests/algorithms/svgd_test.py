@@ -1,6 +1,7 @@
 """Tests of SVGD on targets whose moments are known, or sampled at length."""
 
 import functools
+import warnings
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -79,6 +80,7 @@ class StepTest(parameterized.TestCase):
     direction = np.sum(pairs(term), 1) / total
     for named in (
       dict(kernel=kernel, bandwidth_scale=2.0),
+      dict(kernel=kernel, bandwidth_scale=2 / np.log(7), bandwidth_log='none'),
       dict(kernel=profile),
     ):
       state, metrics = jax.jit(
@@ -152,6 +154,60 @@ class StepTest(parameterized.TestCase):
       actual,
       expected,
     )
+
+  @parameterized.parameters(
+    np.uint8, np.int8, np.int32, bool, np.float16, jnp.bfloat16, np.float64
+  )
+  def test_particles_of_any_dtype(self, dtype):
+    numbers = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [1, 1]], dtype)
+    log_density = lambda x: -0.5 * jnp.sum((x - 3) ** 2)
+
+    def run(particles):
+      state = svgd.create(log_density, particles, optax.adam(0.1))
+      step = lambda state, _: (svgd.step(state, None, None)[0], None)
+      return _particles(lax.scan(step, state, length=2)[0])
+
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')
+      end, expected = run(numbers), run(np.float32(numbers))
+    floating = jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64
+    self.assertEqual(end.dtype, dtype if floating else np.float32)
+    eps = float(jnp.finfo(end.dtype).eps)
+    np.testing.assert_allclose(np.float32(end), expected, rtol=0, atol=4 * eps)
+
+  def test_refuses_what_is_no_density_of_a_particle(self):
+    x, adam = jnp.ones((4, 3)), optax.adam(0.1)
+    with self.assertRaisesRegex(
+      ValueError, r'log_density has shape \(3,\).*\(\)'
+    ):
+      svgd.create(lambda x: -x, x, adam)
+    # Of one that takes a batch, at the step.
+    state = svgd.create(lambda x, batch: -x[:1], x, adam)
+    with self.assertRaisesRegex(
+      ValueError, r'log_density has shape \(1,\).*\(\)'
+    ):
+      svgd.step(state, {'image': x}, None)
+
+  @parameterized.parameters(
+    ({'a': np.ones((4, 2)), 'b': np.ones(3)},),
+    ({},),
+    (np.ones((0, 2)),),
+    (1.0,),
+  )
+  def test_refuses_what_are_no_particles(self, particles):
+    with self.assertRaisesRegex(ValueError, r'particles.*\[n, ...\]'):
+      svgd.create(lambda x: 0.0, particles, optax.adam(0.1))
+
+  def test_complex_particles_are_refused(self):
+    with self.assertRaisesRegex(TypeError, 'complex'):
+      svgd.create(lambda x: 0.0, np.ones((4, 2), complex), optax.adam(0.1))
+
+  def test_nan_stays_nan(self):
+    x = jnp.ones((4, 2)).at[1, 0].set(jnp.nan)
+    state = svgd.create(lambda x: -jnp.sum(x**2), x, optax.sgd(0.1))
+    after, metrics = svgd.step(state, None, None)
+    self.assertTrue(np.all(np.isnan(_particles(after))))
+    self.assertTrue(np.isnan(metrics['particles/move']))
 
   def test_init_and_sample(self):
     config = ml_collections.ConfigDict(

@@ -2,6 +2,7 @@
 
 import functools
 import types
+import warnings
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -156,6 +157,214 @@ class FollowTest(absltest.TestCase):
     np.testing.assert_allclose(
       metrics['generator/move'], np.mean(np.sum(np.square(phi), 1)), rtol=1e-5
     )
+
+
+class ArraysTest(parameterized.TestCase):
+  """What comes in may be of any real dtype, and is of one shape alone."""
+
+  _FUNCTIONS = {
+    'pulling_away': generators.pulling_away,
+    'batch_norm_entropy': lambda x: generators.batch_norm_entropy({'gain': x}),
+    'divergence': lambda x: generators.divergence(x, x[::-1]),
+    'revision': lambda x: generators.revision(x, x[::-1]),
+    'follow': lambda x: generators.follow(lambda p: p * x, lambda _: x[::-1])(
+      1.0
+    )[:2],
+    'variational': lambda x: generators.variational(
+      _affine(), jax.random.key(0), x
+    )(_affine().params),
+  }
+
+  @parameterized.product(
+    name=list(_FUNCTIONS),
+    dtype=[
+      np.uint8,
+      np.int8,
+      np.int32,
+      bool,
+      np.float16,
+      jnp.bfloat16,
+      np.float64,
+    ],
+  )
+  def test_any_dtype_is_taken_as_float32(self, name, dtype):
+    # Differences of bytes would wrap, as 1 - 3 does.
+    x = np.array([[1, 3], [2, 1], [3, 2]]).astype(dtype)
+    function = self._FUNCTIONS[name]
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')
+      actual, expected = function(x), function(np.float32(x))
+    self.assertEqual(
+      {leaf.dtype for leaf in jax.tree.leaves(actual)}, {np.dtype('float32')}
+    )
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), actual, expected
+    )
+
+  @parameterized.parameters(*_FUNCTIONS)
+  def test_nan_stays_nan(self, name):
+    x = np.float32([[1, 3], [np.nan, 1], [3, 2]])
+    for leaf in jax.tree.leaves(self._FUNCTIONS[name](x)):
+      self.assertTrue(np.any(np.isnan(leaf)))
+
+  def test_one_sample_of_nan_is_nan(self):
+    row = jnp.array([[1.0, np.nan]])
+    self.assertTrue(np.isnan(generators.pulling_away(row)))
+
+  @parameterized.parameters(1e-18, 1e-6, 1e18, 1e30)
+  def test_pulling_away_has_no_unit(self, unit):
+    rows = np.float32([[2.0, 0.0], [0.0, 0.1], [3.0, 3.0]])
+    value, slope = jax.value_and_grad(generators.pulling_away)(unit * rows)
+    whole, of_whole = jax.value_and_grad(generators.pulling_away)(rows)
+    np.testing.assert_allclose(value, whole, rtol=1e-5)
+    np.testing.assert_allclose(unit * slope, of_whole, rtol=1e-4, atol=1e-6)
+
+  def test_refuses_other_shapes(self):
+    x, learner, rng = jnp.ones((3, 2)), _affine(), jax.random.key(0)
+    column = x[:, :1]
+    narrow = learner.replace(
+      apply_fn=lambda params, x, method, **_: (
+        (column, column) if method == 'encode' else column
+      )
+    )
+    draw = lambda params: params * x
+    follow = lambda *args, **kwargs: generators.follow(draw, *args, **kwargs)(
+      1.0
+    )
+    for call, message in (
+      (lambda: follow(lambda _: column), r'direction.*\(3, 1\).*\(3, 2\)'),
+      (
+        lambda: follow(lambda x: x, penalty=lambda *_: x[0]),
+        r'penalty.*\(2,\).*\(\)',
+      ),
+      (lambda: generators.pulling_away(x[0]), r'features.*\(2,\).*\[n, f\]'),
+      (lambda: generators.divergence(x, column), r'log_variance \(3, 1\)'),
+      (lambda: generators.revision(x, x[:1]), r'revised \(1, 2\)'),
+      (
+        lambda: generators.variational(narrow, rng, x)(learner.params),
+        r'decoded.*\(3, 1\).*\(3, 2\)',
+      ),
+      (
+        lambda: generators.variational(learner, rng, x, x[:1]),
+        r'condition.*\(1, 2\).*\(3, ...\)',
+      ),
+      (
+        lambda: generators.decode_batch(learner, learner.params, column, x[:1]),
+        r'condition.*\(1, 2\).*\(3, ...\)',
+      ),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        call()
+
+
+class LabelsTest(parameterized.TestCase):
+  """Labels and conditions, of which none is left unread."""
+
+  @parameterized.parameters(
+    (np.array([0.0, 1.0]), r'float.*\(2,\).*integers'),
+    (np.array([True, False]), r'bool.*integers'),
+    (np.array([[0], [1]]), r'\(2, 1\).*integers'),
+    (np.array([0, 3]), 'label=3 .*0, ..., 2'),
+    (np.array([-1, 0]), 'label=-1 .*0, ..., 2'),
+    (np.array([0]), r'\(1,\).*\(2,\)'),
+    ([0, 5], 'label=5'),
+  )
+  def test_refuses(self, label, message):
+    module = generators.DCGAN(**_SMALL, num_classes=3)
+    learner, rng = networks.create(module), jax.random.key(0)
+    z = jnp.ones((2, 3))
+    for call in (
+      lambda: generators.create(rng, module, optax.sgd(1.0), 2, label),
+      lambda: generators.generate(learner, learner.params, rng, 2, label=label),
+      lambda: generators.sample(learner, rng, 2, label=label),
+      lambda: generators.decode(learner, rng, z, label=label),
+      lambda: module.apply(learner.params, z, label=label, method='decode'),
+      lambda: generators.interpolate(
+        learner, rng, num_pairs=2, num_points=3, label=label
+      ),
+      lambda: generators.random_walk(
+        learner, rng, num_walks=2, num_steps=3, label=label
+      ),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        call()
+
+  def test_of_traced_labels_what_is_no_class_is_nan(self):
+    learner = networks.create(generators.DCGAN(**_SMALL, num_classes=3))
+    rng, z = jax.random.key(0), jnp.ones((5, 3))
+    label, wrong = jnp.array([3, 0, -1, 0, 2]), jnp.array([0, 2])
+
+    @jax.jit
+    def run(label):
+      batch = generators.generate(
+        learner, learner.params, rng, len(label), label=label
+      )
+      return batch, (
+        generators.sample(learner, rng, len(label), label=label),
+        generators.decode(learner, rng, z, label=label),
+      )
+
+    batch, rows = run(label)
+    self.assertTrue(np.all(np.isnan(batch)))  # normalised together
+    _, of_classes = run(jnp.array([1, 0, 1, 0, 2]))
+    for x, expected in zip(rows, of_classes, strict=True):
+      expected = np.array(expected)
+      expected[wrong] = np.nan
+      np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+
+  def test_of_classes_there_is_no_nan_on_the_way(self):
+    learner = networks.create(_Plain(num_classes=3))
+    self.enter_context(jax.debug_nans(True))
+    x = generators.sample(learner, jax.random.key(0), 4)
+    np.testing.assert_array_equal(x[:, 3], [0, 1, 2, 0])
+
+  @parameterized.parameters(np.uint8, np.int8, np.int64)
+  def test_labels_of_any_integers(self, dtype):
+    learner = networks.create(_Plain(num_classes=3))
+    label = np.array([2, 0, 1]).astype(dtype)
+    x = generators.sample(learner, jax.random.key(0), 3, label=label)
+    np.testing.assert_array_equal(x[:, 3], [2, 0, 1])
+
+  def test_refuses_conditions_of_another_length(self):
+    condition = _rows(_SIZE, 2)
+    learner, rng = _beside(condition), jax.random.key(0)
+    create = functools.partial(
+      generators.create, rng, _Beside(), optax.sgd(1.0)
+    )
+    for call in (
+      lambda: create(4, condition=condition[:3]),
+      lambda: generators.generate(
+        learner, learner.params, rng, 4, condition=condition[:3]
+      ),
+      lambda: generators.revise(
+        None, rng, _rows(4, 7), condition=condition[:3]
+      ),
+      lambda: generators.MLP().apply(
+        {}, _rows(4, 2), _rows(3, 2), method='decode'
+      ),
+    ):
+      with self.assertRaisesRegex(ValueError, r'condition.*\(3, 2\).*\(4, '):
+        call()
+    pair = generators.ImageToImage(**networks._PAIR)
+    with self.assertRaisesRegex(ValueError, r'condition.*\(8, 2, 6, 1\)'):
+      pair.apply({}, _rows(8, 3), jnp.ones((8, 2, 6, 1)), method='decode')
+
+  def test_refuses_latents_of_another_length(self):
+    learner = networks.create(_Plain())
+    with self.assertRaisesRegex(ValueError, r'z .*\(2, 4\).*\(2, 3\)'):
+      generators.decode(learner, jax.random.key(0), jnp.ones((2, 4)))
+
+  def test_refuses_a_generator_of_other_than_num_samples(self):
+    class One(nn.Module):
+      @nn.compact
+      def __call__(self, rng, num):
+        return self.param('x', nn.initializers.ones, (1, 2))
+
+    with self.assertRaisesRegex(ValueError, r'samples.*\(1, 2\).*\(4, ...\)'):
+      generators.create(jax.random.key(0), One(), optax.sgd(1.0), 4)
+
+
+_SMALL = dict(shape=(2, 2, 1), latent_dim=3, base=2, widths=(), strides=(2,))
 
 
 class DiversityTest(parameterized.TestCase):
