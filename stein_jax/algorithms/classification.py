@@ -77,7 +77,9 @@ def step(
     losses = [optax.softmax_cross_entropy(each, hot) for each in logits]
     loss = jnp.mean(jnp.stack(losses))
     hits = jnp.argmax(logits[0], -1) == label
-    accuracy = jnp.mean(jnp.where(jnp.isnan(losses[0]), jnp.nan, hits))
+    accuracy = jnp.mean(
+      jnp.where(jnp.isnan(losses[0]), jnp.nan, hits.astype(jnp.float32))
+    )
     return loss, {'classifier/loss': loss, 'classifier/accuracy': accuracy}
 
   classifier, metrics = learners.descend(
