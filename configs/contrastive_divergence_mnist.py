@@ -18,7 +18,9 @@ def get_config(scale=''):
     raise ValueError(f'scale={scale!r} is unknown; allowed: digits, smoke.')
   config = ConfigDict()
   config.algorithm = 'contrastive_divergence'
-  config.step = ConfigDict(dict(sampler='langevin', num_steps=1, step_size=1.0))
+  config.step = ConfigDict(
+    dict(sampler='langevin', num_steps=1, step_size=1.0, conditional=False)
+  )
   config.sample = ConfigDict(
     dict(sampler='gibbs', num_steps=1000, step_size=0.3)
   )

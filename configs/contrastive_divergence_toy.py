@@ -15,7 +15,9 @@ def get_config(scale=''):
     raise ValueError(f'scale={scale!r} is unknown; allowed: smoke.')
   config = ConfigDict()
   config.algorithm = 'contrastive_divergence'
-  config.step = ConfigDict(dict(sampler='mala', num_steps=10, step_size=0.5))
+  config.step = ConfigDict(
+    dict(sampler='mala', num_steps=10, step_size=0.5, conditional=False)
+  )
   config.sample = ConfigDict(
     dict(sampler='mala', num_steps=2000, step_size=0.5)
   )

@@ -24,6 +24,7 @@ def get_config(scale=''):
       normalize='count',
       kernel='rbf',
       bandwidth_scale=1.0,
+      bandwidth_log='n+1',
       num_projections=1,
       noise_scale=0.1,
     )

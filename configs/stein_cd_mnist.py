@@ -26,6 +26,8 @@ def get_config(scale=''):
       normalize='count',
       kernel='rbf',
       bandwidth_scale=1.0,
+      bandwidth_log='n+1',
+      conditional=False,
     )
   )
   config.sample = ConfigDict(

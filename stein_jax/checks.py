@@ -111,6 +111,16 @@ def per_example(count: int, **values) -> None:
       )
 
 
+def rows(count: int, **values) -> None:
+  """Raises ValueError unless every array has one row for each example: [count, k]."""
+  for name, value in values.items():
+    if np.ndim(value) != 2 or len(value) != count:
+      raise ValueError(
+        f'{name} has shape {np.shape(value)}; wanted: ({count}, k), one row for '
+        f'each of {count} examples.'
+      )
+
+
 def like(x, **trees) -> None:
   """Raises ValueError unless every tree has the structure and the shapes of x."""
   shapes = lambda tree: jax.tree.map(np.shape, tree)

@@ -43,8 +43,13 @@ _MANIFOLD_ROWS = 5000  # whose matrix of distances is held
 
 
 def log_likelihood(energy: Learner, x: Array, log_partition: Array) -> Array:
-  """Returns log p(x) = -E(x) - log Z [n], in nats."""
-  return -energy.apply_fn(energy.params, x) - log_partition
+  """Returns log p(x) = -E(x) - log Z [n], in nats.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or E is not [n].
+  """
+  energies.check_density(energy)
+  return -energies.value(energy, energy.params, x) - log_partition
 
 
 def log_mean_exp(log_weights: Array) -> Array:
@@ -56,8 +61,8 @@ def log_mean_exp(log_weights: Array) -> Array:
 
 
 def exact_log_partition(energy: Learner) -> Array:
-  """Returns log Z [] from the energy's own method."""
-  return energy.apply_fn(energy.params, method='log_partition')
+  """Returns log Z [] from the energy's own method; see `energies.log_partition`."""
+  return energies.log_partition(energy, energy.params)
 
 
 def ais_log_partition(
@@ -73,10 +78,14 @@ def ais_log_partition(
 
   From N(0, I) a lower bound in expectation; from exact samples `init` an upper
   one. Arguments as in `samplers.annealed_importance`.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or E is not [n].
   """
+  energies.check_density(energy)
   log_weights = samplers.annealed_importance(
     rng,
-    lambda x: -energy.apply_fn(energy.params, x),
+    lambda x: -energies.value(energy, energy.params, x),
     energy.input_shape,
     num_chains=num_chains,
     num_temperatures=num_temperatures,
@@ -181,7 +190,8 @@ def check(config, state, source, test_source) -> None:
   except (AttributeError, TypeError, ValueError) as error:
     raise ValueError(
       f'evaluation.log_likelihood={method!r} does not fit the energy: {error} '
-      "Allowed: 'ais', where the energy takes images alone, or 'none'."
+      "Allowed: 'ais', where the energy takes images alone and does not mix its "
+      "batch, or 'none'."
     ) from error
 
 
@@ -194,9 +204,12 @@ def test_metrics(config, state, source) -> dict[str, float]:
   keywords, which overstates the likelihood).
   """
   if hasattr(state, 'classifier'):
+    labels = source[:]['label']
     logits = _classified(state.classifier, source[:]['image'])[1]
-    hits = np.argmax(logits, 1) == source[:]['label']
-    return {'test/accuracy': float(np.mean(hits))}
+    checks.labels(logits.shape[1], label=labels)
+    hits = np.argmax(logits, 1) == labels
+    known = np.all(np.isfinite(logits), 1)
+    return {'test/accuracy': float(np.mean(np.where(known, hits, np.nan)))}
   if config.evaluation.log_likelihood == 'none':
     return {}
   energy = state.energy

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax.types import Array
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -54,6 +55,7 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, axis_name: str | None = None) -> Array:
     """Returns x [n, ..., c] with mean 0 and variance 1 over all but c."""
+    x = dtypes.accumulated(x)
     axes = tuple(range(x.ndim - 1))
     mean = collectives.pmean(jnp.mean(x, axes, keepdims=True), axis_name)
     centred = x - mean
@@ -293,17 +295,28 @@ _TINY = 1e-12  # a kernel of zeros stays one
 
 
 def one_hot(label: Array, num_classes: int) -> Array:
-  """Returns rows [n, num_classes] of labels [n], of nan where one is no class."""
-  label = jnp.asarray(label).astype(jnp.int32)
-  rows = jax.nn.one_hot(label, num_classes)
-  known = (label >= 0) & (label < num_classes)
-  return jnp.where(known[:, None], rows, jnp.nan)
+  """Returns [n, num_classes] of labels [n]: 1 at the label and 0 elsewhere.
+
+  The row of a label that is no class is nan: of a traced label it is all that can be
+  said.
+
+  Raises:
+    ValueError: the labels are no integers [n], or are known and out of range.
+  """
+  checks.labels(num_classes, label=label)
+  label = jnp.asarray(label)
+  if label.dtype.itemsize < 4:  # in a byte there may not be as many classes
+    label = label.astype(jnp.int32)
+  hot = jax.nn.one_hot(label, num_classes)
+  return jnp.where(jnp.sum(hot, -1, keepdims=True) == 1, hot, jnp.nan)
 
 
 def with_label(x: Array, label: Array | None) -> Array:
   """Returns x [n, ..., c] with the one-hot label [n, k] as k further channels."""
   if label is None:
     return x
+  checks.shape((len(x), label.shape[-1]), label=label)
+  x = dtypes.floating(x)
   maps = label.reshape(len(label), *(1,) * (x.ndim - 2), -1)
   maps = jnp.broadcast_to(maps, (*x.shape[:-1], maps.shape[-1]))
   return jnp.concatenate([x, maps.astype(x.dtype)], -1)

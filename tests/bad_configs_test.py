@@ -78,6 +78,9 @@ ROWS = {
   ),
   'contrastive_divergence_mnist': (
     ('step.sampler', 'hmc', "step.sampler='hmc'.*'gibbs'"),
+    ('step.conditional', 1, 'step.conditional=1 must be True or False'),
+    ({'persistent': True, 'step.conditional': True},
+      'contrastive_divergence on data.name.*positional'),
     ('persistent', 'yes', "persistent='yes' must be True"),
   ),
   'contrastive_divergence_toy': (
@@ -162,6 +165,7 @@ ROWS = {
   'score_matching_mnist': (
     ('step.objective', 'ksd', "step.objective='ksd'.*'denoising'"),
     ('step.num_projections', 0, 'step.num_projections=0 must be at'),
+    ('step.bandwidth_log', 'n-1', "step.bandwidth_log='n-1'.*'n', 'none'"),
     ('step.noise_scale', 0.0, 'step.noise_scale=0.0 must be a posi'),
     ({'energy': dict(name='MLP'), 'step.objective': 'closed_form'},
       'score_matching on.*laplacian'),
@@ -201,6 +205,8 @@ ROWS = {
     ('step.normalize', 'rows', "step.normalize='rows'.*'row_sum'"),
     ('step.bandwidth_scale', 0.0, 'step.bandwidth_scale=0.0 must be a'),
     ('step.symmetric', 'x', "step.symmetric='x' must be True or False"),
+    ('step.bandwidth_log', 'log', "step.bandwidth_log='log'.*'n', 'none'"),
+    ('step.conditional', True, 'stein_cd on data.name.*positional'),
     ('sample.sampler', 'gibs', "sample.sampler='gibs'.*'gibbs'"),
     ('sample.step_size', -1.0, 'sample.step_size=-1.0 must be a positive'),
     ('sample.num_steps', -1, 'sample.num_steps=-1 must be at least 1'),

@@ -467,6 +467,32 @@ class SpectralTest(parameterized.TestCase):
     np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
 
 
+class OneHotTest(parameterized.TestCase):
+  @parameterized.parameters(np.int32, np.uint8, np.int8)
+  def test_a_label_that_is_no_class_is_nan(self, dtype):
+    label = jnp.array([2, 0, 3, 1]).astype(dtype)
+    label = label.at[3].set(jnp.asarray(-1).astype(dtype))  # as a byte 255
+    expected = np.eye(3)[[2, 0, 0, 0]]
+    expected[2:] = np.nan
+    hot = jax.jit(lambda label: layers.one_hot(label, 3))(label)
+    np.testing.assert_array_equal(hot, expected)
+
+  def test_more_classes_than_a_byte_has(self):
+    hot = layers.one_hot(jnp.array([44, 255], jnp.uint8), 300)
+    np.testing.assert_array_equal(hot, np.eye(300)[[44, 255]])
+
+  @parameterized.parameters(
+    (np.array([0, 3]), 'label=3 must be in 0, ..., 2'),
+    (np.array([0, -1]), 'label=-1 must be in 0, ..., 2'),
+    (np.array([0.0, 1.0]), 'label is float64 .*allowed: integers'),
+    (np.array([[0], [1]]), r'label is int64 \(2, 1\); allowed: integers \[n\]'),
+    (np.array(1), r'label is int64 \(\); allowed'),
+  )
+  def test_what_is_known_to_be_wrong_is_refused(self, label, message):
+    with self.assertRaisesRegex(ValueError, message):
+      layers.one_hot(label, 3)
+
+
 class WithLabelTest(parameterized.TestCase):
   @parameterized.parameters(((),), ((2, 3),))
   def test_label_is_further_channels(self, middle):
@@ -483,6 +509,17 @@ class WithLabelTest(parameterized.TestCase):
   def test_no_label(self):
     x = _normal(2, 3)
     self.assertIs(layers.with_label(x, None), x)
+
+  def test_what_is_nan_stays_so_beside_bytes(self):
+    hot = jnp.array([[jnp.nan, jnp.nan]])
+    joined = layers.with_label(jnp.ones((1, 3), jnp.uint8), hot)
+    np.testing.assert_array_equal(joined, [[1, 1, 1, np.nan, np.nan]])
+
+  def test_labels_of_other_images_are_refused(self):
+    with self.assertRaisesRegex(
+      ValueError, r'label has shape \(1, 3\); wanted'
+    ):
+      layers.with_label(_normal(2, 4), jnp.eye(3)[:1])
 
   def test_dtype_is_that_of_the_input(self):
     x = jnp.ones((2, 3), jnp.bfloat16)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 import optax
 
+from stein_jax import layers
 from stein_jax import learners
 
 _DEVICES = 4
@@ -252,6 +253,128 @@ class CreateTest(parameterized.TestCase):
   def test_negative(self, name):
     with self.assertRaisesRegex(ValueError, f'{name}=-0.1'):
       _learner({'name': 'sgd', 'learning_rate': 0.1, name: -0.1})
+
+
+class _Wrapped(nn.Module):
+  """Hands on whatever it is given, so that nobody knows what it takes."""
+
+  inner: nn.Module
+
+  def __call__(self, x, **kwargs):
+    return self.inner(x, **kwargs)
+
+
+class _Unsaid(nn.Module):
+  """Mixes its batch and does not say so, or says otherwise."""
+
+  @nn.compact
+  def __call__(self, x):
+    return jnp.sum(layers.BatchNorm()(x), 1)
+
+
+class _Denied(nn.Module):
+  mixes = False
+
+  @nn.compact
+  def __call__(self, x, *, axis_name=None):
+    return jnp.sum(layers.BatchNorm()(x, axis_name=axis_name), 1)
+
+
+class _Running(nn.Module):
+  """Keeps running statistics."""
+
+  average: bool
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.BatchNorm(use_running_average=self.average)(x)
+
+
+class _OwnRandom(nn.Module):
+  """Draws from a stream of keys that nobody fills."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dropout(0.5)(nn.Dense(1)(x), deterministic=False)
+
+
+class _Counting(nn.Module):
+  """Changes what it keeps."""
+
+  @nn.compact
+  def __call__(self, x):
+    count = self.variable('counts', 'calls', lambda: jnp.zeros(()))
+    count.value += 1
+    return nn.Dense(1)(x)
+
+
+class _Positional(nn.Module):
+  """Takes an axis and a key by place or by name."""
+
+  @nn.compact
+  def __call__(self, x, axis_name=None, rng=None):
+    return layers.BatchNorm()(x, axis_name=axis_name)
+
+
+class NetworkTest(parameterized.TestCase):
+  """What would silently go without its axis or its key is refused."""
+
+  def create(self, module):
+    return learners.create(
+      jax.random.key(0), module, optax.sgd(1.0), _data()[0]
+    )
+
+  @parameterized.named_parameters(
+    ('unsaid', _Unsaid(), '_Unsaid has layers that take axis_name'),
+    ('denied', _Denied(), '_Denied has layers that take axis_name'),
+    ('wrapped', _Wrapped(_Random()), '_Wrapped has layers that take rng'),
+    ('wrapped_norm', _Wrapped(_Positional()), 'take axis_name and rng'),
+    (
+      'in_a_row',
+      nn.Sequential([nn.Dense(2), layers.BatchNorm()]),
+      'Sequential has layers that take axis_name',
+    ),
+    ('running', _Running(False), '_Running keeps running statistics'),
+    ('averages', _Running(True), '_Running keeps running statistics'),
+  )
+  def test_refused_when_created(self, module, message):
+    with self.assertRaisesRegex(ValueError, message):
+      self.create(module)
+
+  @parameterized.named_parameters(
+    ('random', _OwnRandom()), ('counting', _Counting())
+  )
+  def test_refused_when_called(self, module):
+    learner = self.create(module)
+    with self.assertRaisesRegex(
+      ValueError, 'takes as the keyword rng.*keeps: '
+    ):
+      jax.eval_shape(
+        lambda x: learners.call(learner, learner.params, x), _data()[0]
+      )
+
+  def test_what_works_is_taken(self):
+    self.assertEqual(self.create(_Positional()).takes, ('axis_name', 'rng'))
+    plain = nn.Sequential([nn.Dense(3), nn.LayerNorm()])
+    self.assertEqual(self.create(plain).takes, ())
+
+  def test_the_key_of_dropout(self):
+    rng = jax.random.key(1)
+    self.assertIsNone(learners.dropout_key(self.create(nn.Dense(2)), rng))
+    learner = self.create(_Random())
+    self.assertIsNone(learners.dropout_key(learner, None))
+    key = learners.dropout_key(learner, rng)
+    others = [rng, *jax.random.split(rng, 100), jax.random.fold_in(rng, 0)]
+    data = jax.random.key_data(jnp.stack([key, *others]))
+    self.assertLen(
+      np.unique(data[1:], axis=0), 101
+    )  # the last is the first split
+    self.assertFalse(np.any(np.all(data[1:] == data[:1], 1)))
+    own = jax.vmap(
+      lambda _: learners.dropout_key(learner, rng, axis_name=_AXIS),
+      axis_name=_AXIS,
+    )(jnp.arange(4))
+    self.assertLen(np.unique(jax.random.key_data(own), axis=0), 4)
 
 
 class CallTest(parameterized.TestCase):

@@ -87,6 +87,11 @@ def step(
     prior_weight=prior_weight,
     latent_weight=latent_weight,
   )
+  # Both discriminators are of one module.
+  context = dict(
+    axis_name=axis_name,
+    rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
+  )
   rng = collectives.fold_in_index(rng, axis_name)
   dropout_rng, code_rng, latent_rng = jax.random.split(rng, 3)
   data, condition = batch['image'], energies.conditions(batch)
@@ -96,24 +101,34 @@ def step(
     call, state.generator, method='encode', key=dropout_rng
   )
   z = generators.latent(state.generator, latent_rng, len(data))
-  drawn = lambda params: decode(params, z, *condition)
   draws = not (checks.absent(prior_weight) and checks.absent(latent_weight))
+
+  def drawn(params):
+    """Returns images of draws of the prior."""
+    images = decode(params, z, *condition)
+    checks.shape(data.shape, samples=images)
+    return images
 
   def coded(params):
     """Returns images of the data's codes, and the divergence of these."""
     mean, log_variance = encode(params, data, *condition)
+    checks.shape(z.shape, mean=mean, log_variance=log_variance)
     unit = jax.random.normal(code_rng, mean.shape, mean.dtype)
     code = mean + jnp.exp(0.5 * log_variance) * unit
     divergence = jnp.mean(generators.divergence(mean, log_variance))
-    return decode(params, code, *condition), divergence
+    images = decode(params, code, *condition)
+    checks.shape(data.shape, samples=images)
+    return images, divergence
 
   before, prior_energy = state.generator.params, state.prior_energy
-  learned = functools.partial(_tell_apart, data, condition, axis_name)
+  learned = functools.partial(_tell_apart, data, condition, context)
   energy, metrics = learned(coded(before)[0], state.energy)
   if draws:
     prior_energy, _ = learned(drawn(before), prior_energy)
   fooled = lambda energy, images: jnp.mean(
-    nn.softplus(call(energy, energy.params, images, *condition))
+    nn.softplus(
+      energies.value(energy, energy.params, images, *condition, **context)
+    )
   )
 
   def generator_loss(params):
@@ -148,14 +163,14 @@ def sample(
   return generators.sample(state.generator, rng, num, condition=condition)
 
 
-def _tell_apart(data, condition, axis_name, images, energy):
+def _tell_apart(data, condition, context, images, energy):
   """Returns a discriminator one step better at telling images from data, metrics."""
 
   def loss_fn(params):
     real, fake = energies.pair(
-      energy, params, data, images, *condition, joint=False, axis_name=axis_name
+      energy, params, data, images, *condition, joint=False, **context
     )
     metrics = {'energy/data': jnp.mean(real), 'energy/samples': jnp.mean(fake)}
     return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
 
-  return learners.descend(energy, loss_fn, axis_name=axis_name)
+  return learners.descend(energy, loss_fn, axis_name=context['axis_name'])

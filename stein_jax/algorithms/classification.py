@@ -10,6 +10,7 @@ from stein_jax import build
 from stein_jax import checks
 from stein_jax import classifiers
 from stein_jax import collectives
+from stein_jax import layers
 from stein_jax import learners
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
@@ -43,7 +44,8 @@ def step(
 
   Args:
     state: the classifier.
-    batch: 'image' [n, h, w, c] and 'label' [n]; and 'augmented', like the images,
+    batch: 'image' [n, h, w, c] and 'label' [n], integers: one that is no class makes
+      the loss nan; and 'augmented', like the images,
       where there are others of the same labels, whose mean cross entropy counts as
       much [Z16 eq 11]. Each is a batch of its own to norms.
     rng: key of the augmentation and of dropout.
@@ -63,24 +65,37 @@ def step(
 
   def cross_entropy(params):
     logits = [
-      learners.call(
+      _logits(
         state.classifier, params, part, rng=dropout_rng, axis_name=axis_name
-      )[1]
+      )
       for part, dropout_rng in zip(parts, dropout_rngs, strict=False)
     ]
     label = batch['label']
-    loss = jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(
-        jnp.stack(logits), jnp.stack([label] * len(parts))
-      )
-    )
+    hot = layers.one_hot(label, logits[0].shape[-1])
+    checks.rows(len(logits[0]), label=hot)
+    hot = hot.astype(logits[0].dtype)
+    losses = [optax.softmax_cross_entropy(each, hot) for each in logits]
+    loss = jnp.mean(jnp.stack(losses))
     hits = jnp.argmax(logits[0], -1) == label
-    return loss, {
-      'classifier/loss': loss,
-      'classifier/accuracy': jnp.mean(hits.astype(jnp.float32)),
-    }
+    accuracy = jnp.mean(
+      jnp.where(jnp.isnan(losses[0]), jnp.nan, hits.astype(jnp.float32))
+    )
+    return loss, {'classifier/loss': loss, 'classifier/accuracy': accuracy}
 
   classifier, metrics = learners.descend(
     state.classifier, cross_entropy, axis_name=axis_name
   )
   return State(state.step + 1, classifier), metrics
+
+
+def _logits(classifier, params, x, **context):
+  """Returns the classifier's logits [n, k], or refuses what is no classifier."""
+  outputs = learners.call(classifier, params, x, **context)
+  if not isinstance(outputs, tuple) or len(outputs) != 2:
+    raise ValueError(
+      f'The classifier returns {jax.tree.map(jnp.shape, outputs)}; wanted: features '
+      '[n, f] and logits [n, k].'
+    )
+  features, logits = outputs
+  checks.rows(len(x), features=features, logits=logits)
+  return logits

@@ -21,13 +21,18 @@ class State(NamedTuple):
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state; persistent chains start at the batch."""
+  """Returns the first state; persistent chains start at the batch.
+
+  Conditional where `config.step` says so.
+  """
   checks.flag(persistent=config.persistent)
+  conditional = config.get('step', {}).get('conditional', False)
   energy = learners.create(
     rng,
     build.build(energies, **config.energy),
     config.optimizer,
     batch['image'],
+    *([batch['label']] if conditional else []),
   )
   chains = jnp.array(batch['image']) if config.persistent else None
   return State(jnp.zeros((), jnp.int32), energy, chains)
@@ -41,33 +46,56 @@ def step(
   sampler: str = 'langevin',
   num_steps: int = 1,
   step_size: float = 0.1,
+  conditional: bool = False,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one CD-k update [LW17 eq 10] and its metrics.
 
+  To an energy that mixes its batch data and samples are a batch each.
+
   Args:
     state: with `chains` for PCD: they are where the chains start and stay.
-    batch: 'image' [n, ...].
+    batch: 'image' [n, ...], and 'label' [n] if conditional.
     rng: key of the step.
     sampler: 'langevin' [LW17 eq 11], 'mala' or 'gibbs'.
     num_steps: k.
     step_size: delta of Langevin and MALA.
+    conditional: the energy is E(x, y) [LW17 eq 25]; chains keep the data's labels, so
+      that none persists.
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
+  if conditional and state.chains is not None:
+    raise ValueError(
+      'conditional=True: chains of one label do not go on under another; allowed: '
+      'persistent=False.'
+    )
+  dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
   data = batch['image']
+  label = (batch['label'],) if conditional else ()
   start = data if state.chains is None else state.chains
   samples = energies.chain(
     state.energy,
     rng,
     start,
+    *label,
     sampler=sampler,
     num_steps=num_steps,
     step_size=step_size,
+    dropout_rng=dropout_rng,
+    axis_name=axis_name,
   )
   energy, metrics = learners.descend(
     state.energy,
-    energies.contrast(state.energy, data, samples),
+    energies.contrast(
+      state.energy,
+      data,
+      samples,
+      *label,
+      joint=False,
+      rng=dropout_rng,
+      axis_name=axis_name,
+    ),
     axis_name=axis_name,
   )
   chains = None if state.chains is None else samples

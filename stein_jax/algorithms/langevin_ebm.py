@@ -94,6 +94,7 @@ def step(
   checks.non_negative(restart=restart)
   checks.positive(start_scale=start_scale)
   checks.at_most(1, restart=restart)
+  dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
   start_rng, choice_rng, restart_rng, chain_rng = jax.random.split(rng, 4)
   data, condition = batch['image'], energies.conditions(batch)
@@ -113,11 +114,20 @@ def step(
     noise=noise,
     temperature=temperature,
     clip=clip,
+    axis_name=axis_name,
+    dropout_rng=dropout_rng,
   )
   energy, metrics = learners.descend(
     state.energy,
     energies.contrast(
-      state.energy, data, samples, *condition, energy_l2=energy_l2
+      state.energy,
+      data,
+      samples,
+      *condition,
+      energy_l2=energy_l2,
+      joint=False,
+      axis_name=axis_name,
+      rng=dropout_rng,
     ),
     axis_name=axis_name,
   )
@@ -143,26 +153,27 @@ def sample(
   """Returns the ends [num, ...] of chains from noise; see `step`.
 
   Where chains persist, num of these go on instead: each once, or if they are fewer
-  some more often.
+  some more often. An energy that mixes its batch has chains of whole batches.
   """
   checks.positive(start_scale=start_scale)
   start_rng, chain_rng = jax.random.split(rng)
-  start = _noise(start_rng, (num, *state.energy.input_shape), start_scale)
+  rows, given = energies.whole(state.energy, num, condition)
+  start = _noise(start_rng, (rows, *state.energy.input_shape), start_scale)
   if state.chains is not None:
-    repeated = num > len(state.chains)
-    start = jax.random.choice(start_rng, state.chains, (num,), repeated)
+    repeated = rows > len(state.chains)
+    start = jax.random.choice(start_rng, state.chains, (rows,), repeated)
   return energies.chain(
     state.energy,
     chain_rng,
     start,
-    *(() if condition is None else (condition,)),
+    *given,
     num_steps=num_steps,
     step_size=step_size,
     noise=noise,
     temperature=temperature,
     clip=clip,
     block_size=state.energy.batch_size,
-  )
+  )[:num]
 
 
 def _noise(rng, shape, scale):

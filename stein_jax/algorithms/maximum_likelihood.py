@@ -37,7 +37,7 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one exact gradient step [LW17 eq 7] and its metrics.
 
-  The loss is mean E(data) + log Z, the negative log likelihood.
+  The loss is mean E(data) + log Z, the negative log likelihood, both without dropout.
 
   Args:
     state: the energy.
@@ -50,11 +50,10 @@ def step(
   """
   del rng
   checks.positive(negative_weight=negative_weight)
-  apply_fn = state.energy.apply_fn
 
   def loss_fn(params):
-    energy = jnp.mean(apply_fn(params, batch['image']))
-    log_partition = apply_fn(params, method='log_partition')
+    log_partition = energies.log_partition(state.energy, params)
+    energy = jnp.mean(energies.value(state.energy, params, batch['image']))
     return energy + negative_weight * log_partition, {
       'energy/data': energy,
       'energy/log_partition': log_partition,

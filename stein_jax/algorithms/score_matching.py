@@ -40,48 +40,68 @@ def step(
   normalize: str = 'count',
   kernel: str = 'rbf',
   bandwidth_scale: float = 1.0,
+  bandwidth_log: str = 'n+1',
   num_projections: int = 1,
   noise_scale: float = 0.1,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one score matching step and its metrics.
 
+  Of an energy that mixes its batch the model is the joint density of the batch.
+
   Args:
     state: the energy.
     batch: 'image' [n, ...].
-    rng: key of the projections and the noise.
+    rng: key of the projections, the noise and the energy's dropout.
     objective: 'stein', 'exact', 'closed_form', 'sliced' or 'denoising': the
       functions of this module.
     normalize: of the Stein direction: 'count' or 'row_sum'.
     kernel: of 'stein': a name in `kernels.PROFILES`, at its median bandwidth.
     bandwidth_scale: factor on the median bandwidth.
+    bandwidth_log: of the median rule: its divisor, see `kernels.median_bandwidth`.
     num_projections: of 'sliced'.
     noise_scale: of 'denoising', in units of x.
     axis_name: the mapped axis over which the batch is split.
   """
   checks.positive(bandwidth_scale=bandwidth_scale, noise_scale=noise_scale)
+  checks.choice(('n+1', 'n', 'none'), bandwidth_log=bandwidth_log)
   checks.count(num_projections=num_projections)
-  rng = collectives.fold_in_index(rng, axis_name)
   data, energy = batch['image'], state.energy
+  context = dict(
+    axis_name=axis_name,
+    dropout_rng=learners.dropout_key(energy, rng, axis_name=axis_name),
+  )
+  rng = collectives.fold_in_index(rng, axis_name)
   if objective == 'stein':
     loss_fn = stein_objective(
       energy,
       data,
       kernel=kernel,
       bandwidth_scale=bandwidth_scale,
+      bandwidth_log=bandwidth_log,
       normalize=normalize,
-      axis_name=axis_name,
+      **context,
     )
   elif objective == 'sliced':
-    loss_fn = sliced_objective(energy, data, rng, num_projections)
+    loss_fn = sliced_objective(energy, data, rng, num_projections, **context)
   elif objective == 'denoising':
-    loss_fn = denoising_objective(energy, data, rng, noise_scale)
+    loss_fn = denoising_objective(energy, data, rng, noise_scale, **context)
   else:
     checks.choice(
       ('stein', 'exact', 'closed_form', 'sliced', 'denoising'),
       objective=objective,
     )
-    loss_fn = exact_objective(energy, data, closed_form=objective != 'exact')
+    if learners.mixes(energy):
+      raise ValueError(
+        f'objective={objective!r} takes second derivatives at each example, and this '
+        "energy mixes its batch; allowed: 'stein', 'sliced', 'denoising'."
+      )
+    loss_fn = exact_objective(
+      energy,
+      data,
+      closed_form=objective != 'exact',
+      dropout_rng=context['dropout_rng'],
+    )
 
   def with_metrics(params):
     loss = loss_fn(params)
@@ -97,8 +117,10 @@ def stein_objective(
   *,
   kernel='rbf',
   bandwidth_scale=1.0,
+  bandwidth_log='n+1',
   normalize='count',
   axis_name=None,
+  dropout_rng=None,
 ):
   """Returns a loss of the parameters: half the gradient of KSD^2 [LW17 eq 15].
 
@@ -106,23 +128,30 @@ def stein_objective(
   derivative, without a step size. Its value is an estimate of KSD^2's first
   term only; descend it, do not read it.
   """
+  context = dict(axis_name=axis_name, rng=dropout_rng)
   flat = x.reshape(len(x), -1)
   direction = stein.svgd_direction(
     flat,
-    energies.score(energy, x).reshape(flat.shape),
-    kernels.at_median(kernel, flat, scale=bandwidth_scale, axis_name=axis_name),
+    energies.score(energy, x, **context).reshape(flat.shape),
+    kernels.at_median(
+      kernel,
+      flat,
+      scale=bandwidth_scale,
+      log=bandwidth_log,
+      axis_name=axis_name,
+    ),
     normalize=normalize,
     axis_name=axis_name,
   ).reshape(x.shape)
 
   def loss_fn(params):
-    log_density = lambda x: -energy.apply_fn(params, x)
+    log_density = lambda x: -energies.value(energy, params, x, **context)
     return jnp.mean(jax.jvp(log_density, (x,), (direction,))[1])
 
   return loss_fn
 
 
-def exact_objective(energy, x, *, closed_form=False):
+def exact_objective(energy, x, *, closed_form=False, dropout_rng=None):
   """Returns Hyvarinen's loss, mean |s|^2 / 2 + tr grad s [LW17 eq 18] [H05].
 
   Args:
@@ -130,10 +159,14 @@ def exact_objective(energy, x, *, closed_form=False):
     x: data [n, ...].
     closed_form: take the trace from the energy's own `laplacian`; otherwise from
       one derivative per coordinate.
+    dropout_rng: key of the energy's dropout.
   """
 
   def autodiff_laplacian(params):
-    slope = jax.grad(lambda x: jnp.sum(energy.apply_fn(params, x)))
+    total = lambda x: jnp.sum(
+      energies.value(energy, params, x, rng=dropout_rng)
+    )
+    slope = jax.grad(total)
     basis = jnp.eye(x[0].size, dtype=x.dtype).reshape(-1, 1, *x.shape[1:])
 
     def second(axis):
@@ -146,16 +179,21 @@ def exact_objective(energy, x, *, closed_form=False):
 
   def loss_fn(params):
     if closed_form:
-      laplacian = energy.apply_fn(params, x, method='laplacian')
+      laplacian = learners.call(
+        energy, params, x, method='laplacian', rng=dropout_rng
+      )
+      checks.per_example(len(x), **{"The energy's laplacian": laplacian})
     else:
       laplacian = autodiff_laplacian(params)
-    score = energies.score(energy.replace(params=params), x)
+    score = energies.score(energy.replace(params=params), x, rng=dropout_rng)
     return jnp.mean(0.5 * _sum_of_squares(score) - laplacian)
 
   return loss_fn
 
 
-def sliced_objective(energy, x, rng, num_projections=1):
+def sliced_objective(
+  energy, x, rng, num_projections=1, *, axis_name=None, dropout_rng=None
+):
   """Returns the sliced loss, mean |s|^2 / 2 + v'(grad s) v, v random [SGSE19].
 
   The variance-reduced form with Rademacher v; its mean over v is the exact one.
@@ -165,7 +203,9 @@ def sliced_objective(energy, x, rng, num_projections=1):
   projections = jax.random.rademacher(rng, shape, x.dtype)
 
   def loss_fn(params):
-    score_fn = lambda x: energies.score(energy.replace(params=params), x)
+    score_fn = lambda x: energies.score(
+      energy.replace(params=params), x, axis_name=axis_name, rng=dropout_rng
+    )
 
     def project(v):
       score, change = jax.jvp(score_fn, (x,), (v,))
@@ -177,7 +217,9 @@ def sliced_objective(energy, x, rng, num_projections=1):
   return loss_fn
 
 
-def denoising_objective(energy, x, rng, noise_scale=0.1):
+def denoising_objective(
+  energy, x, rng, noise_scale=0.1, *, axis_name=None, dropout_rng=None
+):
   """Returns mean |s(x + sigma xi) + xi / sigma|^2 / 2, times sigma^2 [V11].
 
   Its optimum is the density of the data blurred by sigma; the factor keeps the
@@ -188,7 +230,9 @@ def denoising_objective(energy, x, rng, noise_scale=0.1):
   noisy = x + noise_scale * noise
 
   def loss_fn(params):
-    score = energies.score(energy.replace(params=params), noisy)
+    score = energies.score(
+      energy.replace(params=params), noisy, axis_name=axis_name, rng=dropout_rng
+    )
     return 0.5 * jnp.mean(_sum_of_squares(noise_scale * score + noise))
 
   return loss_fn

@@ -20,12 +20,14 @@ class State(NamedTuple):
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state."""
+  """Returns the first state; conditional where `config.step` says so."""
+  conditional = config.get('step', {}).get('conditional', False)
   energy = learners.create(
     rng,
     build.build(energies, **config.energy),
     config.optimizer,
     batch['image'],
+    *([batch['label']] if conditional else []),
   )
   return State(jnp.zeros((), jnp.int32), energy)
 
@@ -41,16 +43,20 @@ def step(
   normalize: str = 'count',
   kernel: str = 'rbf',
   bandwidth_scale: float = 1.0,
+  bandwidth_log: str = 'n+1',
+  conditional: bool = False,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SteinCD update [LW17 alg 1] and its metrics.
 
-  Descends mean E(x) - mean E(x + epsilon phi(x)), phi held fixed [LW17 eq 13].
+  Descends mean E(x) - mean E(x + epsilon phi(x)), phi held fixed [LW17 eq 13]. To an
+  energy that mixes its batch data and samples are a batch each.
 
   Args:
     state: the energy.
-    batch: 'image' [n, ...]; the minibatch is its own set of particles.
-    rng: unused, the update is deterministic.
+    batch: 'image' [n, ...], and 'label' [n] if conditional; the minibatch is its own
+      set of particles.
+    rng: key of the energy's dropout; all else is deterministic.
     epsilon: size of a step along the direction.
     num_steps: SVGD steps that make the negatives.
     symmetric: contrast x + eps phi with x - eps phi, halved, in place of x
@@ -58,21 +64,32 @@ def step(
     normalize: of the direction: 'count' as printed, or 'row_sum'.
     kernel: a name in `kernels.PROFILES`, at its median bandwidth.
     bandwidth_scale: factor on the median bandwidth.
+    bandwidth_log: of the median rule: its divisor, see `kernels.median_bandwidth`.
+    conditional: the energy is E(x, y) [LW17 eq 25]; images move, under their labels.
     axis_name: the mapped axis over which the batch is split.
   """
-  del rng
   checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
+  checks.choice(('n+1', 'n', 'none'), bandwidth_log=bandwidth_log)
   checks.count(num_steps=num_steps)
   data = batch['image']
+  label = (batch['label'],) if conditional else ()
+  context = dict(
+    axis_name=axis_name,
+    rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
+  )
 
   def move(x, epsilon):
     for _ in range(num_steps):
       flat = x.reshape(len(x), -1)
       direction = stein.svgd_direction(
         flat,
-        energies.score(state.energy, x).reshape(flat.shape),
+        energies.score(state.energy, x, *label, **context).reshape(flat.shape),
         kernels.at_median(
-          kernel, flat, scale=bandwidth_scale, axis_name=axis_name
+          kernel,
+          flat,
+          scale=bandwidth_scale,
+          log=bandwidth_log,
+          axis_name=axis_name,
         ),
         normalize=normalize,
         axis_name=axis_name,
@@ -82,7 +99,9 @@ def step(
 
   samples = move(data, epsilon)
   positives = move(data, -epsilon) if symmetric else data
-  contrast = energies.contrast(state.energy, positives, samples)
+  contrast = energies.contrast(
+    state.energy, positives, samples, *label, joint=False, **context
+  )
 
   def energy_loss(params):
     loss, metrics = contrast(params)

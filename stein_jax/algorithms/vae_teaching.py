@@ -78,15 +78,18 @@ def step(
   """
   checks.non_negative(data_weight=data_weight)
   checks.at_most(1, data_weight=data_weight)
+  dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
   latent_rng, chain_rng, code_rng = jax.random.split(rng, 3)
   data, condition = batch['image'], energies.conditions(batch)
   z = generators.latent(state.generator, latent_rng, len(data))
 
   def propose(params):
-    return generators.decode_batch(
+    samples = generators.decode_batch(
       state.generator, params, z, *condition, axis_name=axis_name
     )
+    checks.shape(data.shape, samples=samples)
+    return samples
 
   start = propose(state.generator.params)
   revised = energies.chain(
@@ -99,6 +102,8 @@ def step(
     noise=noise,
     temperature=temperature,
     clip=clip,
+    axis_name=axis_name,
+    dropout_rng=dropout_rng,
   )
   bound = generators.variational(
     state.generator,
@@ -121,7 +126,14 @@ def step(
   energy, energy_metrics = learners.descend(
     state.energy,
     energies.contrast(
-      state.energy, data, revised, *condition, energy_l2=energy_l2
+      state.energy,
+      data,
+      revised,
+      *condition,
+      energy_l2=energy_l2,
+      joint=False,
+      axis_name=axis_name,
+      rng=dropout_rng,
     ),
     axis_name=axis_name,
   )

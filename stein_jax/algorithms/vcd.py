@@ -80,6 +80,10 @@ def step(
   checks.at_most(1, rho=rho)
   checks.choice(('cross_entropy', 'squared'), reconstruction=reconstruction)
   checks.count(num_generator_steps=num_generator_steps)
+  context = dict(
+    axis_name=axis_name,
+    rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
+  )
   rng = collectives.fold_in_index(rng, axis_name)
   data, start = _halves(batch['image'])
   operate = functools.partial(
@@ -87,14 +91,16 @@ def step(
   )
 
   def generator_loss(params, rng):
+    moved = operate(params, rng, start)
+    logits = operate(params, start, method='reconstruction_logits')
+    checks.shape(start.shape, moved=moved, reconstruction_logits=logits)
     value, mean, entropy = energies.free_energy(
       state.energy,
       state.energy.params,
-      operate(params, rng, start),
+      moved,
       entropy=generator_entropy,
-      axis_name=axis_name,
+      **context,
     )
-    logits = operate(params, start, method='reconstruction_logits')
     if reconstruction == 'cross_entropy':
       error = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, start))
     else:
@@ -117,7 +123,7 @@ def step(
   energy, energy_metrics = learners.descend(
     state.energy,
     energies.variational_contrast(
-      state.energy, data, moved, entropy=data_entropy, axis_name=axis_name
+      state.energy, data, moved, entropy=data_entropy, **context
     ),
     axis_name=axis_name,
   )

@@ -64,6 +64,10 @@ def step(
   checks.non_negative(
     generator_entropy=generator_entropy, data_entropy=data_entropy
   )
+  context = dict(
+    axis_name=axis_name,
+    rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
+  )
   rng = collectives.fold_in_index(rng, axis_name)
   data = batch['image']
   draw = functools.partial(
@@ -79,7 +83,7 @@ def step(
       state.energy.params,
       draw(params, rng),
       entropy=generator_entropy,
-      axis_name=axis_name,
+      **context,
     )
     return value, {'generator/energy': mean, 'generator/entropy': entropy}
 
@@ -95,7 +99,7 @@ def step(
   energy, energy_metrics = learners.descend(
     state.energy,
     energies.variational_contrast(
-      state.energy, data, samples, entropy=data_entropy, axis_name=axis_name
+      state.energy, data, samples, entropy=data_entropy, **context
     ),
     axis_name=axis_name,
   )

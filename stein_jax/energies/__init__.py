@@ -6,13 +6,17 @@ Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
 """
 
 from stein_jax.energies.functions import chain
+from stein_jax.energies.functions import check_density
 from stein_jax.energies.functions import conditions
 from stein_jax.energies.functions import contrast
 from stein_jax.energies.functions import free_energy
+from stein_jax.energies.functions import log_partition
 from stein_jax.energies.functions import pair
 from stein_jax.energies.functions import sample_state
 from stein_jax.energies.functions import score
+from stein_jax.energies.functions import value
 from stein_jax.energies.functions import variational_contrast
+from stein_jax.energies.functions import whole
 from stein_jax.energies.networks import MLP
 from stein_jax.energies.networks import Autoencoder
 from stein_jax.energies.networks import ConvNet
@@ -45,4 +49,8 @@ __all__ = [
   'sample_state',
   'score',
   'variational_contrast',
+  'check_density',
+  'log_partition',
+  'value',
+  'whole',
 ]

@@ -8,6 +8,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.energies import networks
@@ -20,6 +21,42 @@ def conditions(batch: Batch) -> tuple[Array, ...]:
   return (batch['condition'],) if 'condition' in batch else ()
 
 
+def value(
+  energy: Learner,
+  params: Params,
+  x: Array,
+  *condition: Array,
+  axis_name: str | None = None,
+  rng: PRNGKey | None = None,
+) -> Array:
+  """Returns E(x) [n] at the given parameters.
+
+  Of an energy that mixes its batch a number depends on all of x, over all devices.
+
+  Args:
+    energy: the learner.
+    params: at which it is taken.
+    x: [n, ...].
+    *condition: what else the energy takes, [n, ...] each.
+    axis_name: the mapped axis over which the batch is split.
+    rng: key of the energy's dropout.
+
+  Raises:
+    ValueError: the energy has another shape.
+  """
+  x = dtypes.accumulated(x)
+  values = learners.call(
+    energy, params, x, *condition, axis_name=axis_name, rng=rng
+  )
+  if not hasattr(values, 'shape'):
+    raise ValueError(
+      f'The energy is a {type(values).__name__}; wanted: an array ({len(x)},), one '
+      f'number for each of {len(x)} examples.'
+    )
+  checks.per_example(len(x), **{'The energy': values})
+  return values
+
+
 def score(
   energy: Learner,
   x: Array,
@@ -29,6 +66,9 @@ def score(
   rng: PRNGKey | None = None,
 ) -> Array:
   """Returns grad_x log p = -grad_x E at x, like x.
+
+  Of an energy that mixes its batch it is the gradient of minus the sum over the batch:
+  with what each example does to the energies of the others.
 
   Args:
     energy: the learner.
@@ -43,13 +83,11 @@ def score(
   def total(x):
     context = dict(axis_name=axis_name, rng=rng)
     if company is None:
-      return -jnp.sum(
-        learners.call(energy, energy.params, x, *condition, **context)
-      )
+      return -jnp.sum(value(energy, energy.params, x, *condition, **context))
     values = pair(energy, energy.params, company, x, *condition, **context)
     return -jnp.sum(values[1])
 
-  return jax.grad(total)(x)
+  return jax.grad(total)(dtypes.accumulated(x))
 
 
 def pair(
@@ -72,23 +110,48 @@ def pair(
     samples: the other.
     *condition: what else the energy takes, the same for both halves.
     joint: one batch of both, so that an energy that normalises by the batch cannot
-      tell them apart by their statistics; otherwise one after the other.
+      tell them apart by their statistics; otherwise each is a batch of its own, of
+      one function: the key drops the same from both.
     axis_name: the mapped axis over which both are split.
     rng: key of the energy's dropout.
     method: of the energy; the energy itself without.
   """
-  evaluate = lambda x, condition, rng: learners.call(
-    energy, params, x, *condition, axis_name=axis_name, rng=rng, method=method
-  )
-  if not joint:
-    keys = (None, None) if rng is None else jax.random.split(rng)
-    return tuple(
-      evaluate(x, condition, key)
-      for x, key in zip((data, samples), keys, strict=True)
+  context = dict(axis_name=axis_name, rng=rng)
+  if method is None:
+    evaluate = functools.partial(value, energy, params, **context)
+  else:
+    evaluate = functools.partial(
+      learners.call, energy, params, method=method, **context
     )
+  # What neither mixes nor drops is the same function of each example either way.
+  if not joint and (learners.mixes(energy) or rng is not None):
+    return evaluate(data, *condition), evaluate(samples, *condition)
   twice = [jnp.concatenate([c, c]) for c in condition]
-  values = evaluate(jnp.concatenate([data, samples]), twice, rng)
+  values = evaluate(jnp.concatenate([data, samples]), *twice)
   return values[: len(data)], values[len(data) :]
+
+
+def log_partition(energy: Learner, params: Params) -> Array:
+  """Returns log Z [] by the energy's own method, at the given parameters.
+
+  Z is of the energy without dropout.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or log Z has another shape.
+  """
+  check_density(energy)
+  found = energy.apply_fn(params, method='log_partition')
+  checks.shape((), **{"The energy's log_partition": found})
+  return found
+
+
+def check_density(energy: Learner) -> None:
+  """Raises ValueError where exp(-E) is no density of one example."""
+  if learners.mixes(energy):
+    raise ValueError(
+      'This energy mixes its batch: exp(-E) is no density of one example, and has no '
+      "likelihood; allowed: an energy with norm='layer' or 'none'."
+    )
 
 
 def contrast(
@@ -144,6 +207,7 @@ def free_energy(
   *,
   entropy: float = 1.0,
   axis_name: str | None = None,
+  rng: PRNGKey | None = None,
 ) -> tuple[Array, Array, Array]:
   """Returns mean E(x) - entropy * H(x), mean E(x) and H(x), [] each [Z16 eq 5].
 
@@ -156,11 +220,14 @@ def free_energy(
     x: [n, ...].
     entropy: weight of H.
     axis_name: the mapped axis over which x is split.
+    rng: key of the energy's dropout.
   """
+  context = dict(axis_name=axis_name, rng=rng)
   if checks.absent(entropy):
-    mean = jnp.mean(learners.call(energy, params, x, axis_name=axis_name))
+    mean = jnp.mean(value(energy, params, x, **context))
     return mean, mean, jnp.zeros(())
-  logits = learners.call(energy, params, x, method='expert_logits')
+  logits = learners.call(energy, params, x, method='expert_logits', **context)
+  checks.rows(len(x), **{"The energy's expert_logits": logits})
   mean = jnp.mean(networks.expert_energy(logits))
   total = networks.expert_entropy(logits, axis_name=axis_name)
   return mean - entropy * total, mean, total
@@ -173,13 +240,16 @@ def variational_contrast(
   *,
   entropy: float = 1.0,
   axis_name: str | None = None,
+  rng: PRNGKey | None = None,
 ) -> Callable[[Params], tuple[Array, Metrics]]:
   """Returns the loss mean E(data) - entropy * H(data) - mean E(samples) [Z16 eq 5].
 
   A function of the parameters; the samples are constants. See `free_energy`.
   """
   samples = lax.stop_gradient(samples)
-  value_of = functools.partial(free_energy, energy, axis_name=axis_name)
+  value_of = functools.partial(
+    free_energy, energy, axis_name=axis_name, rng=rng
+  )
 
   def loss_fn(params):
     value, positive, total = value_of(params, data, entropy=entropy)
@@ -205,8 +275,13 @@ def chain(
   temperature: float = 1.0,
   clip: Sequence[float] = (),
   block_size: int = 0,
+  axis_name: str | None = None,
+  dropout_rng: PRNGKey | None = None,
 ) -> Array:
   """Returns x after a Markov chain of the energy, like x.
+
+  An energy that mixes its batch has one chain, of the whole batch over all devices:
+  Langevin dynamics on the joint density prod_i exp(-E(x_i; batch)).
 
   Args:
     energy: the learner.
@@ -220,19 +295,37 @@ def chain(
     noise: of 'langevin'; False descends the energy.
     temperature: of that noise.
     clip: (low, high) that every step of 'langevin' is cut to; empty for no cut.
-    block_size: examples at a time, with a key for each block; 0 for all at once.
+    block_size: examples at a time, with a key for each block; 0 for all at once. The
+      last block is filled with rows of the others.
+    axis_name: the mapped axis over which x is split.
+    dropout_rng: key of the energy's dropout, the same in all steps of the chain.
+
+  Raises:
+    ValueError: an energy that mixes its batch, for a sampler of one example; or a
+      condition for 'gibbs'.
   """
   checks.choice(('langevin', 'mala', 'gibbs'), sampler=sampler)
   checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)
   checks.count(minimum=0, block_size=block_size)
+  x = dtypes.floating(x)
+  if sampler != 'langevin' and learners.mixes(energy):
+    raise ValueError(
+      f'sampler={sampler!r} moves each example by itself, and this energy mixes its '
+      "batch; allowed: 'langevin'."
+    )
+  if sampler == 'gibbs' and condition:
+    raise ValueError(
+      "sampler='gibbs' takes no condition; allowed: 'langevin', 'mala'."
+    )
+  context = dict(axis_name=axis_name, rng=dropout_rng)
 
   def run(rng, x, *condition):
     if sampler == 'langevin':
       return samplers.langevin(
         rng,
         x,
-        lambda x: score(energy, x, *condition),
+        lambda x: score(energy, x, *condition, **context),
         step_size=step_size,
         num_steps=num_steps,
         noise=noise,
@@ -243,25 +336,48 @@ def chain(
       return samplers.mala(
         rng,
         x,
-        lambda x: -energy.apply_fn(energy.params, x, *condition),
+        lambda x: -value(energy, energy.params, x, *condition, **context),
         step_size=step_size,
         num_steps=num_steps,
       )[0]
-    return energy.apply_fn(energy.params, rng, x, num_steps, method='gibbs')
+    moved = learners.call(
+      energy, energy.params, rng, x, num_steps, method='gibbs', **context
+    )
+    checks.shape(x.shape, **{"The energy's gibbs": moved})
+    return moved
 
   if not block_size:
     return run(rng, x, *condition)
   blocks = -(-len(x) // block_size)
-
-  def split(array):
-    rows = [(0, blocks * block_size - len(array))]
-    array = jnp.pad(array, rows + [(0, 0)] * (array.ndim - 1))
-    return array.reshape(blocks, block_size, *array.shape[1:])
-
+  filled = jnp.arange(blocks * block_size) % len(x)
+  split = lambda array: jnp.asarray(array)[filled].reshape(
+    blocks, block_size, *array.shape[1:]
+  )
   keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
   arguments = (keys(jnp.arange(blocks)), *map(split, (x, *condition)))
   ends = lax.map(lambda block: run(*block), arguments)
   return ends.reshape(-1, *x.shape[1:])[: len(x)]
+
+
+def whole(
+  energy: Learner, num: int, condition: Array | None = None
+) -> tuple[int, tuple[Array, ...]]:
+  """Returns how many chains are run for num samples, and the conditions of each.
+
+  For an energy that mixes its batch they are whole batches of the training size, in
+  which conditions repeat: so no sample depends on how many are asked for, and what is
+  too many is cut off.
+
+  Raises:
+    ValueError: there are not num conditions.
+  """
+  size = energy.batch_size
+  rows = -(-num // size) * size if learners.mixes(energy) and size else num
+  if condition is None:
+    return rows, ()
+  condition = jnp.asarray(condition)
+  checks.shape((num, *condition.shape[1:]), condition=condition)
+  return rows, (condition[jnp.arange(rows) % num],)
 
 
 def sample_state(
@@ -277,17 +393,23 @@ def sample_state(
   """Returns the ends [num, ...] of chains of `state.energy` started at N(0, I).
 
   The `sample` of every algorithm that learns an energy alone; further arguments
-  are those of `chain`.
+  are those of `chain`. Of an energy that knows labels the condition is labels [num];
+  without, they are 0, 1, ... in turn. An energy that mixes its batch has chains of
+  whole batches of the training size.
   """
+  energy = state.energy
+  if condition is None and energy.num_classes:
+    condition = jnp.arange(num) % energy.num_classes
+  rows, given = whole(energy, num, condition)
   start_rng, chain_rng = jax.random.split(rng)
-  x = jax.random.normal(start_rng, (num, *state.energy.input_shape))
-  condition = () if condition is None else (condition,)
+  x = jax.random.normal(start_rng, (rows, *energy.input_shape))
   return chain(
-    state.energy,
+    energy,
     chain_rng,
     x,
-    *condition,
+    *given,
     sampler=sampler,
     step_size=step_size,
     num_steps=num_steps,
-  )
+    block_size=energy.batch_size if learners.mixes(energy) else 0,
+  )[:num]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
@@ -34,7 +35,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(x)
+    x = layers.flat(dtypes.accumulated(x))
     hidden = x
     for width in self.widths:
       hidden = self.activation(nn.Dense(width)(hidden))
@@ -91,7 +92,7 @@ class Autoencoder(nn.Module):
     def active(y):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
-    x = _dropout(x, self.dropout, rng)
+    x = _dropout(dtypes.accumulated(x), self.dropout, rng)
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -175,11 +176,18 @@ class JointLabel(nn.Module):
     axis_name: str | None = None,
     rng: PRNGKey | None = None,
   ) -> Array:
-    """Returns E(x, y) [n] of images and labels [n]."""
+    """Returns E(x, y) [n] of images and labels [n]; nan of one that is no class.
+
+    Raises:
+      ValueError: the labels are no integers [n], or are known and out of range.
+    """
     rng, classifier_rng = _two_keys(rng)
     features, error = self.autoencoder.both(x, axis_name=axis_name, rng=rng)
     log_probability = nn.log_softmax(self._classify(features, classifier_rng))
-    likelihood = jnp.take_along_axis(log_probability, y[:, None], 1)[:, 0]
+    hot = layers.one_hot(y, self.num_classes)
+    checks.rows(len(x), label=hot)
+    hot = hot.astype(log_probability.dtype)
+    likelihood = jnp.sum(hot * log_probability, -1)
     return error + jnp.maximum(self.margin, -likelihood)
 
   def logits(self, x: Array, *, axis_name=None, rng=None) -> Array:
@@ -235,13 +243,19 @@ class Discriminator(nn.Module):
   def __call__(
     self, x: Array, *label: Array, axis_name: str | None = None
   ) -> Array:
-    """Returns E(x) or E(x, y) [n]."""
+    """Returns E(x) or E(x, y) [n]; nan of a label that is no class.
+
+    Raises:
+      ValueError: a label is missing, or not asked for; the labels are no integers
+        [n], or are known and out of range.
+    """
     if len(label) != (self.num_classes > 0):
       raise ValueError(
         f'num_classes={self.num_classes}, but label is '
         f'{"given" if label else "missing"}.'
       )
-    y = jax.nn.one_hot(label[0], self.num_classes) if label else None
+    x = dtypes.accumulated(x)
+    y = layers.one_hot(label[0], self.num_classes) if label else None
     for i, width in enumerate(self.widths):
       x = layers.with_label(x, y)
       kernel = self.param(
@@ -304,6 +318,7 @@ class ConvNet(nn.Module):
     """Returns E(x) [n], of images and, where conditional, images [n, h, w, c]."""
     normed = layers.spectral if self.spectral_norm else lambda kernel: kernel
     start, zeros = layers.normal(self.scale), nn.initializers.zeros
+    x = dtypes.accumulated(x)
     hidden = jnp.concatenate([x, *condition], -1)
     for i, (width, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)
@@ -416,7 +431,9 @@ class _Trunk(nn.Module):
 
 def expert_energy(logits: Array) -> Array:
   """Returns sum_j H(sigmoid(a_j)) [n] in nats, of logits [n, k] [Z16 eq 8]."""
-  size = jnp.abs(logits)  # H is even; at -|a| it is a sum of positive terms
+  size = jnp.abs(
+    dtypes.accumulated(logits)
+  )  # H is even; at -|a| it is a sum of positive terms
   return jnp.sum(nn.softplus(-size) + size * nn.sigmoid(-size), -1)
 
 
@@ -427,6 +444,7 @@ def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
   `expert_energy`, it is the experts' mutual information with the example: 0 where
   all examples are one.
   """
+  logits = dtypes.accumulated(logits)
   # Each probability from its own side: one less the other would round.
   means = [
     collectives.pmean(jnp.mean(nn.sigmoid(a), 0), axis_name)

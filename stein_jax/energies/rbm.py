@@ -6,6 +6,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
@@ -35,7 +36,7 @@ class RBM(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(x)
+    x = layers.flat(dtypes.accumulated(x))
     d = x.shape[1]
     bias = self.param('bias', nn.initializers.zeros, (d,))
     # Rows are pixels. The range is what the authors' initialiser used.
@@ -49,7 +50,8 @@ class RBM(nn.Module):
 
   def features(self, x: Array) -> Array:
     """Returns E[h | x] = tanh(B'x + c) [n, num_hidden]."""
-    return jnp.tanh(self._logits(self._centre(layers.flat(x))))
+    x = layers.flat(dtypes.accumulated(x))
+    return jnp.tanh(self._logits(self._centre(x)))
 
   def laplacian(self, x: Array) -> Array:
     """Returns the trace of E's second derivative at x [n]."""
@@ -93,7 +95,8 @@ class RBM(nn.Module):
       return _noisy(noise_rng, self._mean(2.0 * up - 1.0)), None
 
     keys = jax.random.split(rng, num_steps)
-    return lax.scan(step, layers.flat(x), keys)[0].reshape(x.shape)
+    flat = layers.flat(dtypes.accumulated(x))
+    return lax.scan(step, flat, keys)[0].reshape(x.shape)
 
   def _log_states(self):
     """Returns c.h + |b + Bh|^2 / 2 [2^num_hidden], in chunks."""
@@ -172,7 +175,7 @@ class BinaryRBM(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(x)
+    x = layers.flat(dtypes.accumulated(x))
     bias = self.param('bias', nn.initializers.zeros, (x.shape[1],))
     logits = nn.Dense(self.num_hidden, kernel_init=_uniform(0.05))(x)
     return -x @ bias - jnp.sum(nn.softplus(logits), -1)

@@ -7,11 +7,16 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from stein_jax import energies
+from stein_jax import learners
+from stein_jax import samplers
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import maximum_likelihood
+from tests.algorithms import langevin_ebm_test as literal
 from tests.algorithms import maximum_likelihood_test as exact
+from tests.algorithms.stein_cd_test import ByLabel
 
 _CD = dict(persistent=False)
 _PCD = dict(persistent=True)
@@ -109,6 +114,45 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
         state, {'image': x}, jax.random.key(0)
       )
       self.assertIsNone(moved.chains)
+
+  @parameterized.parameters('langevin', 'mala')
+  def test_chains_keep_their_labels(self, sampler):
+    """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
+    x, y = np.float32(exact.data(9)), np.arange(9) % 3
+    means = np.random.default_rng(3).normal(size=(3, 4))
+    energy = learners.create(
+      jax.random.key(0), ByLabel(means), optax.sgd(1.0), jnp.asarray(x), y
+    )
+    hyper = dict(sampler=sampler, num_steps=3, step_size=0.5)
+    step = functools.partial(
+      contrastive_divergence.step, conditional=True, **hyper
+    )
+    zero, rng = jnp.zeros((), jnp.int32), jax.random.key(2)
+    state = contrastive_divergence.State(zero, energy, None)
+    batch = {'image': x, 'label': y}
+    after, _ = jax.jit(step)(state, batch, rng)
+
+    # Of its own density a chain of label y is one of N(m_y, I).
+    key = jax.random.fold_in(rng, 0)
+    if sampler == 'langevin':
+      ends = literal.chain(
+        energy, key, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
+      )
+    else:
+      ends, _ = samplers.mala(
+        key,
+        x,
+        lambda x: -0.5 * jnp.sum((x - jnp.float32(means)[y]) ** 2, -1),
+        num_steps=3,
+        step_size=0.5,
+      )
+    expected = means + np.eye(3)[y].T @ (x - ends) / len(x)
+    found = after.energy.params['params']['means']
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    persistent = state._replace(chains=jnp.asarray(x))
+    with self.assertRaisesRegex(ValueError, 'conditional=True.*persistent=Fal'):
+      jax.eval_shape(step, persistent, batch, rng)
 
   @parameterized.parameters(
     (_CD, 600, dict(sampler='gibbs')),

@@ -1,11 +1,14 @@
 """Tests of score matching: its objectives against KSD, traces and one another."""
 
+from unittest import mock
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import linalg
 
 from stein_jax import energies
 from stein_jax import kernels
@@ -36,22 +39,33 @@ def _standard_errors(updates):
 
 
 class ObjectiveTest(parameterized.TestCase):
-  @parameterized.parameters(('rbf', 1.0), ('imq', 0.5))
-  def test_stein_is_half_the_gradient_of_ksd(self, kernel, scale):
+  @parameterized.parameters(
+    ('rbf', 1.0, 'n+1'), ('imq', 0.5, 'n'), ('rbf', 0.7, 'none')
+  )
+  def test_stein_is_half_the_gradient_of_ksd(self, kernel, scale, log):
     self.enter_context(jax.enable_x64(True))
     x = jnp.asarray(exact.data(10) + 0.3)
     energy = exact.at_truth(score_matching, x).energy
 
     def ksd(params):
       score = energies.score(energy.replace(params=params), x)
-      return stein.ksd(x, score, kernels.at_median(kernel, x, scale=scale))
+      return stein.ksd(
+        x, score, kernels.at_median(kernel, x, scale=scale, log=log)
+      )
 
-    loss = lambda params: score_matching.stein_objective(
-      energy, x, kernel=kernel, bandwidth_scale=scale
-    )(params)
+    update = exact.ascent(
+      score_matching,
+      exact.at_truth(score_matching, x),
+      x,
+      kernel=kernel,
+      bandwidth_scale=scale,
+      bandwidth_log=log,
+    )
     _assert_trees_close(
-      jax.jit(jax.grad(loss))(energy.params),
-      jax.tree.map(lambda g: 0.5 * g, jax.jit(jax.grad(ksd))(energy.params)),
+      update,
+      jax.tree.map(lambda g: -0.5 * g, jax.jit(jax.grad(ksd))(energy.params))[
+        'params'
+      ],
       atol=1e-12,
     )
 
@@ -115,6 +129,41 @@ class ObjectiveTest(parameterized.TestCase):
     )  # v' (grad s) v does not have it: exact each time
     self.assertLess(np.max(_standard_errors(gap)), 4)
     self.assertGreater(np.std(gap[0]), 0.1)
+
+  def test_sliced_is_exact_for_the_joint_density_of_a_batch(self):
+    """By rows of a Hadamard matrix, whose outer products have the mean I."""
+    self.enter_context(jax.enable_x64(True))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4, 4, 1)))
+    energy = learners.create(
+      jax.random.key(0),
+      energies.Autoencoder(((2, 3, 2, 1), (2, 2, 2, 0)), output='linear'),
+      optax.sgd(1.0),
+      x,
+    )
+    params = jax.tree.map(lambda leaf: leaf + 0.3, energy.params)
+    rng = jax.random.key(3)
+    signs = jnp.asarray(linalg.hadamard(64), float).reshape(64, *x.shape)
+    with mock.patch.object(jax.random, 'rademacher', lambda *args: signs):
+      loss = score_matching.sliced_objective(
+        energy, x, None, 64, dropout_rng=rng
+      )
+
+    def log_density(flat):
+      rows = flat.reshape(x.shape)
+      return -jnp.sum(energy.apply_fn(params, rows, rng=rng))
+
+    @jax.jit
+    def values(flat):
+      score, hessian = (
+        jax.grad(log_density)(flat),
+        jax.hessian(log_density)(flat),
+      )
+      return loss(params), 0.5 * score @ score + jnp.trace(hessian), hessian
+
+    found, expected, hessian = values(x.ravel())
+    np.testing.assert_allclose(found, expected / len(x), rtol=1e-9)
+    # Rows do act on each other.
+    self.assertGreater(np.max(np.abs(hessian[:16, 16:])), 1e-3)
 
   def test_sliced_averages_projections(self):
     x = jnp.asarray(exact.data(10), jnp.float32)

@@ -4,30 +4,46 @@ import functools
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from stein_jax import layers
+from stein_jax import learners
 from stein_jax import parallel
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import stein_cd
 from tests.algorithms import maximum_likelihood_test as exact
 
 
-def _literal_move(
-  x, epsilon, num_steps, normalize='count', bandwidth_scale=1.0
-):
-  """Returns x after steps of x_i += epsilon phi(x_i), under the true RBM."""
+def _true_score(x):
+  """Returns the score of the true RBM."""
   b, weight, c = (
     exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias')
   )
+  return b - x + np.tanh(x @ weight + c) @ weight.T
+
+
+def _literal_move(
+  x,
+  epsilon,
+  num_steps,
+  normalize='count',
+  bandwidth_scale=1.0,
+  bandwidth_log='n+1',
+  score_fn=_true_score,
+):
+  """Returns x after steps of x_i += epsilon phi(x_i), under the true RBM."""
   n = len(x)
+  divisor = {'n+1': np.log(n + 1), 'n': np.log(n), 'none': 1}[bandwidth_log]
   for _ in range(num_steps):
-    score = b - x + np.tanh(x @ weight + c) @ weight.T
+    score = score_fn(x)
     difference = x[:, None] - x[None]  # [i, j, d]
     sq_dist = np.sum(difference**2, -1)
-    bandwidth = bandwidth_scale * np.median(sq_dist) / np.log(n + 1)
+    bandwidth = bandwidth_scale * np.median(sq_dist) / divisor
     k = np.exp(-sq_dist / bandwidth)
     # grad_{x_j} k(x_j, x_i) = (2 / h) (x_i - x_j) k.
     phi = k @ score + np.sum(2 / bandwidth * difference * k[..., None], 1)
@@ -40,6 +56,19 @@ def _distance(actual, expected):
   """Returns |actual - expected| / |expected| of two trees."""
   gap = sum(np.sum((actual[name] - expected[name]) ** 2) for name in expected)
   return np.sqrt(gap / sum(np.sum(leaf**2) for leaf in expected.values()))
+
+
+class ByLabel(nn.Module):
+  """E(x, y) = |x - m_y|^2 / 2, whose parameters are the means of the classes."""
+
+  means: np.ndarray
+  num_classes = 3
+
+  @nn.compact
+  def __call__(self, x, y):
+    means = self.param('means', lambda _: jnp.asarray(self.means, x.dtype))
+    mean = layers.one_hot(y, 3).astype(x.dtype) @ means
+    return 0.5 * jnp.sum((x - mean) ** 2, -1)
 
 
 class SteinCDTest(parameterized.TestCase):
@@ -77,6 +106,8 @@ class SteinCDTest(parameterized.TestCase):
     dict(num_steps=2, normalize='row_sum'),
     dict(num_steps=2, symmetric=True),
     dict(bandwidth_scale=3.0, normalize='row_sum', symmetric=True),
+    dict(bandwidth_log='n'),
+    dict(bandwidth_log='none'),
   )
   def test_update_by_hand(self, symmetric=False, **hyper):
     self.enter_context(jax.enable_x64(True))
@@ -99,6 +130,28 @@ class SteinCDTest(parameterized.TestCase):
     self.assertAlmostEqual(
       metrics['samples/move'], np.sqrt(np.mean(np.sum((samples - x) ** 2, 1)))
     )
+
+  def test_images_move_under_their_labels(self):
+    """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
+    self.enter_context(jax.enable_x64(True))
+    x, y = exact.data(9), np.arange(9) % 3
+    means = np.random.default_rng(3).normal(size=(3, 4))
+    energy = learners.create(
+      jax.random.key(0), ByLabel(means), optax.sgd(1.0), jnp.asarray(x), y
+    )
+    self.assertEqual(energy.num_classes, 3)
+    step = functools.partial(stein_cd.step, epsilon=0.3, conditional=True)
+    state = stein_cd.State(jnp.zeros((), jnp.int32), energy)
+    batch = {'image': x, 'label': y}
+    after, _ = jax.jit(step)(state, batch, None)
+    moved = _literal_move(x, 0.3, 1, score_fn=lambda x: means[y] - x)
+    expected = means + np.eye(3)[y].T @ (x - moved) / len(x)
+    found = after.energy.params['params']['means']
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    # A label that is no class is not silent.
+    batch['label'] = y + 1
+    after, metrics = jax.jit(step)(state, batch, None)
+    self.assertTrue(np.isnan(metrics['energy/data']))
 
   def test_images_are_vectors(self):
     x = jnp.asarray(exact.data(6), jnp.float32)
@@ -129,12 +182,15 @@ class SteinCDTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    dict(epsilon=0.0), dict(num_steps=0), dict(epsilon=-1.0)
+    dict(epsilon=0.0),
+    dict(num_steps=0),
+    dict(epsilon=-1.0),
+    dict(bandwidth_log='log'),
   )
   def test_bad_arguments(self, **hyper):
     ((name, value),) = hyper.items()
     x = exact.data(3)
-    with self.assertRaisesRegex(ValueError, f'{name}={value}'):
+    with self.assertRaisesRegex(ValueError, f'{name}={value!r}'):
       exact.ascent(stein_cd, exact.at_truth(stein_cd, x), x, **hyper)
 
   def _assert_learns(self, **hyper):

@@ -520,6 +520,12 @@ class ChainTest(parameterized.TestCase):
   def test_bad_arguments(self):
     energy, *_ = _rbm()
     with self.assertRaisesRegex(
+      ValueError, "sampler='gibbs' takes no condition"
+    ):
+      energies.chain(
+        energy, jax.random.key(0), _points(), _points(), sampler='gibbs'
+      )
+    with self.assertRaisesRegex(
       ValueError, "sampler='hmc'.*'langevin'.*'gibbs'"
     ):
       energies.chain(energy, jax.random.key(0), _points(), sampler='hmc')
@@ -939,6 +945,64 @@ class DiscriminatorTest(parameterized.TestCase):
         _shapes(module, _images(), *[_labels() for _ in label])
 
 
+class DtypeTest(parameterized.TestCase):
+  """Bytes and halves are numbers: sums neither wrap nor overflow."""
+
+  @parameterized.parameters(
+    (energies.RBM(3, centered=True), np.uint8),
+    (energies.RBM(3), np.float16),
+    (energies.BinaryRBM(3), np.uint8),
+    (energies.MLP((3,), confinement=0.5), np.uint8),
+    (energies.MLP((3,), confinement=0.5), np.float16),
+    (energies.ConvNet((2,), (3,), (2,), reference_sigma=9.0), np.uint8),
+    (energies.ConvNet((2,), (3,), (2,), reference_sigma=9.0), np.float16),
+    (energies.Autoencoder(((2, 3, 2, 1),), norm='none'), np.uint8),
+    (energies.Discriminator((2,), norm='none'), np.float16),
+    (energies.MultiModal((2,), 3, 2), np.uint8),
+  )
+  def test_the_answer_is_that_of_floats(self, module, dtype):
+    # |x|^2 is beyond both a byte and a half.
+    x = np.random.default_rng(0).integers(150, 256, (2, 4, 4, 1)).astype(dtype)
+    exact = jnp.asarray(x, jnp.float32)
+    energy = learners.create(
+      jax.random.key(0), module, optax.sgd(1.0), 0.5 * exact
+    )
+    evaluate = lambda x: (
+      energies.value(energy, energy.params, x),
+      module.apply(energy.params, x),
+      energies.score(energy, x),
+    )
+    value, called, score = jax.jit(evaluate)(x)
+    expected, _, expected_score = jax.jit(evaluate)(exact)
+    self.assertEqual(value.dtype, jnp.float32)
+    for found in (value, called):
+      np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(score, expected_score, rtol=1e-4, atol=1e-5)
+    if hasattr(module, 'gibbs'):
+      moved = energy.apply_fn(
+        energy.params, jax.random.key(1), x, 1, method='gibbs'
+      )
+      self.assertEqual((moved.shape, moved.dtype), (x.shape, jnp.float32))
+
+  @parameterized.parameters(np.int8, np.float16, bool)
+  def test_experts(self, dtype):
+    logits = np.array([[-128, 3], [100, 0]]).astype(dtype)
+    exact = jnp.asarray(logits, jnp.float32)
+    for function in (energies.expert_energy, energies.expert_entropy):
+      np.testing.assert_allclose(
+        function(logits), function(exact), rtol=1e-6, atol=1e-7
+      )
+
+  def test_chains_of_bytes_move(self):
+    energy = learners.create(
+      jax.random.key(0), energies.MLP((3,)), optax.sgd(1.0), jnp.ones((2, 3))
+    )
+    x = np.array([[0, 1, 3], [2, 5, 250]], np.uint8)
+    run = lambda x: energies.chain(energy, jax.random.key(1), x, num_steps=2)
+    found, expected = run(x), run(x.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 class BatchTest(parameterized.TestCase):
   @parameterized.parameters(
     ('autoencoder', 'batch', ('axis_name', 'rng')),
@@ -998,9 +1062,15 @@ class BatchTest(parameterized.TestCase):
     np.testing.assert_allclose(
       first, _call(energy, x, method='logits'), atol=1e-6
     )
-    # The two halves are the same images under different masks.
+    # The two halves are the same images: rows of one batch under masks of their own,
+    # or two batches of one function.
     first, second = run(jax.random.key(1), 'reconstruction_error')
-    self.assertGreater(np.min(np.abs(first - second)), 1e-5)
+    dropped = np.min(np.abs(first - run(None, 'reconstruction_error')[0]))
+    self.assertGreater(dropped, 1e-5)
+    if joint:
+      self.assertGreater(np.min(np.abs(first - second)), 1e-5)
+    else:
+      np.testing.assert_array_equal(first, second)
 
   @parameterized.parameters('batch', 'none')
   def test_score_in_company(self, norm):
