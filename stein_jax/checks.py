@@ -1,13 +1,15 @@
 """Clear refusals of bad arguments.
 
-Traced values pass unchecked: a step size that `vmap` sweeps has no value yet. Shapes
-and dtypes are known of them, and checked.
+A number may be one of Python, or an array [] of NumPy or JAX. Traced values pass
+unchecked: a step size that `vmap` sweeps has no value yet. Shapes and dtypes are known
+of them, and checked.
 """
 
 import inspect
 import numbers
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -33,11 +35,12 @@ def at_most(limit: float, **values) -> None:
 
 def count(minimum: int = 1, **values) -> None:
   """Raises ValueError unless every value is an integer of at least `minimum`."""
+  wanted = f'an integer of at least {minimum}'
   for name, value in values.items():
+    if _is_number(value) and not isinstance(value, jax.core.Tracer):
+      value = _known(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-      raise ValueError(
-        f'{name}={value!r} must be an integer of at least {minimum}.'
-      )
+      raise ValueError(f'{name}={value!r} must be {wanted}.')
     if value < minimum:
       raise ValueError(f'{name}={value} must be at least {minimum}.')
 
@@ -178,7 +181,22 @@ def absent(weight) -> bool:
 
 def _require(holds, wanted, values):
   for name, value in values.items():
-    if isinstance(value, (bool, str)) or value is None:
+    if not _is_number(value):
       raise ValueError(f'{name}={value!r} must be {wanted}.')
-    if isinstance(value, numbers.Number) and not holds(value):
+    if not isinstance(value, jax.core.Tracer) and not holds(_known(value)):
       raise ValueError(f'{name}={value} must be {wanted}.')
+
+
+def _is_number(value):
+  """Returns whether a value is one real number, of Python or in an array []."""
+  if isinstance(value, numbers.Real):
+    return not isinstance(value, bool)
+  kinds = (jnp.floating, jnp.integer)
+  return np.ndim(value) == 0 and any(
+    jnp.issubdtype(getattr(value, 'dtype', bool), kind) for kind in kinds
+  )
+
+
+def _known(value):
+  """Returns a number that is not traced, out of its array."""
+  return value if isinstance(value, numbers.Real) else np.asarray(value)[()]

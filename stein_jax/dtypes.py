@@ -35,6 +35,17 @@ def accumulated(x: Array) -> Array:
   return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
+def together(*arrays: Array) -> list[Array]:
+  """Returns arrays as `accumulated` has them, in the widest of their dtypes.
+
+  Raises:
+    TypeError: one is complex, or no numbers.
+  """
+  arrays = [accumulated(x) for x in arrays]
+  widest = np.result_type(*(x.dtype for x in arrays))
+  return [x.astype(widest) for x in arrays]
+
+
 def on_host(x: Array) -> np.ndarray:
   """Returns x as a NumPy array in float64, whatever JAX's precision.
 

@@ -36,9 +36,18 @@ def strips(paths: np.ndarray) -> np.ndarray:
 
 
 def png(image: np.ndarray, *, zoom: int = 1) -> bytes:
-  """Returns the PNG file of a uint8 image [h, w, 3], pixels repeated `zoom` times."""
+  """Returns the PNG file of a uint8 image [h, w, 3], pixels repeated `zoom` times.
+
+  Raises:
+    ValueError: other values, of no known range, or another shape.
+  """
   from PIL import Image  # pylint: disable=g-import-not-at-top
 
+  image = np.asarray(image)
+  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+    raise ValueError(
+      f'An image is {image.dtype} {image.shape}; wanted: uint8 [h, w, 3].'
+    )
   image = np.repeat(np.repeat(image, zoom, 0), zoom, 1)
   buffer = io.BytesIO()
   Image.fromarray(image).save(buffer, 'PNG')

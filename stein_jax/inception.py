@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import checks
+from stein_jax import dtypes
 from stein_jax import locations
 from stein_jax.types import Array, Params
 
@@ -37,6 +38,7 @@ _GAMMA = '/batchnorm/gamma'
 
 def average_pool(x: Array) -> Array:
   """Returns 3x3 means at stride 1, like x, of pixels inside the image only."""
+  x = dtypes.accumulated(x)
   means = nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
   return means.astype(x.dtype)  # flax counts the pixels in the default type
 
@@ -189,6 +191,7 @@ def resize(x: Array, size: int) -> Array:
   Row i of the output lies at i * h / size of the input: neither corners nor
   centres of pixels are aligned, and nothing is smoothed.
   """
+  x = dtypes.accumulated(x)
   for axis in (2, 1):
     scale = np.float32(x.shape[axis] / size)
     source = np.arange(size, dtype=np.float32) * scale

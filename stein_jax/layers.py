@@ -124,6 +124,7 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
         f'A kernel of side {len(kernel)} with padding={padding} does not fit '
         f'into {extent} pixels.'
       )
+  x, kernel = dtypes.together(x, kernel)
   # Made equal outside: a shard's own examples beside parameters of all of them.
   x, kernel = collectives.alike(x, kernel)
   entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])
@@ -207,6 +208,7 @@ def conv_transpose(
     padding: of `conv`.
     size: height and width of the result.
   """
+  y, kernel = dtypes.together(y, kernel)
   k, _, inputs, outputs = kernel.shape
   # Pixel stride * q + r of the result takes y at q - t with the kernel's entry
   # stride * t + r + padding, where there is one; r < stride.
@@ -280,6 +282,7 @@ def spectral(kernel: Array, num_iterations: int = 12) -> Array:
   from step to step. It is some per cent too small where the second largest is near.
   The iterates are constants to autodiff, the value is not.
   """
+  kernel = dtypes.accumulated(kernel)
   matrix = kernel.reshape(-1, kernel.shape[-1])
   frozen = lax.stop_gradient(matrix)
   right = jax.random.normal(jax.random.key(0), (matrix.shape[1],), kernel.dtype)

@@ -228,6 +228,8 @@ _SHARES = ('b1', 'b2', 'rho', 'decay', 'momentum')
 
 def _check_rate(rate):
   """Refuses a learning rate, or a schedule, of numbers out of range."""
+  if callable(rate):  # a schedule that is built already
+    return
   if not hasattr(rate, 'items'):
     checks.positive(learning_rate=rate)
     return

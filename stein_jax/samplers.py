@@ -58,9 +58,6 @@ def langevin(
   if noise_scale is None:
     noise_scale = step_size
   checks.non_negative(noise_scale=noise_scale, temperature=temperature)
-  checks.shape(
-    (), step_size=step_size, noise_scale=noise_scale, temperature=temperature
-  )
   if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
     raise ValueError(f'clip={clip} must be (low, high) with low < high.')
   spread = noise_scale * temperature**0.5
@@ -109,7 +106,6 @@ def mala(
   """
   checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)
-  checks.shape((), step_size=step_size)
   start, num_chains = _chains(x)
   density_fn = _per_chain(log_density_fn, num_chains)
 
@@ -157,7 +153,6 @@ def annealed_importance(
   checks.count(num_chains=num_chains, num_temperatures=num_temperatures)
   checks.counts(empty=True, shape=shape)
   checks.positive(step_size=step_size)
-  checks.shape((), step_size=step_size)
   log_density_fn = _per_chain(log_density_fn, num_chains)
   size = math.prod(shape)
   start_rng, chain_rng = jax.random.split(rng)

@@ -154,25 +154,48 @@ class BuildTest(parameterized.TestCase):
     self.assertTrue(callable(algorithms.get('svgd').step))
 
 
+def _arrays(*values):
+  """Returns values as arrays of NumPy and of JAX."""
+  return [make(value) for make in (np.array, jnp.array) for value in values]
+
+
 class ChecksTest(parameterized.TestCase):
   @parameterized.parameters(
     (
       checks.positive,
-      (1, 1e-30, np.float32(2), np.int64(1)),
-      (0, -1, float('nan'), float('inf'), True, 'one', None),
+      (1, 1e-30, np.float32(2), np.int64(1), *_arrays(0.1, np.uint8(3))),
+      (
+        *(0, -1, float('nan'), float('inf'), True, 'one', None, 1j, len),
+        *_arrays(-0.1, 0, np.nan, np.inf, True, 1j, [0.1], [[1]]),
+      ),
     ),
     (
       checks.non_negative,
-      (0, 0.0, 3.5, np.float32(0)),
-      (-1e-30, float('nan'), float('inf'), False, '0', None),
+      (0, 0.0, 3.5, np.float32(0), *_arrays(0, 2.5)),
+      (
+        *(-1e-30, float('nan'), float('inf'), False, '0', None),
+        *_arrays(-0.1, np.nan, False, [0.0]),
+      ),
     ),
     (
       checks.count,
-      (1, 7, np.int32(2)),
-      (0, -1, 1.0, True, '1', None, float('nan')),
+      (1, 7, np.int32(2), *_arrays(1, np.uint8(7))),
+      (
+        *(0, -1, 1.0, True, '1', None, float('nan')),
+        *_arrays(0, -1, 1.0, True, np.nan, [1]),
+      ),
     ),
     (functools.partial(checks.choice, ('a', 'b')), ('a', 'b'), ('c', None, 1)),
-    (checks.finite, (0, -2.5), (float('nan'), float('inf'), True, '1')),
+    (
+      checks.finite,
+      (0, -2.5, *_arrays(-2.5)),
+      (float('nan'), float('inf'), True, '1', *_arrays(np.nan, True, [1.0])),
+    ),
+    (
+      functools.partial(checks.at_most, 0.9),
+      (0.9, -1, *_arrays(np.float32(0.9), -1)),
+      (1, True, '0', *_arrays(1, np.nan, True, [0.1])),
+    ),
     (checks.counts, ((1, 7), [2]), ((), 3, '12', None)),
     (functools.partial(checks.counts, empty=True), ((), (1,)), (0, '', None)),
     (checks.image_shape, ((1, 2, 3), [8, 8, 1]), ((8, 8), (8, 8, 1, 1), 8)),
@@ -207,6 +230,26 @@ class ChecksTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       jax.vmap(double)(jnp.array([-1.0, 2.0])), [-2, 4]
     )
+
+  def test_of_traced_values_shape_and_dtype_are_known(self):
+    def of(shape, dtype):
+      x = jax.ShapeDtypeStruct(shape, dtype)
+      jax.eval_shape(lambda x: checks.positive(x=x), x)
+
+    of((), jnp.bfloat16)
+    for shape, dtype in [((1,), jnp.float32), ((), bool), ((), jnp.complex64)]:
+      with self.assertRaisesRegex(ValueError, 'x=.* must be a positive number'):
+        of(shape, dtype)
+
+  def test_constants_are_checked_while_others_are_traced(self):
+    scale = jnp.array(-0.1)
+
+    def double(x):
+      checks.positive(scale=scale)
+      return 2 * x
+
+    with self.assertRaisesRegex(ValueError, 'scale=-0.1.* must be a positive'):
+      jax.eval_shape(double, 1.0)
 
 
 if __name__ == '__main__':

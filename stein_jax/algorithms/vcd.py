@@ -11,6 +11,7 @@ import optax
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
@@ -134,14 +135,16 @@ def step(
 def transitions(
   generator: learners.Learner, rng: PRNGKey, x: Array, *, num_steps: int
 ) -> Array:
-  """Returns x and the images it moves to, [num_steps + 1, n, ...].
+  """Returns x and the images it moves to, [num_steps + 1, n, ...], in x's dtype.
 
   x [n, ...] is normalised as one batch: of about as many as it trained on.
   """
   checks.count(num_steps=num_steps)
+  x = dtypes.floating(x)
 
   def move(x, rng):
     following = learners.call(generator, generator.params, rng, x)
+    following = following.astype(x.dtype)
     return following, following
 
   path = lax.scan(move, x, jax.random.split(rng, num_steps))[1]

@@ -87,7 +87,8 @@ def score(
     values = pair(energy, energy.params, company, x, *condition, **context)
     return -jnp.sum(values[1])
 
-  return jax.grad(total)(dtypes.accumulated(x))
+  x = dtypes.floating(x)
+  return jax.grad(total)(dtypes.accumulated(x)).astype(x.dtype)
 
 
 def pair(
@@ -127,7 +128,7 @@ def pair(
   if not joint and (learners.mixes(energy) or rng is not None):
     return evaluate(data, *condition), evaluate(samples, *condition)
   twice = [jnp.concatenate([c, c]) for c in condition]
-  values = evaluate(jnp.concatenate([data, samples]), *twice)
+  values = evaluate(jnp.concatenate(dtypes.together(data, samples)), *twice)
   return values[: len(data)], values[len(data) :]
 
 

@@ -318,7 +318,7 @@ class ConvNet(nn.Module):
     """Returns E(x) [n], of images and, where conditional, images [n, h, w, c]."""
     normed = layers.spectral if self.spectral_norm else lambda kernel: kernel
     start, zeros = layers.normal(self.scale), nn.initializers.zeros
-    x = dtypes.accumulated(x)
+    x, *condition = dtypes.together(x, *condition)
     hidden = jnp.concatenate([x, *condition], -1)
     for i, (width, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)
@@ -423,6 +423,7 @@ class _Trunk(nn.Module):
 
   @nn.compact
   def __call__(self, x):
+    x = dtypes.accumulated(x)
     for width in self.widths:
       x = nn.relu(nn.Conv(width, (5, 5), kernel_init=_glorot())(x))
       x = layers.max_pool(x)

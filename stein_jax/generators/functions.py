@@ -396,23 +396,26 @@ def sample_revised(
   """Returns samples [num, ...] of `state.generator`, revised [X21 panel 4].
 
   The `sample` of algorithms whose chains start at a generator; `num_steps=0` leaves
-  the samples as they are. Further arguments are those of `energies.chain`.
+  the samples as they are. Of an energy that mixes its batch whole batches of the
+  training size are revised; see `energies.whole`. Further arguments are those of
+  `energies.chain`.
   """
   draw_rng, chain_rng = jax.random.split(rng)
-  x = sample(state.generator, draw_rng, num, condition=condition)
   if num_steps == 0:
-    return x
+    return sample(state.generator, draw_rng, num, condition=condition)
+  rows, given = energies.whole(state.energy, num, condition)
+  condition = given[0] if given else None
   return revise(
     state,
     chain_rng,
-    x,
+    sample(state.generator, draw_rng, rows, condition=condition),
     condition=condition,
     num_steps=num_steps,
     step_size=step_size,
     noise=noise,
     temperature=temperature,
     clip=clip,
-  )
+  )[:num]
 
 
 def num_classes(generator: Learner) -> int:

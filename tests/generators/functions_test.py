@@ -650,6 +650,42 @@ class RevisionTest(parameterized.TestCase):
     np.testing.assert_allclose(after, end, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(fewer, end[:3], rtol=1e-6, atol=1e-6)
 
+  @parameterized.parameters(False, True)
+  def test_a_batch_of_an_energy_that_mixes_is_whole(self, conditional):
+    # On a sum of |x - mean|^2 / 2 a step leads to the mean of a training batch.
+    state, condition = self.state(conditional)
+    state.energy = state.energy.replace(
+      apply_fn=lambda params, x, *c, **_: (
+        0.5 * jnp.sum((x - jnp.mean(x, 0, keepdims=True)) ** 2, 1)
+      ),
+      takes=('axis_name',),
+      batch_size=_SIZE,
+    )
+    rng = jax.random.key(5)
+    first = jnp.broadcast_to(condition[:1], (_SIZE, 2))
+    one, most = (
+      generators.sample_revised(
+        state,
+        rng,
+        num,
+        condition=first[:num] if conditional else None,
+        num_steps=1,
+        step_size=2**0.5,
+        noise=False,
+      )
+      for num in (1, _SIZE)
+    )
+    np.testing.assert_allclose(one, most[:1], rtol=1e-5, atol=1e-6)
+    start = generators.sample_revised(
+      state,
+      rng,
+      _SIZE,
+      condition=first if conditional else None,
+      num_steps=0,
+    )
+    mean = np.broadcast_to(np.mean(start, 0), most.shape)
+    np.testing.assert_allclose(most, mean, rtol=1e-5, atol=1e-5)
+
   def test_without_noise_and_its_default_length(self):
     # On E = |x|^2 / 2 a step of 0.2 multiplies by 1 - 0.02, fifteen times.
     state, _ = self.state(False)
