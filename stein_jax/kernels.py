@@ -43,7 +43,7 @@ def rational_quadratic(
 
   A mixture of `rbf` kernels over bandwidths; `rbf` itself as `mixture` grows.
   """
-  base = 1 + dtypes.floating(sq_dist) / (mixture * bandwidth)
+  base = 1 + dtypes.floating(sq_dist) / bandwidth / mixture
   return base**-mixture
 
 

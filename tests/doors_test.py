@@ -2,7 +2,10 @@
 
 A row calls its function with arrays of small whole numbers, which all dtypes have.
 Its answer for a dtype is that for the same numbers in float32, to rounding; or the
-function refuses the dtype by name. A number that is nan makes a result nan.
+function refuses the dtype by name. Values, sums and statistics of half precision are
+in float32 or wider. What is like its points (directions, chains, scores) has their
+dtype, and so has what is found entry by entry, such as a kernel, or only moves
+entries. A number that is nan makes a result nan.
 """
 
 from collections.abc import Callable
@@ -61,6 +64,7 @@ _WITHOUT_ARRAYS = {
   'collectives': 'the identity without an axis; any dtype',
   'distances': 'points of `kernels` and `stein`, already floating',
   'launch': 'processes',
+  'locations': 'paths',
   'pairs': 'rows by their index; any dtype',
   'parallel': 'states, as they are',
   'randomness': 'keys',
@@ -72,7 +76,10 @@ _WITHOUT_ARRAYS = {
   'datasets.batches': 'a source',
   'datasets.from_file': 'a section',
   'datasets.load': 'a section',
+  'energies.functions.check_density': 'an energy',
   'energies.functions.conditions': 'a batch, as it is',
+  'energies.functions.log_partition': 'an energy',
+  'energies.functions.whole': 'conditions, as they are',
   'evaluation.check': 'configs',
   'evaluation.check_section': 'a section',
   'evaluation.evaluate': 'configs',
@@ -100,7 +107,9 @@ _WITHOUT_ARRAYS = {
   'kernels.map_rows': 'rows, as they are',
   'kernels.slope_ratio': 'a kernel',
   'layers.normal': 'a number',
+  'layers.one_hot': 'labels, which are integers',
   'learners.build_optimizer': 'a section',
+  'learners.dropout_key': 'a key',
   'learners.mixes': 'a learner',
 }
 # Sources are read from files; a state and a batch of one's source are float32.
@@ -222,6 +231,7 @@ class Door(NamedTuple):
     host: it runs on the host, and takes no tracers.
     whole: a result of bytes or places, or one that keeps its dtype.
     refused: dtypes that it refuses; None: all but float32 and float64.
+    keeps: the first result has the dtype of the first array.
     nan: why nan may go in and not come out; '' where it may not.
     parts: whether some of the results are of some of the arrays.
     slow: it is compiled in the slow suite alone, being long, or a few lines over
@@ -233,6 +243,7 @@ class Door(NamedTuple):
   host: bool = False
   whole: bool = False
   refused: tuple = ()
+  keeps: bool = False
   nan: str = ''
   parts: bool = False
   slow: bool = False
@@ -266,9 +277,9 @@ def _descended(rate):
   return learners.descend(_mlp(), loss, rate=rate)[0].params
 
 
-def _logistic(features, label):
-  position = {'weights': np.ones(3, np.float32), 'log_precision': jnp.zeros(())}
-  batch = {'image': features, 'label': label}
+def _logistic(features, weights, log_precision):
+  position = {'weights': weights, 'log_precision': log_precision}
+  batch = {'image': features, 'label': np.arange(6) % 2}
   return densities.logistic_regression(9).log_density(position, batch)
 
 
@@ -300,17 +311,21 @@ class _Norm(nn.Module):
 
 
 DOORS = {
-  'dtypes.floating': Door(dtypes.floating, (_X,)),
+  'dtypes.floating': Door(dtypes.floating, (_X,), keeps=True),
   'dtypes.accumulated': Door(dtypes.accumulated, (_X,)),
+  'dtypes.together': Door(dtypes.together, (_X, _Y), parts=True),
   'dtypes.on_host': Door(dtypes.on_host, (_X,), host=True),
   # Kernels.
-  'kernels.rbf': Door(kernels.rbf, (_SQ_DIST, np.array(9))),
-  'kernels.imq': Door(kernels.imq, (_SQ_DIST, np.array(9))),
+  'kernels.rbf': Door(kernels.rbf, (_SQ_DIST, np.array(9)), keeps=True),
+  'kernels.imq': Door(kernels.imq, (_SQ_DIST, np.array(9)), keeps=True),
   'kernels.rational_quadratic': Door(
-    kernels.rational_quadratic, (_SQ_DIST, np.array(9))
+    kernels.rational_quadratic, (_SQ_DIST, np.array(9)), keeps=True
   ),
   'kernels.at_median': Door(
     lambda x: kernels.at_median('rbf', x)(jnp.array([[1.0, 2.0]])), (_X,)
+  ),
+  'kernels.points': Door(
+    lambda x, y: kernels.points(x=x, y=y), (_X, _Y), parts=True
   ),
   'kernels.squared_distance': Door(kernels.squared_distance, (_X, _Y)),
   'kernels.median_bandwidth': Door(kernels.median_bandwidth, (_X,)),
@@ -322,14 +337,17 @@ DOORS = {
     lambda x: stein.stein_operator(lambda x: -0.5 * x, lambda x: x**2, x), (_X,)
   ),
   'stein.svgd_direction': Door(
-    lambda x, s: stein.svgd_direction(x, s, _rbf), (_X, _SCORE)
+    lambda x, s: stein.svgd_direction(x, s, _rbf), (_X, _SCORE), keeps=True
   ),
   'stein.feature_svgd_direction': Door(
     lambda x, s: stein.feature_svgd_direction(x, s, lambda x: 2 * x, _rbf),
     (_X, _SCORE),
+    keeps=True,
   ),
   'stein.feature_repulsion': Door(
-    lambda x: stein.feature_repulsion(x, lambda x: 2 * x, _rbf), (_X,)
+    lambda x: stein.feature_repulsion(x, lambda x: 2 * x, _rbf),
+    (_X,),
+    keeps=True,
   ),
   'stein.stein_matrix': Door(
     lambda *points: stein.stein_matrix(*points, _rbf),
@@ -348,12 +366,15 @@ DOORS = {
   ),
   # Samplers.
   'samplers.langevin': Door(
-    lambda x: samplers.langevin(_KEY, x, lambda x: -0.1 * x, **_chain), (_X,)
+    lambda x: samplers.langevin(_KEY, x, lambda x: -0.1 * x, **_chain),
+    (_X,),
+    keeps=True,
   ),
   'samplers.mala': Door(
     lambda x: samplers.mala(_KEY, x, _log_density, **_chain),
     (_X,),
     parts=True,
+    keeps=True,
   ),
   'samplers.annealed_importance': Door(
     lambda init: samplers.annealed_importance(
@@ -457,9 +478,13 @@ DOORS = {
     slow=True,
   ),
   # Energies.
+  'energies.functions.value': Door(
+    lambda x: energies.value(_mlp(), _mlp().params, x), (_X,)
+  ),
   'energies.functions.score': Door(
     lambda x, company: energies.score(_mixing(), x, company=company),
     (_IMAGES, _OTHERS),
+    keeps=True,
   ),
   'energies.functions.pair': Door(
     lambda x, y: energies.pair(_mlp(), _mlp().params, x, y),
@@ -472,10 +497,13 @@ DOORS = {
     parts=True,
   ),
   'energies.functions.chain': Door(
-    lambda x: energies.chain(_mlp(), _KEY, x), (_X,)
+    lambda x: energies.chain(_mlp(), _KEY, x), (_X,), keeps=True
   ),
   'energies.functions.free_energy': Door(
-    lambda x: energies.free_energy(_multimodal(), _multimodal().params, x),
+    # With weight 1 it is 0, and rounding, where all examples are one to the experts.
+    lambda x: energies.free_energy(
+      _multimodal(), _multimodal().params, x, entropy=0.5
+    ),
     (_IMAGES,),
   ),
   'energies.functions.variational_contrast': Door(
@@ -547,6 +575,7 @@ DOORS = {
     lambda x: generators.revise(State(_mlp(), _plane()), _KEY, x, num_steps=1),
     (_X,),
     slow=True,
+    keeps=True,
   ),
   'generators.functions.revision': Door(
     generators.revision, (_X, _SCORE), parts=True
@@ -604,7 +633,9 @@ DOORS = {
     (levels(2, 4, 4, 2), _CONV),
   ),
   'layers.spectral': Door(layers.spectral, (_CONV,)),
-  'layers.with_label': Door(layers.with_label, (_ROWS, levels(9, 2, high=2))),
+  'layers.with_label': Door(
+    layers.with_label, (_ROWS, levels(9, 2, high=2)), keeps=True
+  ),
   'layers.normalized': Door(of_module(_Norm('layer'), (9, 3)), (_ROWS,)),
   'layers.BatchNorm': Door(_normalized, (_ROWS,)),
   'layers.ConvTranspose': Door(
@@ -655,7 +686,7 @@ DOORS = {
     lambda x: densities.banana().log_density(x), (np.array([3, 1]),)
   ),
   'densities.logistic_regression': Door(
-    _logistic, (_X, np.array([0, 1, 1, 0, 1, 0]))
+    _logistic, (_X, levels(3, seed=13), np.array(2))
   ),
   # Learners and algorithms.
   'learners.call': Door(applied(_mlp), (_X,), slow=True),
@@ -689,7 +720,7 @@ DOORS = {
     (_X,),
     slow=True,
   ),
-  'algorithms.svgd.create': Door(_svgd, (_X,)),
+  'algorithms.svgd.create': Door(_svgd, (_X,), keeps=True),
   'algorithms.amortized_svgd.create': Door(
     _amortized, (levels(3, 2),), slow=True
   ),
@@ -707,6 +738,7 @@ DOORS = {
     lambda x: vcd.transitions(_operator(), _KEY, x, num_steps=1),
     (_IMAGES,),
     slow=True,
+    keeps=True,
   ),
   # Pictures.
   'images.grid': Door(
@@ -849,21 +881,28 @@ class DoorsTest(parameterized.TestCase):
     with warnings.catch_warnings():
       warnings.simplefilter('error')
       if traced:
-        shapes = jax.tree.leaves(jax.eval_shape(run))
-        self.assertTrue(all(map(is_floating, shapes)))
+        self.check_dtypes(door, inputs, jax.tree.leaves(jax.eval_shape(run)))
         return
       found = run() if door.host else jax.jit(run)()
     found = list(map(np.asarray, jax.tree.leaves(found)))
+    self.check_dtypes(door, inputs, found)
     expected = answer(name, arrays)
     self.assertLen(found, len(expected))
     for value, wanted in zip(found, expected, strict=True):
-      if not door.whole:
-        self.assertTrue(is_floating(value), value.dtype)
       eps = jnp.finfo(value.dtype).eps if is_floating(value) else 0
       value, wanted = np.float64(value), np.float64(wanted)
       size = np.max(np.abs(wanted), initial=0, where=np.isfinite(wanted))
       tolerance = max(4 * float(eps), 1e-5)
       np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance * size)
+
+  def check_dtypes(self, door, inputs, found):
+    """What is summed is in 32 bits or more, what is like the points in theirs."""
+    for i, each in enumerate(() if door.whole else found):
+      self.assertTrue(is_floating(each), each.dtype)
+      if door.keeps and not i:
+        self.assertEqual(each.dtype, dtypes.floating(inputs[0]).dtype)
+      else:
+        self.assertGreaterEqual(jnp.finfo(each.dtype).bits, 32)
 
   @parameterized.named_parameters(
     (f'_{n}', n) for n, door in DOORS.items() if not (door.slow or door.nan)
