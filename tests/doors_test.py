@@ -51,7 +51,9 @@ from stein_jax.algorithms import svgd
 from stein_jax.algorithms import vcd
 
 # What is compiled for each dtype of a row is nearly all that it costs: by default
-# one is run and two are traced, and the others are `slow`.
+# one is run, of the modules whose numbers are read, and two are traced, and the
+# others are `slow`.
+_RUN = ('evaluation', 'kernels', 'medians', 'metrics', 'samplers', 'stein')
 _TRACED = (np.float16, np.float64)
 _DTYPES = (np.uint8, *_TRACED)
 _MORE_DTYPES = (np.float16, ml_dtypes.bfloat16, np.int8, np.int32, np.bool_)
@@ -330,7 +332,7 @@ DOORS = {
   'kernels.squared_distance': Door(kernels.squared_distance, (_X, _Y)),
   'kernels.median_bandwidth': Door(kernels.median_bandwidth, (_X,)),
   'medians.median_squared_distance': Door(
-    medians.median_squared_distance, (_X,)
+    medians.median_squared_distance, (_X,), slow=True
   ),
   # Stein primitives.
   'stein.stein_operator': Door(
@@ -611,6 +613,7 @@ DOORS = {
   'generators.networks.TransitionOperator': Door(
     lambda x: learners.call(_operator(), _operator().params, _KEY, x),
     (_IMAGES,),
+    slow=True,
   ),
   'generators.autoencoders.VAE': Door(
     lambda x: learners.call(_vae(), _vae().params, x, method='encode'),
@@ -621,6 +624,7 @@ DOORS = {
       _painter(), _painter().params, _KEY, 3, condition=c
     ),
     (_IMAGES,),
+    slow=True,
   ),
   # Networks and what they are made of.
   'layers.flat': Door(layers.flat, (_IMAGES,), whole=True),
@@ -632,7 +636,7 @@ DOORS = {
     functools.partial(layers.conv_transpose, stride=2, padding=1, size=(8, 8)),
     (levels(2, 4, 4, 2), _CONV),
   ),
-  'layers.spectral': Door(layers.spectral, (_CONV,)),
+  'layers.spectral': Door(layers.spectral, (_CONV,), slow=True),
   'layers.with_label': Door(
     layers.with_label, (_ROWS, levels(9, 2, high=2)), keeps=True
   ),
@@ -649,12 +653,15 @@ DOORS = {
     (_IMAGES,),
   ),
   'classifiers.ResNet': Door(
-    of_module(classifiers.ResNet(8, 2, 2, 1), (3, 4, 4, 1)), (_IMAGES,)
+    of_module(classifiers.ResNet(8, 2, 2, 1), (3, 4, 4, 1)),
+    (_IMAGES,),
+    slow=True,
   ),
   'classifiers.shifted': Door(
     lambda x: classifiers.shifted(_KEY, x, distance=1, flip=True),
     (_IMAGES,),
     whole=True,
+    slow=True,
   ),
   'inception.average_pool': Door(inception.average_pool, (_IMAGES,)),
   'inception.resize': Door(lambda x: inception.resize(x, 6), (_IMAGES,)),
@@ -704,7 +711,7 @@ DOORS = {
     with_params(score_matching.exact_objective), (_X,)
   ),
   'algorithms.score_matching.stein_objective': Door(
-    with_params(score_matching.stein_objective), (_X,)
+    with_params(score_matching.stein_objective), (_X,), slow=True
   ),
   'algorithms.score_matching.sliced_objective': Door(
     with_params(
@@ -720,7 +727,7 @@ DOORS = {
     (_X,),
     slow=True,
   ),
-  'algorithms.svgd.create': Door(_svgd, (_X,), keeps=True),
+  'algorithms.svgd.create': Door(_svgd, (_X,), keeps=True, slow=True),
   'algorithms.amortized_svgd.create': Door(
     _amortized, (levels(3, 2),), slow=True
   ),
@@ -829,6 +836,11 @@ def is_costly(name):
   return DOORS[name].slow and (DOORS[name].host or name.startswith('inception'))
 
 
+def is_run(name):
+  """Returns whether a row is run by default; others are traced."""
+  return name.split('.')[0] in _RUN and not DOORS[name].slow
+
+
 def is_floating(array):
   return jnp.issubdtype(array.dtype, jnp.floating)
 
@@ -844,12 +856,12 @@ class DoorsTest(parameterized.TestCase):
     of_dtypes((n for n in DOORS if not is_costly(n)), _DTYPES)
   )
   def test_dtypes(self, name, dtype):
-    traced = dtype in _TRACED or DOORS[name].slow
+    traced = dtype in _TRACED or not is_run(name)
     self.check(name, dtype, traced=traced and not DOORS[name].host)
 
   @parameterized.named_parameters(
     *of_dtypes(DOORS, _MORE_DTYPES),
-    *of_dtypes((n for n in DOORS if DOORS[n].slow), (np.uint8, np.float64)),
+    *of_dtypes((n for n in DOORS if not is_run(n)), (np.uint8, np.float64)),
   )
   @pytest.mark.slow
   def test_more_dtypes(self, name, dtype):
