@@ -37,6 +37,7 @@ def count(minimum: int = 1, **values) -> None:
   """Raises ValueError unless every value is an integer of at least `minimum`."""
   wanted = f'an integer of at least {minimum}'
   for name, value in values.items():
+    _check_scalar(name, value)
     if _is_number(value) and not isinstance(value, jax.core.Tracer):
       value = _known(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -181,10 +182,16 @@ def absent(weight) -> bool:
 
 def _require(holds, wanted, values):
   for name, value in values.items():
+    _check_scalar(name, value)
     if not _is_number(value):
       raise ValueError(f'{name}={value!r} must be {wanted}.')
     if not isinstance(value, jax.core.Tracer) and not holds(_known(value)):
       raise ValueError(f'{name}={value} must be {wanted}.')
+
+
+def _check_scalar(name, value):
+  if hasattr(value, 'shape'):
+    shape((), **{name: value})
 
 
 def _is_number(value):
@@ -192,9 +199,8 @@ def _is_number(value):
   if isinstance(value, numbers.Real):
     return not isinstance(value, bool)
   kinds = (jnp.floating, jnp.integer)
-  return np.ndim(value) == 0 and any(
-    jnp.issubdtype(getattr(value, 'dtype', bool), kind) for kind in kinds
-  )
+  dtype = getattr(value, 'dtype', bool)
+  return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def _known(value):

@@ -206,7 +206,10 @@ class ChecksTest(parameterized.TestCase):
     for value in good:
       check(first=value)
     for value in bad:
-      with self.subTest(value), self.assertRaisesRegex(ValueError, 'second='):
+      with (
+        self.subTest(value),
+        self.assertRaisesRegex(ValueError, 'second(=| has shape)'),
+      ):
         check(first=good[0], second=value)
 
   def test_counts_names_the_entry(self):
@@ -238,7 +241,7 @@ class ChecksTest(parameterized.TestCase):
 
     of((), jnp.bfloat16)
     for shape, dtype in [((1,), jnp.float32), ((), bool), ((), jnp.complex64)]:
-      with self.assertRaisesRegex(ValueError, 'x=.* must be a positive number'):
+      with self.assertRaisesRegex(ValueError, 'x(=| has shape)'):
         of(shape, dtype)
 
   def test_constants_are_checked_while_others_are_traced(self):

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 import optax
 
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
@@ -977,7 +978,10 @@ class DtypeTest(parameterized.TestCase):
     self.assertEqual(value.dtype, jnp.float32)
     for found in (value, called):
       np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_allclose(score, expected_score, rtol=1e-4, atol=1e-5)
+    # Like the points, in whose dtype it is rounded.
+    self.assertEqual(score.dtype, dtypes.floating(x).dtype)
+    rtol = max(1e-4, jnp.finfo(score.dtype).eps)
+    np.testing.assert_allclose(score, expected_score, rtol=rtol, atol=1e-5)
     if hasattr(module, 'gibbs'):
       moved = energy.apply_fn(
         energy.params, jax.random.key(1), x, 1, method='gibbs'
