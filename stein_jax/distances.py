@@ -5,6 +5,7 @@ are near each other and far from the origin nothing is left. So points are taken
 middle and, where they lie in groups far apart, each from the middle of its own group.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -174,19 +175,18 @@ def has_groups(x: Array, middle: Array) -> Array:
   from the middle: in a group there are some, but for one of very few points.
   """
   sketch = _sketch(lax.stop_gradient(x) - middle)
-  norm = jnp.sum(sketch**2, 0)
+  norm = _sum_of_squares(sketch, 0)
   largest = jnp.max(norm)
-  row = jnp.min(jnp.where(norm == largest, jnp.arange(len(x)), len(x) - 1))
-  others = [sketch[:, row, None]]
-  others += [jnp.roll(sketch, shift, 1) for shift in range(1, _SHIFTS + 1)]
-  near = jnp.min(jnp.stack([_positive(sketch - other) for other in others]))
+  columns = jnp.arange(len(x) + _SHIFTS) % len(x)
+  around = sketch[:, columns]
+  others = [sketch[:, _first(norm == largest), None]]
+  others += [around[:, i : i + len(x)] for i in range(1, _SHIFTS + 1)]
+  nearest = [_sum_of_squares(sketch, other) for other in others]
+  # Copies are no neighbours.
+  most = jnp.finfo(x.dtype).max
+  nearest = [jnp.where(each > 0, each, most) for each in nearest]
+  near = jnp.min(functools.reduce(jnp.minimum, nearest))
   return _in_any_set(near < _NEAR * largest)
-
-
-def _positive(change):
-  """Returns squared lengths [n] of differences, infinite of copies."""
-  sq_dist = jnp.sum(change**2, 0)
-  return jnp.where(sq_dist > 0, sq_dist, jnp.finfo(sq_dist.dtype).max)
 
 
 def middles(x: Array, *, axis_name: str | None = None) -> Array:
@@ -202,9 +202,9 @@ def middles(x: Array, *, axis_name: str | None = None) -> Array:
   """
   x = lax.stop_gradient(x)
   middle = center_of(x, axis_name=axis_name)
-  some, _ = _far_apart(x - middle)
-  some = collectives.all_gather(some, axis_name)
-  some, sq_dist = _far_apart(some)
+  some, sq_dist = _far_apart(x - middle)
+  if collectives.size(axis_name) > 1:
+    some, sq_dist = _far_apart(collectives.all_gather(some, axis_name))
   number, following = jnp.arange(_GROUPS), sq_dist[1:]
   last_where = lambda holds: jnp.max(jnp.where(holds, number, -1))
   gap = (following > 0) & (sq_dist[:-1] >= _GAP**2 * following)
@@ -221,18 +221,29 @@ def _far_apart(x):
 
   And that squared distance [_GROUPS + 1]; both of what `_sketch` sees.
   """
-  sketch, last = _sketch(x), len(x) - 1
+  sketch = _sketch(x)
 
   def find(nearest, _):
     far = jnp.max(nearest)
-    # As an argmax, which XLA's CPU back end does not vectorise.
-    row = jnp.min(jnp.where(nearest == far, jnp.arange(len(x)), last))
-    sq_dist = jnp.sum((sketch - sketch[:, row, None]) ** 2, 0)
+    row = _first(nearest == far)
+    sq_dist = _sum_of_squares(sketch, sketch[:, row, None])
     return jnp.minimum(nearest, sq_dist), (row, far)
 
-  start = jnp.sum(sketch**2, 0)
+  start = _sum_of_squares(sketch, 0)
   rows, sq_dist = lax.scan(find, start, length=_GROUPS + 1)[1]
   return x[rows], sq_dist
+
+
+def _first(holds):
+  """Returns where it first holds [n], or the last place."""
+  # As an argmax, which XLA's CPU back end does not vectorise.
+  last = len(holds) - 1
+  return jnp.min(jnp.where(holds, jnp.arange(len(holds)), last))
+
+
+def _sum_of_squares(x, y):
+  """Returns |x - y|^2 [n] of few rows of coordinates, as one loop over the columns."""
+  return sum((x - y) ** 2)
 
 
 def _sketch(x):

@@ -134,7 +134,8 @@ def _direction(x, score, kernel, at, block_size, axis_name):
     return collectives.ring_sum(from_share, share, axis_name)
 
   def by_product(middles):
-    own, others = (distances.place(points, middles) for points in (y, x))
+    others = distances.place(x, middles)
+    own = others if at is None else distances.place(at, middles)
     moves = 2 * jnp.concatenate([others.residual, others.member], 1)
     scores = jnp.pad(score, ((0, 0), (0, moves.shape[1] - dim)))
     # Where the slope is a multiple of the kernel one product serves both terms.
@@ -157,7 +158,8 @@ def _direction(x, score, kernel, at, block_size, axis_name):
   def by_subtraction():
     def pull(point, share, other):
       others, scores = share
-      k, slope = weighed(distances.subtracted(point, others), other)
+      weights = weighed(distances.subtracted(point, others), other)
+      k, slope = lax.optimization_barrier(weights)  # each sum would redo them
       moves = [
         jnp.sum(slope * (along - own))
         for own, along in distances.by_axis(point, others)

@@ -44,6 +44,24 @@ def _in_float64(function, static=()):
   return wrapped
 
 
+def _at(name, bandwidth, x, score, y, normalize, block_size):
+  return _compiled(stein.svgd_direction, 'normalize', 'block_size')(
+    name, bandwidth, x, score, at=y, normalize=normalize, block_size=block_size
+  )
+
+
+@functools.partial(_in_float64, static='normalize')
+def _direction_at(name, bandwidth, x, score, y, *, normalize):
+  """The mean over j of k(x_j, y) s(x_j) + grad_{x_j} k(x_j, y) [d]."""
+
+  def term(x_j, score_j):
+    k, gradient = jax.value_and_grad(_pair(name, bandwidth))(x_j, y)
+    return k * score_j + gradient, k
+
+  terms, k = jax.vmap(term)(x, score)
+  return jnp.sum(terms, 0) / (len(x) if normalize == 'count' else jnp.sum(k))
+
+
 @functools.partial(_in_float64, static='normalize')
 def _direction(name, bandwidth, x, score, *, normalize='count'):
   """The mean over j of k(x_j, x_i) s(x_j) + grad_{x_j} k(x_j, x_i)."""
@@ -195,6 +213,52 @@ class DirectionTest(chex.TestCase):
     x, score = _with_two_far(20)
     arguments = name, 2.0, x, score
     _assert_close(_actual_direction(*arguments), _direction(*arguments))
+
+  @parameterized.product(
+    name=_PROFILES, normalize=['count', 'row_sum'], block_size=[None, 2]
+  )
+  def test_at_other_points(self, name, normalize, block_size):
+    x, score = _points(6, 3)
+    y = np.concatenate([_points(3, 3, spread=2.0)[0], x[:1]])
+    actual = _at(name, 2.0, x, score, y, normalize, block_size)
+    expected = [
+      _direction_at(name, 2.0, x, score, point, normalize=normalize)
+      for point in y
+    ]
+    _assert_close(actual, expected)
+
+  def test_at_a_point_of_another_dimension_is_refused(self):
+    x, score = _points(6, 3)
+    with self.assertRaisesRegex(ValueError, r'x \(6, 3\), at \(2, 4\)'):
+      stein.svgd_direction(x, score, kernels.rbf, at=np.ones((2, 4)))
+
+  @parameterized.parameters(*_PROFILES)
+  def test_on_the_unit_ball(self, name):
+    # <phi, phi> is the mean of the Stein operator on phi, over the particles.
+    x, _ = _points(6, 3)
+    kernel = _kernel(name, 2.0)
+    phi = functools.partial(stein.svgd_direction, x, -x, kernel)
+    operator = stein.stein_operator(jnp.negative, lambda y: phi(at=y), x)
+    norm = np.mean(np.asarray(operator, np.float64)) ** 0.5
+    y = _points(4, 3, spread=2.0)[0]
+    _assert_close(phi(normalize='unit_ball'), phi() / norm)
+    _assert_close(phi(at=y, normalize='unit_ball'), phi(at=y) / norm)
+
+  def test_on_the_unit_ball_of_no_discrepancy(self):
+    x = np.zeros((1, 3))
+    flat = lambda sq_dist: jnp.ones_like(sq_dist)
+    unit = stein.svgd_direction(x, x, flat, normalize='unit_ball')
+    np.testing.assert_array_equal(unit, x)
+
+  def test_of_integers(self):
+    # By hand, of 0, 1, 3 with score -0.3 x.
+    x = np.array([[0], [1], [3]])
+    k = np.exp(-((x - x.T) ** 2.0))
+    phi = (k @ (-0.3 * x) + 2 * np.sum(k * (x - x.T), 1, keepdims=True)) / 3
+    actual = stein.svgd_direction(x, -0.3 * x, kernels.rbf)
+    self.assertEqual(actual.dtype, jnp.float32)
+    np.testing.assert_allclose(actual, phi, rtol=1e-6)
+    np.testing.assert_allclose(phi[:, 0], [-0.282, 0.115, -0.277], atol=1e-3)
 
   @parameterized.parameters('count', 'row_sum')
   def test_of_one_point_is_its_score(self, normalize):
@@ -750,6 +814,15 @@ class KsdTestTest(chex.TestCase):
     u = _stein_matrix('rbf', 2.0, x, score, x, score)
     _assert_close(statistic, 6 * np.mean(u), largest=6 * np.max(np.abs(u)))
 
+  def test_of_nan_is_nan(self):
+    x, score = _points(20, 2)
+    for points, scores in ((x, score), (x.copy(), score.copy())):
+      (points if points is not x else scores)[3, 1] = np.nan
+      statistic, p_value = stein.ksd_test(
+        jax.random.key(0), points, scores, kernels.rbf
+      )
+      self.assertTrue(np.isnan(statistic) and np.isnan(p_value))
+
   def test_size(self):
     # Under p the p-value is at most `level` with that probability.
     num, percents = 800, np.array([5, 10, 20, 50])
@@ -812,6 +885,9 @@ def _all_forms(x, score, axis_name=None):
     ),
     'at_median': stein.svgd_direction(
       x, score, kernels.at_median('imq', x, **median), **at
+    ),
+    'elsewhere': stein.svgd_direction(
+      x, score, kernels.imq, at=2 * x, normalize='unit_ball', **at
     ),
     'ksd_v': stein.ksd(x, score, kernels.imq, **at),
     'ksd_u': stein.ksd(

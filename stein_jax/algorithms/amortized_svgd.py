@@ -116,7 +116,8 @@ def step(
       sample follows its own score; or 'density': that less the score of the
       generator's own density, which it must know, by `log_density`: the
       reparameterised gradient of KL, without a kernel [WL16 eq 11].
-    normalize: of the direction: 'count' or 'row_sum'.
+    normalize: of the direction: 'count', 'row_sum' or 'unit_ball'; see
+      `stein.svgd_direction`.
     bandwidth_scale: factor on the median bandwidth.
     bandwidth_log: what divides the median: the logarithm of 'n+1' or of 'n', or
       'none'.

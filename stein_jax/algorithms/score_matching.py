@@ -56,7 +56,7 @@ def step(
     rng: key of the projections, the noise and the energy's dropout.
     objective: 'stein', 'exact', 'closed_form', 'sliced' or 'denoising': the
       functions of this module.
-    normalize: of the Stein direction: 'count' or 'row_sum'.
+    normalize: of the Stein direction: 'count', 'row_sum' or 'unit_ball'.
     kernel: of 'stein': a name in `kernels.PROFILES`, at its median bandwidth.
     bandwidth_scale: factor on the median bandwidth.
     bandwidth_log: of the median rule: its divisor, see `kernels.median_bandwidth`.

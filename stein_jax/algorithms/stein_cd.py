@@ -61,7 +61,8 @@ def step(
     num_steps: SVGD steps that make the negatives.
     symmetric: contrast x + eps phi with x - eps phi, halved, in place of x
       [LW17 eq 17].
-    normalize: of the direction: 'count' as printed, or 'row_sum'.
+    normalize: of the direction: 'count' as printed, 'row_sum' or 'unit_ball'; see
+      `stein.svgd_direction`.
     kernel: a name in `kernels.PROFILES`, at its median bandwidth.
     bandwidth_scale: factor on the median bandwidth.
     bandwidth_log: of the median rule: its divisor, see `kernels.median_bandwidth`.

@@ -100,7 +100,8 @@ def step(
       the energy as it was at the start.
     repulsion: of a feature kernel: 'exact', 'swapped' or 'nearest'; see
       `stein.feature_svgd_direction`.
-    normalize: of the direction: 'count' or 'row_sum'.
+    normalize: of the direction: 'count', 'row_sum' or 'unit_ball'; see
+      `stein.svgd_direction`.
     bandwidth_scale: factor on the median bandwidth.
     bandwidth_log: what divides that median: the logarithm of 'n+1' or of 'n', or
       'none'.
@@ -136,7 +137,7 @@ def step(
   checks.choice(_CONTROLLERS, controller=controller)
   checks.choice(_NEGATIVES, negatives=negatives)
   checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
-  checks.choice(('count', 'row_sum'), normalize=normalize)
+  checks.choice(stein.NORMALIZATIONS, normalize=normalize)
   checks.count(num_generator_steps=num_generator_steps)
   checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
   checks.non_negative(

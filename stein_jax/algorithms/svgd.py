@@ -96,7 +96,8 @@ def step(
     batch: data behind the log density, or None.
     rng: unused, the update is deterministic.
     kernel: a name in `kernels.PROFILES`, at its median bandwidth, or a profile.
-    normalize: of the direction: 'count' or 'row_sum'.
+    normalize: of the direction: 'count', 'row_sum' or 'unit_ball'; see
+      `stein.svgd_direction`.
     bandwidth_scale: factor on the median bandwidth.
     bandwidth_log: what divides the median: the logarithm of 'n+1' or of 'n', or
       'none'.
