@@ -50,7 +50,7 @@ def prepare(x: Array, y: Array):
   And a function of the two to squared distances [n, m]; of one row of the first to [m].
   """
   if x.shape[1] <= FEW:
-    return x, y, subtracted
+    return coordinates(x), coordinates(y), subtracted
   both = x if y is x else jnp.concatenate([x, y])
   middle = center_of(y)
   found = lax.cond(
@@ -122,8 +122,9 @@ def across(sums: Array, x: Placed, middles: Array) -> Array | float:
 def drawn(weights: Array, x: Array, y: Array) -> Array:
   """Returns sum_j weights_ij (y_j - x_i) [n, d] of weights [n, m]."""
   if x.shape[1] <= FEW:
+    axes = zip(coordinates(x), coordinates(y), strict=True)
     return jnp.stack(
-      [jnp.sum(weights * (along - own), 1) for own, along in by_axis(x, y)], 1
+      [jnp.sum(weights * outer_sum(-a, b), 1) for a, b in axes], 1
     )
   groups = middles(jnp.concatenate([x, y]))
   x, y = place(x, groups), place(y, groups)
@@ -133,18 +134,17 @@ def drawn(weights: Array, x: Array, y: Array) -> Array:
   return inner - total * x.residual + across(sums, x, groups)
 
 
-def subtracted(x: Array, y: Array) -> Array:
-  """Returns |x_i - y_j|^2 [n, m] of few dimensions, exactly; [m] of one point x."""
-  return sum((own - along) ** 2 for own, along in by_axis(x, y))
+def subtracted(x: tuple[Array, ...], y: tuple[Array, ...]) -> Array:
+  """Returns |x_i - y_j|^2 [n, m], exactly, of coordinates [n] and [m] along each axis.
 
-
-def by_axis(x: Array, y: Array):
-  """Yields for each axis the coordinates [n, 1] of x and [1, m] of y.
-
-  Of one point x [d] they are [1] and [m].
+  Of one point's coordinates [] it is [m].
   """
-  for axis, along in enumerate(y.T):
-    yield x[..., axis, None], along.reshape(*(1,) * (x.ndim - 1), -1)
+  return sum(outer_sum(a, -b) ** 2 for a, b in zip(x, y, strict=True))
+
+
+def coordinates(x: Array) -> tuple[Array, ...]:
+  """Returns points [n, d] as d arrays [n]: of rows, XLA's loops read them slowly."""
+  return tuple(x.T)
 
 
 def outer_sum(x: Array, y: Array) -> Array:

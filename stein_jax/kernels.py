@@ -81,7 +81,7 @@ def squared_distance(x: Array, y: Array) -> Array:
   """
   x, y = points(x=x, y=y)
   if x.shape[1] <= distances.FEW:
-    return distances.subtracted(x, y)
+    return distances.subtracted(*map(distances.coordinates, (x, y)))
 
   def among(middles):
     return distances.squared(*(distances.place(a, middles) for a in (x, y)))

@@ -118,8 +118,11 @@ def _direction(x, score, kernel, at, block_size, axis_name):
     k = jnp.where(other, kernel(sq_dist), 0)
     return k, ratio * k
 
-  def over_pairs(pull, points, share):
-    """Returns the sums over all shares of what `pull` finds for each point."""
+  def over_pairs(pull, points, share, matrices=1):
+    """Returns the sums over all shares of what `pull` finds for each point.
+
+    It makes so many numbers of each pair, which chooses the block.
+    """
 
     def from_share(share, owner):
       mine = (owner == collectives.index(axis_name)) & (at is None)
@@ -129,7 +132,8 @@ def _direction(x, score, kernel, at, block_size, axis_name):
         # Its own term is the score alone, and would drown in 1 / bandwidth.
         return pull(point, share, ~(mine & (row == jnp.arange(len(x)))))
 
-      return kernels.map_rows(on_row, (own_rows, points), len(x), block_size)
+      rows, made = (own_rows, points), matrices * len(x)
+      return kernels.map_rows(on_row, rows, made, block_size)
 
     return collectives.ring_sum(from_share, share, axis_name)
 
@@ -162,12 +166,13 @@ def _direction(x, score, kernel, at, block_size, axis_name):
       k, slope = lax.optimization_barrier(weights)  # each sum would redo them
       moves = [
         jnp.sum(slope * (along - own))
-        for own, along in distances.by_axis(point, others)
+        for own, along in zip(point, others, strict=True)
       ]
       drive = jnp.dot(k, scores, precision=_HIGHEST) + 2 * jnp.stack(moves)
       return drive, jnp.sum(k)
 
-    return over_pairs(pull, y, (x, score))
+    own, others = map(distances.coordinates, (y, x))
+    return over_pairs(pull, own, (others, score), matrices=dim + 3)
 
   def precisely():
     if dim <= distances.FEW:
@@ -390,21 +395,19 @@ def _by_products(kernel, middles):
 def _by_subtraction(kernel):
   """As in `_precise`, of few dimensions."""
 
-  def stein_kernel(first, second):
-    (x, score_x), (y, score_y) = first, second
-    change = sum(
-      (theirs - ours) * (own - along)
-      for (own, along), (ours, theirs) in zip(
-        distances.by_axis(x, y),
-        distances.by_axis(score_x, score_y),
-        strict=True,
-      )
-    )
-    sq_dist = distances.subtracted(x, y)
-    product = jnp.dot(score_x, score_y.T, precision=_HIGHEST)
-    return _stein_kernel(kernel, sq_dist, product, change, y.shape[1])
+  def prepare(x, score):
+    return *map(distances.coordinates, (x, score)), score
 
-  return lambda x, score: (x, score), stein_kernel
+  def stein_kernel(first, second):
+    (x, slope_x, score_x), (y, slope_y, score_y) = first, second
+    axes = zip(x, y, slope_x, slope_y, strict=True)
+    outer = distances.outer_sum
+    change = sum(outer(-s, t) * outer(a, -b) for a, b, s, t in axes)
+    product = jnp.dot(score_x, score_y.T, precision=_HIGHEST)
+    sq_dist = distances.subtracted(x, y)
+    return _stein_kernel(kernel, sq_dist, product, change, len(x))
+
+  return prepare, stein_kernel
 
 
 def _stein_kernel(kernel, sq_dist, product, change, dim):
