@@ -18,10 +18,13 @@ from stein_jax.types import Array
 
 FEW = 4  # dimensions, up to which to subtract costs no more than a product
 _GROUPS = 16  # that are told apart
-_GAP = 8  # between any two groups, in sizes of a group
+_GAP = 3  # between any two groups, in sizes of a group
 _SKETCH = 8  # dimensions that groups are looked for in
 _SHIFTS = 8  # in order, to where a neighbour is looked for
 _NEAR = 4e-3  # of the largest squared distance from the middle
+_LOST = (
+  0.02  # of both squared norms, below which a squared distance lacks digits
+)
 _LARGE = 64  # bandwidths, squared distance from a middle that one is enough for
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -106,6 +109,44 @@ def squared(x: Placed, y: Placed) -> Array:
   sq_dist = outer_sum(x.norm, y.norm) + inner
   # Cut where it is negative by rounding; its derivatives are not.
   return jnp.where(sq_dist < 0, sq_dist - lax.stop_gradient(sq_dist), sq_dist)
+
+
+def is_lost(
+  sq_dist: Array, x: Placed, y: Placed, counts: Array | bool
+) -> Array:
+  """Returns whether some squared distance [n, m] that counts lacks digits [].
+
+  Those of points near each other, far from the middle of their group: groups in
+  groups, or more groups than are told apart. As `is_far`, for any of many sets.
+  """
+  lost = sq_dist < _LOST * outer_sum(x.norm, y.norm)
+  return _in_any_set(jnp.any(lost & counts))
+
+
+def exactly(x: Array, y: Array) -> Array:
+  """Returns |x_i - y_j|^2 [n, m] by subtraction, an axis after another.
+
+  Of one point x [d] it is [m]. It takes many times as long as a product.
+  """
+  add = lambda total, axis: (total + outer_sum(axis[0], -axis[1]) ** 2, None)
+  start = jnp.zeros_like(outer_sum(x[..., 0], y[:, 0]))
+  return lax.scan(add, start, (jnp.moveaxis(x, -1, 0), y.T))[0]
+
+
+def exactly_summed(weights: Array, x: Array, y: Array) -> Array:
+  """Returns sum_j weights_j (y_j - x) [d] of one point x [d], as `exactly` does."""
+  return lax.map(lambda axis: weights @ (axis[1] - axis[0]), (x, y.T))
+
+
+def exact_change(x: Array, s: Array, y: Array, t: Array) -> Array:
+  """Returns (t_j - s_i).(x_i - y_j) [n, m], as `exactly` does."""
+  add = lambda total, axis: (
+    total + outer_sum(-axis[1], axis[3]) * outer_sum(axis[0], -axis[2]),
+    None,
+  )
+  start = jnp.zeros_like(outer_sum(x[..., 0], y[:, 0]))
+  axes = [jnp.moveaxis(each, -1, 0) for each in (x, s, y, t)]
+  return lax.scan(add, start, tuple(axes))[0]
 
 
 def across(sums: Array, x: Placed, middles: Array) -> Array | float:

@@ -71,10 +71,9 @@ def at_median(
 def squared_distance(x: Array, y: Array) -> Array:
   """Returns |x_i - y_j|^2 [n, m] of x [n, d] and y [m, d], never negative.
 
-  In up to 4 dimensions to rounding of each. In more to rounding of the squared
-  distances of the two points from the middle of their group, of up to 16 groups that
-  lie far apart, or else of all points. Half-precision input is taken, and the result
-  returned, in float32.
+  In up to 4 dimensions, and where points lie in groups far apart, to rounding of each;
+  else to rounding of the squared distances of the two points from the middle of all.
+  Half-precision input is taken, and the result returned, in float32.
 
   Raises:
     ValueError: points that are not [n, d] and [m, d].
@@ -83,15 +82,22 @@ def squared_distance(x: Array, y: Array) -> Array:
   if x.shape[1] <= distances.FEW:
     return distances.subtracted(*map(distances.coordinates, (x, y)))
 
-  def among(middles):
-    return distances.squared(*(distances.place(a, middles) for a in (x, y)))
+  both, middle = jnp.concatenate([x, y]), distances.center_of(y)
 
-  both = jnp.concatenate([x, y])
-  middle = distances.center_of(y)
+  def among(middles):
+    placed = [distances.place(each, middles) for each in (x, y)]
+    return distances.squared(*placed), placed
+
+  def precisely():
+    sq_dist, placed = among(distances.middles(both))
+    return lax.cond(
+      distances.is_lost(sq_dist, *placed, counts=True),
+      lambda: distances.exactly(x, y),
+      lambda: sq_dist,
+    )
+
   return lax.cond(
-    distances.has_groups(both, middle),
-    lambda: among(distances.middles(both)),
-    lambda: among(middle),
+    distances.has_groups(both, middle), precisely, lambda: among(middle)[0]
   )
 
 

@@ -137,7 +137,8 @@ def _direction(x, score, kernel, at, block_size, axis_name):
 
     return collectives.ring_sum(from_share, share, axis_name)
 
-  def by_product(middles):
+  def by_product(middles, mend=False):
+    """Returns the sums by products, of rows that need it by subtraction."""
     others = distances.place(x, middles)
     own = others if at is None else distances.place(at, middles)
     moves = 2 * jnp.concatenate([others.residual, others.member], 1)
@@ -145,18 +146,34 @@ def _direction(x, score, kernel, at, block_size, axis_name):
     # Where the slope is a multiple of the kernel one product serves both terms.
     drives = (scores, moves) if ratio is None else (scores + ratio * moves,)
 
-    def pull(point, share, other):
-      others, drives = share
-      weights = weighed(distances.squared(point, others), other)
-      sums = (
-        jnp.dot(weight, drive, precision=_HIGHEST)
-        for weight, drive in zip(weights, drives, strict=False)
-      )
-      return sum(sums), *map(jnp.sum, weights)
+    def pull(points, share, other):
+      (point, y), (others, drives, itself) = points, share
+      sq_dist = distances.squared(point, others)
 
-    drive, total, slope = over_pairs(pull, own, (others, drives))
-    drive, sums = drive[:, :dim], drive[:, dim:]
-    drive = drive - 2 * slope[:, None] * own.residual
+      def by_products():
+        weights = weighed(sq_dist, other)
+        sums = sum(
+          jnp.dot(weight, drive, precision=_HIGHEST)
+          for weight, drive in zip(weights, drives, strict=False)
+        )
+        total, slope = map(jnp.sum, weights)
+        drive = sums[:dim] - 2 * slope * point.residual
+        return drive, sums[dim:], total
+
+      def by_subtraction():
+        x, score = itself
+        k, slope = weighed(distances.exactly(y, x), other)
+        drive = jnp.dot(k, score, precision=_HIGHEST)
+        drive += 2 * distances.exactly_summed(slope, y, x)
+        return drive, jnp.zeros_like(point.member), jnp.sum(k)
+
+      if not mend:
+        return by_products()
+      lost = distances.is_lost(sq_dist, point, others, other)
+      return lax.cond(lost, by_subtraction, by_products)
+
+    share = others, drives, (x, score) if mend else ()
+    drive, sums, total = over_pairs(pull, (own, y), share)
     return drive + distances.across(sums, own, middles), total
 
   def by_subtraction():
@@ -178,7 +195,8 @@ def _direction(x, score, kernel, at, block_size, axis_name):
     if dim <= distances.FEW:
       return by_subtraction()
     points = x if at is None else jnp.concatenate([x, at])
-    return by_product(distances.middles(points, axis_name=axis_name))
+    middles = distances.middles(points, axis_name=axis_name)
+    return by_product(middles, mend=True)
 
   middle, far = _middle(kernel, (x, y), axis_name)
   return lax.cond(far, precisely, lambda: by_product(middle))
@@ -318,7 +336,7 @@ def stein_matrix(
   kernels.points(x=x, y=y)
 
   def whole(prepare, stein_kernel):
-    return stein_kernel(prepare(x, score_x), prepare(y, score_y))
+    return stein_kernel(prepare(x, score_x), prepare(y, score_y), True)
 
   return _precise(whole, kernel, (x, y))
 
@@ -327,7 +345,8 @@ def _precise(function, kernel, sets, axis_name=None):
   """Returns function(prepare, stein_kernel), of the two that are right for the points.
 
   `prepare` makes of points and scores [n, d] a tree of arrays [n, ...], `stein_kernel`
-  of two such trees u [n, m]; of one row of the first [m].
+  of two such trees, and of which pairs count [n, m], u [n, m]; of one row of the first
+  [m].
   """
   middle, far = _middle(kernel, sets, axis_name)
 
@@ -336,7 +355,7 @@ def _precise(function, kernel, sets, axis_name=None):
       return function(*_by_subtraction(kernel))
     points = jnp.concatenate(sets)
     middles = distances.middles(points, axis_name=axis_name)
-    return function(*_by_products(kernel, middles))
+    return function(*_by_products(kernel, middles, mend=True))
 
   def simply():
     if kernels.slope_ratio(kernel) is None:
@@ -359,7 +378,8 @@ def _by_one_product(kernel, middle):
     own = jnp.sum(x.residual * score, 1) + ratio * x.norm + dim / 2
     return x, score + 2 * ratio * x.residual, -2 * ratio * own
 
-  def stein_kernel(first, second):
+  def stein_kernel(first, second, counts):
+    del counts
     (x, slope_x, own_x), (y, slope_y, own_y) = first, second
     sq_dist = distances.squared(x, y)
     cross = jnp.dot(slope_x, slope_y.T, precision=_HIGHEST)
@@ -369,25 +389,41 @@ def _by_one_product(kernel, middle):
   return prepare, stein_kernel
 
 
-def _by_products(kernel, middles):
-  """As in `_precise`, of any kernel and of groups of points far apart."""
+def _by_products(kernel, middles, mend=False):
+  """As in `_precise`, of any kernel and of groups of points far apart.
+
+  By subtraction, if it is to `mend`, of blocks of pairs that need it.
+  """
 
   def prepare(x, score):
-    x = distances.place(x, middles)
-    lean = distances.leaning(score, x.member, middles)
-    left = jnp.concatenate([x.residual, score, x.member, -lean], 1)
-    right = jnp.concatenate([score, x.residual, -lean, x.member], 1)
-    return x, score, left, right, jnp.sum(x.residual * score, 1)
+    placed = distances.place(x, middles)
+    lean = distances.leaning(score, placed.member, middles)
+    left = jnp.concatenate([placed.residual, score, placed.member, -lean], 1)
+    right = jnp.concatenate([score, placed.residual, -lean, placed.member], 1)
+    drive = jnp.sum(placed.residual * score, 1)
+    return placed, (left, right, drive), (x if mend else (), score)
 
-  def stein_kernel(first, second):
-    x, score_x, left, _, drive_x = first
-    y, score_y, _, right, drive_y = second
+  def stein_kernel(first, second, counts):
+    x, (left, _, drive_x), (exact_x, score_x) = first
+    y, (_, right, drive_y), (exact_y, score_y) = second
     dot = lambda a, b: jnp.dot(a, b.T, precision=_HIGHEST)
-    change = dot(left, right) - distances.outer_sum(drive_x, drive_y)
     sq_dist = distances.squared(x, y)
-    return _stein_kernel(
-      kernel, sq_dist, dot(score_x, score_y), change, middles.shape[1]
-    )
+
+    def by_products():
+      drives = distances.outer_sum(drive_x, drive_y)
+      return sq_dist, dot(left, right) - drives
+
+    def by_subtraction():
+      return distances.exactly(exact_x, exact_y), distances.exact_change(
+        exact_x, score_x, exact_y, score_y
+      )
+
+    pair = by_products
+    if mend:
+      lost = distances.is_lost(sq_dist, x, y, counts)
+      pair = lambda: lax.cond(lost, by_subtraction, by_products)
+    product = dot(score_x, score_y)
+    return _stein_kernel(kernel, product, middles.shape[1], *pair())
 
   return prepare, stein_kernel
 
@@ -398,20 +434,21 @@ def _by_subtraction(kernel):
   def prepare(x, score):
     return *map(distances.coordinates, (x, score)), score
 
-  def stein_kernel(first, second):
+  def stein_kernel(first, second, counts):
+    del counts
     (x, slope_x, score_x), (y, slope_y, score_y) = first, second
     axes = zip(x, y, slope_x, slope_y, strict=True)
     outer = distances.outer_sum
     change = sum(outer(-s, t) * outer(a, -b) for a, b, s, t in axes)
     product = jnp.dot(score_x, score_y.T, precision=_HIGHEST)
     sq_dist = distances.subtracted(x, y)
-    return _stein_kernel(kernel, sq_dist, product, change, len(x))
+    return _stein_kernel(kernel, product, len(x), sq_dist, change)
 
   return prepare, stein_kernel
 
 
-def _stein_kernel(kernel, sq_dist, product, change, dim):
-  """Returns u, of |x - y|^2, s(x).s(y) and (s(y) - s(x)).(x - y)."""
+def _stein_kernel(kernel, product, dim, sq_dist, change):
+  """Returns u, of s(x).s(y), |x - y|^2 and (s(y) - s(x)).(x - y)."""
   k, slope = _with_slope(kernel)(sq_dist)
   # The second derivative alone may be too large for a number; times sq_dist it is not.
   curve = jax.jvp(lambda v: _with_slope(kernel)(v)[1], (sq_dist,), (sq_dist,))[
@@ -485,8 +522,8 @@ def _sum_over_others(x, score, kernel, block_size, axis_name):
 
       def on_row(own):
         i, point = own
-        u = stein_kernel(point, share)
-        return jnp.sum(jnp.where(mine & (row == i), 0, u))
+        other = ~(mine & (row == i))
+        return jnp.sum(jnp.where(other, stein_kernel(point, share, other), 0))
 
       sums = kernels.map_rows(on_row, (row, points), len(x), block_size)
       return jnp.sum(sums)
@@ -543,9 +580,9 @@ def _sum_over_pairs(x, score, kernel, block_size):
       window = lambda length: prepare(
         *(lax.dynamic_slice_in_dim(array, start, length) for array in points)
       )
-      u = stein_kernel(window(size), window(width))
       row = start + jnp.arange(size)
       counts = pairs.once(n, row, width) & (row < n)[:, None]
+      u = stein_kernel(window(size), window(width), counts)
       return jnp.sum(jnp.where(counts, u, 0))
 
     return jnp.sum(lax.map(block, size * jnp.arange(blocks)))
@@ -598,7 +635,7 @@ def ksd_test(
 
     def on_row(row):
       i, own, point, weight = row
-      u = stein_kernel(point, points).at[i].set(own)
+      u = stein_kernel(point, points, i != jnp.arange(n)).at[i].set(own)
       return weight * jnp.dot(weights, u, precision=_HIGHEST)
 
     rows = (jnp.arange(n), own, points, weights.T)

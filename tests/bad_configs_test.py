@@ -258,7 +258,6 @@ ROWS = {
     ('energy.autoencoder.convs', ((2, 9, 1, 0),),
       'kernel of side 9 with padding=0 does not fit into 8 pixels'),
     ('evaluation.log_likelihood', 'ais', "likelihood='ais'.*'none'"),
-    ('step.alpha', 0.5, 'step.alpha=0.5 needs an energy without'),
   ),
   'steingan_toy': (
     ('step.repulsion', 'near', "step.repulsion='near'.*'nearest'"),
