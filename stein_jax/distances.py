@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from stein_jax import collectives
 from stein_jax.types import Array
 
-FEW = 4  # dimensions, up to which to subtract costs no more than a product
+FEW = 5  # dimensions, up to which to subtract costs no more than a product
 _GROUPS = 16  # that are told apart
 _GAP = 3  # between any two groups, in sizes of a group
 _SKETCH = 8  # dimensions that groups are looked for in
-_SHIFTS = 8  # in order, to where a neighbour is looked for
+_SHIFTS = 16  # in order, to where a neighbour is looked for
 _NEAR = 4e-3  # of the largest squared distance from the middle
 _LOST = (
   0.02  # of both squared norms, below which a squared distance lacks digits

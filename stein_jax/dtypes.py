@@ -17,6 +17,8 @@ def floating(x: Array) -> Array:
   Raises:
     TypeError: x is complex, or no numbers.
   """
+  if isinstance(x, np.ndarray) and not x.dtype.isnative:
+    x = x.astype(x.dtype.newbyteorder('='))
   x = jnp.asarray(x)
   if jnp.issubdtype(x.dtype, jnp.floating):
     return x

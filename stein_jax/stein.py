@@ -83,6 +83,7 @@ def svgd_direction(
       [n, d] twice, or what cannot be fused.
   """
   checks.choice(NORMALIZATIONS, normalize=normalize)
+  kernels.check(kernel)
   dtype = dtypes.floating(x if at is None else at).dtype
   x, score = _points(x, score)
   count = len(x) * collectives.size(axis_name)
@@ -157,15 +158,14 @@ def _direction(x, score, kernel, at, block_size, axis_name):
           for weight, drive in zip(weights, drives, strict=False)
         )
         total, slope = map(jnp.sum, weights)
-        drive = sums[:dim] - 2 * slope * point.residual
-        return drive, sums[dim:], total
+        return sums.at[:dim].add(-2 * slope * point.residual), total
 
       def by_subtraction():
         x, score = itself
         k, slope = weighed(distances.exactly(y, x), other)
         drive = jnp.dot(k, score, precision=_HIGHEST)
         drive += 2 * distances.exactly_summed(slope, y, x)
-        return drive, jnp.zeros_like(point.member), jnp.sum(k)
+        return jnp.pad(drive, (0, len(point.member))), jnp.sum(k)
 
       if not mend:
         return by_products()
@@ -173,7 +173,8 @@ def _direction(x, score, kernel, at, block_size, axis_name):
       return lax.cond(lost, by_subtraction, by_products)
 
     share = others, drives, (x, score) if mend else ()
-    drive, sums, total = over_pairs(pull, (own, y), share)
+    drive, total = over_pairs(pull, (own, y), share)
+    drive, sums = drive[:, :dim], drive[:, dim:]
     return drive + distances.across(sums, own, middles), total
 
   def by_subtraction():
@@ -284,6 +285,7 @@ def feature_repulsion(
     axis_name: the mapped axis over which the particles are split.
   """
   checks.choice(('exact', 'swapped', 'nearest'), form=form)
+  kernels.check(kernel)
   dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
   xs, rows = collectives.all_gather(x, axis_name), _own_rows(x, axis_name)
   feature_fn = functools.partial(_features, feature_fn)
@@ -315,6 +317,10 @@ def feature_repulsion(
 def _features(feature_fn, x):
   """Returns the features [n, f] of x in the dtype that they are summed in."""
   features = feature_fn(x)
+  if not hasattr(features, 'ndim'):
+    raise ValueError(
+      f'feature_fn is a {type(features).__name__}; wanted: an array ({len(x)}, f).'
+    )
   if features.ndim != 2 or len(features) != len(x):
     raise ValueError(
       f'feature_fn has shape {features.shape}; wanted: ({len(x)}, f), a row for each '
@@ -348,6 +354,7 @@ def _precise(function, kernel, sets, axis_name=None):
   of two such trees, and of which pairs count [n, m], u [n, m]; of one row of the first
   [m].
   """
+  kernels.check(kernel)
   middle, far = _middle(kernel, sets, axis_name)
 
   def precisely():
@@ -370,11 +377,14 @@ def _by_one_product(kernel, middle):
 
   With derivatives c k and c^2 k all products of points and scores are one.
   """
-  ratio, dim = kernels.slope_ratio(kernel), middle.shape[1]
+  dim = middle.shape[1]
+  # Multiplied from small to large, which a compiler may undo for constants: its square
+  # may be no number of this dtype.
+  ratio = jnp.asarray(kernels.slope_ratio(kernel), middle.dtype)
+  ratio = lax.optimization_barrier(ratio)
 
   def prepare(x, score):
     x = distances.place(x, middle)
-    # Multiplied from small to large: ratio^2 alone may be too large.
     own = jnp.sum(x.residual * score, 1) + ratio * x.norm + dim / 2
     return x, score + 2 * ratio * x.residual, -2 * ratio * own
 

@@ -194,6 +194,54 @@ class GroupsTest(chex.TestCase):
     _assert_close(found, len(x) * _definitions('imq', x, score)[1])
 
 
+class HarderTest(chex.TestCase):
+  """Points that no few middles do justice."""
+
+  def points(self, kind, d):
+    """Returns points and scores [n, d], in units of the smallest distances."""
+    rng = np.random.default_rng(d)
+    x, score = rng.normal(size=(2, 40, d))
+    if kind == 'unequal':  # a group a thousand times as wide as another
+      x[:20] *= 1e3
+      x[20:] += 1e4
+    elif kind == 'nested':  # groups of four, in groups of four of those
+      place = np.arange(40) // 4
+      near, far = rng.normal(size=(2, 10, d))
+      x += 1e2 * near[place] + 1e4 * far[place // 4]
+    elif kind == 'pairs':  # twenty, more than are told apart
+      x[20:] = 1e3 * x[:20] + 0.1 * x[20:]
+      x[:20] *= 1e3
+    elif kind == 'stray':  # groups in turn, and a point far from all
+      x += 1e3 * rng.normal(size=(16, d))[np.arange(40) % 16]
+      x[0] += 1e5
+    return x.astype(np.float32), score.astype(np.float32)
+
+  @parameterized.product(
+    kind=('unequal', 'nested', 'pairs', 'stray'), d=(6, 40)
+  )
+  def test_squared_distances_and_direction(self, kind, d):
+    x, score = self.points(kind, d)
+    sq_dist, phi, u = _definitions('imq', x, score)
+
+    @jax.jit
+    def found(x, score):
+      kernel = _kernel('imq')
+      return (
+        kernels.squared_distance(x, x),
+        stein.svgd_direction(x, score, kernel),
+        stein.ksd(x, score, kernel, unbiased=True),
+        stein.stein_matrix(x, score, x, score, kernel),
+      )
+
+    actual, direction, ksd, matrix = found(x, score)
+    other = ~np.eye(len(x), dtype=bool)
+    np.testing.assert_allclose(actual[other], sq_dist[other], rtol=2e-5)
+    _assert_close(direction, phi)
+    _assert_close(matrix[other], u[other])
+    error = abs(ksd - np.mean(u[other])) / np.mean(np.abs(u[other]))
+    self.assertLess(error, 1e-5)
+
+
 class MetricsTest(parameterized.TestCase):
   @parameterized.named_parameters(*_GROUPS)
   def test_of_distances(self, n, d, groups):
