@@ -562,7 +562,12 @@ def _check_finite(name, value):
 
 def _frozen(array):
   """Returns the array, or a copy of one that somebody may write to, read-only."""
-  return _our_own({'': array.copy()})[''] if array.flags.writeable else array
+  owner = array
+  while isinstance(owner, np.ndarray) and not owner.flags.writeable:
+    owner = owner.base  # of a view that is read-only, the array it is of
+  if isinstance(owner, np.ndarray):
+    return _our_own({'': array.copy()})['']
+  return array
 
 
 def _our_own(arrays):

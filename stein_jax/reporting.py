@@ -412,6 +412,8 @@ def from_json(text: str) -> Any:
 
 def _each(function, value):
   """Returns a value of JSON with the function of each part that has no parts."""
+  if hasattr(value, 'tolist'):  # arrays and numbers of NumPy and JAX
+    value = np.asarray(value).tolist()
   if isinstance(value, Mapping):
     return {key: _each(function, part) for key, part in value.items()}
   if isinstance(value, (list, tuple)):

@@ -64,7 +64,7 @@ def langevin(
   start, _ = _chains(x)
 
   def step(x, rng):
-    score = score_fn(x)
+    score = jax.tree.map(dtypes.floating, score_fn(x))
     checks.like(x, score=score)
     x = _drift(x, score, step_size)
     if noise:

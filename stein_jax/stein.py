@@ -41,7 +41,7 @@ def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
     score = score_fn(point[None])
     checks.shape((1, len(point)), score_fn=score, test_fn=test_fn(point[None]))
     divergence = jnp.trace(jax.jacfwd(single)(point))
-    return score[0] @ single(point) + divergence
+    return dtypes.floating(score[0]) @ single(point) + divergence
 
   return jax.vmap(at)(x)
 

@@ -751,6 +751,16 @@ class ArraysTest(parameterized.TestCase):
       datasets.Arrays({'label': [1]})
 
 
+class SharedTest(absltest.TestCase):
+  def test_a_view_that_is_read_only_of_an_array_that_is_not(self):
+    array = np.ones((3, 4, 4, 1), np.float32)
+    view = array[:]
+    view.flags.writeable = False
+    source = datasets.Arrays({'image': view})
+    array[:] = 0.5
+    np.testing.assert_array_equal(source[:]['image'], 1)
+
+
 class DeclaredRangeTest(parameterized.TestCase):
   def load(self, images, **section):
     path = self.create_tempdir().full_path + '/images.npz'

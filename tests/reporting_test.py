@@ -6,6 +6,7 @@ from unittest import mock
 
 from absl.testing import absltest
 from ml_collections import ConfigDict
+import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import images
@@ -51,6 +52,16 @@ class ReportingTest(absltest.TestCase):
     # Older runs have the bare words.
     np.testing.assert_equal(
       reporting.from_json('[NaN, -Infinity, 2]'), [np.nan, -np.inf, 2]
+    )
+
+  def test_json_of_numbers_of_numpy_and_jax(self):
+    value = {
+      'a': np.float32(0.5),
+      'b': jnp.array(2),
+      'c': np.array([1, np.nan]),
+    }
+    self.assertEqual(
+      reporting.to_json(value), '{"a": 0.5, "b": 2, "c": [1.0, "NaN"]}'
     )
 
   def test_files_have_none_either(self):
