@@ -5,8 +5,8 @@ import pathlib
 from unittest import mock
 
 from absl.testing import absltest
-from ml_collections import ConfigDict
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 
 from stein_jax import images
