@@ -173,7 +173,7 @@ def _direction(x, score, kernel, at, block_size, axis_name):
       return lax.cond(lost, by_subtraction, by_products)
 
     share = others, drives, (x, score) if mend else ()
-    drive, total = over_pairs(pull, (own, y), share)
+    drive, total = over_pairs(pull, (own, y), share, matrices=4 if mend else 1)
     drive, sums = drive[:, :dim], drive[:, dim:]
     return drive + distances.across(sums, own, middles), total
 
