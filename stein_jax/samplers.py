@@ -256,6 +256,7 @@ def _select(accept, new, old):
 
 
 def _drift(x, score, step_size):
+  step_size = 1.0 * step_size  # an integer of 8 bits has no square
   return _add(x, step_size**2 / 2, score)
 
 

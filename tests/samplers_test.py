@@ -33,6 +33,18 @@ def _assert_variance(x, variance):
 
 
 class LangevinTest(chex.TestCase):
+  def test_of_a_step_size_of_8_bits(self):
+    x = jnp.ones((2, 1))
+    found = samplers.langevin(
+      jax.random.key(0),
+      x,
+      jnp.negative,
+      step_size=np.uint8(20),
+      num_steps=1,
+      noise=False,
+    )
+    np.testing.assert_array_equal(found, 1 - 200 * x)
+
   # x' = (1 - delta^2 / 2) x + sigma xi rests where v = (1 - delta^2 / 2)^2 v
   # + sigma^2: v = (sigma / delta)^2 / (1 - delta^2 / 4).
   @parameterized.named_parameters(
