@@ -895,6 +895,7 @@ class LearningTest(parameterized.TestCase):
     ('rbf', (-1.0, np.inf), (1.0, np.inf)),
     ('none', (-np.inf, -5.0), (0.0, 0.25)),
   )
+  @pytest.mark.slow
   def test_only_the_kernel_keeps_samples_apart(
     self, kernel, likelihoods, variances
   ):
