@@ -76,9 +76,15 @@ class NumbersTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('stein_cd_mnist', 'energy', 1, 'jit'),
-    ('steingan_toy', 'generator', 2, 'shard_map'),
   )
   def test_a_run_stops_and_says_what_was_bad(self, name, field, num, mode):
+    self.check_stops(name, field, num, mode)
+
+  @pytest.mark.slow
+  def test_so_does_one_of_two_networks_on_several_devices(self):
+    self.check_stops('steingan_toy', 'generator', 2, 'shard_map')
+
+  def check_stops(self, name, field, num, mode):
     config = get_config(name, steps_per_call=num, parallel=mode)
     with (
       poison(config, field=field),
