@@ -233,7 +233,12 @@ class MappedModesTest(parameterized.TestCase):
       atol=1e-6,
     )
 
-  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  # The two that cost the most are among all modes, which are slow.
+  @parameterized.parameters(
+    sorted(
+      set(ALGORITHMS.values()) - {'bicycle_gan_facades', 'steingan_cifar10'}
+    )
+  )
   def test_jit_and_shard_map_agree_and_trace_once(self, name):
     self.modes_agree(name, ('jit', 'shard_map'))
 
