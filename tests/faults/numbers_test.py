@@ -118,8 +118,14 @@ class NumbersTest(parameterized.TestCase):
     ):
       training.train(config, self.workdir)
 
-  @parameterized.parameters(('jit', 1), ('pmap', 2))
-  def test_a_rollback_goes_on_with_other_numbers(self, mode, steps_per_call):
+  def test_a_rollback_goes_on_with_other_numbers(self):
+    self.check_goes_on('jit', 1)
+
+  @pytest.mark.slow
+  def test_so_does_one_of_several_steps_a_call(self):
+    self.check_goes_on('pmap', 2)
+
+  def check_goes_on(self, mode, steps_per_call):
     config = get_config(
       'contrastive_divergence_mnist',
       on_nonfinite='rollback',
@@ -165,6 +171,7 @@ class NumbersTest(parameterized.TestCase):
   def die():
     raise SystemExit
 
+  @pytest.mark.slow
   def test_three_rollbacks_are_all(self):
     config = get_config(on_nonfinite='rollback')
     with poison(config, always=True):
