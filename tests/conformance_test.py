@@ -43,7 +43,15 @@ _RESUMED = sorted(
   name
   for algorithm, name in ALGORITHMS.items()
   if algorithm
-  not in ('bicycle_gan', 'coopnets', 'gan', 'vae', 'vae_teaching', 'vcd')
+  not in (
+    'bicycle_gan',
+    'coopnets',
+    'gan',
+    'steingan',
+    'vae',
+    'vae_teaching',
+    'vcd',
+  )
 )
 
 
