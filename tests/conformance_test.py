@@ -38,6 +38,21 @@ ALGORITHMS = {
     key=lambda name: get_config(name).step.get('conditional', False),
   )
 }
+# By default the heaviest, of most networks, are not run three times over.
+_RESUMED = sorted(
+  name
+  for algorithm, name in ALGORITHMS.items()
+  if algorithm
+  not in (
+    'bicycle_gan',
+    'coopnets',
+    'gan',
+    'steingan',
+    'vae',
+    'vae_teaching',
+    'vcd',
+  )
+)
 
 
 def begin(config):
@@ -79,8 +94,30 @@ def metric_lines(workdir):
 
 
 class ConfigTest(parameterized.TestCase):
-  @parameterized.parameters(NAMES)
+  @parameterized.parameters(sorted(ALGORITHMS.values()))
   def test_step_and_sample(self, name):
+    self.step_and_sample(name)
+
+  @parameterized.parameters(sorted(set(NAMES) - set(ALGORITHMS.values())))
+  @pytest.mark.slow
+  def test_step_and_sample_of_every_other_config(self, name):
+    self.step_and_sample(name)
+
+  @parameterized.parameters(sorted(set(NAMES) - set(ALGORITHMS.values())))
+  def test_every_other_config_is_traced(self, name):
+    config = get_config(name)
+    training.check(config)
+    algorithm = algorithms.get(config.algorithm)
+    batch = next(
+      datasets.batches(datasets.load(**config.data), config.batch_size, seed=0)
+    )
+    rng = jax.random.key(0)
+    state = jax.eval_shape(lambda rng: algorithm.init(rng, config, batch), rng)
+    step = functools.partial(algorithm.step, **config.step)
+    after, _ = jax.eval_shape(step, state, batch, rng)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+
+  def step_and_sample(self, name):
     config = get_config(name)
     training.check(config)
     algorithm, state, batch = begin(config)
@@ -135,12 +172,12 @@ class ConfigTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'huge.*smoke'):
       get_config(name, 'huge')
 
-  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  @parameterized.parameters(*_RESUMED)
   def test_a_stopped_run_that_goes_on_equals_an_uninterrupted_one(self, name):
     self.stop_and_go_on(get_config(name))
 
   # The mark is of the function: of a parameterized test it would be lost.
-  @parameterized.parameters(sorted(set(NAMES) - set(ALGORITHMS.values())))
+  @parameterized.parameters(sorted(set(NAMES) - set(_RESUMED)))
   @pytest.mark.slow
   def test_so_does_one_of_every_other_config(self, name):
     self.stop_and_go_on(get_config(name))
@@ -204,7 +241,12 @@ class MappedModesTest(parameterized.TestCase):
       atol=1e-6,
     )
 
-  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  # The two that cost the most are among all modes, which are slow.
+  @parameterized.parameters(
+    sorted(
+      set(ALGORITHMS.values()) - {'bicycle_gan_facades', 'steingan_cifar10'}
+    )
+  )
   def test_jit_and_shard_map_agree_and_trace_once(self, name):
     self.modes_agree(name, ('jit', 'shard_map'))
 

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from stein_jax import datasets
 from stein_jax import parallel
@@ -22,8 +23,19 @@ _NAMES = (
 
 
 class SeveralStepsTest(parameterized.TestCase):
-  @parameterized.product(name=_NAMES, mode=parallel.MODES)
+  @parameterized.parameters(
+    *((_NAMES[0], mode) for mode in parallel.MODES),
+    *((name, 'shard_map') for name in ('langevin_ebm_mnist', 'svgd_toy')),
+  )
   def test_equal_single_ones(self, name, mode):
+    self.check(name, mode)
+
+  @parameterized.product(name=_NAMES[1:], mode=parallel.MODES)
+  @pytest.mark.slow
+  def test_so_do_others(self, name, mode):
+    self.check(name, mode)
+
+  def check(self, name, mode):
     config = conformance_test.get_config(name)
     algorithm, first, _ = conformance_test.begin(config)
     spec = parallel.partition(first, getattr(algorithm, 'SPLIT', ()))

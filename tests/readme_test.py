@@ -7,14 +7,22 @@ import unittest
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
+import pytest
 
 _README = pathlib.Path(__file__).parent.parent / 'README.md'
 _BLOCKS = re.findall(r'```python\n(.*?)```', _README.read_text('utf-8'), re.S)
 
 
 class ReadmeTest(parameterized.TestCase):
-  @parameterized.parameters(range(len(_BLOCKS)))
+  @parameterized.parameters(i for i in range(len(_BLOCKS)) if i != 1)
   def test_block_runs(self, i):
+    self.check(i)
+
+  @pytest.mark.slow
+  def test_block_of_several_devices_runs(self):
+    self.check(1)
+
+  def check(self, i):
     if 'numpyro' in _BLOCKS[i]:
       try:
         import numpyro  # noqa: F401

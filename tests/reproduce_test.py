@@ -114,6 +114,7 @@ class RowsTest(absltest.TestCase):
     config = rows.lasting(of('gan_cifar10', ''), 10)
     self.assertEqual(config.generator_optimizer.learning_rate, 2e-4)
 
+  @pytest.mark.slow
   def test_a_classifier_learns_from_images_and_is_tested_on_real_ones(self):
     row = rows.Row(
       '',

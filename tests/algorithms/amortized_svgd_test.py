@@ -13,6 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import collectives
 from stein_jax import densities
@@ -463,6 +464,7 @@ class FamilyTest(parameterized.TestCase):
       ends.append(jax.tree.map(np.asarray, (after.generator.params, found)))
     chex.assert_trees_all_close(*ends, rtol=1e-5, atol=2e-6)
 
+  @pytest.mark.slow
   def test_learns_every_member(self):
     # Of an affine network the best is x = z + c, which is exact.
     num, per = 400, 50
@@ -592,6 +594,7 @@ class ArgumentsTest(parameterized.TestCase):
 
 
 class LearningTest(absltest.TestCase):
+  @pytest.mark.slow
   def test_samples_become_those_of_a_mixture(self):
     density = densities.mixture(
       [[-1.5, 0.0], [1.5, 0.0], [0.0, 2.0]], 0.8, [1.0, 1.0, 1.0], 0.0

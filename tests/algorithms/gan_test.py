@@ -460,6 +460,7 @@ class LearningTest(parameterized.TestCase):
   # Data are N((2, -1), 0.7^2 I). On twelve seeds the mean of the samples, over the
   # last hundred steps, was at most 0.19 off, and their spread 0.57 to 0.79.
   @parameterized.parameters(('non_saturating', 0.5), ('wasserstein', 0.0))
+  @pytest.mark.slow
   def test_samples_become_those_of_a_gaussian(self, loss, momentum):
     mean, num, num_seeds = jnp.array([[2.0, -1.0]]), 64, 2
 

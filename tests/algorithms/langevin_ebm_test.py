@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import learners
 from stein_jax.algorithms import langevin_ebm
@@ -425,6 +426,7 @@ class LearningTest(parameterized.TestCase):
     dict(num_chains=0, num_steps=30),
     dict(num_chains=1000, num_steps=5),
   )
+  @pytest.mark.slow
   def test_moments_of_a_normal_law(self, num_chains, num_steps):
     delta, restart = 0.5, 0.02
     energy = quadratic([0.0, 0.0], [0.0, 0.0], optimizer=optax.sgd(0.1))

@@ -467,10 +467,20 @@ class FirstFeaturesTest(absltest.TestCase):
 
 
 class DiversityTest(parameterized.TestCase):
-  @parameterized.product(
-    diversity=['pulling_away', 'batch_norm_entropy'], joint=[True, False]
+  @parameterized.parameters(
+    ('pulling_away', True), ('batch_norm_entropy', False)
   )
   def test_joins_the_generators_loss(self, diversity, joint):
+    self.check(diversity, joint)
+
+  @parameterized.parameters(
+    ('pulling_away', False), ('batch_norm_entropy', True)
+  )
+  @pytest.mark.slow
+  def test_it_does_in_the_other_company(self, diversity, joint):
+    self.check(diversity, joint)
+
+  def check(self, diversity, joint):
     # Without a kernel the loss is mean E(samples), and this.
     n, weight = 6, 0.7
     data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
@@ -792,10 +802,19 @@ class DevicesTest(parameterized.TestCase):
   @parameterized.parameters(
     ('shard_map', dict(kernel_space='features')),
     ('pmap', dict(joint=False, num_generator_steps=2)),
+  )
+  def test_updates_are_those_of_one_device(self, mode, hyper):
+    self.check(mode, hyper)
+
+  @parameterized.parameters(
     ('shard_map', dict(diversity='pulling_away')),
     ('pmap', dict(diversity='pulling_away', joint=False)),
   )
-  def test_updates_are_those_of_one_device(self, mode, hyper):
+  @pytest.mark.slow
+  def test_so_are_those_of_a_diversity(self, mode, hyper):
+    self.check(mode, hyper)
+
+  def check(self, mode, hyper):
     # Both networks normalise over all devices.
     data = np.random.default_rng(0).normal(size=(8, 2, 2, 1))
     data = np.float32(data)
@@ -895,6 +914,7 @@ class LearningTest(parameterized.TestCase):
     ('rbf', (-1.0, np.inf), (1.0, np.inf)),
     ('none', (-np.inf, -5.0), (0.0, 0.25)),
   )
+  @pytest.mark.slow
   def test_only_the_kernel_keeps_samples_apart(
     self, kernel, likelihoods, variances
   ):

@@ -262,6 +262,7 @@ class PosteriorTest(parameterized.TestCase):
     x = _run(_gaussian(jnp.asarray(mean), jnp.asarray(precision)), start)
     np.testing.assert_allclose(np.mean(x, 0), mean, atol=1e-3)
 
+  @pytest.mark.slow
   def test_fifty_dimensions(self):
     d, num = 50, 50
     mean = jnp.linspace(-2, 2, d)
@@ -337,6 +338,7 @@ class PosteriorTest(parameterized.TestCase):
     ratio = np.std(ours['weights'], 0) / np.std(long['weights'], 0)
     return *farthest, np.mean(distance['predictions']), ratio
 
+  @pytest.mark.slow
   def test_logistic_regression(self):
     weights, predictions, _, ratio = self._agreement(
       stride=8, num_particles=50, num_blocks=200

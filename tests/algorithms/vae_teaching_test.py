@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import optax
+import pytest
 
 from stein_jax.algorithms import vae_teaching
 from tests.algorithms import langevin_ebm_test as literal
@@ -319,6 +320,7 @@ class GeometryTest(parameterized.TestCase):
       wrong = jax.tree.map(lambda g: factor * g, gradient)
       self.assertGreater(self.distance(found, wrong), 20)
 
+  @pytest.mark.slow
   def test_alternating_projections_meet_at_the_data(self):
     """The energy follows the data, the autoencoder the energy, and all three meet.
 

@@ -76,9 +76,15 @@ class NumbersTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('stein_cd_mnist', 'energy', 1, 'jit'),
-    ('steingan_toy', 'generator', 2, 'shard_map'),
   )
   def test_a_run_stops_and_says_what_was_bad(self, name, field, num, mode):
+    self.check_stops(name, field, num, mode)
+
+  @pytest.mark.slow
+  def test_so_does_one_of_two_networks_on_several_devices(self):
+    self.check_stops('steingan_toy', 'generator', 2, 'shard_map')
+
+  def check_stops(self, name, field, num, mode):
     config = get_config(name, steps_per_call=num, parallel=mode)
     with (
       poison(config, field=field),
@@ -112,8 +118,14 @@ class NumbersTest(parameterized.TestCase):
     ):
       training.train(config, self.workdir)
 
-  @parameterized.parameters(('jit', 1), ('pmap', 2))
-  def test_a_rollback_goes_on_with_other_numbers(self, mode, steps_per_call):
+  def test_a_rollback_goes_on_with_other_numbers(self):
+    self.check_goes_on('jit', 1)
+
+  @pytest.mark.slow
+  def test_so_does_one_of_several_steps_a_call(self):
+    self.check_goes_on('pmap', 2)
+
+  def check_goes_on(self, mode, steps_per_call):
     config = get_config(
       'contrastive_divergence_mnist',
       on_nonfinite='rollback',
@@ -159,6 +171,7 @@ class NumbersTest(parameterized.TestCase):
   def die():
     raise SystemExit
 
+  @pytest.mark.slow
   def test_three_rollbacks_are_all(self):
     config = get_config(on_nonfinite='rollback')
     with poison(config, always=True):
