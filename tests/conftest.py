@@ -1,14 +1,11 @@
 """Four CPU devices, or JAX_NUM_CPU_DEVICES; strict broadcasting, cheap compilation."""
 
-import gc
 import os
 import tempfile
 
 from absl import flags
 import jax
 
-# Traces are millions of objects that live on; scanning them is a tenth of the time.
-gc.set_threshold(100_000, 50, 100)
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update(
   'jax_num_cpu_devices', int(os.environ.get('JAX_NUM_CPU_DEVICES', 4))
