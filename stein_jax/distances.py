@@ -22,9 +22,7 @@ _GAP = 3  # between any two groups, in sizes of a group
 _SKETCH = 8  # dimensions that groups are looked for in
 _SHIFTS = 16  # in order, to where a neighbour is looked for
 _NEAR = 4e-3  # of the largest squared distance from the middle
-_LOST = (
-  0.02  # of both squared norms, below which a squared distance lacks digits
-)
+_LOST = 0.02  # of both squared norms, below which a distance lacks digits
 _LARGE = 64  # bandwidths, squared distance from a middle that one is enough for
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 

@@ -105,6 +105,7 @@ _WITHOUT_ARRAYS = {
   'inception.Inception': 'run by `inception.activations`',
   'inception.load': 'a path',
   'kernels.block_rows': 'counts',
+  'kernels.check': 'a kernel',
   'kernels.curvature': 'a kernel',
   'kernels.map_rows': 'rows, as they are',
   'kernels.slope_ratio': 'a kernel',
