@@ -115,7 +115,7 @@ def targets():
     x = density.sample(jax.random.key(0), 50)
     yield np.isfinite(x).all(), True
     score = jax.vmap(jax.grad(density.log_density))(x)
-    step = 1e-2 * np.eye(x.shape[1])[0]
+    step = 1e-2 * np.eye(x.shape[1])[:1]
     ahead, behind = (
       np.asarray(
         jax.vmap(density.log_density)(x + jnp.asarray(way * step, x.dtype))
