@@ -4,7 +4,6 @@ Integers and booleans are taken as float32, as float64 under `jax_enable_x64`; h
 precision is summed in float32. What is complex is refused.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,7 +22,7 @@ def floating(x: Array) -> Array:
   if jnp.issubdtype(x.dtype, jnp.floating):
     return x
   if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer):
-    return x.astype(jax.dtypes.canonicalize_dtype(float))
+    return x.astype(float)  # the default one
   raise TypeError(f'An array of {x.dtype} is of no real numbers.')
 
 
