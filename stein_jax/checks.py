@@ -141,7 +141,7 @@ def like(x, **trees) -> None:
 def log_density(function, position) -> None:
   """Raises ValueError unless log p of one position is a single number [].
 
-  Of a function of more than the position nothing is known before it is called.
+  A function of more than the position passes: it has to be called to be checked.
   """
   parameters = list(inspect.signature(function).parameters.values())
   if (
@@ -153,7 +153,7 @@ def log_density(function, position) -> None:
 def labels(num_classes: int, **values) -> None:
   """Raises ValueError unless labels are integers [n] of 0, ..., num_classes - 1.
 
-  Of traced labels the dtype and the shape alone are known.
+  The values of traced labels are not known and pass.
   """
   for name, value in values.items():
     if not hasattr(value, 'dtype'):

@@ -65,7 +65,7 @@ def prepare(x: Array, y: Array):
 def place(x: Array, middles: Array) -> Placed:
   """Returns points [n, d], each placed by the nearest of the middles [k, d].
 
-  Of residuals r, s from middles a, b the squared distance is |r|^2 + |s|^2 - 2 r.s +
+  With residuals r, s from middles a, b the squared distance is |r|^2 + |s|^2 - 2 r.s +
   |a - b|^2 + 2 (a - b).r + 2 (b - a).s. The last three terms, which are exactly 0
   within a group, join the product: one side has them for every group, the other says
   which group it is in.

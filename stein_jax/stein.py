@@ -151,7 +151,7 @@ def _direction(x, score, kernel, at, block_size, axis_name):
       (point, y), (others, drives, itself) = points, share
       sq_dist = distances.squared(point, others)
 
-      def by_products():
+      def simply():
         weights = weighed(sq_dist, other)
         sums = sum(
           jnp.dot(weight, drive, precision=_HIGHEST)
@@ -160,7 +160,7 @@ def _direction(x, score, kernel, at, block_size, axis_name):
         total, slope = map(jnp.sum, weights)
         return sums.at[:dim].add(-2 * slope * point.residual), total
 
-      def by_subtraction():
+      def exactly():
         x, score = itself
         k, slope = weighed(distances.exactly(y, x), other)
         drive = jnp.dot(k, score, precision=_HIGHEST)
@@ -168,9 +168,9 @@ def _direction(x, score, kernel, at, block_size, axis_name):
         return jnp.pad(drive, (0, len(point.member))), jnp.sum(k)
 
       if not mend:
-        return by_products()
+        return simply()
       lost = distances.is_lost(sq_dist, point, others, other)
-      return lax.cond(lost, by_subtraction, by_products)
+      return lax.cond(lost, exactly, simply)
 
     share = others, drives, (x, score) if mend else ()
     drive, total = over_pairs(pull, (own, y), share, matrices=4 if mend else 1)

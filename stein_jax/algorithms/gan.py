@@ -68,7 +68,7 @@ def step(
   """Returns the state after one step of the game [Z16 eq 1].
 
   With D(x) = sigmoid(-E(x)) the discriminator ascends mean log D(data) + mean
-  log (1 - D(samples)). Of 'margin' the discriminator is D = E itself: it descends mean
+  log (1 - D(samples)). With 'margin' the discriminator is D = E: it descends mean
   D(data) + max(0, margin - D(samples)) [ZML17 eq 1], and the generator mean D(samples)
   [ZML17 eq 2].
 

@@ -48,7 +48,7 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one score matching step and its metrics.
 
-  Of an energy that mixes its batch the model is the joint density of the batch.
+  Where the energy mixes its batch, the model is the joint density of the batch.
 
   Args:
     state: the energy.
