@@ -19,11 +19,12 @@ from absl import logging
 import numpy as np
 
 from stein_jax import energies
-from stein_jax import evaluation
-from stein_jax import launch
 from stein_jax import locations
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import launch
+from stein_jax.runs import pictures
+from stein_jax.runs import reporting
+from stein_jax.runs import training
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', 'runs/demo', 'Where the runs and the report go.'
@@ -85,7 +86,7 @@ def learn(name: str, config_name: str, step: dict, run: pathlib.Path):
   # One more Gibbs step without its noise: the mean b + B tanh(B'x + c).
   clean = noisy + energies.score(state.energy, noisy)
   both = np.concatenate([noisy, clean])
-  picture = evaluation.picture(both, {'image': clean})
+  picture = pictures.picture(both, {'image': clean})
   return row, tuple(zip(*points, strict=True)), picture
 
 

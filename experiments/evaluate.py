@@ -9,10 +9,10 @@ Example:
 from absl import app
 from absl import flags
 
-from stein_jax import evaluation
-from stein_jax import launch
 from stein_jax import locations
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import launch
+from stein_jax.runs import training
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
 _NUM_SAMPLES = flags.DEFINE_integer(
@@ -52,11 +52,11 @@ def main(argv):
     config.evaluation.ais = config.evaluation.get('ais', {})
   judges = {}
   if _CLASSIFIER.value:
-    judges['classifier'] = evaluation.judge(
+    judges['classifier'] = judges.judge(
       training.read_config(_CLASSIFIER.value), _CLASSIFIER.value
     )
   if _INCEPTION.value:
-    judges['inception'] = evaluation.inception_judge(_INCEPTION.value)
+    judges['inception'] = judges.inception_judge(_INCEPTION.value)
   print(evaluation.evaluate(config, _WORKDIR.value, judges=judges))
   print(f'Report: {locations.absolute(_WORKDIR.value)}/report.html')
 

@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 from ml_collections import config_flags
 
 from stein_jax import datasets
-from stein_jax import evaluation
-from stein_jax import launch
 from stein_jax import locations
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import launch
+from stein_jax.runs import training
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',

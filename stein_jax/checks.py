@@ -125,6 +125,16 @@ def rows(count: int, **values) -> None:
       )
 
 
+def num_rows(num: int, **arrays) -> None:
+  """Raises ValueError unless every array that is given, not None, has `num` rows."""
+  for name, array in arrays.items():
+    if array is not None and np.shape(array)[:1] != (num,):
+      raise ValueError(
+        f'{name} has shape {np.shape(array)}; wanted: ({num}, ...), a row for each '
+        f'of {num} samples.'
+      )
+
+
 def like(x, **trees) -> None:
   """Raises ValueError unless every tree has the structure and the shapes of x."""
   shapes = lambda tree: jax.tree.map(np.shape, tree)

@@ -10,11 +10,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from stein_jax import _distances
+from stein_jax import _medians
 from stein_jax import checks
 from stein_jax import collectives
-from stein_jax import distances
 from stein_jax import dtypes
-from stein_jax import medians
 from stein_jax.types import Array, Kernel
 
 # Blocks of rows are chosen so that one [block, n] matrix has this many entries: a CPU
@@ -80,8 +80,8 @@ def squared_distance(x: Array, y: Array) -> Array:
     ValueError: points that are not [n, d] and [m, d].
   """
   x, y = points(x=x, y=y)
-  if x.shape[1] <= distances.FEW:
-    return distances.subtracted(*map(distances.coordinates, (x, y)))
+  if x.shape[1] <= _distances.FEW:
+    return _distances.subtracted(*map(_distances.coordinates, (x, y)))
 
   # Of a set and itself, which need no digits.
   copies = jnp.zeros((), bool)
@@ -90,18 +90,18 @@ def squared_distance(x: Array, y: Array) -> Array:
 
   def among(middles):
     """Returns the squared distances by products, and whether some lack digits."""
-    placed = [distances.place(each, middles) for each in (x, y)]
-    sq_dist = distances.squared(*placed)
+    placed = [_distances.place(each, middles) for each in (x, y)]
+    sq_dist = _distances.squared(*placed)
     sq_dist = jnp.where(copies, sq_dist - lax.stop_gradient(sq_dist), sq_dist)
-    return sq_dist, distances.is_lost(sq_dist, *placed, ~copies)
+    return sq_dist, _distances.is_lost(sq_dist, *placed, ~copies)
 
   def in_groups():
-    middles = distances.middles(jnp.concatenate([x, y]))
+    middles = _distances.middles(jnp.concatenate([x, y]))
     sq_dist, lost = among(middles)
-    exactly = lambda: distances.exactly(x, y)
+    exactly = lambda: _distances.exactly(x, y)
     return lax.cond(lost, exactly, lambda: sq_dist)
 
-  sq_dist, lost = among(distances.center_of(y))
+  sq_dist, lost = among(_distances.center_of(y))
   return lax.cond(lost, in_groups, lambda: sq_dist)
 
 
@@ -155,7 +155,7 @@ def median_bandwidth(
   n = x.shape[0]
   median = jnp.zeros((), x.dtype)
   if diagonal or n > 1:
-    median = medians.median_squared_distance(
+    median = _medians.median_squared_distance(
       x,
       diagonal=diagonal,
       block_size=block_size,
@@ -163,7 +163,7 @@ def median_bandwidth(
       axis_name=axis_name,
     )
   eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
-  spread = x - distances.center_of(x)
+  spread = x - _distances.center_of(x)
   spread -= jnp.mean(spread, 0, keepdims=True)
   mean = 2 * jnp.mean(jnp.sum(spread * spread, 1))
   median = jnp.where(median > 0, median, eps * mean)

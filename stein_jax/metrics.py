@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import _distances
 from stein_jax import checks
-from stein_jax import distances
 from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.types import Array, PRNGKey
@@ -296,6 +296,58 @@ def ssim(
   return np.array([similarity(*pair) for pair in pairs])
 
 
+def diversity(samples, data, training=None) -> dict[str, float]:
+  """Returns distances among samples [n, ...] and data [m, ...], in their units.
+
+  Mean pairwise and nearest-neighbour distances of both; with training images, the
+  mean distance of a sample, and of a datum, to the nearest of them: a sampler that
+  remembers is nearer to them than data are.
+  """
+  found = {
+    'samples/pairwise_distance': pairwise_distance(samples),
+    'data/pairwise_distance': pairwise_distance(data),
+    'samples/nearest_distance': nearest_neighbour_distance(samples),
+    'data/nearest_distance': nearest_neighbour_distance(data),
+  }
+  if training is not None:
+    for name, rows in (('samples', samples), ('data', data)):
+      distance, _ = nearest_training(rows, training)
+      found[f'{name}/nearest_training'] = float(np.mean(distance))
+  return found
+
+
+def energy_distance(x: Array, y: Array) -> Array:
+  """Returns the energy distance 2 E|x - y| - E|x - x'| - E|y - y'| [] [SR13].
+
+  Zero in the mean only where two samples [n, d], [m, d] have one law: the means over
+  pairs leave out those of a point with itself, so it can be below zero. Differentiable,
+  with slope 0 where points coincide; memory is bounded.
+
+  Raises:
+    ValueError: points that are not [n, d] and [m, d], or fewer than 2 of either,
+      which have no pair.
+  """
+  x, y = dtypes.accumulated(x), dtypes.accumulated(y)
+  if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+    raise ValueError(
+      f'Points must be [n, d] and [m, d]; got {x.shape} and {y.shape}.'
+    )
+  if min(len(x), len(y)) < 2:
+    raise ValueError(f'{len(x)} and {len(y)} points: each needs 2 for a pair.')
+
+  def distance(a, b, same):
+    def from_row(row):
+      square = jnp.sum((row[None] - b) ** 2, 1)
+      apart = square != 0
+      root = jnp.sqrt(jnp.where(apart, square, 1))  # which has no slope at 0
+      return jnp.sum(jnp.where(apart, root, 0))
+
+    total = jnp.sum(kernels.map_rows(from_row, a, b.size, None))
+    return total / (len(a) * (len(b) - same))
+
+  return 2 * distance(x, y, 0) - distance(x, x, 1) - distance(y, y, 1)
+
+
 def two_sample_test(
   rng: PRNGKey,
   x: Array,
@@ -307,7 +359,7 @@ def two_sample_test(
   """Returns the energy distance of x and y [] and its p-value [] under one law.
 
   2 E|x - y| - E|x - x'| - E|y - y'| with plain means over all pairs, which is
-  zero or more [SR13]; `evaluation.energy_distance` leaves out the pairs (i, i).
+  zero or more [SR13]; `energy_distance` leaves out the pairs (i, i).
   Under one law any split of the pooled rows is as likely as the one seen, so the
   test is exact. The p-value counts the statistic among the draws, and lies in
   [1 / (num_permutations + 1), 1].
@@ -341,7 +393,7 @@ def two_sample_test(
   )
   weights = jnp.concatenate([weights, draws])
 
-  points, others, squared = distances.prepare(pool, pool)
+  points, others, squared = _distances.prepare(pool, pool)
 
   def row_terms(row):
     point, i, weight = row
@@ -515,7 +567,7 @@ def _flat(x, minimum):
 @jax.jit(static_argnames='block_size')
 def _distance_sums(x, block_size):
   """Returns the sum of distances from each row of x [n, d] to the others [n]."""
-  points, others, squared = distances.prepare(x, x)
+  points, others, squared = _distances.prepare(x, x)
 
   def row_sum(row):
     point, i = row
@@ -528,7 +580,7 @@ def _distance_sums(x, block_size):
 @jax.jit(static_argnames='block_size')
 def _nearest(x, others, own, block_size):
   """Returns distance [n] and index [n] of the nearest of `others`, but for own [n]."""
-  placed, placed_others, squared = distances.prepare(x, others)
+  placed, placed_others, squared = _distances.prepare(x, others)
 
   def nearest(row):
     point, placed, i = row

@@ -191,6 +191,14 @@ def annealed_importance(
   return log_weights if init is None else -log_weights
 
 
+def log_mean_exp(log_weights: Array) -> Array:
+  """Returns log mean exp of the weights [n], []."""
+  log_weights = dtypes.accumulated(log_weights)
+  if not log_weights.size:
+    raise ValueError('There is no mean of no weights.')
+  return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.size))
+
+
 def _chains(x):
   """Returns floating points with leaves [n, ...], and n; refuses what has no n."""
   x = jax.tree.map(dtypes.floating, x)

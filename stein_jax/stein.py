@@ -13,12 +13,12 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import _distances
+from stein_jax import _windows
 from stein_jax import checks
 from stein_jax import collectives
-from stein_jax import distances
 from stein_jax import dtypes
 from stein_jax import kernels
-from stein_jax import pairs
 from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn
 
 NORMALIZATIONS = ('count', 'row_sum', 'unit_ball')
@@ -140,8 +140,8 @@ def _direction(x, score, kernel, at, block_size, axis_name):
 
   def by_product(middles, mend=False):
     """Returns the sums by products, of rows that need it by subtraction."""
-    others = distances.place(x, middles)
-    own = others if at is None else distances.place(at, middles)
+    others = _distances.place(x, middles)
+    own = others if at is None else _distances.place(at, middles)
     moves = 2 * jnp.concatenate([others.residual, others.member], 1)
     scores = jnp.pad(score, ((0, 0), (0, moves.shape[1] - dim)))
     # Where the slope is a multiple of the kernel one product serves both terms.
@@ -149,7 +149,7 @@ def _direction(x, score, kernel, at, block_size, axis_name):
 
     def pull(points, share, other):
       (point, y), (others, drives, itself) = points, share
-      sq_dist = distances.squared(point, others)
+      sq_dist = _distances.squared(point, others)
 
       def simply():
         weights = weighed(sq_dist, other)
@@ -162,25 +162,25 @@ def _direction(x, score, kernel, at, block_size, axis_name):
 
       def exactly():
         x, score = itself
-        k, slope = weighed(distances.exactly(y, x), other)
+        k, slope = weighed(_distances.exactly(y, x), other)
         drive = jnp.dot(k, score, precision=_HIGHEST)
-        drive += 2 * distances.exactly_summed(slope, y, x)
+        drive += 2 * _distances.exactly_summed(slope, y, x)
         return jnp.pad(drive, (0, len(point.member))), jnp.sum(k)
 
       if not mend:
         return simply()
-      lost = distances.is_lost(sq_dist, point, others, other)
+      lost = _distances.is_lost(sq_dist, point, others, other)
       return lax.cond(lost, exactly, simply)
 
     share = others, drives, (x, score) if mend else ()
     drive, total = over_pairs(pull, (own, y), share, matrices=4 if mend else 1)
     drive, sums = drive[:, :dim], drive[:, dim:]
-    return drive + distances.across(sums, own, middles), total
+    return drive + _distances.across(sums, own, middles), total
 
   def by_subtraction():
     def pull(point, share, other):
       others, scores = share
-      weights = weighed(distances.subtracted(point, others), other)
+      weights = weighed(_distances.subtracted(point, others), other)
       k, slope = lax.optimization_barrier(weights)  # each sum would redo them
       moves = [
         jnp.sum(slope * (along - own))
@@ -189,14 +189,14 @@ def _direction(x, score, kernel, at, block_size, axis_name):
       drive = jnp.dot(k, scores, precision=_HIGHEST) + 2 * jnp.stack(moves)
       return drive, jnp.sum(k)
 
-    own, others = map(distances.coordinates, (y, x))
+    own, others = map(_distances.coordinates, (y, x))
     return over_pairs(pull, own, (others, score), matrices=dim + 3)
 
   def precisely():
-    if dim <= distances.FEW:
+    if dim <= _distances.FEW:
       return by_subtraction()
     points = x if at is None else jnp.concatenate([x, at])
-    middles = distances.middles(points, axis_name=axis_name)
+    middles = _distances.middles(points, axis_name=axis_name)
     return by_product(middles, mend=True)
 
   middle, far = _middle(kernel, (x, y), axis_name)
@@ -205,18 +205,18 @@ def _direction(x, score, kernel, at, block_size, axis_name):
 
 def _middle(kernel, sets, axis_name=None):
   """Returns the first set's middle [1, d], and whether it is too far for any point."""
-  middle = distances.center_of(sets[0], axis_name=axis_name)
-  norms = [distances.place(points, middle).norm for points in sets]
+  middle = _distances.center_of(sets[0], axis_name=axis_name)
+  norms = [_distances.place(points, middle).norm for points in sets]
   curvature = kernels.curvature(kernel, middle.dtype)
-  return middle, distances.is_far(jnp.concatenate(norms), curvature, axis_name)
+  return middle, _distances.is_far(jnp.concatenate(norms), curvature, axis_name)
 
 
 def _fused_direction(x, score, kernel, at, axis_name):
   """Returns what `_direction` does, by the fused sums."""
   ratio = kernels.slope_ratio(kernel)
-  fusion = _fusion(x, ratio, axis_name, at)
-  x = x - distances.center_of(x)
-  drive, total = fusion.direction_sums(
+  fused = _fused_sums(x, ratio, axis_name, at)
+  x = x - _distances.center_of(x)
+  drive, total = fused.direction_sums(
     jnp.sqrt(-ratio) * x, score + 2 * ratio * x
   )
   return drive - 2 * ratio * total[:, None] * x, total
@@ -302,7 +302,7 @@ def feature_repulsion(
 
     return lax.map(row, (slope[rows], features[rows])).astype(dtype)
   if form == 'swapped':
-    cotangent = distances.drawn(slope, features, features)
+    cotangent = _distances.drawn(slope, features, features)
     return pullback(cotangent)[0][rows].astype(dtype)
   itself = jnp.eye(len(xs), dtype=bool)
   furthest = jnp.finfo(sq_dist.dtype).max
@@ -358,10 +358,10 @@ def _precise(function, kernel, sets, axis_name=None):
   middle, far = _middle(kernel, sets, axis_name)
 
   def precisely():
-    if middle.shape[1] <= distances.FEW:
+    if middle.shape[1] <= _distances.FEW:
       return function(*_by_subtraction(kernel))
     points = jnp.concatenate(sets)
-    middles = distances.middles(points, axis_name=axis_name)
+    middles = _distances.middles(points, axis_name=axis_name)
     return function(*_by_products(kernel, middles, mend=True))
 
   def simply():
@@ -384,16 +384,16 @@ def _by_one_product(kernel, middle):
   ratio = lax.optimization_barrier(ratio)
 
   def prepare(x, score):
-    x = distances.place(x, middle)
+    x = _distances.place(x, middle)
     own = jnp.sum(x.residual * score, 1) + ratio * x.norm + dim / 2
     return x, score + 2 * ratio * x.residual, -2 * ratio * own
 
   def stein_kernel(first, second, counts):
     del counts
     (x, slope_x, own_x), (y, slope_y, own_y) = first, second
-    sq_dist = distances.squared(x, y)
+    sq_dist = _distances.squared(x, y)
     cross = jnp.dot(slope_x, slope_y.T, precision=_HIGHEST)
-    cross += distances.outer_sum(own_x, own_y) - 2 * ratio * (ratio * sq_dist)
+    cross += _distances.outer_sum(own_x, own_y) - 2 * ratio * (ratio * sq_dist)
     return kernel(sq_dist) * cross
 
   return prepare, stein_kernel
@@ -406,8 +406,8 @@ def _by_products(kernel, middles, mend=False):
   """
 
   def prepare(x, score):
-    placed = distances.place(x, middles)
-    lean = distances.leaning(score, placed.member, middles)
+    placed = _distances.place(x, middles)
+    lean = _distances.leaning(score, placed.member, middles)
     left = jnp.concatenate([placed.residual, score, placed.member, -lean], 1)
     right = jnp.concatenate([score, placed.residual, -lean, placed.member], 1)
     drive = jnp.sum(placed.residual * score, 1)
@@ -417,20 +417,20 @@ def _by_products(kernel, middles, mend=False):
     x, (left, _, drive_x), (exact_x, score_x) = first
     y, (_, right, drive_y), (exact_y, score_y) = second
     dot = lambda a, b: jnp.dot(a, b.T, precision=_HIGHEST)
-    sq_dist = distances.squared(x, y)
+    sq_dist = _distances.squared(x, y)
 
     def by_products():
-      drives = distances.outer_sum(drive_x, drive_y)
+      drives = _distances.outer_sum(drive_x, drive_y)
       return sq_dist, dot(left, right) - drives
 
     def by_subtraction():
-      return distances.exactly(exact_x, exact_y), distances.exact_change(
+      return _distances.exactly(exact_x, exact_y), _distances.exact_change(
         exact_x, score_x, exact_y, score_y
       )
 
     pair = by_products
     if mend:
-      lost = distances.is_lost(sq_dist, x, y, counts)
+      lost = _distances.is_lost(sq_dist, x, y, counts)
       pair = lambda: lax.cond(lost, by_subtraction, by_products)
     product = dot(score_x, score_y)
     return _stein_kernel(kernel, product, middles.shape[1], *pair())
@@ -442,16 +442,16 @@ def _by_subtraction(kernel):
   """As in `_precise`, of few dimensions."""
 
   def prepare(x, score):
-    return *map(distances.coordinates, (x, score)), score
+    return *map(_distances.coordinates, (x, score)), score
 
   def stein_kernel(first, second, counts):
     del counts
     (x, slope_x, score_x), (y, slope_y, score_y) = first, second
     axes = zip(x, y, slope_x, slope_y, strict=True)
-    outer = distances.outer_sum
+    outer = _distances.outer_sum
     change = sum(outer(-s, t) * outer(a, -b) for a, b, s, t in axes)
     product = jnp.dot(score_x, score_y.T, precision=_HIGHEST)
-    sq_dist = distances.subtracted(x, y)
+    sq_dist = _distances.subtracted(x, y)
     return _stein_kernel(kernel, product, len(x), sq_dist, change)
 
   return prepare, stein_kernel
@@ -546,24 +546,24 @@ def _sum_over_others(x, score, kernel, block_size, axis_name):
 def _fused_sum(x, score, kernel, axis_name):
   """Returns the sum of the Stein kernel over pairs of points, both ways []."""
   ratio = kernels.slope_ratio(kernel)
-  fusion = _fusion(x, ratio, axis_name)
-  x = x - distances.center_of(x)
+  fused = _fused_sums(x, ratio, axis_name)
+  x = x - _distances.center_of(x)
   # As in `_by_one_product`, its trace term shared by both points.
   drive = jnp.sum(x * score, 1) + ratio * jnp.sum(x * x, 1) + x.shape[1] / 2
   slope = score + 2 * ratio * x
   terms = jnp.sqrt(-ratio) * x, slope, -2 * ratio * drive, 2 * ratio
-  return jnp.sum(fusion.stein_sums(*terms))
+  return jnp.sum(fused.stein_sums(*terms))
 
 
-def _fusion(x, ratio, axis_name, at=None):
+def _fused_sums(x, ratio, axis_name, at=None):
   """Returns the module that has the fused sums, if they are for such points."""
   # It is slow to import.
-  from stein_jax import fusion  # pylint: disable=g-import-not-at-top
+  from stein_jax import _fused  # pylint: disable=g-import-not-at-top
 
   wrong = {
     'is for `kernels.rbf`, not for another kernel': ratio is None,
-    f'is for at most {fusion.MAX_DIM} dimensions, not {x.shape[1]}': (
-      x.shape[1] > fusion.MAX_DIM
+    f'is for at most {_fused.MAX_DIM} dimensions, not {x.shape[1]}': (
+      x.shape[1] > _fused.MAX_DIM
     ),
     f'is for one device, not for axis_name={axis_name!r}': axis_name
     is not None,
@@ -572,7 +572,7 @@ def _fusion(x, ratio, axis_name, at=None):
   for reason, found in wrong.items():
     if found:
       raise ValueError(f'fused=True {reason}.')
-  return fusion
+  return _fused
 
 
 def _sum_over_pairs(x, score, kernel, block_size):
@@ -583,7 +583,7 @@ def _sum_over_pairs(x, score, kernel, block_size):
     size = min(size, n // 8)  # a window is as much wider than half
   size = min(size, n)
   blocks, width = -(-n // size), size + half
-  points = pairs.cyclic((x, score), blocks * size + width)
+  points = _windows.cyclic((x, score), blocks * size + width)
 
   def over_pairs(prepare, stein_kernel):
     def block(start):
@@ -591,7 +591,7 @@ def _sum_over_pairs(x, score, kernel, block_size):
         *(lax.dynamic_slice_in_dim(array, start, length) for array in points)
       )
       row = start + jnp.arange(size)
-      counts = pairs.once(n, row, width) & (row < n)[:, None]
+      counts = _windows.once(n, row, width) & (row < n)[:, None]
       u = stein_kernel(window(size), window(width), counts)
       return jnp.sum(jnp.where(counts, u, 0))
 

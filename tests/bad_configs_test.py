@@ -15,8 +15,8 @@ from absl.testing import parameterized
 from ml_collections import ConfigDict
 
 from stein_jax import parallel
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import reporting
+from stein_jax.runs import training
 from tests import conformance_test
 
 _NAN, _INFINITY = float('nan'), float('inf')

@@ -15,8 +15,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from stein_jax import algorithms
-from stein_jax import evaluation
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import training
 from tests import conformance_test
 
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stein_jax import checkpoints
 from stein_jax import parallel
+from stein_jax.runs import checkpoints
 
 
 class State(NamedTuple):

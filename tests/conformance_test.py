@@ -19,8 +19,8 @@ import pytest
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import parallel
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import reporting
+from stein_jax.runs import training
 
 _CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 NAMES = sorted(path.stem for path in _CONFIGS.glob('*.py'))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 
-from stein_jax import distances
+from stein_jax import _distances
 from stein_jax import kernels
 from stein_jax import metrics
 from stein_jax import stein
@@ -285,7 +285,7 @@ class MiddlesTest(parameterized.TestCase):
   @parameterized.parameters(2, 5, 16)
   def test_are_one_of_each_group(self, groups):
     x, _, group = _points(8 * groups, 20, groups)
-    found = np.asarray(distances.middles(jnp.asarray(x)))
+    found = np.asarray(_distances.middles(jnp.asarray(x)))
     apart = np.linalg.norm(x[:, None] - found[None], axis=-1)
     self.assertLess(np.max(np.min(apart, 1)), 10)
     nearest = np.argmin(apart, 1)
@@ -293,7 +293,7 @@ class MiddlesTest(parameterized.TestCase):
 
   def test_of_one_group_are_one(self):
     x, _, _ = _points(50, 20, 1, gap=1.0)
-    found = np.asarray(distances.middles(jnp.asarray(x)))
+    found = np.asarray(_distances.middles(jnp.asarray(x)))
     np.testing.assert_array_equal(
       found, np.broadcast_to(found[:1], found.shape)
     )

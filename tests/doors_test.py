@@ -27,93 +27,64 @@ import optax
 import pytest
 
 import stein_jax
+from stein_jax import _fused
+from stein_jax import _medians
 from stein_jax import classifiers
 from stein_jax import datasets
 from stein_jax import densities
 from stein_jax import dtypes
 from stein_jax import energies
-from stein_jax import evaluation
-from stein_jax import fusion
 from stein_jax import generators
-from stein_jax import images
 from stein_jax import inception
 from stein_jax import kernels
 from stein_jax import layers
 from stein_jax import learners
-from stein_jax import medians
 from stein_jax import metrics
-from stein_jax import reporting
+from stein_jax import revision
 from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import svgd
 from stein_jax.algorithms import vcd
+from stein_jax.runs import evaluation
+from stein_jax.runs import images
+from stein_jax.runs import judges
+from stein_jax.runs import pictures
+from stein_jax.runs import reporting
 
 # What is compiled for each dtype of a row is nearly all that it costs: by default
 # one is run, of the modules whose numbers are read, and two are traced, and the
 # others are `slow`.
-_RUN = ('evaluation', 'kernels', 'medians', 'metrics', 'samplers', 'stein')
+_RUN = ('evaluation', 'kernels', '_medians', 'metrics', 'samplers', 'stein')
 _TRACED = (np.float16, np.float64)
 _DTYPES = (np.uint8, *_TRACED)
 _MORE_DTYPES = (np.float16, ml_dtypes.bfloat16, np.int8, np.int32, np.bool_)
 
-# What takes no arrays of numbers, by module or name, and why.
+# Formulas, whose every public function has a row: all modules of these names.
+_FORMULAS = (
+  'energies',
+  'generators',
+  'metrics',
+  'revision',
+  'samplers',
+  'stein',
+)
+# What takes no arrays of numbers, and why.
 _WITHOUT_ARRAYS = {
-  'build': 'calls',
-  'checkpoints': 'states, as they are',
-  'checks': 'refusals, which change nothing',
-  'collectives': 'the identity without an axis; any dtype',
-  'distances': 'points of `kernels` and `stein`, already floating',
-  'launch': 'processes',
-  'locations': 'paths',
-  'pairs': 'rows by their index; any dtype',
-  'parallel': 'states, as they are',
-  'randomness': 'keys',
-  'reporting': 'files and pictures',
-  'rollbacks': 'keys',
-  'training': 'configs',
-  'validation': 'configs',
-  'algorithms.get': 'a name',
-  'datasets.batches': 'a source',
-  'datasets.from_file': 'a section',
-  'datasets.load': 'a section',
-  'energies.functions.check_density': 'an energy',
-  'energies.functions.conditions': 'a batch, as it is',
-  'energies.functions.log_partition': 'an energy',
-  'energies.functions.whole': 'conditions, as they are',
-  'evaluation.check': 'configs',
-  'evaluation.check_section': 'a section',
-  'evaluation.evaluate': 'configs',
-  'evaluation.exact_log_partition': 'an energy',
-  'evaluation.inception_judge': 'a path',
-  'evaluation.judge': 'configs',
-  'evaluation.restore': 'configs',
-  'evaluation.sampler': 'configs',
-  'evaluation.test_metrics': 'configs',
-  'generators.functions.create': 'shapes',
-  'generators.functions.create_pair': 'shapes',
-  'generators.functions.follow': 'functions',
-  'generators.functions.interpolate': 'a key',
-  'generators.functions.latent': 'a key',
-  'generators.functions.num_classes': 'a generator',
-  'generators.functions.random_walk': 'a key',
-  'generators.networks.DCGAN': 'a key',
-  'generators.networks.Deconv': 'options',
-  'images.data_uri': 'bytes',
-  'images.read_png': 'bytes',
-  'inception.Inception': 'run by `inception.activations`',
-  'inception.load': 'a path',
-  'kernels.block_rows': 'counts',
-  'kernels.check': 'a kernel',
-  'kernels.curvature': 'a kernel',
-  'kernels.map_rows': 'rows, as they are',
-  'kernels.slope_ratio': 'a kernel',
-  'layers.normal': 'a number',
-  'layers.one_hot': 'labels, which are integers',
-  'learners.build_optimizer': 'a section',
-  'learners.dropout_key': 'a key',
-  'learners.mixes': 'a learner',
+  'energies.values.conditions': 'a batch, as it is',
+  'energies.likelihoods.check_density': 'an energy',
+  'energies.likelihoods.log_partition': 'an energy',
+  'energies.likelihoods.exact_log_partition': 'an energy',
+  'energies.chains.whole': 'conditions, as they are',
+  'generators.drawing.create': 'shapes',
+  'generators.drawing.create_pair': 'shapes',
+  'generators.losses.follow': 'functions',
+  'generators.walks.interpolate': 'a key',
+  'generators.drawing.latent': 'a key',
+  'generators.drawing.num_classes': 'a generator',
+  'generators.walks.random_walk': 'a key',
+  'generators.drawing.check_label': 'labels, which are integers',
 }
 # Sources are read from files; a state and a batch of one's source are float32.
 _READ = tuple(f'datasets.{name}' for name in datasets.NAMES)
@@ -287,12 +258,12 @@ def _logistic(features, weights, log_precision):
 
 
 def _png(samples, data):
-  return images.read_png(evaluation.picture(samples, {'image': data}))
+  return images.read_png(pictures.picture(samples, {'image': data}))
 
 
 def _recovery_page(condition, samples, image):
   batch = {'condition': condition, 'image': image}
-  return images.read_png(evaluation.recovery_page(samples, batch, _SECTION))
+  return images.read_png(pictures.recovery_page(samples, batch, _SECTION))
 
 
 def _recovered(samples, image, mask):
@@ -332,8 +303,8 @@ DOORS = {
   ),
   'kernels.squared_distance': Door(kernels.squared_distance, (_X, _Y)),
   'kernels.median_bandwidth': Door(kernels.median_bandwidth, (_X,)),
-  'medians.median_squared_distance': Door(
-    medians.median_squared_distance, (_X,), slow=True
+  '_medians.median_squared_distance': Door(
+    _medians.median_squared_distance, (_X,), slow=True
   ),
   # Stein primitives.
   'stein.stein_operator': Door(
@@ -361,11 +332,11 @@ DOORS = {
     lambda x, s: stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9),
     (_X, _SCORE),
   ),
-  'fusion.direction_sums': Door(
-    fusion.direction_sums, (_NEAR, _SCORE), parts=True, slow=True
+  '_fused.direction_sums': Door(
+    _fused.direction_sums, (_NEAR, _SCORE), parts=True, slow=True
   ),
-  'fusion.stein_sums': Door(
-    fusion.stein_sums, (_NEAR, _SCORE, levels(6), np.array(2)), slow=True
+  '_fused.stein_sums': Door(
+    _fused.stein_sums, (_NEAR, _SCORE, levels(6), np.array(2)), slow=True
   ),
   # Samplers.
   'samplers.langevin': Door(
@@ -434,82 +405,82 @@ DOORS = {
     whole=True,
   ),
   # Evaluation.
-  'evaluation.log_likelihood': Door(
+  'energies.likelihoods.log_likelihood': Door(
     lambda x, log_z: evaluation.log_likelihood(_mlp(), x, log_z),
     (_X, np.array(3)),
   ),
-  'evaluation.log_mean_exp': Door(evaluation.log_mean_exp, (levels(6),)),
-  'evaluation.ais_log_partition': Door(
-    lambda init: evaluation.ais_log_partition(
+  'samplers.log_mean_exp': Door(samplers.log_mean_exp, (levels(6),)),
+  'energies.likelihoods.ais_log_partition': Door(
+    lambda init: energies.ais_log_partition(
       _mlp(), _KEY, num_chains=6, num_temperatures=2, init=init
     ),
     (_X,),
     slow=True,
   ),
-  'evaluation.energy_distance': Door(evaluation.energy_distance, (_X, _Y)),
-  'evaluation.picture': Door(
+  'metrics.energy_distance': Door(metrics.energy_distance, (_X, _Y)),
+  'runs.pictures.picture': Door(
     _png,
     (_BITS, _OTHER_BITS),
     host=True,
     whole=True,
     nan='a picture has no nan',
   ),
-  'evaluation.recovery_page': Door(
+  'runs.pictures.recovery_page': Door(
     _recovery_page,
     (_BITS, _OTHER_BITS, _BITS),
     host=True,
     whole=True,
     nan='a picture has no nan',
   ),
-  'evaluation.recovered': Door(
+  'runs.evaluation.recovered': Door(
     lambda x, y: _recovered(x, y, levels(2, 12, 12, 1, seed=12, high=2)),
     (_BITS, _OTHER_BITS),
     host=True,
     parts=True,
   ),
-  'evaluation.judged': Door(
-    lambda x, y: evaluation.judged(_judge, x, y, labels=np.arange(9) % 2),
+  'runs.judges.judged': Door(
+    lambda x, y: judges.judged(_judge, x, y, labels=np.arange(9) % 2),
     (_ROWS, _MORE_ROWS),
     host=True,
     parts=True,
   ),
-  'evaluation.diversity': Door(
-    evaluation.diversity,
+  'metrics.diversity': Door(
+    metrics.diversity,
     (_X, _Y, _SCORE),
     host=True,
     parts=True,
     slow=True,
   ),
   # Energies.
-  'energies.functions.value': Door(
+  'energies.values.value': Door(
     lambda x: energies.value(_mlp(), _mlp().params, x), (_X,)
   ),
-  'energies.functions.score': Door(
+  'energies.values.score': Door(
     lambda x, company: energies.score(_mixing(), x, company=company),
     (_IMAGES, _OTHERS),
     keeps=True,
   ),
-  'energies.functions.pair': Door(
+  'energies.values.pair': Door(
     lambda x, y: energies.pair(_mlp(), _mlp().params, x, y),
     (_X, _SCORE),
     parts=True,
   ),
-  'energies.functions.contrast': Door(
+  'energies.losses.contrast': Door(
     lambda x, y: energies.contrast(_mlp(), x, y)(_mlp().params),
     (_X, _SCORE),
     parts=True,
   ),
-  'energies.functions.chain': Door(
+  'energies.chains.chain': Door(
     lambda x: energies.chain(_mlp(), _KEY, x), (_X,), keeps=True
   ),
-  'energies.functions.free_energy': Door(
+  'energies.losses.free_energy': Door(
     # With weight 1 it is 0, and rounding, where all examples are one to the experts.
     lambda x: energies.free_energy(
       _multimodal(), _multimodal().params, x, entropy=0.5
     ),
     (_IMAGES,),
   ),
-  'energies.functions.variational_contrast': Door(
+  'energies.losses.variational_contrast': Door(
     lambda x, y: energies.variational_contrast(_multimodal(), x, y)(
       _multimodal().params
     ),
@@ -517,7 +488,7 @@ DOORS = {
     parts=True,
     slow=True,
   ),
-  'energies.functions.sample_state': Door(
+  'energies.chains.sample_state': Door(
     lambda condition: energies.sample_state(
       State(learner(_CURVED, (3, 4, 4, 1), (3, 4, 4, 1))),
       _KEY,
@@ -555,45 +526,43 @@ DOORS = {
     of_module(energies.BinaryRBM(2), (6, 2)), (_X,)
   ),
   # Generators.
-  'generators.functions.batch_norm_entropy': Door(
+  'generators.losses.batch_norm_entropy': Door(
     lambda gain: generators.batch_norm_entropy({'gain': gain}), (levels(3),)
   ),
-  'generators.functions.decode': Door(
+  'generators.drawing.decode': Door(
     lambda z: generators.decode(_plane(), _KEY, z), (_Y,)
   ),
-  'generators.functions.decode_batch': Door(
+  'generators.drawing.decode_batch': Door(
     lambda z: generators.decode_batch(_plane(), _plane().params, z), (_Y,)
   ),
-  'generators.functions.divergence': Door(
+  'generators.losses.divergence': Door(
     generators.divergence, (_X, levels(6, 2, high=4))
   ),
-  'generators.functions.generate': Door(
+  'generators.drawing.generate': Door(
     lambda c: generators.generate(
       _given(), _given().params, _KEY, 6, condition=c
     ),
     (_X,),
   ),
-  'generators.functions.pulling_away': Door(generators.pulling_away, (_ROWS,)),
-  'generators.functions.revise': Door(
-    lambda x: generators.revise(State(_mlp(), _plane()), _KEY, x, num_steps=1),
+  'generators.losses.pulling_away': Door(generators.pulling_away, (_ROWS,)),
+  'revision.revise': Door(
+    lambda x: revision.revise(State(_mlp(), _plane()), _KEY, x, num_steps=1),
     (_X,),
     slow=True,
     keeps=True,
   ),
-  'generators.functions.revision': Door(
-    generators.revision, (_X, _SCORE), parts=True
-  ),
-  'generators.functions.sample': Door(
+  'revision.moved': Door(revision.moved, (_X, _SCORE), parts=True),
+  'generators.drawing.sample': Door(
     lambda c: generators.sample(_given(), _KEY, 6, condition=c), (_X,)
   ),
-  'generators.functions.sample_revised': Door(
-    lambda c: generators.sample_revised(
+  'revision.sample': Door(
+    lambda c: revision.sample(
       State(None, _given()), _KEY, 6, condition=c, num_steps=0
     ),
     (_X,),
     slow=True,
   ),
-  'generators.functions.variational': Door(
+  'generators.losses.variational': Door(
     lambda x: generators.variational(_vae(), _KEY, x)(_vae().params),
     (_IMAGES,),
     slow=True,
@@ -749,17 +718,17 @@ DOORS = {
     keeps=True,
   ),
   # Pictures.
-  'images.grid': Door(
+  'runs.images.grid': Door(
     images.grid, (_BITS,), host=True, whole=True, nan='a picture has no nan'
   ),
-  'images.strips': Door(
+  'runs.images.strips': Door(
     images.strips,
     (_BITS[None],),
     host=True,
     whole=True,
     nan='a picture has no nan',
   ),
-  'images.gif': Door(
+  'runs.images.gif': Door(
     lambda x: np.frombuffer(images.gif(x), np.uint8),
     (_BITS[None],),
     host=True,
@@ -772,7 +741,9 @@ DOORS = {
   'datasets.from_unit': Door(
     lambda x: datasets.from_unit(x, _SECTION), (_BITS,), host=True
   ),
-  'reporting.mean_interval': Door(reporting.mean_interval, (_ROWS,), host=True),
+  'runs.reporting.mean_interval': Door(
+    reporting.mean_interval, (_ROWS,), host=True
+  ),
 }
 
 
@@ -786,7 +757,7 @@ def _operator():
 
 # Files are made of bytes alone.
 _OF_BYTES = {
-  'images.png': lambda x: images.read_png(images.png(x)),
+  'runs.images.png': lambda x: images.read_png(images.png(x)),
   'datasets.square': lambda x: datasets.square(x, 2),
 }
 
@@ -803,13 +774,10 @@ def public():
 
 
 def known(name):
-  """Returns whether a function has a row, or needs none."""
-  if name in DOORS or name in _OF_BYTES or name in _READ:
-    return True
+  """Returns whether a function has a row, or owes none."""
   *modules, last = name.split('.')
-  if modules[0] == 'algorithms' and last in _OF_AN_ALGORITHM:
-    return True
-  return name in _WITHOUT_ARRAYS or modules[0] in _WITHOUT_ARRAYS
+  owes = modules[0] in _FORMULAS and last[0].islower()  # networks owe none
+  return not owes or name in (*DOORS, *_WITHOUT_ARRAYS)
 
 
 @functools.cache

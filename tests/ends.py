@@ -10,7 +10,7 @@ import tempfile
 import jax
 import numpy as np
 
-from stein_jax import training
+from stein_jax.runs import training
 from tests import conformance_test
 
 

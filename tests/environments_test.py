@@ -11,7 +11,7 @@ from absl.testing import parameterized
 import jax
 import pytest
 
-from stein_jax import training
+from stein_jax.runs import training
 from tests import conformance_test
 
 _ROOT = pathlib.Path(__file__).parent.parent

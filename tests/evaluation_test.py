@@ -15,11 +15,15 @@ import pytest
 
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import evaluation
-from stein_jax import images
 from stein_jax import inception
 from stein_jax import learners
-from stein_jax import training
+from stein_jax import metrics
+from stein_jax import samplers
+from stein_jax.runs import evaluation
+from stein_jax.runs import images
+from stein_jax.runs import judges
+from stein_jax.runs import pictures
+from stein_jax.runs import training
 from tests import conformance_test
 
 
@@ -43,7 +47,7 @@ class MetricsTest(parameterized.TestCase):
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     expected = -0.5 * np.sum((x - mean) ** 2, 1) - 1.5 * np.log(2 * np.pi)
     values = evaluation.log_likelihood(
-      energy, x, evaluation.exact_log_partition(energy)
+      energy, x, energies.exact_log_partition(energy)
     )
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
@@ -52,13 +56,13 @@ class MetricsTest(parameterized.TestCase):
     energy = energy.replace(
       params=jax.tree.map(lambda p: 10 * p, energy.params)
     )
-    exact = float(evaluation.exact_log_partition(energy))
+    exact = float(energies.exact_log_partition(energy))
     options = dict(num_chains=400, num_temperatures=200, step_size=0.4)
     draws = energy.apply_fn(
       energy.params, jax.random.key(1), 400, method='sample'
     )
-    below = evaluation.ais_log_partition(energy, jax.random.key(2), **options)
-    above = evaluation.ais_log_partition(
+    below = energies.ais_log_partition(energy, jax.random.key(2), **options)
+    above = energies.ais_log_partition(
       energy, jax.random.key(3), init=draws, **options
     )
     # The weights' spread at these lengths is below 0.5 nats: 4 errors are 0.1.
@@ -76,17 +80,15 @@ class MetricsTest(parameterized.TestCase):
 
     folded = stats.foldnorm(3 / scale, scale=scale).mean()
     expected = 2 * folded - 2 * 2 / np.pi**0.5
+    self.assertAlmostEqual(float(metrics.energy_distance(x, y)), 0, delta=0.01)
     self.assertAlmostEqual(
-      float(evaluation.energy_distance(x, y)), 0, delta=0.01
-    )
-    self.assertAlmostEqual(
-      float(evaluation.energy_distance(x, y + 3)), expected, delta=0.15
+      float(metrics.energy_distance(x, y + 3)), expected, delta=0.15
     )
 
   def test_energy_distance_of_bytes(self):
     # 2 (5 + 255 + 245 + 5) / 4 - 250 - 250; in bytes the differences wrap.
     x, y = np.array([[0], [250]], np.uint8), np.array([[5], [255]], np.uint8)
-    self.assertEqual(float(evaluation.energy_distance(x, y)), -245)
+    self.assertEqual(float(metrics.energy_distance(x, y)), -245)
 
   def test_energy_distance_of_half_precision(self):
     # 300^2 pairs are more than float16 can count.
@@ -97,7 +99,7 @@ class MetricsTest(parameterized.TestCase):
     )
     within = lambda a: apart(a, a).sum() / (300 * 299)
     expected = 2 * apart(x, y).mean() - within(x) - within(y)
-    found = evaluation.energy_distance(jnp.asarray(x), jnp.asarray(y))
+    found = metrics.energy_distance(jnp.asarray(x), jnp.asarray(y))
     self.assertEqual(found.dtype, jnp.float32)
     # A mean distance is about 2, and single precision has 6e-8 of it.
     self.assertAlmostEqual(float(found), expected, delta=4e-6)
@@ -106,12 +108,12 @@ class MetricsTest(parameterized.TestCase):
     # On a line d/dx |x - y| = sign: 2 E|x - y| = (|x0| + |x0 - 2| + |x1| + |x1 - 2|)
     # / 2 and E|x - x'| = |x0 - x1|, at x = (0, 3).
     x, y = jnp.array([[0.0], [3.0]]), jnp.array([[0.0], [2.0]])
-    slope = jax.grad(evaluation.energy_distance)(x, y)
+    slope = jax.grad(metrics.energy_distance)(x, y)
     np.testing.assert_allclose(slope, [[-0.5 + 1], [1 - 1]], atol=1e-6)
 
   def test_energy_distance_of_blocks(self):
     points = jax.ShapeDtypeStruct((3000, 2), jnp.float32)
-    program = str(jax.make_jaxpr(evaluation.energy_distance)(points, points))
+    program = str(jax.make_jaxpr(metrics.energy_distance)(points, points))
     self.assertNotIn('[3000,3000', program)
 
   @parameterized.parameters(
@@ -122,21 +124,21 @@ class MetricsTest(parameterized.TestCase):
   )
   def test_energy_distance_refuses(self, shape, other, message):
     with self.assertRaisesRegex(ValueError, message):
-      evaluation.energy_distance(np.zeros(shape), np.zeros(other))
+      metrics.energy_distance(np.zeros(shape), np.zeros(other))
 
   def test_log_mean_exp_of_none(self):
     with self.assertRaisesRegex(ValueError, 'no weights'):
-      evaluation.log_mean_exp(np.zeros(0))
+      samplers.log_mean_exp(np.zeros(0))
 
   def test_log_mean_exp_of_half_precision(self):
     # 70,000 is no float16.
     values = jnp.full(70000, 3.0, jnp.float16)
-    self.assertAlmostEqual(float(evaluation.log_mean_exp(values)), 3, 5)
+    self.assertAlmostEqual(float(samplers.log_mean_exp(values)), 3, 5)
 
   def test_log_mean_exp(self):
     values = np.array([0.3, -2.0, 1.5], np.float32)
     self.assertAlmostEqual(
-      float(evaluation.log_mean_exp(values)), np.log(np.exp(values).mean()), 6
+      float(samplers.log_mean_exp(values)), np.log(np.exp(values).mean()), 6
     )
 
 
@@ -158,7 +160,7 @@ class JudgeTest(parameterized.TestCase):
     data = self.images(np.arange(40) % 4)
     samples = self.images(np.arange(40) % 2)
     asked = np.arange(40) % 4  # half of them are what they should be
-    said = evaluation.judged(self.judge, samples, data, labels=asked)
+    said = judges.judged(self.judge, samples, data, labels=asked)
     self.assertAlmostEqual(said['inception_score'], 2, 5)
     self.assertAlmostEqual(said['inception_score_of_data'], 4, 5)
     self.assertAlmostEqual(said['class_entropy'], np.log(2), 5)
@@ -167,7 +169,7 @@ class JudgeTest(parameterized.TestCase):
 
   def test_data_judged_by_themselves_are_perfect(self):
     data = self.images(np.arange(40) % 4)
-    said = evaluation.judged(self.judge, data, data)
+    said = judges.judged(self.judge, data, data)
     self.assertAlmostEqual(said['frechet_distance'], 0, 5)
     self.assertEqual(said['precision'], 1)
     self.assertEqual(said['coverage'], 1)
@@ -181,13 +183,13 @@ class JudgeTest(parameterized.TestCase):
   def test_labels_that_are_none_of_the_samples(self, labels, message):
     data = self.images(np.arange(40) % 4)
     with self.assertRaisesRegex(ValueError, message):
-      evaluation.judged(self.judge, data, data, labels=labels)
+      judges.judged(self.judge, data, data, labels=labels)
 
   def test_a_judge_that_says_too_little(self):
     data = self.images(np.arange(40) % 4)
     judge = lambda rows: (self.judge(rows)[0], self.judge(rows)[1][:1])
     with self.assertRaisesRegex(ValueError, r'logits have shape \(1, 4\)'):
-      evaluation.judged(judge, data, data)
+      judges.judged(judge, data, data)
 
   def test_logits_that_are_nan_are_no_hits(self):
     data = self.images(np.arange(40) % 4)
@@ -198,7 +200,7 @@ class JudgeTest(parameterized.TestCase):
       return features, logits
 
     labels = np.arange(40) % 4
-    said = evaluation.judged(judge, data, data, labels=labels)
+    said = judges.judged(judge, data, data, labels=labels)
     for name in ('own_label', 'inception_score', 'class_entropy'):
       self.assertTrue(np.isnan(said[name]), name)
 
@@ -208,14 +210,14 @@ class JudgeTest(parameterized.TestCase):
       mock.patch.object(inception, 'load'),
       mock.patch.object(inception, 'activations') as activations,
     ):
-      evaluation.inception_judge('file')(5 * rows)
+      judges.inception_judge('file')(5 * rows)
     # 5 * 255 = 1275, which as a byte is 251; `activations` refuses it.
     self.assertEqual(activations.call_args.args[1].max(), 1275)
 
   def test_diversity_of_a_remembered_image_is_zero(self):
     data = self.images(np.arange(40) % 4)
     copies = np.repeat(data[:1], 10, 0)
-    found = evaluation.diversity(copies, data, data)
+    found = metrics.diversity(copies, data, data)
     self.assertEqual(found['samples/pairwise_distance'], 0)
     self.assertEqual(found['samples/nearest_training'], 0)
     self.assertGreater(found['data/pairwise_distance'], 0.5)
@@ -319,7 +321,7 @@ class PicturesTest(parameterized.TestCase):
     data = np.zeros((2, 3, 3, 1), np.float32)
     with warnings.catch_warnings():
       warnings.simplefilter('error')
-      picture = evaluation.picture(data, {'image': data})
+      picture = pictures.picture(data, {'image': data})
     self.assertEqual(images.read_png(picture).min(), 0)
 
   def test_strips_have_a_row_each(self):
@@ -344,7 +346,7 @@ class PicturesTest(parameterized.TestCase):
     )
     batch = {'condition': value(0.0), 'image': value(0.8)}
     page = images.read_png(
-      evaluation.recovery_page(value(0.4), batch, dict(name='synthetic'))
+      pictures.recovery_page(value(0.4), batch, dict(name='synthetic'))
     )
     self.assertEqual(page.shape, (2 * (3 * 6 + 2), 2 * (shown * 5 + 2), 3))
     for row, base in enumerate((0.0, 0.4, 0.8)):

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from stein_jax import evaluation
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import judges
+from stein_jax.runs import training
 from tests import conformance_test
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -120,7 +121,7 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertEqual(int(learned.step), 1)
     config = conformance_test.get_config('gan_mnist')
     with self.assertRaisesRegex(ValueError, 'allowed: classification'):
-      evaluation.judge(config, self.folder / 'gan')
+      judges.judge(config, self.folder / 'gan')
 
   @pytest.mark.slow
   def test_revised_samples_are_shown_on_their_way(self):

@@ -7,7 +7,7 @@ from unittest import mock
 from absl.testing import absltest
 import jax
 
-from stein_jax import launch
+from stein_jax.runs import launch
 
 
 class KeepCompiledTest(absltest.TestCase):

@@ -7,13 +7,13 @@ from unittest import mock
 from absl.testing import absltest
 import numpy as np
 
-from stein_jax import checkpoints
 from stein_jax import datasets
-from stein_jax import evaluation
 from stein_jax import inception
 from stein_jax import locations
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import checkpoints
+from stein_jax.runs import reporting
+from stein_jax.runs import training
+from stein_jax.runs import workdirs
 
 
 class LocationsTest(absltest.TestCase):
@@ -68,7 +68,7 @@ class LocationsTest(absltest.TestCase):
       self.assertEqual(str(manager.directory), f'{self.home}/kept')
     config = mock.Mock(matmul_precision='float32')
     with self.assertRaisesRegex(FileNotFoundError, f'in {self.home}/new;'):
-      evaluation.restore(config, '~/new')
+      workdirs.restore(config, '~/new')
     self.assertFalse(pathlib.Path('~').exists())
 
   def test_where_a_relative_path_begins_is_kept(self):

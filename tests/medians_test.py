@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stein_jax import medians
+from stein_jax import _medians
 
-FEW = medians._FEW
+FEW = _medians._FEW
 
 
 @functools.partial(jax.jit, static_argnames=('diagonal', 'block_size'))
 def _actual(x, **options):
-  return medians.median_squared_distance(x, **options)
+  return _medians.median_squared_distance(x, **options)
 
 
 def _expected(x, diagonal=True):
@@ -68,15 +68,15 @@ class MedianTest(parameterized.TestCase):
 
   def test_of_more_than_is_kept(self):
     x = _points(1031)
-    with mock.patch.object(medians, '_STORED_ENTRIES', 0):
-      actual = jax.jit(medians.median_squared_distance)(
+    with mock.patch.object(_medians, '_STORED_ENTRIES', 0):
+      actual = jax.jit(_medians.median_squared_distance)(
         jnp.array(x, jnp.float32)
       )
     self.assertEqual(actual, _expected(x))
 
   def test_of_many_densities_at_once(self):
     x = np.stack([_points(30, seed=seed) for seed in range(3)])
-    many = jax.vmap(medians.median_squared_distance)(jnp.array(x, jnp.float32))
+    many = jax.vmap(_medians.median_squared_distance)(jnp.array(x, jnp.float32))
     np.testing.assert_array_equal(many, list(map(_expected, x)))
 
 

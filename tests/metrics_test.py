@@ -12,7 +12,6 @@ import numpy as np
 from scipy import linalg
 from scipy import stats
 
-from stein_jax import evaluation
 from stein_jax import metrics
 
 
@@ -581,7 +580,7 @@ class TwoSampleTest(parameterized.TestCase):
     # A mean over n (n - 1) pairs is that over n^2 times n / (n - 1).
     left_out = slow_distances(x, x).mean() / 5 + slow_distances(y, y).mean() / 7
     self.assertAlmostEqual(
-      float(statistic) - left_out, float(evaluation.energy_distance(x, y)), 5
+      float(statistic) - left_out, float(metrics.energy_distance(x, y)), 5
     )
 
   def test_p_is_that_of_all_splits(self):

@@ -23,17 +23,17 @@ import pytest
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import evaluation
 from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
-from stein_jax import training
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import langevin_ebm
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import stein_cd
 from stein_jax.generators import networks
+from stein_jax.runs import evaluation
+from stein_jax.runs import training
 from tests import conformance_test
 
 _CONFIGS = dict(
@@ -534,8 +534,8 @@ class ChainTest(parameterized.TestCase):
     energy, x = first_energy('autoencoder')[0], jnp.zeros((2, 4, 4, 1))
     for ask in (
       lambda: evaluation.log_likelihood(energy, x, 0.0),
-      lambda: evaluation.ais_log_partition(energy, jax.random.key(0)),
-      lambda: evaluation.exact_log_partition(energy),
+      lambda: energies.ais_log_partition(energy, jax.random.key(0)),
+      lambda: energies.exact_log_partition(energy),
     ):
       with self.assertRaisesRegex(ValueError, 'mixes its batch.*no density'):
         ask()

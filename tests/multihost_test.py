@@ -17,9 +17,9 @@ import chex
 import numpy as np
 import pytest
 
-from stein_jax import evaluation
 from stein_jax import parallel
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import training
 from tests import conformance_test
 from tests.faults import runs
 

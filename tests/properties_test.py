@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import _distances
 from stein_jax import datasets
-from stein_jax import distances
-from stein_jax import evaluation
 from stein_jax import kernels
 from stein_jax import metrics
 from stein_jax import samplers
 from stein_jax import stein
+from stein_jax.runs import evaluation
 
 _PROFILE = hypothesis.settings(
   max_examples=25,
@@ -119,7 +119,7 @@ class MedianTest(absltest.TestCase):
   def test_is_that_of_numpy(self, drawn, diagonal):
     x, _, _ = drawn
     hypothesis.assume(diagonal or len(x) > 1)
-    centred = jnp.asarray(x) - distances.center_of(jnp.asarray(x))
+    centred = jnp.asarray(x) - _distances.center_of(jnp.asarray(x))
     sq_dist = np.asarray(kernels.squared_distance(centred, centred), np.float64)
     sq_dist[np.diag_indices(len(x))] = 0
     kept = np.ones_like(sq_dist, bool)
@@ -366,7 +366,7 @@ def two_samples(x, y):
   """Returns distances of two sets, in powers of their unit, and a p-value."""
   rng = jax.random.key(0)
   statistic, p_value = metrics.two_sample_test(rng, x, y, num_permutations=99)
-  return {1: [evaluation.energy_distance(x, y), statistic], 0: [p_value]}
+  return {1: [metrics.energy_distance(x, y), statistic], 0: [p_value]}
 
 
 def on_host(x, y):

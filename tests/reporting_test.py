@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from stein_jax import images
-from stein_jax import reporting
+from stein_jax.runs import images
+from stein_jax.runs import reporting
 
 
 class ReportingTest(absltest.TestCase):

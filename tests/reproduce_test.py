@@ -13,7 +13,7 @@ from experiments.reproduce import chains
 from experiments.reproduce import claims
 from experiments.reproduce import rows
 from stein_jax import datasets
-from stein_jax import reporting
+from stein_jax.runs import reporting
 
 
 def main(name):

@@ -10,10 +10,10 @@ import sys
 import chex
 import jax
 
-from stein_jax import evaluation
-from stein_jax import launch
 from stein_jax import locations
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import launch
+from stein_jax.runs import training
 from tests import conformance_test
 
 

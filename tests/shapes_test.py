@@ -15,11 +15,11 @@ import numpy as np
 import optax
 
 from stein_jax import energies
-from stein_jax import evaluation
 from stein_jax import learners
-from stein_jax import training
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import classification
+from stein_jax.runs import evaluation
+from stein_jax.runs import training
 from tests import mixing_test
 
 _SHAPES = {
@@ -130,7 +130,7 @@ class EnergyTest(parameterized.TestCase):
       mala=lambda: energies.chain(energy, rng, x, sampler='mala'),
       free=lambda: energies.free_energy(energy, energy.params, x, entropy=0.0),
       likelihood=lambda: evaluation.log_likelihood(energy, x, 0.0),
-      partition=lambda: evaluation.ais_log_partition(energy, rng),
+      partition=lambda: energies.ais_log_partition(energy, rng),
     )
     for name, ask in asks.items():
       with self.subTest(name), self.refused(shape):
@@ -158,7 +158,7 @@ class EnergyTest(parameterized.TestCase):
     x = _points()
     energy = learners.create(jax.random.key(0), Odd(), optax.sgd(1.0), x)
     with self.assertRaisesRegex(ValueError, r'log_partition has shape \(1,\)'):
-      evaluation.exact_log_partition(energy)
+      energies.exact_log_partition(energy)
     with self.assertRaisesRegex(
       ValueError, r'gibbs has shape \(6, 1\); wanted'
     ):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from stein_jax import datasets
 from stein_jax import inception
-from stein_jax import training
+from stein_jax.runs import training
 
 _ROOT = pathlib.Path(__file__).parent.parent
 

@@ -13,11 +13,11 @@ import jax
 from tensorboard.backend.event_processing import event_accumulator
 
 from stein_jax import algorithms
-from stein_jax import checkpoints
-from stein_jax import evaluation
 from stein_jax import parallel
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import checkpoints
+from stein_jax.runs import evaluation
+from stein_jax.runs import reporting
+from stein_jax.runs import training
 from tests import conformance_test
 
 

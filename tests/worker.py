@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from experiments import train
-from stein_jax import checkpoints
 from stein_jax import parallel
+from stein_jax.runs import checkpoints
 
 _ACCIDENT = flags.DEFINE_string(
   'accident',

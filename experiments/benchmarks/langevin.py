@@ -20,7 +20,7 @@ from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
-from stein_jax import reporting
+from stein_jax.runs import reporting
 
 _NUM = flags.DEFINE_integer('num', 100, 'Chains.', lower_bound=1)
 _STEPS = flags.DEFINE_integer('steps', 20, 'Of a chain.', lower_bound=1)

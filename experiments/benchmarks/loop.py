@@ -24,8 +24,8 @@ from experiments.benchmarks import report
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import parallel
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import reporting
+from stein_jax.runs import training
 
 _STEPS = flags.DEFINE_integer('steps', 600, 'Timed, each way.', lower_bound=200)
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from experiments.benchmarks import report
 from experiments.benchmarks import timing
 from stein_jax import kernels
-from stein_jax import reporting
 from stein_jax import stein
+from stein_jax.runs import reporting
 
 _SIZES = flags.DEFINE_list(
   'sizes', ['100', '1000', '2000', '5000', '10000'], 'Numbers of particles.'

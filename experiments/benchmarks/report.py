@@ -10,7 +10,7 @@ from absl import app
 from absl import flags
 
 from stein_jax import locations
-from stein_jax import reporting
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/benchmarks', 'Folder of the tables and figures.'

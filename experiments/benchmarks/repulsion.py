@@ -18,8 +18,8 @@ from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import learners
-from stein_jax import reporting
 from stein_jax import stein
+from stein_jax.runs import reporting
 
 _NUM = flags.DEFINE_integer('num', 50, 'Particles.', lower_bound=2)
 _SECONDS = flags.DEFINE_float(

@@ -34,8 +34,8 @@ from stein_jax import algorithms
 from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax import parallel
-from stein_jax import reporting
 from stein_jax import stein
+from stein_jax.runs import reporting
 
 _DEVICES = flags.DEFINE_list('devices', ['8', '256'], 'How many.')
 _BATCH = flags.DEFINE_integer(

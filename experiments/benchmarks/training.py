@@ -26,7 +26,7 @@ from experiments.benchmarks import timing
 from stein_jax import algorithms
 from stein_jax import parallel
 from stein_jax import randomness
-from stein_jax import reporting
+from stein_jax.runs import reporting
 
 _SECONDS = flags.DEFINE_float(
   'seconds', 2.0, 'Spent on each program.', lower_bound=0.0

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import report
 from experiments.benchmarks import timing
 from stein_jax import algorithms
-from stein_jax import reporting
+from stein_jax.runs import reporting
 
 _NUM = flags.DEFINE_integer('num', 100, 'Images in a batch.', lower_bound=2)
 _SECONDS = flags.DEFINE_float(

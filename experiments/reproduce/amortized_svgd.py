@@ -26,16 +26,15 @@ from experiments.reproduce import rows
 from stein_jax import build
 from stein_jax import densities
 from stein_jax import energies
-from stein_jax import evaluation
 from stein_jax import generators
 from stein_jax import kernels
-from stein_jax import launch
 from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import reporting
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/amortized_svgd', 'Folder of the results.'
@@ -242,7 +241,7 @@ def measured(name, density, draws, seconds):
     # One bandwidth for all rows, or a collapsed set would choose its own.
     kernel = kernels.at_median('rbf', other)
     found['KSD^2'].append(stein.ksd(x, score(x), kernel, unbiased=True))
-    found['energy distance'].append(evaluation.energy_distance(x, other))
+    found['energy distance'].append(metrics.energy_distance(x, other))
     p = metrics.two_sample_test(jax.random.key(i), x, other)[1]
     found['two-sample p'].append(p)
     found['spread'].append(jnp.sum(jnp.var(x, 0)) / jnp.sum(jnp.var(other, 0)))

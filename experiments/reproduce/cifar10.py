@@ -25,13 +25,12 @@ import numpy as np
 
 from experiments.reproduce import rows
 from stein_jax import datasets
-from stein_jax import evaluation
 from stein_jax import generators
-from stein_jax import images
-from stein_jax import launch
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import training
+from stein_jax.runs import images
+from stein_jax.runs import launch
+from stein_jax.runs import training
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/cifar10', 'Folder of the results.'
@@ -140,7 +139,7 @@ def main(argv):
   judge, accuracy = rows.trained_judge(plan.results, config, config.num_steps)
   judges = {'': judge}
   if plan.inception:
-    judges['imagenet_'] = evaluation.inception_judge(plan.inception)
+    judges['imagenet_'] = judges.inception_judge(plan.inception)
   run = functools.partial(run_row, plan, judges, accuracy)
   rows.run_all(plan.results, table_rows(plan), plan.seeds, run)
   report(plan, {**settings, 'test accuracy of the judge': f'{accuracy:.2%}'})
@@ -256,9 +255,9 @@ def said(plan: Plan, judges, pictures, labels) -> dict[str, float]:
   config = classifier_config(plan)
   test = datasets.load(**config.evaluation.data)[:]['image']
   data = datasets.to_unit(test, config.evaluation.data)
-  found = evaluation.diversity(pictures[:1000], data[:1000])
+  found = metrics.diversity(pictures[:1000], data[:1000])
   for name, judge in judges.items():
-    numbers = evaluation.judged(judge, pictures, data, labels=labels)
+    numbers = judges.judged(judge, pictures, data, labels=labels)
     found |= {f'{name}{key}': value for key, value in numbers.items()}
   return found
 

@@ -27,9 +27,9 @@ from stein_jax import algorithms
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import launch
 from stein_jax import locations
-from stein_jax import reporting
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/cost', 'Folder of the results.'

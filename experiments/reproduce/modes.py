@@ -16,9 +16,9 @@ import numpy as np
 
 from experiments.reproduce import chains
 from experiments.reproduce import rows
-from stein_jax import launch
 from stein_jax import locations
-from stein_jax import reporting
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/modes', 'Folder of the results.'

@@ -21,7 +21,7 @@ import numpy as np
 from experiments.reproduce import claims
 from experiments.reproduce import rows
 from stein_jax import locations
-from stein_jax import reporting
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results', 'Folder with a folder of each script.'

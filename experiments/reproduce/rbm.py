@@ -27,10 +27,10 @@ from experiments.reproduce import likelihood
 from stein_jax import algorithms
 from stein_jax import energies
 from stein_jax import kernels
-from stein_jax import launch
 from stein_jax import locations
-from stein_jax import reporting
 from stein_jax import stein
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/rbm', 'Folder of the results.'

@@ -23,10 +23,10 @@ import numpy as np
 from experiments.reproduce import rows
 from stein_jax import algorithms
 from stein_jax import datasets
-from stein_jax import evaluation
-from stein_jax import images
-from stein_jax import launch
 from stein_jax import locations
+from stein_jax.runs import evaluation
+from stein_jax.runs import images
+from stein_jax.runs import launch
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/recovery', 'Folder of the results.'

@@ -18,10 +18,11 @@ import tqdm
 
 from stein_jax import algorithms
 from stein_jax import datasets
-from stein_jax import evaluation
 from stein_jax import generators
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import judges
+from stein_jax.runs import reporting
+from stein_jax.runs import training
 
 
 class Row(NamedTuple):
@@ -194,7 +195,7 @@ def drawn(generator, num: int, seed: int) -> np.ndarray:
 
 def trained_judge(
   folder: pathlib.Path, config, num_steps: int
-) -> tuple[evaluation.Judge, float]:
+) -> tuple[judges.Judge, float]:
   """Returns the classifier of a config, which judges samples, and its test accuracy.
 
   It is trained once; a call that is interrupted goes on.
@@ -202,7 +203,7 @@ def trained_judge(
   workdir = folder / 'classifier'
   accuracy = _trained(workdir, config, num_steps)
   logging.info('The judge: %.2f %% of the test images.', 100 * accuracy)
-  return evaluation.judge(config, workdir), accuracy
+  return judges.judge(config, workdir), accuracy
 
 
 def accuracy_from(

@@ -33,16 +33,16 @@ from experiments.reproduce import rows
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import evaluation
 from stein_jax import generators
-from stein_jax import images
 from stein_jax import kernels
-from stein_jax import launch
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import reporting
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
+from stein_jax.runs import images
+from stein_jax.runs import judges
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/steingan', 'Folder of the results.'
@@ -318,10 +318,10 @@ def sampled(plan: Plan, judge, config, generator):
   samples = rows.drawn(generator, plan.samples, config.seed)
   classes = generators.num_classes(generator)
   labels = np.arange(len(samples)) % classes if classes else None
-  found = evaluation.judged(
+  found = judges.judged(
     judge(), np.clip(samples, 0, 1), data[: plan.samples], labels=labels
   )
-  found |= evaluation.diversity(samples[:1000], data[:1000])
+  found |= metrics.diversity(samples[:1000], data[:1000])
   return found, samples[:200]
 
 

@@ -26,13 +26,13 @@ import numpy as np
 from experiments.reproduce import rows
 from stein_jax import algorithms
 from stein_jax import datasets
-from stein_jax import evaluation
 from stein_jax import generators
-from stein_jax import images
-from stein_jax import launch
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import reporting
+from stein_jax.runs import images
+from stein_jax.runs import judges
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/vae_teaching', 'Folder of the results.'
@@ -190,7 +190,7 @@ def run_row(plan: Plan, judge, row: rows.Row, seed: int):
 
 def _judged(judge, data, samples):
   """Returns what of a judge's findings the table shows."""
-  found = evaluation.judged(judge, samples, data)
+  found = judges.judged(judge, samples, data)
   names = ('inception_score', 'frechet_distance', 'recall', 'coverage')
   pairwise = metrics.pairwise_distance(samples[:1000])
   return {**{name: found[name] for name in names}, 'pairwise': pairwise}

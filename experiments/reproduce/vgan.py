@@ -31,15 +31,15 @@ from experiments.reproduce import rows
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import evaluation
 from stein_jax import generators
-from stein_jax import images
-from stein_jax import launch
 from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import reporting
 from stein_jax.algorithms import vcd
+from stein_jax.runs import evaluation
+from stein_jax.runs import images
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/vgan', 'Folder of the results.'

@@ -12,6 +12,7 @@ from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
+from stein_jax import revision
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 
@@ -143,10 +144,10 @@ def step(
   metrics = {
     **energy_metrics,
     **generator_metrics,
-    **generators.revision(start, revised, axis_name=axis_name),
+    **revision.moved(start, revised, axis_name=axis_name),
   }
   return State(state.step + 1, energy, generator), metrics
 
 
-sample = generators.sample_revised
-revise = generators.revise
+sample = revision.sample
+revise = revision.revise

@@ -5,18 +5,17 @@ Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
 `energy.apply_fn(energy.params, ..., method='log_partition')`.
 """
 
-from stein_jax.energies.functions import chain
-from stein_jax.energies.functions import check_density
-from stein_jax.energies.functions import conditions
-from stein_jax.energies.functions import contrast
-from stein_jax.energies.functions import free_energy
-from stein_jax.energies.functions import log_partition
-from stein_jax.energies.functions import pair
-from stein_jax.energies.functions import sample_state
-from stein_jax.energies.functions import score
-from stein_jax.energies.functions import value
-from stein_jax.energies.functions import variational_contrast
-from stein_jax.energies.functions import whole
+from stein_jax.energies.chains import chain
+from stein_jax.energies.chains import sample_state
+from stein_jax.energies.chains import whole
+from stein_jax.energies.likelihoods import ais_log_partition
+from stein_jax.energies.likelihoods import check_density
+from stein_jax.energies.likelihoods import exact_log_partition
+from stein_jax.energies.likelihoods import log_likelihood
+from stein_jax.energies.likelihoods import log_partition
+from stein_jax.energies.losses import contrast
+from stein_jax.energies.losses import free_energy
+from stein_jax.energies.losses import variational_contrast
 from stein_jax.energies.networks import MLP
 from stein_jax.energies.networks import Autoencoder
 from stein_jax.energies.networks import ConvNet
@@ -28,6 +27,10 @@ from stein_jax.energies.networks import expert_energy
 from stein_jax.energies.networks import expert_entropy
 from stein_jax.energies.rbm import RBM
 from stein_jax.energies.rbm import BinaryRBM
+from stein_jax.energies.values import conditions
+from stein_jax.energies.values import pair
+from stein_jax.energies.values import score
+from stein_jax.energies.values import value
 
 __all__ = [
   'Autoencoder',
@@ -39,18 +42,21 @@ __all__ = [
   'MultiModal',
   'RBM',
   'Unimodal',
+  'ais_log_partition',
   'chain',
+  'check_density',
   'conditions',
   'contrast',
+  'exact_log_partition',
   'expert_energy',
   'expert_entropy',
   'free_energy',
+  'log_likelihood',
+  'log_partition',
   'pair',
   'sample_state',
   'score',
-  'variational_contrast',
-  'check_density',
-  'log_partition',
   'value',
+  'variational_contrast',
   'whole',
 ]

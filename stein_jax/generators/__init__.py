@@ -7,30 +7,27 @@ batches by `sample`, so that no sample depends on how many were asked for.
 
 from stein_jax.generators.autoencoders import VAE
 from stein_jax.generators.autoencoders import ImageToImage
-from stein_jax.generators.functions import batch_norm_entropy
-from stein_jax.generators.functions import create
-from stein_jax.generators.functions import create_pair
-from stein_jax.generators.functions import decode
-from stein_jax.generators.functions import decode_batch
-from stein_jax.generators.functions import divergence
-from stein_jax.generators.functions import follow
-from stein_jax.generators.functions import generate
-from stein_jax.generators.functions import interpolate
-from stein_jax.generators.functions import latent
-from stein_jax.generators.functions import num_classes
-from stein_jax.generators.functions import pulling_away
-from stein_jax.generators.functions import random_walk
-from stein_jax.generators.functions import revise
-from stein_jax.generators.functions import revision
-from stein_jax.generators.functions import sample
-from stein_jax.generators.functions import sample_revised
-from stein_jax.generators.functions import variational
+from stein_jax.generators.drawing import create
+from stein_jax.generators.drawing import create_pair
+from stein_jax.generators.drawing import decode
+from stein_jax.generators.drawing import decode_batch
+from stein_jax.generators.drawing import generate
+from stein_jax.generators.drawing import latent
+from stein_jax.generators.drawing import num_classes
+from stein_jax.generators.drawing import sample
+from stein_jax.generators.losses import batch_norm_entropy
+from stein_jax.generators.losses import divergence
+from stein_jax.generators.losses import follow
+from stein_jax.generators.losses import pulling_away
+from stein_jax.generators.losses import variational
 from stein_jax.generators.networks import DCGAN
 from stein_jax.generators.networks import MLP
 from stein_jax.generators.networks import PRIORS
 from stein_jax.generators.networks import Coupling
 from stein_jax.generators.networks import Deconv
 from stein_jax.generators.networks import TransitionOperator
+from stein_jax.generators.walks import interpolate
+from stein_jax.generators.walks import random_walk
 
 __all__ = [
   'Coupling',
@@ -54,9 +51,6 @@ __all__ = [
   'num_classes',
   'pulling_away',
   'random_walk',
-  'revise',
-  'revision',
   'sample',
-  'sample_revised',
   'variational',
 ]

@@ -11,10 +11,10 @@ import chex
 import numpy as np
 import pytest
 
-from stein_jax import checkpoints
-from stein_jax import evaluation
 from stein_jax import parallel
-from stein_jax import training
+from stein_jax.runs import checkpoints
+from stein_jax.runs import evaluation
+from stein_jax.runs import training
 from tests import checkpoints_test
 from tests import conformance_test
 from tests.faults import runs

@@ -13,9 +13,9 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import pytest
 
-from stein_jax import evaluation
-from stein_jax import reporting
-from stein_jax import training
+from stein_jax.runs import evaluation
+from stein_jax.runs import reporting
+from stein_jax.runs import training
 from tests import conformance_test
 from tests.faults import runs
 

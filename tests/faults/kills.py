@@ -16,7 +16,7 @@ from absl import app
 from absl import flags
 import jax
 
-from stein_jax import reporting
+from stein_jax.runs import reporting
 from tests.faults import runs
 
 _KILLS = flags.DEFINE_integer('kills', 51, 'Over all runs.', lower_bound=1)

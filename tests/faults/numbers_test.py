@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from stein_jax import algorithms
-from stein_jax import checkpoints
-from stein_jax import reporting
-from stein_jax import rollbacks
-from stein_jax import training
+from stein_jax.runs import checkpoints
+from stein_jax.runs import reporting
+from stein_jax.runs import rollbacks
+from stein_jax.runs import training
 from tests import conformance_test
 
 _BAD = 5  # the step that goes wrong, counted from 0
@@ -113,7 +113,7 @@ class NumbersTest(parameterized.TestCase):
     config = get_config(eval_every=4)
     bad = {'test/log_likelihood': np.nan}
     with (
-      mock.patch('stein_jax.evaluation.test_metrics', return_value=bad),
+      mock.patch('stein_jax.runs.evaluation.test_metrics', return_value=bad),
       self.assertRaisesRegex(FloatingPointError, 'test/log_likelihood'),
     ):
       training.train(config, self.workdir)

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from tensorboard.backend.event_processing import event_accumulator
 
-from stein_jax import evaluation
-from stein_jax import training
+from stein_jax.runs import training
+from stein_jax.runs import workdirs
 from tests import conformance_test
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -122,7 +122,7 @@ def contents(workdir) -> dict:
 
   Without what the clock decides.
   """
-  state = evaluation.restore(training.read_config(workdir), workdir)
+  state = workdirs.restore(training.read_config(workdir), workdir)
   return {
     'step': int(state.step),
     'state': {

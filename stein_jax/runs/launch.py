@@ -9,7 +9,7 @@ from absl import logging
 import jax
 
 from stein_jax import locations
-from stein_jax import reporting
+from stein_jax.runs import reporting
 
 
 def set_up(*, multihost: bool = False) -> None:

@@ -16,6 +16,7 @@ from scipy import stats
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
+from stein_jax import revision
 from tests.generators import networks_test as networks
 
 _AXIS = 'batch'
@@ -166,7 +167,7 @@ class ArraysTest(parameterized.TestCase):
     'pulling_away': generators.pulling_away,
     'batch_norm_entropy': lambda x: generators.batch_norm_entropy({'gain': x}),
     'divergence': lambda x: generators.divergence(x, x[::-1]),
-    'revision': lambda x: generators.revision(x, x[::-1]),
+    'revision': lambda x: revision.moved(x, x[::-1]),
     'follow': lambda x: generators.follow(lambda p: p * x, lambda _: x[::-1])(
       1.0
     )[:2],
@@ -239,7 +240,7 @@ class ArraysTest(parameterized.TestCase):
       ),
       (lambda: generators.pulling_away(x[0]), r'features.*\(2,\).*\[n, f\]'),
       (lambda: generators.divergence(x, column), r'log_variance \(3, 1\)'),
-      (lambda: generators.revision(x, x[:1]), r'revised \(1, 2\)'),
+      (lambda: revision.moved(x, x[:1]), r'revised \(1, 2\)'),
       (
         lambda: generators.variational(narrow, rng, x)(learner.params),
         r'decoded.*\(3, 1\).*\(3, 2\)',
@@ -336,9 +337,7 @@ class LabelsTest(parameterized.TestCase):
       lambda: generators.generate(
         learner, learner.params, rng, 4, condition=condition[:3]
       ),
-      lambda: generators.revise(
-        None, rng, _rows(4, 7), condition=condition[:3]
-      ),
+      lambda: revision.revise(None, rng, _rows(4, 7), condition=condition[:3]),
       lambda: generators.MLP().apply(
         {}, _rows(4, 2), _rows(3, 2), method='decode'
       ),
@@ -601,9 +600,9 @@ class RevisionTest(parameterized.TestCase):
     }
     shard = lambda x: x.reshape(4, 2, 3, 2)
     each = jax.vmap(
-      lambda *x: generators.revision(*x, axis_name=_AXIS), axis_name=_AXIS
+      lambda *x: revision.moved(*x, axis_name=_AXIS), axis_name=_AXIS
     )(shard(start), shard(revised))
-    whole = generators.revision(start, revised)
+    whole = revision.moved(start, revised)
     self.assertEqual(set(whole), set(expected))
     for name, value in expected.items():
       np.testing.assert_allclose(whole[name], value, rtol=1e-5)
@@ -636,10 +635,10 @@ class RevisionTest(parameterized.TestCase):
         start,
         end,
         (
-          generators.sample_revised(state, rng, 11, num_steps=0, **given),
-          generators.sample_revised(state, rng, 11, **given, **options),
-          generators.revise(state, chain_rng, start, **given, **options),
-          generators.sample_revised(state, rng, 3, **few, **options),
+          revision.sample(state, rng, 11, num_steps=0, **given),
+          revision.sample(state, rng, 11, **given, **options),
+          revision.revise(state, chain_rng, start, **given, **options),
+          revision.sample(state, rng, 3, **few, **options),
         ),
       )
 
@@ -664,7 +663,7 @@ class RevisionTest(parameterized.TestCase):
     rng = jax.random.key(5)
     first = jnp.broadcast_to(condition[:1], (_SIZE, 2))
     one, most = (
-      generators.sample_revised(
+      revision.sample(
         state,
         rng,
         num,
@@ -676,7 +675,7 @@ class RevisionTest(parameterized.TestCase):
       for num in (1, _SIZE)
     )
     np.testing.assert_allclose(one, most[:1], rtol=1e-5, atol=1e-6)
-    start = generators.sample_revised(
+    start = revision.sample(
       state,
       rng,
       _SIZE,
@@ -689,7 +688,7 @@ class RevisionTest(parameterized.TestCase):
   def test_without_noise_and_its_default_length(self):
     # On E = |x|^2 / 2 a step of 0.2 multiplies by 1 - 0.02, fifteen times.
     state, _ = self.state(False)
-    revised = generators.revise(
+    revised = revision.revise(
       state, jax.random.key(0), jnp.ones((2, 7)), step_size=0.2, noise=False
     )
     np.testing.assert_allclose(revised, 0.98**15, rtol=1e-5)

@@ -17,7 +17,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from stein_jax import images
+from stein_jax.runs import images
 from stein_jax import locations
 
 METRICS_FILE = 'metrics.jsonl'

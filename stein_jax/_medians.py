@@ -12,11 +12,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from stein_jax import _distances
+from stein_jax import _windows
 from stein_jax import checks
 from stein_jax import collectives
-from stein_jax import distances
 from stein_jax import dtypes
-from stein_jax import pairs
 from stein_jax.types import Array
 
 _FEW = 64  # points, whose pairs are one block
@@ -126,8 +126,8 @@ def _pairs(x, rows, block_size, axis_name, infinity):
   blocks = -(-rows // size)
   width = -(-(size + half) // _LANES) * _LANES
   first = collectives.index(axis_name) * rows
-  points, _, squared = distances.prepare(x, x)
-  cyclic = pairs.cyclic(points, n + blocks * size + width)
+  points, _, squared = _distances.prepare(x, x)
+  cyclic = _windows.cyclic(points, n + blocks * size + width)
 
   def block(start):
     def window(count):
@@ -139,7 +139,7 @@ def _pairs(x, rows, block_size, axis_name, infinity):
     # Of -0.0 the integer is negative.
     found = jnp.maximum(lax.bitcast_convert_type(sq_dist, infinity.dtype), 0)
     row = start + jnp.arange(size)
-    counts = pairs.once(n, first + row, width) & (row < rows)[:, None]
+    counts = _windows.once(n, first + row, width) & (row < rows)[:, None]
     found = jnp.where(counts, found, infinity)
     # Counted many times: not to be computed anew for each.
     return lax.optimization_barrier(found.reshape(-1))

@@ -9,9 +9,9 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 
-from stein_jax import checkpoints
+from stein_jax.runs import checkpoints
 from stein_jax import locations
-from stein_jax import reporting
+from stein_jax.runs import reporting
 from stein_jax.types import Array, PRNGKey
 
 FILE = 'rollbacks.json'

@@ -13,12 +13,12 @@ from stein_jax import classifiers
 from stein_jax import datasets
 from stein_jax import densities
 from stein_jax import energies
-from stein_jax import evaluation
+from stein_jax.runs import evaluation
 from stein_jax import generators
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import randomness
-from stein_jax import rollbacks
+from stein_jax.runs import rollbacks
 
 _FIELDS = (
   'algorithm',
@@ -66,7 +66,7 @@ def check(config):
     test_source = datasets.load(**config.evaluation.data)
   _check_classes(classes, source, test_source)
   state = _trace(algorithm, config, source)
-  evaluation.check(config, state, source, test_source)
+  _check_evaluable(config, state, source, test_source)
   with build.section('sample'):
     sampler = evaluation.sampler(algorithm, config, test_source)
     samples = jax.eval_shape(sampler, state)
@@ -125,7 +125,7 @@ def _check_sections(algorithm, config):
       build.check_call(
         function, config[name], config.algorithm, None, None, None
       )
-  evaluation.check_section(config.evaluation)
+  _check_evaluation(config.evaluation)
   classes = {}
   for name in named:
     with build.section(name):
@@ -214,3 +214,75 @@ class _Fields(dict):
     if hasattr(value, 'keys'):
       return _Fields(value, f'{self.place}{name}.')
     return value
+
+
+def _check_evaluation(section):
+  """Raises ValueError or TypeError unless a config's `evaluation` section is one."""
+  signature = lambda data, log_likelihood, num_samples, ais=None: None
+  with build.section('evaluation'):
+    build.check_call(signature, section, 'evaluation')
+    checks.section(data=section.data)
+    checks.choice(
+      ('exact', 'ais', 'none'), log_likelihood=section.log_likelihood
+    )
+    checks.count(num_samples=section.num_samples)
+  ais = section.get('ais', {})
+  with build.section('evaluation.ais'):
+    build.check_call(energies.ais_log_partition, ais, 'ais', None, None)
+    checks.positive(**ais)
+
+
+def _check_evaluable(config, state, source, test_source):
+  """Raises ValueError if a state like this cannot be evaluated as asked.
+
+  Args:
+    config: its `evaluation` section is what asks.
+    state: a state, or its shapes.
+    source: of the training data.
+    test_source: of the test data.
+  """
+  data, test_data = source[slice(0, 1)], test_source[slice(0, 1)]
+  labels = ('label',) if hasattr(state, 'classifier') else ()
+  for name in ('image', 'condition', *labels):
+    shapes = [
+      of[name].shape[1:] if name in of else 'none' for of in (data, test_data)
+    ]
+    if shapes[0] != shapes[1]:
+      raise ValueError(
+        f'evaluation.data has {name} {shapes[1]}, data has {shapes[0]}: they '
+        'must be alike.'
+      )
+  for name in ('pixels', 'scale'):
+    values = [getattr(of, name) for of in (source, test_source)]
+    if values[0] != values[1]:
+      raise ValueError(
+        f'evaluation.data has {name}={values[1]!r}, data has {values[0]!r}: '
+        'they must be alike.'
+      )
+  method = config.evaluation.log_likelihood
+  if method != 'none' and not hasattr(state, 'energy'):
+    raise ValueError(
+      f'evaluation.log_likelihood={method!r} needs an energy, and '
+      f"{config.algorithm} learns none; allowed: 'none'."
+    )
+  if method == 'none':
+    return
+  rng, x = jax.random.key(0), test_data['image']
+  try:
+    if method == 'exact':
+      jax.eval_shape(energies.exact_log_partition, state.energy)
+    else:
+      jax.eval_shape(
+        functools.partial(
+          energies.ais_log_partition, **config.evaluation.get('ais', {})
+        ),
+        state.energy,
+        rng,
+      )
+    jax.eval_shape(energies.log_likelihood, state.energy, x, 0.0)
+  except (AttributeError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'evaluation.log_likelihood={method!r} does not fit the energy: {error} '
+      "Allowed: 'ais', where the energy takes images alone and does not mix its "
+      "batch, or 'none'."
+    ) from error

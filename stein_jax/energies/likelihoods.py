@@ -1,0 +1,78 @@
+"""Likelihoods of an energy, whose log Z is exact or estimated."""
+
+from stein_jax import checks
+from stein_jax import learners
+from stein_jax import samplers
+from stein_jax.energies import values
+from stein_jax.learners import Learner
+from stein_jax.types import Array, Params, PRNGKey
+
+
+def check_density(energy: Learner) -> None:
+  """Raises ValueError where exp(-E) is no density of one example."""
+  if learners.mixes(energy):
+    raise ValueError(
+      'This energy mixes its batch: exp(-E) is no density of one example, and has no '
+      "likelihood; allowed: an energy with norm='layer' or 'none'."
+    )
+
+
+def log_partition(energy: Learner, params: Params) -> Array:
+  """Returns log Z [] by the energy's own method, at the given parameters.
+
+  Z is of the energy without dropout.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or log Z has another shape.
+  """
+  check_density(energy)
+  found = energy.apply_fn(params, method='log_partition')
+  checks.shape((), **{"The energy's log_partition": found})
+  return found
+
+
+def log_likelihood(energy: Learner, x: Array, log_partition: Array) -> Array:
+  """Returns log p(x) = -E(x) - log Z [n], in nats.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or E is not [n].
+  """
+  check_density(energy)
+  return -values.value(energy, energy.params, x) - log_partition
+
+
+def exact_log_partition(energy: Learner) -> Array:
+  """Returns log Z [] from the energy's own method; see `log_partition`."""
+  return log_partition(energy, energy.params)
+
+
+def ais_log_partition(
+  energy: Learner,
+  rng: PRNGKey,
+  *,
+  num_chains: int = 100,
+  num_temperatures: int = 1000,
+  step_size: float = 0.2,
+  init: Array | None = None,
+) -> Array:
+  """Returns an estimate of log Z [] by annealed importance sampling.
+
+  From N(0, I) a lower bound in expectation; from exact samples `init` an upper
+  one. Arguments as in `samplers.annealed_importance`.
+
+  Raises:
+    ValueError: exp(-E) is no density of one example, or E is not [n].
+  """
+  check_density(energy)
+  log_weights = samplers.annealed_importance(
+    rng,
+    lambda x: -values.value(energy, energy.params, x),
+    energy.input_shape,
+    num_chains=num_chains,
+    num_temperatures=num_temperatures,
+    step_size=step_size,
+    init=init,
+  )
+  if init is None:
+    return samplers.log_mean_exp(log_weights)
+  return -samplers.log_mean_exp(-log_weights)

@@ -1,0 +1,219 @@
+"""How good a finished run is: its metrics and its report."""
+
+from collections.abc import Callable, Mapping
+import functools
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stein_jax import algorithms
+from stein_jax import checks
+from stein_jax import datasets
+from stein_jax import energies
+from stein_jax import generators
+from stein_jax import kernels
+from stein_jax import learners
+from stein_jax import locations
+from stein_jax import metrics
+from stein_jax import parallel
+from stein_jax import stein
+from stein_jax.runs import checkpoints
+from stein_jax.runs import judges as judging
+from stein_jax.runs import pictures
+from stein_jax.runs import reporting
+from stein_jax.runs import workdirs
+from stein_jax.types import Tree
+
+# The formulas lie where they belong; these names of them are promised.
+inception_score = metrics.inception_score
+frechet_distance = metrics.frechet_distance
+log_likelihood = energies.log_likelihood
+
+
+def test_metrics(config, state, source) -> dict[str, float]:
+  """Returns the test metrics of a state on a source.
+
+  Of a classifier 'test/accuracy'. Where `config.evaluation` asks for it
+  'test/log_likelihood' in nats, the mean over the source, by the energy's own
+  log Z ('exact') or an estimate of it ('ais', with `config.evaluation.ais` its
+  keywords, which overstates the likelihood).
+  """
+  if hasattr(state, 'classifier'):
+    labels = source[:]['label']
+    logits = judging.classified(state.classifier, source[:]['image'])[1]
+    checks.labels(logits.shape[1], label=labels)
+    hits = np.argmax(logits, 1) == labels
+    known = np.all(np.isfinite(logits), 1)
+    return {'test/accuracy': float(np.mean(np.where(known, hits, np.nan)))}
+  if config.evaluation.log_likelihood == 'none':
+    return {}
+  energy = state.energy
+  found = {}
+  if config.evaluation.log_likelihood == 'exact':
+    log_partition = _jitted_exact(energy)
+  else:
+    rng = jax.random.key(config.seed)
+    log_partition = jax.jit(_estimator(config))(energy, rng)
+    found['test/log_partition'] = float(log_partition)
+  total = 0.0
+  for first in range(0, len(source), 1000):
+    rows = source[slice(first, first + 1000)]['image']
+    values = _jitted_log_likelihood(energy, rows, log_partition)
+    total += float(np.sum(np.asarray(values, np.float64)))
+  found['test/log_likelihood'] = total / len(source)
+  return found
+
+
+def _estimator(config):
+  options = config.evaluation.get('ais', {})
+  return functools.partial(energies.ais_log_partition, **options)
+
+
+_jitted_log_likelihood = jax.jit(energies.log_likelihood)
+
+
+_jitted_exact = jax.jit(energies.exact_log_partition)
+
+
+def sampler(algorithm, config, source) -> Callable[[Any], Tree]:
+  """Returns a compiled function of the state: `config.evaluation`'s samples.
+
+  They are made of the first images of the source's conditions, where it has any. Of
+  an algorithm that has nothing to draw, a function that returns None.
+  """
+  if not hasattr(algorithm, 'sample'):
+    return lambda state: None
+  rng = jax.random.key(config.seed + 1)
+  num, options = config.evaluation.num_samples, dict(config.sample)
+  if 'condition' in source[slice(0, 1)]:
+    options['condition'] = source[slice(0, num)]['condition']
+    num = len(options['condition'])
+  return jax.jit(lambda state: algorithm.sample(state, rng, num, **options))
+
+
+def evaluate(
+  config, workdir, *, judges: Mapping[str, judging.Judge] | None = None
+) -> dict[str, float]:
+  """Returns the metrics of a run's newest checkpoint, and writes its report.
+
+  Writes evaluation.json, samples.npy, samples.png and report.html to the workdir;
+  of images also samples.npz, uint8 with labels where there are any, for
+  `datasets.npz`; of a generator moving pictures of walks in latent space.
+
+  Args:
+    config: of the run; its `evaluation` section says what is measured.
+    workdir: where the run is.
+    judges: names to judges of the samples; see `judges.judged`.
+
+  Raises:
+    FileNotFoundError: the workdir has no checkpoint.
+    PermissionError: it cannot be written.
+  """
+  workdir = locations.absolute(workdir)
+  if workdir.exists() and not os.access(workdir, os.W_OK):
+    raise PermissionError(f'{workdir} cannot be written.')
+  with (
+    tempfile.TemporaryDirectory() as nowhere,
+    jax.default_matmul_precision(config.matmul_precision),
+  ):
+    # All processes compute, for they share the state; the first one writes.
+    folder = workdir if jax.process_index() == 0 else pathlib.Path(nowhere)
+    return _evaluate(config, workdir, folder, judges or {})
+
+
+def _evaluate(config, workdir, folder, judges):
+  """Returns what `evaluate` does, and writes to the folder."""
+  algorithm = algorithms.get(config.algorithm)
+  source = datasets.load(**config.data)
+  test_source = datasets.load(**config.evaluation.data)
+  state = workdirs.restore(config, workdir)
+  logging.info('Evaluating step %d of %s.', int(state.step), workdir)
+
+  found = test_metrics(config, state, test_source)
+  samples = sampler(algorithm, config, test_source)(state)
+  test_batch = test_source[slice(0, config.evaluation.num_samples)]
+  sections = []
+  if isinstance(samples, jax.Array):
+    samples = np.asarray(samples)
+    np.save(folder / 'samples.npy', samples)
+    found |= _sample_metrics(config, state, samples, test_batch, source, judges)
+    sections = pictures.sample_sections(config, folder, state, samples, test_batch)
+  numbers = {'step': int(state.step), **found}
+  reporting.write_json(folder / 'evaluation.json', numbers)
+  reporting.write_page(
+    folder / 'report.html',
+    f'{config.algorithm} on {config.data.name}',
+    [
+      ('Numbers', numbers),
+      *pictures.curve_sections(workdir),
+      *sections,
+      ('Config', reporting.flat_config(config)),
+      ('Code', f'commit {reporting.commit()}'),
+    ],
+  )
+  return found
+
+
+def recovered(samples, batch, section) -> dict[str, float]:
+  """Returns how near images made of conditions are to the true ones.
+
+  The means of the peak signal-to-noise ratio in dB and the structural similarity over
+  images; where a mask says what was known, also with that put in its place.
+
+  Args:
+    samples: [n, h, w, c].
+    batch: 'image', like them, and 'mask' [n, h, w, 1] of 0 and 1 where there is one.
+    section: the config's data section, which says what range images have.
+
+  Raises:
+    ValueError: images of two shapes, or a mask with other values.
+  """
+  unit = functools.partial(datasets.to_unit, section=section)
+  data, versions = unit(batch['image']), {'': unit(samples)}
+  if 'mask' in batch:
+    if not np.isin(batch['mask'], (0, 1)).all():
+      raise ValueError(
+        'mask must be 0 where a pixel is unknown, and 1 elsewhere.'
+      )
+    versions['_pasted'] = np.where(batch['mask'], data, versions[''])
+  found = {}
+  for name, version in versions.items():
+    found[f'samples/psnr{name}'] = np.mean(metrics.psnr(version, data))
+    found[f'samples/ssim{name}'] = np.mean(metrics.ssim(version, data))
+  return {name: float(value) for name, value in found.items()}
+
+
+def _sample_metrics(config, state, samples, batch, source, judges):
+  """Returns the metrics of samples [n, ...] beside a batch of data."""
+  data = batch['image']
+  if 'condition' in batch:
+    return recovered(samples, batch, config.data)
+  if min(len(samples), len(data)) < 2:
+    return {}
+  if samples.ndim == 2:
+    x, y = jnp.asarray(samples), jnp.asarray(data)
+    found = {'samples/energy_distance': float(metrics.energy_distance(x, y))}
+    rng = jax.random.key(config.seed)
+    found['samples/two_sample_p'] = float(metrics.two_sample_test(rng, x, y)[1])
+    if hasattr(state, 'energy'):
+      score = energies.score(state.energy, x)
+      kernel = kernels.at_median('rbf', x)
+      found['samples/ksd'] = float(stein.ksd(x, score, kernel))
+    return found
+  if samples.ndim != 4:
+    return {}
+  # Sets that are read on demand are too large to search.
+  training = source[:]['image'] if isinstance(source, datasets.Arrays) else None
+  found = metrics.diversity(samples, data, training)
+  unit = functools.partial(datasets.to_unit, section=config.data)
+  labels = pictures.labels_of(state, len(samples))
+  for name, judge in judges.items():
+    said = judging.judged(judge, unit(samples), unit(data), labels=labels)
+    found |= {f'{name}/{key}': value for key, value in said.items()}
+  return found
