@@ -1,40 +1,150 @@
-"""A config section is a call: `name` plus keyword arguments."""
+"""A config section is a call: `name` plus keyword arguments.
+
+A section inside a section names a value: one of the module that the default's class is
+from, where the argument has such a default (`chain` of `step`: `samplers`); else one of
+the same namespace (a learning rate of an optimizer: an optax schedule).
+"""
 
 import collections.abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import dataclasses
 import inspect
 import re
+import sys
 import types
 import typing
 from typing import Any
 
 FIELD = re.compile(r'[\w.\[\]]+=')  # how what is said of a field's value begins
+# What no section holds: flax gives modules the first two, a mapped step the third.
+_NOT_FIELDS = ('parent', 'name', 'axis_name')
 
 
 def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
-  """Returns `namespace.name(**kwargs)`.
-
-  An argument that is itself a section (a mapping with a `name`) is built first,
-  from the same namespace: a learning rate may be an optax schedule.
+  """Returns `namespace.name(**kwargs)`; arguments that are sections are built first.
 
   Raises:
     ValueError: `namespace` has no public callable of that name.
     TypeError: an argument is unknown or missing; the message has the signature.
   """
-  where = namespace.__name__
+  factory = named(namespace, name)
+  kwargs = values(factory, kwargs, namespace)
+  check_call(factory, kwargs, f'{namespace.__name__}.{name}')
+  return factory(**kwargs)
+
+
+def named(namespace: types.ModuleType, name: str) -> Callable:
+  """Returns the public callable of that name.
+
+  Raises:
+    ValueError: there is none; the message has those there are.
+  """
   factories = _factories(namespace)
   if name not in factories:
     raise ValueError(
-      f'name={name!r} is not in {where}; allowed: {", ".join(factories)}.'
+      f'name={name!r} is not in {namespace.__name__}; allowed: '
+      f'{", ".join(factories)}.'
     )
-  factory = factories[name]
-  for key, value in kwargs.items():
-    if hasattr(value, 'keys') and 'name' in value:
+  return factories[name]
+
+
+def values(
+  function: Callable,
+  fields: Mapping[str, Any],
+  namespace: types.ModuleType | None = None,
+) -> dict[str, Any]:
+  """Returns the section as keyword arguments of a function, its sections built.
+
+  Args:
+    function: whose defaults say where an inner section's name is looked up.
+    fields: the arguments.
+    namespace: where it is looked up for arguments whose default is no value.
+
+  Raises:
+    ValueError, TypeError: an inner section is wrong; the message begins with its name.
+  """
+  families = _families(function)
+  found = dict(fields)
+  for key, value in found.items():
+    family = families.get(key, namespace)
+    if is_section(value) and family is not None:
       with section(key):
-        kwargs[key] = build(namespace, **value)
-  check_call(factory, kwargs, f'{where}.{name}')
-  return factory(**kwargs)
+        found[key] = build(family, **value)
+  return found
+
+
+def complete(
+  function: Callable,
+  fields: Mapping[str, Any],
+  namespace: types.ModuleType | None = None,
+) -> dict[str, Any]:
+  """Returns a section with every keyword of the function: given, or its default.
+
+  Defaults that are values become sections, and inner sections are completed too. What
+  the function does not take is kept, for `check_call` to refuse; a default that no
+  config can hold is left out.
+
+  Args:
+    function: whose signature has the defaults.
+    fields: what is given, without a name.
+    namespace: of inner sections whose default is no value.
+
+  Raises:
+    ValueError: an inner section names what its family does not have.
+  """
+  families, own = _families(function), defaults(function)
+  found = {
+    name: as_section(default) if name in families else default
+    for name, default in own.items()
+    if name in families or _is_plain(default)
+  }
+  for key, value in fields.items():
+    found[key] = value
+    family = families.get(key, namespace)
+    if hasattr(value, 'keys') and family is not None:
+      with section(key):
+        found[key] = _complete_inner(value, own.get(key), family)
+  return found
+
+
+def _complete_inner(fields, default, family):
+  """Returns a section that names a value, completed; the default's name without one."""
+  fields = dict(fields)
+  own = as_section(default) if _is_value(default) else {}
+  if not own and 'name' not in fields:
+    return fields
+  name = fields.pop('name', own.get('name'))
+  if own.pop('name', None) == name:
+    fields = own | fields
+  return {'name': name, **complete(named(family, name), fields, family)}
+
+
+def as_section(value: Any) -> dict[str, Any]:
+  """Returns the section that builds a value: its class's name and its fields."""
+  fields = {
+    field.name: getattr(value, field.name)
+    for field in dataclasses.fields(value)
+    if field.init
+  }
+  return {'name': type(value).__name__} | {
+    name: as_section(each) if _is_value(each) else each
+    for name, each in fields.items()
+  }
+
+
+def is_section(value: Any) -> bool:
+  """Returns whether a value is a mapping that names something."""
+  return hasattr(value, 'keys') and 'name' in value
+
+
+def defaults(function: Callable) -> dict[str, Any]:
+  """Returns the defaults of a function's arguments, by name."""
+  return {
+    name: parameter.default
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.default is not parameter.empty and name not in _NOT_FIELDS
+  }
 
 
 def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
@@ -107,13 +217,17 @@ def _fits(value, wanted):
 
 
 def _factories(namespace):
-  """Returns what a section may name: a package's public callables, a module's own."""
+  """Returns what a section may name, by name.
+
+  Of a namespace with dataclasses, as networks and values are, what is written like a
+  class; of others all public functions. Those of other packages are not its own.
+  """
   home = namespace.__name__
   if not hasattr(namespace, '__path__'):
     belongs = lambda value: value.__module__ == home
   else:
     belongs = lambda value: (value.__module__ or '').startswith(home)
-  return {
+  own = {
     name: value
     for name, value in vars(namespace).items()
     if not name.startswith('_')
@@ -121,3 +235,33 @@ def _factories(namespace):
     and hasattr(value, '__module__')
     and belongs(value)
   }
+  if home.startswith(__package__) and any(
+    map(dataclasses.is_dataclass, own.values())
+  ):
+    return {name: value for name, value in own.items() if name[0].isupper()}
+  return own
+
+
+def _families(function):
+  """Returns the module of each argument's values, where the default is a value."""
+  return {
+    name: sys.modules[type(default).__module__]
+    for name, default in defaults(function).items()
+    if _is_value(default)
+  }
+
+
+def _is_value(default):
+  """Returns whether a default has options of its own: a frozen dataclass of ours."""
+  return (
+    dataclasses.is_dataclass(default)
+    and not isinstance(default, type)
+    and type(default).__module__.startswith(__package__)
+  )
+
+
+def _is_plain(value):
+  """Returns whether a config can hold a value."""
+  if isinstance(value, (tuple, list)):
+    return all(map(_is_plain, value))
+  return isinstance(value, (bool, int, float, str))
