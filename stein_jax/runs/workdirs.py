@@ -1,0 +1,155 @@
+"""The folder of a run: whose it is, what it holds, and who is in it."""
+
+import contextlib
+import fcntl
+import os
+import platform
+
+from absl import logging
+import jax
+from ml_collections import ConfigDict
+
+from stein_jax import algorithms
+from stein_jax import datasets
+from stein_jax import locations
+from stein_jax import parallel
+from stein_jax.runs import checkpoints
+from stein_jax.runs import reporting
+
+CONFIG_FILE = 'config.json'
+_LOCK_FILE = 'lock'
+
+
+def read_config(workdir) -> ConfigDict:
+  """Returns the config that a workdir was made with.
+
+  Raises:
+    FileNotFoundError: it is no workdir.
+    ValueError: its config is damaged.
+  """
+  workdir = locations.absolute(workdir)
+  path = workdir / CONFIG_FILE
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{workdir} holds no {CONFIG_FILE}; train there first.'
+    )
+  return ConfigDict(_read_json(path))
+
+
+def restore(config, workdir):
+  """Returns the state of a run's newest whole checkpoint.
+
+  Raises:
+    FileNotFoundError: the workdir has no checkpoint.
+  """
+  workdir = locations.absolute(workdir)
+  manager = checkpoints.manager(workdir / 'checkpoints', read_only=True)
+  if manager.latest_step() is None:
+    raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
+  source = datasets.load(**config.data)
+  batch = next(
+    datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
+  )
+  state = algorithms.get(config.algorithm).init(
+    jax.random.key(config.seed), config, batch
+  )
+  return checkpoints.restore(manager, parallel.replicate(state))
+
+
+def _read_json(path):
+  try:
+    return reporting.read_json(path)
+  except ValueError as error:  # of the text's encoding too
+    raise ValueError(f'{path} is damaged: {error}') from error
+
+
+@contextlib.contextmanager
+def claimed(workdir, config):
+  """Makes the workdir this config's, and keeps other runs out while it is entered.
+
+  Raises:
+    ValueError: it is another config's, or holds something else.
+    RuntimeError: another run is in it.
+    OSError: it cannot be written.
+  """
+  _is_ours(workdir, config)
+  if jax.process_index():
+    yield
+    return
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = _locked(workdir)
+    # The one who had the lock may have made it another config's by now.
+    if not _is_ours(workdir, config):
+      reporting.write_json(workdir / CONFIG_FILE, _as_json(config), indent=2)
+  except OSError as error:
+    raise OSError(
+      error.errno, f'{workdir} cannot be written: {error.strerror}'
+    ) from error
+  with lock:
+    yield
+
+
+def _locked(workdir):
+  """Returns a file that is locked until it is closed or its process ends in any way.
+
+  Raises:
+    RuntimeError: another run has locked it.
+    OSError: it cannot be written.
+  """
+  file = open(workdir / _LOCK_FILE, 'a+', encoding='utf-8')
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    file.seek(0)
+    raise RuntimeError(
+      f'Another run is in {workdir}: {file.read().strip()}. Wait for it to end, or '
+      'choose another workdir.'
+    ) from None
+  except OSError as error:
+    logging.warning(
+      '%s cannot be locked (%s): see to it that no other run is in it.',
+      workdir,
+      error.strerror,
+    )
+  else:
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {platform.node()}\n')
+    file.flush()
+  return file
+
+
+def _is_ours(workdir, config):
+  """Returns whether the workdir is this config's; False if it is new or empty.
+
+  Raises:
+    ValueError: it is another config's, or holds something else.
+  """
+  path = workdir / CONFIG_FILE
+  if path.exists():
+    a, b = (
+      reporting.flat_config(each)
+      for each in (_as_json(config), _read_json(path))
+    )
+    changed = [
+      f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
+      for key in sorted((a.keys() | b.keys()) - {'on_nonfinite'})
+      if a.get(key) != b.get(key)
+    ]
+    if changed:
+      raise ValueError(
+        f'{workdir} was made with another config; choose another workdir. '
+        f'Different: {"; ".join(changed)}.'
+      )
+    return True
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f'{workdir} is no folder; choose another workdir.')
+  # What a run that was killed at its very start may leave.
+  ours = {_LOCK_FILE, path.with_suffix('.tmp').name}
+  if workdir.exists() and {each.name for each in workdir.iterdir()} - ours:
+    raise ValueError(f'{workdir} is not empty and holds no {CONFIG_FILE}.')
+  return False
+
+
+def _as_json(config):
+  return reporting.from_json(config.to_json_best_effort())
