@@ -16,14 +16,10 @@ from stein_jax import algorithms
 from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import generators
 from stein_jax import kernels
-from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import parallel
 from stein_jax import stein
-from stein_jax.runs import checkpoints
 from stein_jax.runs import judges as judging
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
@@ -143,7 +139,9 @@ def _evaluate(config, workdir, folder, judges):
     samples = np.asarray(samples)
     np.save(folder / 'samples.npy', samples)
     found |= _sample_metrics(config, state, samples, test_batch, source, judges)
-    sections = pictures.sample_sections(config, folder, state, samples, test_batch)
+    sections = pictures.sample_sections(
+      config, folder, state, samples, test_batch
+    )
   numbers = {'step': int(state.step), **found}
   reporting.write_json(folder / 'evaluation.json', numbers)
   reporting.write_page(

@@ -13,11 +13,11 @@ from stein_jax import classifiers
 from stein_jax import datasets
 from stein_jax import densities
 from stein_jax import energies
-from stein_jax.runs import evaluation
 from stein_jax import generators
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import randomness
+from stein_jax.runs import evaluation
 from stein_jax.runs import rollbacks
 
 _FIELDS = (
