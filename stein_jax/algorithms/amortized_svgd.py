@@ -24,10 +24,11 @@ from stein_jax import densities
 from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
-from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+_PROJECTIONS = ('chain_rule', 'full', 'linear')
 
 
 class State(NamedTuple):
@@ -88,10 +89,8 @@ def step(
   rng: PRNGKey,
   *,
   projection: str = 'chain_rule',
-  kernel: str = 'rbf',
-  normalize: str = 'count',
-  bandwidth_scale: float = 1.0,
-  bandwidth_log: str = 'n+1',
+  direction: Callable[..., Array] = stein.SVGD(),
+  known_density: bool = False,
   epsilon: float = 0.1,
   svgd_steps: int = 1,
   inner_steps: int = 10,
@@ -112,31 +111,25 @@ def step(
       the samples are to be, `svgd_steps` steps x + epsilon phi on, by `inner_steps`
       steps of the optimizer [WL16 eq 8] [LW17 eq 20]; or 'linear', the same to first
       order in the parameters [WL16 eq 9], whose solution is the optimizer's gradient.
-    kernel: a name in `kernels.PROFILES`, at its median bandwidth; 'none': each
-      sample follows its own score; or 'density': that less the score of the
-      generator's own density, which it must know, by `log_density`: the
-      reparameterised gradient of KL, without a kernel [WL16 eq 11].
-    normalize: of the direction: 'count', 'row_sum' or 'unit_ball'; see
-      `stein.svgd_direction`.
-    bandwidth_scale: factor on the median bandwidth.
-    bandwidth_log: what divides the median: the logarithm of 'n+1' or of 'n', or
-      'none'.
-    epsilon: of 'full': how far the samples are to move in a step.
-    svgd_steps: of 'full': 1 as printed; many fit the network to what SVGD makes of
-      its samples in the end.
-    inner_steps: of 'full'.
-    damping: of 'linear': see `least_squares`; 0 is the least-norm solution, as far
-      as `cg_steps` go.
-    cg_steps: of 'linear': at most so many steps of conjugate gradients.
+    direction: what makes phi of points and scores; see `energies.direction`.
+    known_density: whether phi is the score less that of the generator's own density,
+      which it must know, by `log_density`: the reparameterised gradient of KL, without
+      a kernel [WL16 eq 11]. The direction must be `stein.Score` then.
+    epsilon: how far the samples are to move in a step of 'full'.
+    svgd_steps: steps of 'full', 1 as printed; many fit the network to what SVGD makes
+      of its samples in the end.
+    inner_steps: steps of the optimizer in a step of 'full'.
+    damping: of the least squares of 'linear', see `least_squares`; 0 is the least-norm
+      solution, as far as `cg_steps` go.
+    cg_steps: at most so many steps of conjugate gradients for 'linear'.
     axis_name: the mapped axis over which the samples are split.
 
   Raises:
     ValueError: an argument is out of its range; or an energy that mixes its batch is
       to be of a family, whose members never meet.
   """
-  checks.choice(('chain_rule', 'full', 'linear'), projection=projection)
-  checks.choice((*kernels.PROFILES, 'none', 'density'), kernel=kernel)
-  checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
+  checks.choice(_PROJECTIONS, projection=projection)
+  checks.positive(epsilon=epsilon)
   checks.non_negative(damping=damping)
   checks.count(
     svgd_steps=svgd_steps, inner_steps=inner_steps, cg_steps=cg_steps
@@ -145,11 +138,6 @@ def step(
   num = state.generator.batch_size if batch is None else len(batch['image'])
   family = (batch or {}).get('condition')
   condition = None if family is None else _repeat(family, num)
-  if family is not None and learners.mixes(state.energy):
-    raise ValueError(
-      'This energy mixes its batch, and the members of a family never meet: its norm '
-      "must be 'layer' or 'none'."
-    )
   draw = functools.partial(
     generators.generate,
     state.generator,
@@ -158,33 +146,22 @@ def step(
     condition=condition,
     axis_name=axis_name,
   )
-  direct = functools.partial(
-    _direction,
-    state,
-    condition=condition,
-    num_members=1 if family is None else len(family),
-    kernel=kernel,
-    normalize=normalize,
-    rule=dict(scale=bandwidth_scale, log=bandwidth_log),
-    axis_name=axis_name,
-  )
+  phi_at = _phi(state, family, condition, direction, known_density, axis_name)
+
+  # The generator descends -G(xi).phi, phi held fixed [alg 1, eq 10].
   if projection == 'chain_rule':
+    loss = generators.chain_rule_loss(draw, phi_at, axis_name=axis_name)
     generator, metrics, _ = learners.descend(
-      state.generator,
-      generators.chain_rule_loss(draw, direct, axis_name=axis_name),
-      axis_name=axis_name,
+      state.generator, loss, axis_name=axis_name
     )
     return State(state.step + 1, generator, state.energy), metrics
 
+  # Or it is fitted to where its samples are to be [alg 1, eq 8 and 9].
   samples = dtypes.at_least_float32(draw(state.generator.params))
-  direction = direct(samples)
+  phi = phi_at(samples)
   if projection == 'full':
-    target = lax.fori_loop(
-      1,
-      svgd_steps,
-      lambda _, x: x + epsilon * direct(x),
-      samples + epsilon * direction,
-    )
+    move = lambda _, x: x + epsilon * phi_at(x)
+    target = lax.fori_loop(1, svgd_steps, move, samples + epsilon * phi)
     generator, metrics = _reach(
       state.generator, draw, target, inner_steps, axis_name
     )
@@ -192,7 +169,7 @@ def step(
     change = least_squares(
       draw,
       state.generator.params,
-      direction,
+      phi,
       damping=damping,
       num_steps=cg_steps,
       axis_name=axis_name,
@@ -201,7 +178,7 @@ def step(
       grads=jax.tree.map(jnp.negative, change)
     )
     metrics = {}
-  moved = jnp.mean(jnp.sum(direction.reshape(num, -1) ** 2, -1))
+  moved = jnp.mean(jnp.sum(phi.reshape(num, -1) ** 2, -1))
   metrics = {**metrics, 'generator/move': collectives.pmean(moved, axis_name)}
   return State(state.step + 1, generator, state.energy), metrics
 
@@ -287,53 +264,46 @@ def least_squares(
   )
 
 
-def _direction(
-  state,
-  samples,
-  *,
-  condition,
-  num_members,
-  kernel,
-  normalize,
-  rule,
-  axis_name,
-):
-  """Returns phi at the samples, like them."""
+def _phi(state, family, condition, direction, known_density, axis_name):
+  """Returns a function of samples [n, ...] to phi at them, like them."""
+  if known_density and not isinstance(direction, stein.Score):
+    raise ValueError(
+      'known_density=True takes no kernel: direction must be Score.'
+    )
+  if family is not None and learners.mixes(state.energy):
+    raise ValueError(
+      'This energy mixes its batch, and the members of a family never meet: its norm '
+      "must be 'layer' or 'none'."
+    )
   given = () if condition is None else (condition,)
-  score = energies.score(state.energy, samples, *given, axis_name=axis_name)
-  if kernel == 'none':
-    return score
-  if kernel == 'density':
 
-    def own(x):
-      log_density = learners.call(
-        state.generator,
-        state.generator.params,
-        x,
-        *given,
-        method='log_density',
-      )
-      checks.per_example(len(x), log_density=log_density)
-      return jnp.sum(log_density)
-
-    return score - jax.grad(own)(samples)
-
-  def smooth(x, score, axis_name=None):
-    return stein.svgd_direction(
-      x,
-      score,
-      kernels.at_median(kernel, x, axis_name=axis_name, **rule),
-      normalize=normalize,
-      axis_name=axis_name,
+  def of_all(samples):
+    return energies.direction(
+      state.energy, direction, samples, axis_name=axis_name
     )
 
-  if condition is None:
-    flat = samples.reshape(len(samples), -1)
-    phi = smooth(flat, score.reshape(flat.shape), axis_name)
-  else:  # samples meet those of their own density, all on one device
-    share = lambda x: x.reshape(num_members, len(x) // num_members, -1)
-    phi = jax.vmap(smooth)(share(samples), share(score))
-  return phi.reshape(samples.shape)
+  def of_each_member(samples):
+    score = energies.score(state.energy, samples, *given, axis_name=axis_name)
+    # Samples meet those of their own density, all on one device.
+    share = lambda x: x.reshape(len(family), len(x) // len(family), -1)
+    phi = jax.vmap(direction)(share(samples), share(score))
+    return phi.reshape(samples.shape)
+
+  def by_density(samples):
+    score = energies.score(state.energy, samples, *given, axis_name=axis_name)
+    return score - jax.grad(own_log_density)(samples)
+
+  def own_log_density(x):
+    generator = state.generator
+    log_density = learners.call(
+      generator, generator.params, x, *given, method='log_density'
+    )
+    checks.per_example(len(x), log_density=log_density)
+    return jnp.sum(log_density)
+
+  if known_density:
+    return by_density
+  return of_all if family is None else of_each_member
 
 
 def _repeat(family, num):

@@ -8,6 +8,8 @@ Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
 from stein_jax.energies.chains import chain
 from stein_jax.energies.chains import sample_state
 from stein_jax.energies.chains import whole
+from stein_jax.energies.directions import direction
+from stein_jax.energies.directions import features
 from stein_jax.energies.likelihoods import ais_log_partition
 from stein_jax.energies.likelihoods import check_density
 from stein_jax.energies.likelihoods import exact_log_partition
@@ -47,9 +49,11 @@ __all__ = [
   'check_density',
   'conditions',
   'contrast',
+  'direction',
   'exact_log_partition',
   'expert_energy',
   'expert_entropy',
+  'features',
   'free_energy',
   'log_likelihood',
   'log_partition',

@@ -12,6 +12,7 @@ from stein_jax.generators.drawing import create_pair
 from stein_jax.generators.drawing import decode
 from stein_jax.generators.drawing import decode_batch
 from stein_jax.generators.drawing import generate
+from stein_jax.generators.drawing import given
 from stein_jax.generators.drawing import latent
 from stein_jax.generators.drawing import num_classes
 from stein_jax.generators.drawing import sample
@@ -45,6 +46,7 @@ __all__ = [
   'decode',
   'decode_batch',
   'generate',
+  'given',
   'interpolate',
   'kl_divergence',
   'latent',

@@ -257,6 +257,16 @@ def num_classes(generator: Learner) -> int:
   )
 
 
+def given(condition: Array | None) -> dict[str, Array]:
+  """Returns a condition as the keyword that a generator takes it by.
+
+  One that is [n] is 'label', others are 'condition'; without one there is none.
+  """
+  if condition is None:
+    return {}
+  return {'label' if np.ndim(condition) == 1 else 'condition': condition}
+
+
 def _given(**conditions):
   """Returns those that are not None."""
   return {name: c for name, c in conditions.items() if c is not None}
