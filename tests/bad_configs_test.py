@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from stein_jax import parallel
 from stein_jax.runs import reporting
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 _NAN, _INFINITY = float('nan'), float('inf')
 _SCHEDULE = dict(name='linear_schedule', init_value=0.1, end_value=0.0)
@@ -25,9 +25,7 @@ _SCHEDULE = dict(name='linear_schedule', init_value=0.1, end_value=0.0)
 
 def changed(name, changes):
   """Returns a smoke config with dotted fields set, whatever their type."""
-  config = ConfigDict(
-    conformance_test.get_config(name).to_dict(), type_safe=False
-  )
+  config = ConfigDict(smoke.get_config(name).to_dict(), type_safe=False)
   for key, value in changes.items():
     *path, last = key.split('.')
     section = functools.reduce(
@@ -384,11 +382,11 @@ class BadConfigsTest(parameterized.TestCase):
     self.assert_refused(changed(name, changes), message)
 
   def test_every_config_has_rows(self):
-    self.assertEqual(set(ROWS), set(conformance_test.NAMES))
+    self.assertEqual(set(ROWS), set(smoke.NAMES))
 
-  @parameterized.parameters(conformance_test.NAMES)
+  @parameterized.parameters(smoke.NAMES)
   def test_every_field_has_a_type(self, name):
-    flat = reporting.flat_config(conformance_test.get_config(name))
+    flat = reporting.flat_config(smoke.get_config(name))
     for key, value in flat.items():
       bad = wrong_type(value)
       with self.subTest(key):

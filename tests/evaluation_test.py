@@ -24,7 +24,7 @@ from stein_jax.runs import images
 from stein_jax.runs import judges
 from stein_jax.runs import pictures
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 
 def rbm(seed=0, d=3, num_hidden=2):
@@ -369,7 +369,7 @@ class EvaluateTest(parameterized.TestCase):
 
   def check(self, name):
     workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
-    config = conformance_test.get_config(name)
+    config = smoke.get_config(name)
     training.train(config, workdir)
     metrics = evaluation.evaluate(training.read_config(workdir), workdir)
     written = json.loads((workdir / 'evaluation.json').read_text())
@@ -387,9 +387,7 @@ class EvaluateTest(parameterized.TestCase):
   def test_without_a_checkpoint_it_says_so(self):
     workdir = self.create_tempdir().full_path
     with self.assertRaisesRegex(FileNotFoundError, 'No checkpoint'):
-      evaluation.evaluate(
-        conformance_test.get_config('stein_cd_mnist'), workdir
-      )
+      evaluation.evaluate(smoke.get_config('stein_cd_mnist'), workdir)
 
 
 if __name__ == '__main__':

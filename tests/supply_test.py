@@ -220,6 +220,17 @@ class CodeTest(parameterized.TestCase):
           self.assertIn('allow_pickle=False', ast.unparse(node), path)
     self.assertEqual(loads > 0, package != 'configs')
 
+  def test_tests_import_no_tests(self):
+    for path in sorted((_ROOT / 'tests').rglob('*.py')):
+      for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+        names = []
+        if isinstance(node, ast.Import):
+          names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+          names = [f'{node.module}.{alias.name}' for alias in node.names]
+        parts = [part for name in names for part in name.split('.')]
+        self.assertEmpty([p for p in parts if p.endswith('_test')], path)
+
 
 if __name__ == '__main__':
   absltest.main()

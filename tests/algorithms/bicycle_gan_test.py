@@ -11,8 +11,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from stein_jax.algorithms import bicycle_gan
-from tests.algorithms import langevin_ebm_test as literal
-from tests.algorithms import vae_test as autoencoder
+from tests import literal
 
 _ENERGY = dict(literal.CONV_NET, reference_sigma=0.0)
 _WEIGHTS = dict(
@@ -22,12 +21,12 @@ _WEIGHTS = dict(
 
 def _start(conditional=True):
   batch = literal.images(conditional=conditional)
-  network = autoencoder.NETWORK
+  network = literal.VAE_NETWORK
   config = ConfigDict(
     dict(
       energy=_ENERGY,
       energy_optimizer=literal.SGD,
-      generator=autoencoder.IMAGE_TO_IMAGE if conditional else network,
+      generator=literal.IMAGE_TO_IMAGE if conditional else network,
       generator_optimizer=literal.SGD,
     )
   )

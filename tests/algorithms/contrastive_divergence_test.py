@@ -14,9 +14,7 @@ from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import maximum_likelihood
-from tests.algorithms import langevin_ebm_test as literal
-from tests.algorithms import maximum_likelihood_test as exact
-from tests.algorithms.stein_cd_test import ByLabel
+from tests import literal
 
 _CD = dict(persistent=False)
 _PCD = dict(persistent=True)
@@ -25,10 +23,10 @@ _PCD = dict(persistent=True)
 class ContrastiveDivergenceTest(parameterized.TestCase):
   def z_scores(self, x, rng, expected=None, **hyper):
     """Returns the mean update's distance from the expected, in standard errors."""
-    state = exact.at_truth(contrastive_divergence, x[0], chains=None)
+    state = literal.at_truth(contrastive_divergence, x[0], chains=None)
     updates = jax.jit(
       jax.vmap(
-        lambda x, rng: exact.ascent(
+        lambda x, rng: literal.ascent(
           contrastive_divergence, state, x, rng, **hyper
         )
       )
@@ -48,7 +46,7 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     (dict(sampler='langevin', step_size=1.5, num_steps=5), False),
   )
   def test_no_drift_at_the_truth(self, hyper, invariant):
-    x = jnp.asarray(exact.data(64 * 400), jnp.float32).reshape(64, 400, 4)
+    x = jnp.asarray(literal.rbm_data(64 * 400), jnp.float32).reshape(64, 400, 4)
     largest = np.max(self.z_scores(x, jax.random.key(0), **hyper))
     if invariant:
       self.assertLess(largest, 4)
@@ -56,9 +54,9 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       self.assertGreater(largest, 20)
 
   def test_long_chains_give_the_likelihood_gradient(self):
-    x = jnp.asarray(exact.data(100) + 0.5, jnp.float32)
-    state = exact.at_truth(maximum_likelihood, x)
-    likelihood = exact.ascent(maximum_likelihood, state, x)
+    x = jnp.asarray(literal.rbm_data(100) + 0.5, jnp.float32)
+    state = literal.at_truth(maximum_likelihood, x)
+    likelihood = literal.ascent(maximum_likelihood, state, x)
     x, rng = jnp.tile(x[None], (64, 1, 1)), jax.random.key(1)
     run = lambda num_steps: np.max(
       self.z_scores(x, rng, likelihood, sampler='gibbs', num_steps=num_steps)
@@ -71,10 +69,10 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
   @parameterized.parameters('langevin', 'mala', 'gibbs')
   def test_persistent_chains(self, sampler):
     x, hyper = (
-      exact.data(6).astype(np.float32),
+      literal.rbm_data(6).astype(np.float32),
       dict(sampler=sampler, step_size=0.3),
     )
-    state = exact.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
+    state = literal.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
     other = {
       'image': jnp.asarray(x[:3] + 1)
     }  # the chains need not fit the batch
@@ -85,7 +83,7 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       chains = chain(state.energy, jax.random.fold_in(rng, 0), state.chains)
       before = state.energy.params['params']
       positive, negative = (
-        exact.statistics(before, x) for x in (other['image'], chains)
+        literal.rbm_statistics(before, x) for x in (other['image'], chains)
       )
       moved, _ = step(state, other, rng)
       np.testing.assert_allclose(moved.chains, chains, rtol=1e-6)
@@ -99,8 +97,8 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
 
   @parameterized.parameters(_CD, _PCD)
   def test_chains_start_at_the_data(self, persistent):
-    x = jnp.asarray(exact.data(6), jnp.float32)
-    state = exact.init(
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
+    state = literal.init_rbm(
       contrastive_divergence,
       jax.random.key(0),
       x,
@@ -118,10 +116,14 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
   @parameterized.parameters('langevin', 'mala')
   def test_chains_keep_their_labels(self, sampler):
     """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
-    x, y = np.float32(exact.data(9)), np.arange(9) % 3
+    x, y = np.float32(literal.rbm_data(9)), np.arange(9) % 3
     means = np.random.default_rng(3).normal(size=(3, 4))
     energy = learners.create(
-      jax.random.key(0), ByLabel(means), optax.sgd(1.0), jnp.asarray(x), y
+      jax.random.key(0),
+      literal.ByLabel(means),
+      optax.sgd(1.0),
+      jnp.asarray(x),
+      y,
     )
     hyper = dict(sampler=sampler, num_steps=3, step_size=0.5)
     step = functools.partial(
@@ -160,8 +162,8 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     (_PCD, 1500, dict(sampler='gibbs')),
   )
   def test_learning(self, config, num_steps, hyper):
-    x = exact.data(exact.NUM_DATA)
-    for params in exact.learn(
+    x = literal.rbm_data(literal.NUM_DATA)
+    for params in literal.fit_rbm(
       contrastive_divergence,
       x,
       num_train_steps=num_steps,
@@ -169,8 +171,8 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       **hyper,
     ):
       self.assertGreater(
-        exact.log_likelihood(params, x),
-        exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
+        literal.rbm_log_likelihood(params, x),
+        literal.rbm_log_likelihood(literal.RBM_TRUTH, x) - literal.SLACK,
       )
 
 

@@ -13,10 +13,9 @@ import numpy as np
 import optax
 
 from stein_jax.algorithms import coopnets
-from tests.algorithms import langevin_ebm_test as literal
-from tests.algorithms import vae_test as autoencoder
+from tests import literal
 
-_VAE = dict(autoencoder.NETWORK, encoder_widths=())
+_VAE = dict(literal.VAE_NETWORK, encoder_widths=())
 _CHAIN = dict(num_steps=3, step_size=0.4)
 
 
@@ -38,10 +37,10 @@ def start(network):
     state = coopnets.State(
       jnp.zeros((), jnp.int32),
       literal.quadratic([0.3, 0.2], np.log([1.4, 0.7])),
-      autoencoder.linear(*decoder),
+      literal.linear(*decoder),
     )
     return state, {'image': literal.normal(6)}
-  networks = dict(VAE=_VAE, ImageToImage=autoencoder.IMAGE_TO_IMAGE)
+  networks = dict(VAE=_VAE, ImageToImage=literal.IMAGE_TO_IMAGE)
   batch = literal.images(conditional=network == 'ImageToImage')
   config = ConfigDict(
     dict(
@@ -175,7 +174,7 @@ class LearningTest(absltest.TestCase):
       literal.learner(
         Exponential(), dict(p=[0.5, 0.5], t=[0.0, 0.0]), optimizer
       ),
-      autoencoder.linear(
+      literal.linear(
         np.array([0.3, 0.3]), np.array([-1.0, 1.0]), optimizer=optimizer
       ),
     )

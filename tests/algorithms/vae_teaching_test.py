@@ -18,8 +18,7 @@ import optax
 import pytest
 
 from stein_jax.algorithms import vae_teaching
-from tests.algorithms import langevin_ebm_test as literal
-from tests.algorithms import vae_test as autoencoder
+from tests import literal
 
 GAMMA = 1.0
 MEAN, VARIANCE = np.array([1.0, -0.5]), np.array([2.0, 1.2])  # of the data
@@ -41,9 +40,9 @@ def start(energy, decoder, *, noise=GAMMA / 2, optimizers=(None, None)):
   return vae_teaching.State(
     jnp.zeros((), jnp.int32),
     literal.quadratic(mean, -np.log(variance), optimizer=optimizers[0]),
-    autoencoder.linear(
+    literal.linear(
       *decoder,
-      encoder=autoencoder.posterior(*decoder, noise),
+      encoder=literal.posterior(*decoder, noise),
       optimizer=optimizers[1],
     ),
   )
@@ -57,7 +56,7 @@ class StepTest(parameterized.TestCase):
       state = start(([0.3, 0.2], [0.7, 1.5]), decoder, noise=0.8)
       return state, {'image': literal.normal(6)}
     networks = dict(
-      VAE=autoencoder.NETWORK, ImageToImage=autoencoder.IMAGE_TO_IMAGE
+      VAE=literal.VAE_NETWORK, ImageToImage=literal.IMAGE_TO_IMAGE
     )
     batch = literal.images(conditional=network == 'ImageToImage')
     config = ConfigDict(
@@ -106,7 +105,7 @@ class StepTest(parameterized.TestCase):
         state.energy, data, revised, *condition, energy_l2=energy_l2
       ),
     )
-    bound = autoencoder.evidence_bound(
+    bound = literal.evidence_bound(
       state.generator, keys[2], revised, *condition, **coding
     )
 
@@ -356,7 +355,7 @@ class GeometryTest(parameterized.TestCase):
       )
       scale = np.sqrt(variance - GAMMA / 2)
       expected = dict(mean=mean, log_precision=np.log(p), offset=0.0)
-      expected |= autoencoder.posterior(scale, mean, GAMMA / 2)
+      expected |= literal.posterior(scale, mean, GAMMA / 2)
       expected |= dict(shift=mean, scale=scale)
       found = energy | generator
       self.assertEqual(set(found), set(expected))

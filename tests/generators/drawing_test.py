@@ -17,7 +17,7 @@ from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
 from stein_jax import revision
-from tests.generators import networks_test as networks
+from tests.generators import networks
 
 _AXIS = 'batch'
 _SIZE = networks.SIZE
@@ -348,7 +348,7 @@ class LabelsTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(ValueError, r'condition.*\(3, 2\).*\(4, '):
         call()
-    pair = generators.ImageToImage(**networks._PAIR)
+    pair = generators.ImageToImage(**networks.PAIR)
     with self.assertRaisesRegex(ValueError, r'condition.*\(8, 2, 6, 1\)'):
       pair.apply({}, _rows(8, 3), jnp.ones((8, 2, 6, 1)), method='decode')
 
