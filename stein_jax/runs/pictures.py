@@ -102,10 +102,13 @@ def _latent_paths(config, state):
   points = generators.interpolate(
     state.generator, rng, num_pairs=8, num_points=15
   )
-  if not (hasattr(algorithm, 'revise') and config.sample.num_steps):
+  options = configs.values('sample', config)
+  chain = options.get('chain')
+  # A chain of no steps, or of another library, has no steps to show.
+  num_steps = getattr(chain, 'num_steps', 0)
+  if not (hasattr(algorithm, 'revise') and num_steps):
     return {**paths, 'interpolation': ('Between two latent vectors', points)}
-  options = build.values(algorithm.revise, config.sample)
-  revise = functools.partial(algorithm.revise, state, **options)
+  revise = functools.partial(algorithm.revise, state)
   ends = revise(rng, points.reshape(-1, *points.shape[2:]))
   paths['interpolation'] = (
     'Between two latent vectors, revised',
