@@ -44,7 +44,7 @@ def step(
     rng: key of the step.
     chain: what revises; Langevin dynamics have noise in print, and none in the
       authors' code.
-    kl_weight: gamma; see `generators.variational`.
+    kl_weight: gamma; see `generators.variational_loss`.
     kl: the law that codes are held to: 'prior', or as printed 'posterior'.
     num_importance: draws for the evidence of 'posterior'.
     data_weight: weight of the sum over pixels of |G(z) - data|, z from the prior, for
@@ -78,7 +78,7 @@ def step(
   )
 
   # The VAE's update: it follows the EBM, by the bound of the revised images' evidence.
-  bound = generators.variational(
+  bound = generators.variational_loss(
     state.generator,
     code_rng,
     revised,
@@ -91,7 +91,7 @@ def step(
 
   def generator_loss(params):
     loss, metrics = bound(params)
-    if not checks.absent(data_weight):
+    if not checks.is_zero(data_weight):
       error = jnp.sum(jnp.abs(propose(params) - data)) / len(data)
       loss = (1 - data_weight) * loss + data_weight * error
     return loss, metrics

@@ -172,7 +172,7 @@ def _checked(result, x):
       'scalars.'
     )
   checks.shape((), **{f'metrics[{name!r}]': v for name, v in metrics.items()})
-  means = {name: dtypes.accumulated(v) for name, v in metrics.items()}
+  means = {name: dtypes.at_least_float32(v) for name, v in metrics.items()}
   return moved.astype(x.dtype), means
 
 

@@ -10,6 +10,7 @@ from stein_jax import algorithms
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import generators
+from stein_jax.runs import configs
 from stein_jax.runs import images
 from stein_jax.runs import reporting
 
@@ -50,14 +51,14 @@ def labels_of(state, num):
   """Returns the labels [num] of a state's samples, None without."""
   if not hasattr(state, 'generator'):
     return None
-  classes = generators.num_classes(state.generator)
+  classes = state.generator.num_classes
   return np.arange(num) % classes if classes else None
 
 
 def sample_sections(config, folder, state, samples, batch):
   """Returns the report's sections of samples, and writes their files."""
   labels = labels_of(state, len(samples))
-  classes = 0 if labels is None else generators.num_classes(state.generator)
+  classes = 0 if labels is None else state.generator.num_classes
   image = picture(samples[:_SHOWN], batch, columns=classes or None)
   if not image:
     return []
@@ -102,22 +103,22 @@ def _latent_paths(config, state):
   points = generators.interpolate(
     state.generator, rng, num_pairs=8, num_points=15
   )
-  options = configs.values('sample', config)
+  # What revises; a chain of no steps, or without a count of them, shows none.
+  options = build.values(algorithm.sample, configs.plain(config.sample))
   chain = options.get('chain')
-  # A chain of no steps, or of another library, has no steps to show.
   num_steps = getattr(chain, 'num_steps', 0)
   if not (hasattr(algorithm, 'revise') and num_steps):
     return {**paths, 'interpolation': ('Between two latent vectors', points)}
   revise = functools.partial(algorithm.revise, state)
-  ends = revise(rng, points.reshape(-1, *points.shape[2:]))
+  ends = revise(rng, points.reshape(-1, *points.shape[2:]), chain=chain)
   paths['interpolation'] = (
     'Between two latent vectors, revised',
     ends.reshape(points.shape),
   )
   strip = [generators.sample(state.generator, rng, 8)]
-  for i in range(config.sample.num_steps):
+  for i in range(num_steps):
     key = jax.random.fold_in(rng, i)
-    strip.append(revise(key, strip[-1], num_steps=1))
+    strip.append(revise(key, strip[-1], chain=chain.replace(num_steps=1)))
   title = 'A sample of the generator, and every step of its revision'
   return {**paths, 'revision': (title, jnp.stack(strip, 1))}
 
