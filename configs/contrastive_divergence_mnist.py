@@ -19,11 +19,11 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'contrastive_divergence'
   config.step = ConfigDict(
-    dict(sampler='langevin', num_steps=1, step_size=1.0, conditional=False)
+    dict(
+      chain=dict(name='Langevin', num_steps=1, step_size=1.0), conditional=False
+    )
   )
-  config.sample = ConfigDict(
-    dict(sampler='gibbs', num_steps=1000, step_size=0.3)
-  )
+  config.sample = ConfigDict(dict(chain=dict(name='Gibbs', num_steps=1000)))
   config.energy = ConfigDict(dict(name='RBM', num_hidden=10, centered=False))
   config.optimizer = ConfigDict(
     dict(
@@ -66,7 +66,7 @@ def get_config(scale=''):
       name='synthetic', shape=(4, 4, 1), split='test'
     )
     config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
-    config.energy.num_hidden, config.sample.num_steps = 3, 4
+    config.energy.num_hidden, config.sample.chain.num_steps = 3, 4
     config.batch_size, config.num_steps, config.evaluation.num_samples = 8, 4, 4
     config.log_every, config.eval_every, config.checkpoint_every = 2, 2, 2
   return config

@@ -16,10 +16,12 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'contrastive_divergence'
   config.step = ConfigDict(
-    dict(sampler='mala', num_steps=10, step_size=0.5, conditional=False)
+    dict(
+      chain=dict(name='MALA', num_steps=10, step_size=0.5), conditional=False
+    )
   )
   config.sample = ConfigDict(
-    dict(sampler='mala', num_steps=2000, step_size=0.5)
+    dict(chain=dict(name='MALA', num_steps=2000, step_size=0.5))
   )
   config.energy = ConfigDict(
     dict(name='MLP', widths=(64, 64), confinement=0.01)
@@ -54,7 +56,7 @@ def get_config(scale=''):
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'smoke':
     config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
-    config.energy.widths, config.sample.num_steps = (4,), 4
+    config.energy.widths, config.sample.chain.num_steps = (4,), 4
     config.evaluation.ais.num_temperatures = 10
     config.evaluation.num_samples, config.batch_size = 4, 8
     config.num_steps, config.log_every = 4, 2

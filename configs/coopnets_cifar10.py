@@ -18,12 +18,17 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'coopnets'
   chain = dict(
-    num_steps=15, step_size=0.002, noise=True, temperature=1.0, clip=()
+    name='Langevin',
+    num_steps=15,
+    step_size=0.002,
+    noise=True,
+    temperature=1.0,
+    clip=(),
   )
   config.step = ConfigDict(
-    dict(chain, generator_sigma=0.3, data_weight=0.0, energy_l2=0.0)
+    dict(chain=chain, generator_sigma=0.3, data_weight=0.0, energy_l2=0.0)
   )
-  config.sample = ConfigDict(chain)
+  config.sample = ConfigDict(dict(chain=chain))
   config.energy = ConfigDict(
     dict(
       name='ConvNet',
@@ -73,7 +78,7 @@ def get_config(scale=''):
     shape = dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))
     config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
+    config.step.chain.num_steps = config.sample.chain.num_steps = 2
     config.energy.widths = (2, 2, 2, 2)
     config.generator.update(shape=(8, 8, 3), latent_dim=3, base=2)
     config.generator.widths = (2, 2, 2)

@@ -20,12 +20,17 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'coopnets'
   chain = dict(
-    num_steps=15, step_size=0.002, noise=True, temperature=1.0, clip=()
+    name='Langevin',
+    num_steps=15,
+    step_size=0.002,
+    noise=True,
+    temperature=1.0,
+    clip=(),
   )
   config.step = ConfigDict(
-    dict(chain, generator_sigma=0.3, data_weight=0.0, energy_l2=0.0)
+    dict(chain=chain, generator_sigma=0.3, data_weight=0.0, energy_l2=0.0)
   )
-  config.sample = ConfigDict(chain)
+  config.sample = ConfigDict(dict(chain=chain))
   config.energy = ConfigDict(
     dict(
       name='ConvNet',
@@ -69,8 +74,8 @@ def get_config(scale=''):
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'narrow':
     chain = dict(num_steps=20, noise=False)
-    config.step.update(chain)
-    config.sample.update(chain)
+    config.step.chain.update(chain)
+    config.sample.chain.update(chain)
     config.energy.update(widths=(16, 32, 64), kernels=(5, 3, 3))
     config.generator.update(base=64, widths=(32, 16))
     config.energy_optimizer.learning_rate = 0.009
@@ -81,7 +86,7 @@ def get_config(scale=''):
     shape = dict(name='synthetic', shape=(8, 8, 1), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))
     config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
+    config.step.chain.num_steps = config.sample.chain.num_steps = 2
     config.energy.update(widths=(2, 2, 2), outputs=2)
     config.generator.update(
       shape=(8, 8, 1), latent_dim=3, base=2, widths=(2, 2)

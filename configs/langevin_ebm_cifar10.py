@@ -22,15 +22,17 @@ def get_config(scale=''):
   config.num_chains = 10_000
   # delta^2 / 2 = 4 * 10 and sqrt(temperature) delta = 2 * 0.005.
   chain = dict(
+    name='Langevin',
     num_steps=60,
     step_size=8.944,
     noise=True,
     temperature=1.25e-6,
     clip=(-1.0, 1.0),
-    start_scale=1.0,
   )
-  config.step = ConfigDict(dict(chain, restart=0.05, energy_l2=1.0))
-  config.sample = ConfigDict(chain)
+  config.step = ConfigDict(
+    dict(chain=chain, start_scale=1.0, restart=0.05, energy_l2=1.0)
+  )
+  config.sample = ConfigDict(dict(chain=chain, start_scale=1.0))
   config.energy = ConfigDict(
     dict(
       name='ConvNet',
@@ -67,7 +69,7 @@ def get_config(scale=''):
     shape = dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))
     config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
+    config.step.chain.num_steps = config.sample.chain.num_steps = 2
     config.energy.widths = (2, 2, 2, 2)
     config.optimizer = ConfigDict(dict(name='sgd', learning_rate=1e-4))
     config.batch_size, config.num_steps, config.evaluation.num_samples = 4, 4, 4

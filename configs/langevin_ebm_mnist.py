@@ -26,15 +26,17 @@ def get_config(scale=''):
   config.algorithm = 'langevin_ebm'
   config.num_chains = 0
   chain = dict(
+    name='Langevin',
     num_steps=60,
     step_size=0.004,
     noise=True,
     temperature=1.0,
     clip=(-1.0, 1.0),
-    start_scale=1.0,
   )
-  config.step = ConfigDict(dict(chain, restart=0.05, energy_l2=0.0))
-  config.sample = ConfigDict(chain)
+  config.step = ConfigDict(
+    dict(chain=chain, start_scale=1.0, restart=0.05, energy_l2=0.0)
+  )
+  config.sample = ConfigDict(dict(chain=chain, start_scale=1.0))
   config.energy = ConfigDict(
     dict(
       name='ConvNet',
@@ -64,8 +66,8 @@ def get_config(scale=''):
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'narrow':
     chain = dict(num_steps=20, step_size=0.008)
-    config.step.update(chain)
-    config.sample.update(chain)
+    config.step.chain.update(chain)
+    config.sample.chain.update(chain)
     config.energy.update(widths=(16, 32, 64), strides=(2, 2, 2))
     config.batch_size, config.num_steps = 64, 3000
     config.eval_every, config.evaluation.num_samples = 500, 100
@@ -74,7 +76,7 @@ def get_config(scale=''):
     shape = dict(name='synthetic', shape=(8, 8, 1), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))
     config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
+    config.step.chain.num_steps = config.sample.chain.num_steps = 2
     config.energy.update(widths=(2, 2, 2), outputs=2)
     config.optimizer = ConfigDict(dict(name='sgd', learning_rate=1e-4))
     config.batch_size, config.num_steps, config.evaluation.num_samples = 4, 4, 4

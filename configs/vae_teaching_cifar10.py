@@ -2,7 +2,8 @@
 
 python -m experiments.train --config=configs/vae_teaching_cifar10.py \
   --workdir=runs/vae_teaching_cifar10
-With Langevin noise, as printed: --config.step.noise=True --config.sample.noise=True
+With Langevin noise, as printed: --config.step.chain.noise=True \
+  --config.sample.chain.noise=True
 
 The numbers of the authors' code, which is without noise and revises with 30 steps when
 tested; but as many chains as images, 250, where theirs has 900. Scale ':smoke' is a few
@@ -20,11 +21,16 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'vae_teaching'
   chain = dict(
-    num_steps=15, step_size=0.002, noise=False, temperature=1.0, clip=()
+    name='Langevin',
+    num_steps=15,
+    step_size=0.002,
+    noise=False,
+    temperature=1.0,
+    clip=(),
   )
   config.step = ConfigDict(
     dict(
-      chain,
+      chain=chain,
       kl_weight=2.0,
       kl='prior',
       num_importance=10,
@@ -32,7 +38,9 @@ def get_config(scale=''):
       energy_l2=0.0,
     )
   )
-  config.sample = ConfigDict(dict(chain, num_steps=30, clip=(-1.0, 1.0)))
+  config.sample = ConfigDict(
+    dict(chain=dict(chain, num_steps=30, clip=(-1.0, 1.0)))
+  )
   config.energy = ConfigDict(
     dict(
       name='ConvNet',
@@ -92,7 +100,7 @@ def get_config(scale=''):
     shape = dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))
     config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
+    config.step.chain.num_steps = config.sample.chain.num_steps = 2
     config.energy.widths = (2, 2, 2, 2)
     config.generator.update(shape=(8, 8, 3), latent_dim=3, base=2)
     config.generator.update(widths=(2, 2, 2), encoder_widths=(2, 2, 2, 2))

@@ -25,11 +25,16 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'vae_teaching'
   chain = dict(
-    num_steps=20, step_size=0.002, noise=False, temperature=1.0, clip=()
+    name='Langevin',
+    num_steps=20,
+    step_size=0.002,
+    noise=False,
+    temperature=1.0,
+    clip=(),
   )
   config.step = ConfigDict(
     dict(
-      chain,
+      chain=chain,
       kl_weight=2.0,
       kl='prior',
       num_importance=10,
@@ -37,7 +42,7 @@ def get_config(scale=''):
       energy_l2=0.0,
     )
   )
-  config.sample = ConfigDict(chain)
+  config.sample = ConfigDict(dict(chain=chain))
   config.energy = ConfigDict(
     dict(
       name='ConvNet',
@@ -84,7 +89,7 @@ def get_config(scale=''):
     config.generator.update(shape=(64, 64, 3), widths=(16, 32, 64))
     config.generator.update(num_blocks=2, encoder_widths=(16, 32, 64))
     config.energy.widths = (16, 32, 64, 64)
-    config.step.clip = config.sample.clip = (-1.0, 1.0)
+    config.step.chain.clip = config.sample.chain.clip = (-1.0, 1.0)
     config.step.kl_weight = 0.3
     config.energy_optimizer.learning_rate = 1e-3
     config.generator_optimizer.learning_rate = 1e-3
@@ -98,7 +103,7 @@ def get_config(scale=''):
     config.evaluation.data = ConfigDict(dict(shape, split='test'))
     config.generator.update(shape=(16, 16, 3), widths=(2, 2), num_blocks=1)
     config.generator.update(latent_dim=3, encoder_widths=(2, 2))
-    config.step.num_steps = config.sample.num_steps = 2
+    config.step.chain.num_steps = config.sample.chain.num_steps = 2
     config.energy.widths = (2, 2, 2, 2)
     sgd = dict(name='sgd', learning_rate=1e-4)
     config.energy_optimizer = ConfigDict(sgd)

@@ -4,7 +4,8 @@ python -m experiments.train --config=configs/vae_teaching_mnist.py:narrow \
   --workdir=runs/vae_teaching
 Fashion-MNIST: --config.data.name=fashion_mnist \
   --config.evaluation.data.name=fashion_mnist
-With Langevin noise, as printed: --config.step.noise=True --config.sample.noise=True
+With Langevin noise, as printed: --config.step.chain.noise=True \
+  --config.sample.chain.noise=True
 
 Scales: '' has the numbers of the authors' code, which is without noise; ':narrow' a
 quarter of their width, 20 Langevin steps of twice the size, batches of 64 and 3,000
@@ -26,11 +27,16 @@ def get_config(scale=''):
   config = ConfigDict()
   config.algorithm = 'vae_teaching'
   chain = dict(
-    num_steps=50, step_size=0.001, noise=False, temperature=1.0, clip=()
+    name='Langevin',
+    num_steps=50,
+    step_size=0.001,
+    noise=False,
+    temperature=1.0,
+    clip=(),
   )
   config.step = ConfigDict(
     dict(
-      chain,
+      chain=chain,
       kl_weight=3.0,
       kl='prior',
       num_importance=10,
@@ -38,7 +44,7 @@ def get_config(scale=''):
       energy_l2=0.0,
     )
   )
-  config.sample = ConfigDict(chain)
+  config.sample = ConfigDict(dict(chain=chain))
   config.energy = ConfigDict(
     dict(
       name='ConvNet',
@@ -91,8 +97,9 @@ def get_config(scale=''):
   config.eval_every, config.checkpoint_every = 1000, 1000
   if scale == 'narrow':
     chain = dict(num_steps=20, step_size=0.002)
-    config.step.update(chain, kl_weight=0.5)
-    config.sample.update(chain)
+    config.step.chain.update(chain)
+    config.step.kl_weight = 0.5
+    config.sample.chain.update(chain)
     config.energy.update(widths=(16, 32, 64), strides=(2, 2, 2))
     config.generator.update(base=64, widths=(32, 16), encoder_widths=(16,) * 3)
     config.generator.dropout = 0.0
@@ -103,7 +110,7 @@ def get_config(scale=''):
     shape = dict(name='synthetic', shape=(8, 8, 1), pixels='symmetric')
     config.data = ConfigDict(dict(shape, split='train'))
     config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
+    config.step.chain.num_steps = config.sample.chain.num_steps = 2
     config.energy.update(widths=(2, 2, 2), outputs=2)
     config.generator.update(
       shape=(8, 8, 1), latent_dim=3, base=2, widths=(2, 2)

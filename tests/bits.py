@@ -26,8 +26,14 @@ from tests import primitives
 # What the smoke scales leave out: a name of the case, the config, its changes.
 OPTIONS = {
   'cd_langevin': ('contrastive_divergence_mnist', {}),
-  'cd_mala': ('contrastive_divergence_mnist', {'step.sampler': 'mala'}),
-  'cd_gibbs': ('contrastive_divergence_mnist', {'step.sampler': 'gibbs'}),
+  'cd_mala': (
+    'contrastive_divergence_mnist',
+    {'step.chain': {'name': 'MALA', 'num_steps': 1, 'step_size': 1.0}},
+  ),
+  'cd_gibbs': (
+    'contrastive_divergence_mnist',
+    {'step.chain': {'name': 'Gibbs', 'num_steps': 1}},
+  ),
   'pcd': ('contrastive_divergence_mnist', {'persistent': True}),
   'stein_cd_imq': ('stein_cd_mnist', {'step.kernel': 'imq'}),
   'stein_cd_rational_quadratic': (

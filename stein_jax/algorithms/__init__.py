@@ -12,7 +12,7 @@ Each defines, and the loop asks for nothing else:
 
   SPLIT = ('chains',)                  the fields of State whose leading
                                        axis is split over devices like the batch
-  revise(state, rng, x, *, condition=None, num_steps, ...) -> like x
+  revise(state, rng, x, *, condition=None, chain) -> like x
                                        what `sample` does to a generator's images,
                                        with its keywords; reports show every step
 

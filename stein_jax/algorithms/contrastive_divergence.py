@@ -9,6 +9,7 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import learners
+from stein_jax import samplers
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 SPLIT = ('chains',)
@@ -43,9 +44,7 @@ def step(
   batch: Batch,
   rng: PRNGKey,
   *,
-  sampler: str = 'langevin',
-  num_steps: int = 1,
-  step_size: float = 0.1,
+  chain: samplers.Chain = samplers.Langevin(0.1),
   conditional: bool = False,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
@@ -57,11 +56,9 @@ def step(
     state: with `chains` for PCD: they are where the chains start and stay.
     batch: 'image' [n, ...], and 'label' [n] if conditional.
     rng: key of the step.
-    sampler: 'langevin' [LW17 eq 11], 'mala' or 'gibbs'.
-    num_steps: k.
-    step_size: delta of Langevin and MALA.
-    conditional: the energy is E(x, y) [LW17 eq 25]; chains keep the data's labels, so
-      that none persists.
+    chain: what makes the negatives, in k steps; LW17's is Langevin [LW17 eq 11].
+    conditional: whether the energy is E(x, y) [LW17 eq 25]; chains keep the data's
+      labels, so that none persists.
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
   if conditional and state.chains is not None:
@@ -73,33 +70,20 @@ def step(
   rng = collectives.fold_in_index(rng, axis_name)
   data = batch['image']
   label = (batch['label'],) if conditional else ()
+  context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
+
+  # Negatives: k steps of the chain, from the data or from where the last ones ended.
   start = data if state.chains is None else state.chains
-  samples = energies.chain(
-    state.energy,
-    rng,
-    start,
-    *label,
-    sampler=sampler,
-    num_steps=num_steps,
-    step_size=step_size,
-    dropout_rng=dropout_rng,
-    axis_name=axis_name,
+  samples, chain_metrics = energies.run_chain(
+    state.energy, chain, rng, start, *label, **context
   )
-  energy, metrics = learners.descend(
-    state.energy,
-    energies.contrast(
-      state.energy,
-      data,
-      samples,
-      *label,
-      joint=False,
-      rng=dropout_rng,
-      axis_name=axis_name,
-    ),
-    axis_name=axis_name,
+
+  # The update of equation 10: the energy falls at the data and rises at the negatives.
+  energy, metrics = energies.ascend_likelihood(
+    state.energy, data, samples, *label, **context
   )
   chains = None if state.chains is None else samples
-  return State(state.step + 1, energy, chains), metrics
+  return State(state.step + 1, energy, chains), {**metrics, **chain_metrics}
 
 
 sample = energies.sample_state  # a chain of the energy

@@ -5,8 +5,9 @@ Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
 `energy.apply_fn(energy.params, ..., method='log_partition')`.
 """
 
-from stein_jax.energies.chains import chain
+from stein_jax.energies.chains import run_chain
 from stein_jax.energies.chains import sample_state
+from stein_jax.energies.chains import target
 from stein_jax.energies.chains import whole
 from stein_jax.energies.directions import direction
 from stein_jax.energies.directions import features
@@ -15,6 +16,7 @@ from stein_jax.energies.likelihoods import check_density
 from stein_jax.energies.likelihoods import exact_log_partition
 from stein_jax.energies.likelihoods import log_likelihood
 from stein_jax.energies.likelihoods import log_partition
+from stein_jax.energies.losses import ascend_likelihood
 from stein_jax.energies.losses import contrast
 from stein_jax.energies.losses import free_energy
 from stein_jax.energies.losses import variational_contrast
@@ -45,7 +47,7 @@ __all__ = [
   'RBM',
   'Unimodal',
   'ais_log_partition',
-  'chain',
+  'ascend_likelihood',
   'check_density',
   'conditions',
   'contrast',
@@ -58,8 +60,10 @@ __all__ = [
   'log_likelihood',
   'log_partition',
   'pair',
+  'run_chain',
   'sample_state',
   'score',
+  'target',
   'value',
   'variational_contrast',
   'whole',

@@ -60,6 +60,41 @@ def contrast(
   return loss_fn
 
 
+def ascend_likelihood(
+  energy: Learner,
+  data: Array,
+  samples: Array,
+  *condition: Array,
+  energy_l2: float = 0.0,
+  axis_name: str | None = None,
+  dropout_rng: PRNGKey | None = None,
+) -> tuple[Learner, Metrics]:
+  """Returns the energy after one step that descends `contrast`, and its metrics.
+
+  An energy that mixes its batch sees data and samples as a batch each.
+
+  Args:
+    energy: the learner.
+    data: [n, ...].
+    samples: the ends of chains [m, ...], which are constants.
+    *condition: what else the energy takes, the same for both.
+    energy_l2: weight of the mean squared energies.
+    axis_name: the mapped axis over which both are split.
+    dropout_rng: key of the energy's dropout.
+  """
+  loss_fn = contrast(
+    energy,
+    data,
+    samples,
+    *condition,
+    energy_l2=energy_l2,
+    joint=False,
+    axis_name=axis_name,
+    rng=dropout_rng,
+  )
+  return learners.descend(energy, loss_fn, axis_name=axis_name)
+
+
 def free_energy(
   energy: Learner,
   params: Params,

@@ -10,6 +10,7 @@ from stein_jax import algorithms
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import generators
+from stein_jax.runs import configs
 from stein_jax.runs import images
 from stein_jax.runs import reporting
 
@@ -102,19 +103,22 @@ def _latent_paths(config, state):
   points = generators.interpolate(
     state.generator, rng, num_pairs=8, num_points=15
   )
-  if not (hasattr(algorithm, 'revise') and config.sample.num_steps):
+  # What revises; a chain of no steps, or without a count of them, shows none.
+  options = build.values(algorithm.sample, configs.plain(config.sample))
+  chain = options.get('chain')
+  num_steps = getattr(chain, 'num_steps', 0)
+  if not (hasattr(algorithm, 'revise') and num_steps):
     return {**paths, 'interpolation': ('Between two latent vectors', points)}
-  options = build.values(algorithm.revise, config.sample)
-  revise = functools.partial(algorithm.revise, state, **options)
-  ends = revise(rng, points.reshape(-1, *points.shape[2:]))
+  revise = functools.partial(algorithm.revise, state)
+  ends = revise(rng, points.reshape(-1, *points.shape[2:]), chain=chain)
   paths['interpolation'] = (
     'Between two latent vectors, revised',
     ends.reshape(points.shape),
   )
   strip = [generators.sample(state.generator, rng, 8)]
-  for i in range(config.sample.num_steps):
+  for i in range(num_steps):
     key = jax.random.fold_in(rng, i)
-    strip.append(revise(key, strip[-1], num_steps=1))
+    strip.append(revise(key, strip[-1], chain=chain.replace(num_steps=1)))
   title = 'A sample of the generator, and every step of its revision'
   return {**paths, 'revision': (title, jnp.stack(strip, 1))}
 
