@@ -14,6 +14,7 @@ from stein_jax import samplers
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 SPLIT = ('chains',)
+FIELDS = dict(num_chains=0)
 
 
 class State(NamedTuple):

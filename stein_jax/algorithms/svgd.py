@@ -22,6 +22,7 @@ from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey, Tree
 
 SPLIT = ('particles',)
+FIELDS = dict(num_particles=100)
 
 
 class State(NamedTuple):
