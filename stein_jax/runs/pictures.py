@@ -50,14 +50,14 @@ def labels_of(state, num):
   """Returns the labels [num] of a state's samples, None without."""
   if not hasattr(state, 'generator'):
     return None
-  classes = generators.num_classes(state.generator)
+  classes = state.generator.num_classes
   return np.arange(num) % classes if classes else None
 
 
 def sample_sections(config, folder, state, samples, batch):
   """Returns the report's sections of samples, and writes their files."""
   labels = labels_of(state, len(samples))
-  classes = 0 if labels is None else generators.num_classes(state.generator)
+  classes = 0 if labels is None else state.generator.num_classes
   image = picture(samples[:_SHOWN], batch, columns=classes or None)
   if not image:
     return []
