@@ -148,16 +148,31 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   if 'data' in given:
     fields = _as_fields(given['data'])
     test = changed({**fields, 'split': 'test'}, evaluation.get('data', {}))
-    found['data'] = _named('data', datasets, fields)
-    evaluation = {
-      **evaluation,
-      'data': _named('evaluation.data', datasets, test),
-    }
+    found['data'] = _data('data', fields)
+    evaluation = {**evaluation, 'data': _data('evaluation.data', test)}
   found['evaluation'] = _EVALUATION | evaluation
   found['evaluation']['ais'] = _completed(
     'evaluation.ais', energies.ais_log_partition, evaluation.get('ais', {})
   )
   return ConfigDict(found)
+
+
+def with_classes(config: ConfigDict, source: Any) -> ConfigDict:
+  """Returns the config with networks of as many classes as the source has.
+
+  So where labels are the condition the data alone say it. A network that says how many
+  classes it has keeps that.
+
+  Args:
+    config: a whole config; it is not changed.
+    source: its training data.
+  """
+  found = ConfigDict(config)
+  if config.data.get('condition') == 'label':
+    for name in FAMILIES:
+      if name in found and found[name].get('num_classes') == 0:
+        found[name].num_classes = source.num_classes
+  return found
 
 
 def plain(config: Any) -> Any:
@@ -226,6 +241,11 @@ def _named(place, namespace, fields):
     name = fields.pop('name')
     function = build.named(namespace, name)
     return {'name': name, **build.complete(function, fields, namespace)}
+
+
+def _data(place, fields):
+  """Returns a completed section of data, with what `datasets.load` itself takes."""
+  return build.defaults(datasets.load) | _named(place, datasets, fields)
 
 
 def _as_fields(section):

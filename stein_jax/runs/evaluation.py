@@ -78,20 +78,20 @@ _jitted_log_likelihood = jax.jit(energies.log_likelihood)
 _jitted_exact = jax.jit(energies.exact_log_partition)
 
 
-def sampler(algorithm, config, source) -> Callable[[Any], Tree]:
+def sampler(config, source) -> Callable[[Any], Tree]:
   """Returns a compiled function of the state: `config.evaluation`'s samples.
 
-  They are made of the first images of the source's conditions, where it has any. Of
-  an algorithm that has nothing to draw, a function that returns None.
+  They are made of the first images of the source's conditions, where these are images;
+  labels come in turn. Of an algorithm that has nothing to draw, a function that returns None.
   """
-  if not hasattr(algorithm, 'sample'):
+  draw = configs.sample(config)
+  if draw is None:
     return lambda state: None
   rng = jax.random.key(config.seed + 1)
   num, options = config.evaluation.num_samples, {}
-  if 'condition' in source[slice(0, 1)]:
+  if pictures.shows_images(source[slice(0, 1)]):
     options['condition'] = source[slice(0, num)]['condition']
     num = len(options['condition'])
-  draw = configs.sample(config)
   return jax.jit(lambda state: draw(state, rng, num, **options))
 
 
@@ -134,7 +134,7 @@ def _evaluate(config, workdir, folder, judges):
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
   found = test_metrics(config, state, test_source)
-  samples = sampler(algorithm, config, test_source)(state)
+  samples = sampler(config, test_source)(state)
   test_batch = test_source[slice(0, config.evaluation.num_samples)]
   sections = []
   if isinstance(samples, jax.Array):
@@ -192,7 +192,7 @@ def recovered(samples, batch, section) -> dict[str, float]:
 def _sample_metrics(config, state, samples, batch, source, judges):
   """Returns the metrics of samples [n, ...] beside a batch of data."""
   data = batch['image']
-  if 'condition' in batch:
+  if pictures.shows_images(batch):
     return recovered(samples, batch, config.data)
   if min(len(samples), len(data)) < 2:
     return {}

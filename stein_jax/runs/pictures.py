@@ -71,7 +71,7 @@ def sample_sections(config, folder, state, samples, batch):
   unit = np.round(255 * datasets.to_unit(samples, config.data))
   arrays = {} if labels is None else {'label': labels}
   np.savez(folder / 'samples.npz', image=unit.astype(np.uint8), **arrays)
-  if 'condition' in batch:
+  if shows_images(batch):
     title = 'What is known, what was made of it, and the true image'
     return [*sections, (title, recovery_page(samples, batch, config.data))]
   sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
@@ -142,3 +142,8 @@ def curve_sections(workdir):
       )
       sections.append((name, plot))
   return sections
+
+
+def shows_images(batch) -> bool:
+  """Returns whether a batch's images are made of other images, not of labels."""
+  return np.ndim(batch.get('condition')) > 1

@@ -41,8 +41,7 @@ def train(config, workdir) -> Tree:
     FloatingPointError: a metric or the state is not finite.
   """
   workdir = locations.absolute(workdir)
-  config = configs.complete(config)
-  parts = check(config)
+  config, *parts = check(config)
   with workdirs.claimed(workdir, config):
     past = rollbacks.read(workdir)
     while True:
@@ -80,7 +79,7 @@ def _train(config, workdir, algorithm, source, test_source, past):
     spec=spec,
     steps_per_call=config.steps_per_call,
   )
-  sample = evaluation.sampler(algorithm, config, test_source)
+  sample = evaluation.sampler(config, test_source)
   done = int(state.step)
   checkpoints.drop_later(manager, done)
   inputs = _inputs(config, source, step_rng, done, past)

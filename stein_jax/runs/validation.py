@@ -23,7 +23,7 @@ _OWN = ('algorithm', 'step', 'sample', 'data', 'evaluation')
 
 
 def check(config):
-  """Returns (algorithm, training source, test source) of a config that can run.
+  """Returns (whole config, algorithm, training source, test source) of one that can run.
 
   Everything a config can get wrong short of the data's content is refused here:
   the step is traced on shapes, so that its arguments are checked by the code that
@@ -34,22 +34,23 @@ def check(config):
   """
   config = configs.complete(config)
   _check_loop(config)
-  algorithm = algorithms.get(config.algorithm)
-  classes = _check_sections(algorithm, config)
   with build.section('data'):
     source = datasets.load(**config.data)
+  config = configs.with_classes(config, source)
+  algorithm = algorithms.get(config.algorithm)
+  classes = _check_sections(config)
   with build.section('evaluation.data'):
     test_source = datasets.load(**config.evaluation.data)
   _check_classes(classes, source, test_source)
   state = _trace(algorithm, config, source)
   _check_evaluable(config, state, source, test_source)
   with build.section('sample'):
-    sampler = evaluation.sampler(algorithm, config, test_source)
+    sampler = evaluation.sampler(config, test_source)
     samples = jax.eval_shape(sampler, state)
   if hasattr(samples, 'shape'):  # those of a tree, or none, are like no data
     data = source[slice(0, 1)]['image']
     checks.same_shape(data=data.shape[1:], samples=samples.shape[1:])
-  return algorithm, source, test_source
+  return config, algorithm, source, test_source
 
 
 def _check_loop(config):
@@ -86,7 +87,7 @@ def _check_loop(config):
     )
 
 
-def _check_sections(algorithm, config):
+def _check_sections(config):
   """Refuses sections that are no calls; returns how many classes networks have."""
   named = [
     name
