@@ -83,7 +83,8 @@ def complete(
 ) -> dict[str, Any]:
   """Returns a section with every keyword of the function: given, or its default.
 
-  Defaults that are values become sections, and inner sections are completed too. What
+  Defaults that are values become sections, and inner sections are completed too; a
+  string in place of such a section is its name. What
   the function does not take is kept, for `check_call` to refuse; a default that no
   config can hold is left out.
 
@@ -102,6 +103,8 @@ def complete(
     if name in families or _is_plain(default)
   }
   for key, value in fields.items():
+    if key in families and isinstance(value, str):
+      value = {'name': value}  # a name alone
     found[key] = value
     family = families.get(key, namespace)
     if hasattr(value, 'keys') and family is not None:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stein_jax import algorithms
 from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import energies
@@ -82,7 +81,8 @@ def sampler(config, source) -> Callable[[Any], Tree]:
   """Returns a compiled function of the state: `config.evaluation`'s samples.
 
   They are made of the first images of the source's conditions, where these are images;
-  labels come in turn. Of an algorithm that has nothing to draw, a function that returns None.
+  labels come in turn. An algorithm that has nothing to draw has a function that returns
+  None.
   """
   draw = configs.sample(config)
   if draw is None:
@@ -127,7 +127,7 @@ def evaluate(
 
 def _evaluate(config, workdir, folder, judges):
   """Returns what `evaluate` does, and writes to the folder."""
-  algorithm = algorithms.get(config.algorithm)
+
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
   state = workdirs.restore(config, workdir)

@@ -23,7 +23,9 @@ _OWN = ('algorithm', 'step', 'sample', 'data', 'evaluation')
 
 
 def check(config):
-  """Returns (whole config, algorithm, training source, test source) of one that can run.
+  """Returns (config, algorithm, training source, test source), if the config can run.
+
+  The config that comes back is whole: completed, with the classes of the data.
 
   Everything a config can get wrong short of the data's content is refused here:
   the step is traced on shapes, so that its arguments are checked by the code that
