@@ -143,7 +143,9 @@ def _evaluate(config, workdir, folder, judges):
     samples = np.asarray(samples)
     np.save(folder / 'samples.npy', samples)
     found |= _sample_metrics(config, state, samples, test_batch, source, judges)
-    sections = pictures.sample_sections(config, folder, state, samples, test_batch)
+    sections = pictures.sample_sections(
+      config, folder, state, samples, test_batch
+    )
   numbers = {'step': int(state.step), **found}
   reporting.write_json(folder / 'evaluation.json', numbers)
   reporting.write_page(
