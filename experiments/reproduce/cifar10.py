@@ -25,7 +25,6 @@ import numpy as np
 
 from experiments.reproduce import rows
 from stein_jax import datasets
-from stein_jax import generators
 from stein_jax import locations
 from stein_jax import metrics
 from stein_jax.runs import images
@@ -233,7 +232,7 @@ def drawn(plan: Plan, row: rows.Row, seed: int):
   workdir = rows.result_path(plan.results, row, seed).with_suffix('')
   generator = training.train(config, workdir).generator
   samples = rows.drawn(generator, plan.samples, seed + 1)
-  labels = np.arange(plan.samples) % generators.num_classes(generator)
+  labels = np.arange(plan.samples) % generator.num_classes
   return datasets.to_unit(samples, config.data), labels
 
 

@@ -316,7 +316,7 @@ def sampled(plan: Plan, judge, config, generator):
   """Returns what is found of a sampler, and 200 of its samples, without noise."""
   data = datasets.load(**config.evaluation.data)[:]['image']
   samples = rows.drawn(generator, plan.samples, config.seed)
-  classes = generators.num_classes(generator)
+  classes = generator.num_classes
   labels = np.arange(len(samples)) % classes if classes else None
   found = judges.judged(
     judge(), np.clip(samples, 0, 1), data[: plan.samples], labels=labels
