@@ -148,11 +148,8 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   if 'data' in given:
     fields = _as_fields(given['data'])
     test = changed({**fields, 'split': 'test'}, evaluation.get('data', {}))
-    found['data'] = _named('data', datasets, fields)
-    evaluation = {
-      **evaluation,
-      'data': _named('evaluation.data', datasets, test),
-    }
+    found['data'] = _data('data', fields)
+    evaluation = {**evaluation, 'data': _data('evaluation.data', test)}
   found['evaluation'] = _EVALUATION | evaluation
   found['evaluation']['ais'] = _completed(
     'evaluation.ais', energies.ais_log_partition, evaluation.get('ais', {})
@@ -226,6 +223,12 @@ def _named(place, namespace, fields):
     name = fields.pop('name')
     function = build.named(namespace, name)
     return {'name': name, **build.complete(function, fields, namespace)}
+
+
+def _data(place, fields):
+  """Returns a completed data section, with what `load` takes beside a set's own."""
+  fields = _named(place, datasets.sets, fields)
+  return build.defaults(datasets.load) | fields
 
 
 def _as_fields(section):

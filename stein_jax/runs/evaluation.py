@@ -81,16 +81,17 @@ _jitted_exact = jax.jit(energies.exact_log_partition)
 def sampler(algorithm, config, source) -> Callable[[Any], Tree]:
   """Returns a compiled function of the state: `config.evaluation`'s samples.
 
-  They are made of the first images of the source's conditions, where it has any. Of
-  an algorithm that has nothing to draw, a function that returns None.
+  They are made of the source's first conditions where these are images, and of the
+  classes in turn where they are labels. Where the algorithm has nothing to draw, the
+  function returns None.
   """
   if not hasattr(algorithm, 'sample'):
     return lambda state: None
   rng = jax.random.key(config.seed + 1)
   num, options = config.evaluation.num_samples, {}
-  if 'condition' in source[slice(0, 1)]:
-    options['condition'] = source[slice(0, num)]['condition']
-    num = len(options['condition'])
+  condition = pictures.image_condition(source[slice(0, num)])
+  if condition is not None:
+    num, options['condition'] = len(condition), condition
   draw = configs.sample(config)
   return jax.jit(lambda state: draw(state, rng, num, **options))
 
@@ -192,7 +193,7 @@ def recovered(samples, batch, section) -> dict[str, float]:
 def _sample_metrics(config, state, samples, batch, source, judges):
   """Returns the metrics of samples [n, ...] beside a batch of data."""
   data = batch['image']
-  if 'condition' in batch:
+  if pictures.image_condition(batch) is not None:
     return recovered(samples, batch, config.data)
   if min(len(samples), len(data)) < 2:
     return {}

@@ -46,6 +46,12 @@ def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
   return images.png(images.strips(np.stack(rows)), zoom=2)
 
 
+def image_condition(batch):
+  """Returns the images [n, ...] that samples are made of; None for labels, or none."""
+  condition = batch.get('condition')
+  return None if condition is None or condition.ndim < 2 else condition
+
+
 def labels_of(state, num):
   """Returns the labels [num] of a state's samples, None without."""
   if not hasattr(state, 'generator'):
@@ -70,7 +76,7 @@ def sample_sections(config, folder, state, samples, batch):
   unit = np.round(255 * datasets.to_unit(samples, config.data))
   arrays = {} if labels is None else {'label': labels}
   np.savez(folder / 'samples.npz', image=unit.astype(np.uint8), **arrays)
-  if 'condition' in batch:
+  if image_condition(batch) is not None:
     title = 'What is known, what was made of it, and the true image'
     return [*sections, (title, recovery_page(samples, batch, config.data))]
   sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
