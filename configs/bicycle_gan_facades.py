@@ -79,7 +79,7 @@ def get_config(scale=''):
     config.eval_every = config.checkpoint_every = 200
   if scale == 'smoke':
     shape = dict(
-      name='synthetic', shape=(16, 16, 3), pixels='symmetric', condition=True
+      name='synthetic', shape=(16, 16, 3), pixels='symmetric', pairs=True
     )
     config.data = ConfigDict(dict(shape, split='train'))
     config.evaluation.data = ConfigDict(dict(shape, split='test'))

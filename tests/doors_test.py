@@ -86,8 +86,6 @@ _WITHOUT_ARRAYS = {
   'generators.walks.random_walk': 'a key',
   'generators.drawing.check_label': 'labels, which are integers',
 }
-# Sources are read from files; a state and a batch of one's source are float32.
-_READ = tuple(f'datasets.{name}' for name in datasets.NAMES)
 _OF_AN_ALGORITHM = ('init', 'step', 'sample')
 
 
@@ -739,10 +737,10 @@ DOORS = {
     whole=True,
     nan='a picture has no nan',
   ),
-  'datasets.to_unit': Door(
+  'datasets.sections.to_unit': Door(
     lambda x: datasets.to_unit(x, _SECTION), (_BITS,), host=True
   ),
-  'datasets.from_unit': Door(
+  'datasets.sections.from_unit': Door(
     lambda x: datasets.from_unit(x, _SECTION), (_BITS,), host=True
   ),
   'runs.reporting.mean_interval': Door(
@@ -762,7 +760,7 @@ def _operator():
 # Files are made of bytes alone.
 _OF_BYTES = {
   'runs.images.png': lambda x: images.read_png(images.png(x)),
-  'datasets.square': lambda x: datasets.square(x, 2),
+  'datasets.sources.square': lambda x: datasets.square(x, 2),
 }
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from stein_jax import datasets
 from stein_jax import inception
+from stein_jax.datasets import _files
 from stein_jax.runs import training
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -75,7 +76,7 @@ class FilesTest(parameterized.TestCase):
         datasets.load('folder', path=str(path), size=8, mask='centre')
 
   def test_an_image_file_that_is_too_long(self):
-    with mock.patch.object(datasets, '_MAX_BYTES', len(png()) + 2):
+    with mock.patch.object(_files, 'MAX_BYTES', len(png()) + 2):
       for path in self.images():
         datasets.load('folder', path=str(path), size=4, mask='centre')
       self.setUp()

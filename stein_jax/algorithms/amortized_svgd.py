@@ -194,9 +194,9 @@ def least_squares(
 ):
   """Returns the change D of the parameters that moves samples by phi [WL16 eq 9].
 
-  D = (J' J + shift I)^-1 J' phi, J the Jacobian of the samples: the minimum of
-  |J D - phi|^2 + shift |D|^2, and of least norm where shift is 0. J is never
-  formed: conjugate gradients, begun at 0, ask for J' J D alone.
+  With J the Jacobian of the samples, D = (J' J + shift I)^-1 J' phi minimises
+  |J D - phi|^2 + shift |D|^2, and is the shortest such D where shift is 0. J is never
+  formed: conjugate gradients begin at 0 and ask for products J' J D alone.
 
   Args:
     draw: parameters to samples [n, ...].
@@ -219,14 +219,14 @@ def least_squares(
   wide = jax.tree.map(dtypes.at_least_float32, params)
   flat, unravel_own = flatten_util.ravel_pytree(wide)
   unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
-  # All in one dtype, the wider of the parameters' and the samples'.
+  # The whole solution is in one dtype, the wider of the parameters' and the samples'.
   dtype = np.promote_types(flat.dtype, direction.dtype)
   flat = flat.astype(dtype)
   at = lambda flat: draw(unravel(flat)).astype(dtype)
   checks.shape(jax.eval_shape(at, flat).shape, direction=direction)
   direction = direction.astype(dtype)
 
-  # J'v over all devices' samples; the mean inside as in `learners.descend`.
+  # This is J'v over all devices' samples; the mean is inside as in `learners.descend`.
   def pull(v):
     dot = lambda flat: collectives.pmean(jnp.vdot(at(flat), v), axis_name)
     return collectives.pmean(jax.grad(dot)(flat), axis_name)
@@ -236,24 +236,27 @@ def least_squares(
   size = collectives.pmean(jnp.vdot(direction, direction), axis_name)
   shift = damping * jnp.vdot(target, target) / jnp.where(size > 0, size, 1)
   product = lambda change: pull(push(change)) + shift * change
-  least = 1e-12 * jnp.vdot(target, target)
+  tolerance = 1e-12 * jnp.vdot(target, target)
 
+  # `jax.scipy.sparse.linalg.cg` does not pass shard_map's check (jax 0.10.2, 0.12.0):
+  # the solution counts as varying over devices, as the noise that `draw` holds does.
+  # It would also stop at a residual of nan with what it has, which may be zeros.
   def unsolved(state):
-    i, _, _, _, residual = state
-    solved = (residual <= least) & jnp.isfinite(residual)
+    i, _, _, _, sq_residual = state
+    solved = (sq_residual <= tolerance) & jnp.isfinite(sq_residual)
     return (i < num_steps) & ~solved
 
   def improve(state):
-    i, solution, rest, along, residual = state
+    i, solution, residual, along, sq_residual = state
     image = product(along)
-    rate = residual / jnp.vdot(along, image)
-    rest = rest - rate * image
-    following = jnp.vdot(rest, rest)
+    rate = sq_residual / jnp.vdot(along, image)
+    residual = residual - rate * image
+    following = jnp.vdot(residual, residual)
     return (
       i + 1,
       solution + rate * along,
-      rest,
-      rest + following / residual * along,
+      residual,
+      residual + following / sq_residual * along,
       following,
     )
 

@@ -244,8 +244,9 @@ def _named(place, namespace, fields):
 
 
 def _data(place, fields):
-  """Returns a completed section of data, with what `datasets.load` itself takes."""
-  return build.defaults(datasets.load) | _named(place, datasets, fields)
+  """Returns a completed data section, with what `load` takes beside a set's own."""
+  fields = _named(place, datasets.sets, fields)
+  return build.defaults(datasets.load) | fields
 
 
 def _as_fields(section):

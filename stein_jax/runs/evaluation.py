@@ -80,18 +80,18 @@ _jitted_exact = jax.jit(energies.exact_log_partition)
 def sampler(config, source) -> Callable[[Any], Tree]:
   """Returns a compiled function of the state: `config.evaluation`'s samples.
 
-  They are made of the first images of the source's conditions, where these are images;
-  labels come in turn. An algorithm that has nothing to draw has a function that returns
-  None.
+  They are made of the source's first conditions where these are images, and of the
+  classes in turn where they are labels. Where the algorithm has nothing to draw, the
+  function returns None.
   """
   draw = configs.sample(config)
   if draw is None:
     return lambda state: None
   rng = jax.random.key(config.seed + 1)
   num, options = config.evaluation.num_samples, {}
-  if pictures.shows_images(source[slice(0, 1)]):
-    options['condition'] = source[slice(0, num)]['condition']
-    num = len(options['condition'])
+  condition = pictures.image_condition(source[slice(0, num)])
+  if condition is not None:
+    num, options['condition'] = len(condition), condition
   return jax.jit(lambda state: draw(state, rng, num, **options))
 
 
@@ -192,7 +192,7 @@ def recovered(samples, batch, section) -> dict[str, float]:
 def _sample_metrics(config, state, samples, batch, source, judges):
   """Returns the metrics of samples [n, ...] beside a batch of data."""
   data = batch['image']
-  if pictures.shows_images(batch):
+  if pictures.image_condition(batch) is not None:
     return recovered(samples, batch, config.data)
   if min(len(samples), len(data)) < 2:
     return {}

@@ -47,6 +47,12 @@ def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
   return images.png(images.strips(np.stack(rows)), zoom=2)
 
 
+def image_condition(batch):
+  """Returns the images [n, ...] that samples are made of; None for labels, or none."""
+  condition = batch.get('condition')
+  return None if condition is None or condition.ndim < 2 else condition
+
+
 def labels_of(state, num):
   """Returns the labels [num] of a state's samples, None without."""
   if not hasattr(state, 'generator'):
@@ -71,7 +77,7 @@ def sample_sections(config, folder, state, samples, batch):
   unit = np.round(255 * datasets.to_unit(samples, config.data))
   arrays = {} if labels is None else {'label': labels}
   np.savez(folder / 'samples.npz', image=unit.astype(np.uint8), **arrays)
-  if shows_images(batch):
+  if image_condition(batch) is not None:
     title = 'What is known, what was made of it, and the true image'
     return [*sections, (title, recovery_page(samples, batch, config.data))]
   sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
@@ -142,8 +148,3 @@ def curve_sections(workdir):
       )
       sections.append((name, plot))
   return sections
-
-
-def shows_images(batch) -> bool:
-  """Returns whether a batch's images are made of other images, not of labels."""
-  return np.ndim(batch.get('condition')) > 1
