@@ -26,7 +26,7 @@ def log_partition(energy: Learner, params: Params) -> Array:
     ValueError: exp(-E) is no density of one example, or log Z has another shape.
   """
   check_density(energy)
-  found = energy.apply_fn(params, method='log_partition')
+  found = learners.call(energy, params, method='log_partition')
   checks.shape((), **{"The energy's log_partition": found})
   return found
 

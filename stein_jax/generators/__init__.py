@@ -13,7 +13,6 @@ from stein_jax.generators.drawing import decode
 from stein_jax.generators.drawing import decode_batch
 from stein_jax.generators.drawing import generate
 from stein_jax.generators.drawing import latent
-from stein_jax.generators.drawing import num_classes
 from stein_jax.generators.drawing import sample
 from stein_jax.generators.losses import batch_norm_entropy
 from stein_jax.generators.losses import chain_rule_loss
@@ -48,7 +47,6 @@ __all__ = [
   'interpolate',
   'kl_divergence',
   'latent',
-  'num_classes',
   'pulling_away',
   'random_walk',
   'sample',

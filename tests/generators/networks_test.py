@@ -13,6 +13,7 @@ from scipy import stats
 
 from stein_jax import generators
 from stein_jax import layers
+from stein_jax import learners
 
 _AXIS = 'batch'
 SIZE = 8  # rows of a training batch
@@ -434,7 +435,7 @@ class NetworkTest(parameterized.TestCase):
 
   def test_mlp_does_not_mix_the_batch(self):
     learner = create(generators.MLP(latent_dim=3, dim=2, widths=(4,)))
-    self.assertNotIn('axis_name', learner.takes)
+    self.assertNotIn('axis_name', learners.keywords(learner))
     z = jax.random.normal(jax.random.key(1), (5, 3))
     dense = learner.params['params']
     hidden = z @ dense['Dense_0']['kernel'] + dense['Dense_0']['bias'][None]
