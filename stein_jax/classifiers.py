@@ -92,6 +92,7 @@ class AllConvolutional(nn.Module):
       x = x + self.noise * jax.random.normal(noise_rng, x.shape, x.dtype)
     for i, block in enumerate(self.blocks):
       for width, size in block:
+        # The norm would subtract a bias, and has one of its own.
         x = nn.Conv(width, (size, size), use_bias=False)(x)
         x = nn.relu(layers.normalized('batch', x, axis_name=axis_name))
       if i + 1 < len(self.blocks):
@@ -211,6 +212,7 @@ def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   shift_rng, flip_rng = jax.random.split(rng)
   n, h, w, _ = x.shape
   pads = ((0, 0), (distance, distance), (distance, distance), (0, 0))
+  # Zeros would put frames around the images.
   padded = jnp.pad(x, pads, mode='edge')
   offsets = jax.random.randint(shift_rng, (n, 2), 0, 2 * distance + 1)
 

@@ -56,9 +56,11 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, axis_name: str | None = None) -> Array:
     """Returns x [n, ..., c] with mean 0 and variance 1 over all axes but c."""
+    # A variance in half precision would lose its digits.
     x = dtypes.at_least_float32(x)
     axes = tuple(range(x.ndim - 1))
     mean = collectives.pmean(jnp.mean(x, axes, keepdims=True), axis_name)
+    # The mean of squares less the square of the mean would cancel digits.
     centred = x - mean
     variance = collectives.pmean(
       jnp.mean(centred**2, axes, keepdims=True), axis_name

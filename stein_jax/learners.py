@@ -80,7 +80,7 @@ def create(
   _check_network(module, called, params)
   if not isinstance(optimizer, optax.GradientTransformation):
     optimizer = build_optimizer(optimizer)
-  if set(params) != {'params'}:
+  if set(params) != {'params'}:  # constants have gradients too
     labels = {name: 'train' if name == 'params' else 'keep' for name in params}
     optimizer = optax.partition(
       {'train': optimizer, 'keep': optax.set_to_zero()}, labels

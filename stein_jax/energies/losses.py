@@ -60,7 +60,7 @@ def contrast(
     )
     positive, negative = map(jnp.mean, both)
     loss = positive - negative_weight * negative
-    if not checks.is_zero(energy_l2):
+    if not checks.is_zero(energy_l2):  # a traced weight keeps the term
       loss += energy_l2 * sum(jnp.mean(value**2) for value in both)
     return loss, {
       'energy/data': positive,

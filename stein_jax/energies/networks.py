@@ -96,6 +96,8 @@ class Autoencoder(nn.Module):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
     x = _dropout(dtypes.at_least_float32(x), self.dropout, rng)
+    # The decoder has the same kernels. It needs the sizes because a stride need not
+    # divide them.
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -104,6 +106,7 @@ class Autoencoder(nn.Module):
       kernels.append(kernel)
       sizes.append(x.shape[1:3])
       x = layers.conv(x, kernel, stride=stride, padding=padding)
+      # As in DCGAN, no norm follows the first layer, or the last of the decoder.
       x = active(x) if i else nn.relu(x)
     features = layers.flat(x)
     for i, (_, _, stride, padding) in reversed(list(enumerate(self.convs))):
@@ -167,6 +170,7 @@ class JointLabel(nn.Module):
     """Whether the energy of one example depends on the others of its batch."""
     return self.autoencoder.mixes
 
+  # In setup, since several methods share the classifier.
   def setup(self):
     self.classifier = nn.Dense(
       self.num_classes, use_bias=False, kernel_init=layers.normal()
@@ -274,7 +278,7 @@ class Discriminator(nn.Module):
         f'kernel_{i}', layers.normal(), (5, 5, x.shape[-1], width)
       )
       x = layers.conv(x, kernel, stride=2, padding=2)
-      if i:
+      if i:  # DCGAN has no norm after the first convolution
         x = layers.normalized(self.norm, x, axis_name=axis_name)
       x = nn.leaky_relu(x, 0.2)
     x = layers.with_label(layers.flat(x), y)
@@ -345,6 +349,7 @@ class ConvNet(nn.Module):
       kernel = weights(f'kernel_{i}', shape)
       hidden = layers.conv(hidden, kernel, stride=stride, padding='same')
       bias = self.param(f'bias_{i}', zeros, (width,))
+      # Ranks are made equal by hand, since the tests let none be promoted.
       hidden = _ACTIVATIONS[self.activation](hidden + bias[None, None, None])
     hidden = layers.flat(hidden)
     output = hidden @ weights('kernel', (hidden.shape[-1], self.outputs))
@@ -424,6 +429,7 @@ class Unimodal(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
     logit = self.logit(self.trunk(x))[:, 0]
+    # softplus(-a) is -log sigmoid(a) without the sigmoid, whose log could be infinite.
     return -logit if self.form == 'logit' else nn.softplus(-logit)
 
   def features(self, x: Array) -> Array:

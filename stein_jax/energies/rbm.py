@@ -11,7 +11,7 @@ from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
 _MAX_ENUMERATED = 20
-_CHUNK = 2**12  # hidden states at a time, which bounds the memory
+_CHUNK = 2**12  # hidden states at a time
 
 
 class RBM(nn.Module):
@@ -43,7 +43,7 @@ class RBM(nn.Module):
     # The authors' initializer draws from this range, whatever width it is asked for.
     self.param('weight', _uniform(0.05), (d, self.num_hidden))
     self.param('hidden_bias', nn.initializers.zeros, (self.num_hidden,))
-    if self.centered:
+    if self.centered:  # in a collection of its own, which no optimizer moves
       self.variable('constants', 'mean', lambda: jnp.mean(x, 0))
     x = self._centre(x)
     hidden = _log_two_cosh(self._logits(x))
@@ -115,6 +115,7 @@ class RBM(nn.Module):
       h = self._hidden(index)
       return h @ linear + 0.5 * h @ gram @ h
 
+    # All states at once would be up to 2^20 rows.
     indices = jnp.arange(2**self.num_hidden)
     states = lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
     return states + 0.5 * bias @ bias
@@ -148,6 +149,7 @@ def _add_noise(rng, mean):
 
 
 def _log_two_cosh(x):
+  # cosh itself overflows above 89 in float32.
   return jnp.logaddexp(x, -x)
 
 

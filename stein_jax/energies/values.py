@@ -40,6 +40,7 @@ def value(
   Raises:
     ValueError: the network's result is not [n].
   """
+  # Here, since a network of the user need not do so.
   x = dtypes.at_least_float32(x)
   values = learners.call(
     energy, params, x, *condition, axis_name=axis_name, rng=rng

@@ -93,6 +93,7 @@ class VAE(nn.Module):
     self.first = nn.Dense(
       height * width * self.base, use_bias=False, kernel_init=start
     )
+    # The offset alone and this epsilon are those of the authors' code.
     self.norms = [
       layers.BatchNorm(gain=False, epsilon=1e-3)
       for _ in range(len(self.widths) + self.last_norm)
@@ -139,6 +140,7 @@ class VAE(nn.Module):
   ) -> Array:
     """Returns samples [num, *shape]."""
     x = self.decode(self.latent(rng, num), axis_name=axis_name)
+    # Sampling alone would leave the encoder without parameters.
     if self.is_initializing() and self.encoder_widths:
       self.encode(x)
     return x
@@ -224,7 +226,7 @@ class ImageToImage(nn.Module):
       )
       return layers.conv(x, kernel, stride=stride, padding='same')
 
-    numbers = itertools.count()
+    numbers = itertools.count()  # names the kernels in the order of their use
     x = nn.relu(norm(conv(condition, self.widths[0], 7)))
     for maps in self.widths[1:]:
       x = nn.relu(norm(conv(x, maps, 3, stride=2)))
@@ -234,6 +236,7 @@ class ImageToImage(nn.Module):
       y = nn.relu(norm(conv(x, x.shape[-1], 3)))
       x = x + norm(conv(y, x.shape[-1], 3))
     for maps in self.widths[-2::-1]:
+      # Convolutions of two sizes with stride 2 have results of this one.
       size = (2 * x.shape[1], 2 * x.shape[2])
       x = layers.ConvTranspose(maps, 3, 2, size, self.scale)(x)
       x = nn.relu(norm(x))
@@ -248,6 +251,7 @@ class ImageToImage(nn.Module):
   def __call__(self, rng: PRNGKey, num: int, *, condition: Array) -> Array:
     """Returns samples [num, *shape], given the conditions [num, h, w, c]."""
     x = self.decode(self.latent(rng, num), condition)
+    # Sampling alone would leave the encoder without parameters.
     if self.is_initializing():
       self.encode(x, condition)
     return x
@@ -275,11 +279,8 @@ class _GaussianEncoder(nn.Module):
       x = layers.conv(x, kernel, stride=stride, padding='same')
       bias = self.param(f'bias_{i}', nn.initializers.zeros, (maps,))
       x = nn.leaky_relu(x + bias[None, None, None], 0.2)
-      x = nn.Dropout(self.dropout)(
-        x,
-        deterministic=key is None,
-        rng=None if key is None else jax.random.fold_in(key, i),
-      )
+      layer_key = None if key is None else jax.random.fold_in(key, i)
+      x = nn.Dropout(self.dropout)(x, deterministic=key is None, rng=layer_key)
     dense = lambda name: nn.Dense(
       self.latent_dim, kernel_init=start, name=name
     )(layers.flat(x))
@@ -288,6 +289,7 @@ class _GaussianEncoder(nn.Module):
 
 def _map_sizes(size, strides):
   """Returns the sizes of the maps before, between and after the strides."""
+  # From the image back: a convolution 'same' rounds up where a stride does not divide.
   sizes = [tuple(size)]
   for stride in strides[::-1]:
     sizes.append(tuple(-(-extent // stride) for extent in sizes[-1]))

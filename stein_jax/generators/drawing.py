@@ -49,6 +49,7 @@ def create(
     lambda params: generate(learner, params, rng, num, **context),
     learner.params,
   ).shape
+  # Its inputs are a key and a number, which show neither.
   return learner.replace(input_shape=shape[1:], batch_size=num)
 
 
@@ -105,6 +106,7 @@ def generate(
     if name not in learners.keywords(generator):
       raise ValueError(f'This generator is unconditional: it takes no {name}.')
   if label is not None:
+    # A network that takes labels need not say how many classes it has.
     check_label(label, generator.num_classes or None, num)
   checks.num_rows(num, condition=condition)
   samples = learners.call(

@@ -43,6 +43,7 @@ def chain_rule_loss(
 
   def loss_fn(params):
     samples = draw(params)
+    # phi is a constant, so nothing that it is computed from has a gradient.
     fixed = lax.stop_gradient(samples)
     phi = direction(fixed)
     checks.like(samples, direction=phi)
@@ -164,6 +165,7 @@ def variational_loss(
   checks.count(num_importance=num_importance)
   for each in condition:
     checks.num_rows(len(x), condition=each)
+  # x may come from a chain of the energy, which this loss does not train.
   x = lax.stop_gradient(dtypes.at_least_float32(x))
   dropout_rng, code_rng = jax.random.split(rng)
 

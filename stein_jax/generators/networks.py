@@ -86,6 +86,7 @@ class Coupling(nn.Module):
     checks.count(num_layers=self.num_layers)
     super().__post_init__()
 
+  # In setup, since both directions share the networks.
   def setup(self):
     half = self.dim // 2
     moved = [
@@ -142,11 +143,14 @@ class _Dense(nn.Module):
   def __call__(self, x):
     for width in self.widths:
       x = jnp.tanh(nn.Dense(width)(x))
+    # Zeros make each coupling the identity at first, so that training starts from the
+    # prior.
     return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(x)
 
 
 def _shift_and_scale(outputs):
   shift, log_scale = jnp.split(outputs, 2, -1)
+  # A bounded scale can neither overflow nor vanish in a product of many layers.
   return shift, jnp.tanh(log_scale)
 
 
@@ -199,7 +203,7 @@ class DCGAN(nn.Module):
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.choice(PRIORS, prior=self.prior)
     checks.non_negative(output_noise=self.output_noise)
-    if self.kernel_size % 2 == 0:
+    if self.kernel_size % 2 == 0:  # an even kernel has unequal padding
       raise ValueError(f'kernel_size={self.kernel_size} must be odd.')
     if len(self.strides) != len(self.widths) + 1:
       raise ValueError(
@@ -280,6 +284,7 @@ class DCGAN(nn.Module):
     axis_name: str | None = None,
   ) -> Array:
     """Returns samples [num, *shape], of the labels [num] if there are classes."""
+    # Split without noise too, so that noise does not change the latents of a key.
     latent_rng, noise_rng = jax.random.split(rng)
     z = self.latent(latent_rng, num)
     x = self.decode(z, label=label, axis_name=axis_name)
@@ -354,7 +359,7 @@ class TransitionOperator(nn.Module):
       base=self.widths[-1],
       widths=self.widths[-2::-1],
       strides=(2,) * len(self.widths),
-      output='linear',
+      output='linear',  # logits, of which a cross entropy cannot overflow
     )
 
   def encode(self, x: Array, *, axis_name: str | None = None) -> Array:
