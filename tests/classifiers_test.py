@@ -88,7 +88,7 @@ class NetworkTest(parameterized.TestCase):
   @parameterized.parameters(('cnn', 12, 12, 1), ('resnet', 8, 8, 3))
   def test_images_are_alone(self, kind, *shape):
     learner, x = _learner(kind, *shape), _images(4, *shape)
-    self.assertNotIn('axis_name', learner.takes)
+    self.assertNotIn('axis_name', learners.keywords(learner))
     changed = x.at[1:].add(3 * _images(3, *shape, seed=1))
     for before, after in zip(
       _run(learner, x), _run(learner, changed), strict=True
@@ -141,7 +141,7 @@ class NetworkTest(parameterized.TestCase):
 
   def test_dropout(self):
     learner, x = _learner('cnn', 12, 12, 1), _images(4, 12, 12, 1)
-    self.assertEqual(learner.takes, ('rng',))
+    self.assertEqual(learners.keywords(learner), ('rng',))
     features, logits = _run(learner, x)
     keys = jax.random.split(jax.random.key(1), 3000)
     run = lambda rng: learners.call(learner, learner.params, x, rng=rng)

@@ -82,7 +82,6 @@ _WITHOUT_ARRAYS = {
   'generators.losses.chain_rule_loss': 'functions',
   'generators.walks.interpolate': 'a key',
   'generators.drawing.latent': 'a key',
-  'generators.drawing.num_classes': 'a generator',
   'generators.walks.random_walk': 'a key',
   'generators.drawing.check_label': 'labels, which are integers',
 }

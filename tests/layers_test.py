@@ -60,7 +60,7 @@ class ConvTest(parameterized.TestCase):
   def take(self, as_product):
     """Makes small convolutions one product of matrices, or none."""
     size = 2**21 if as_product else 0
-    self.enter_context(mock.patch.object(layers, '_IN_CACHE', size))
+    self.enter_context(mock.patch.object(layers, '_PATCH_ENTRIES', size))
 
   @parameterized.product(
     stride=(1, 2),

@@ -187,9 +187,9 @@ def train(
 
 def drawn(generator, num: int, seed: int) -> np.ndarray:
   """Returns samples [num, ...] of a generator, its output noise left out."""
-  module = generator.apply_fn.__self__.clone(output_noise=0.0)
+  module = generator.module.clone(output_noise=0.0)
   draw = jax.jit(generators.sample, static_argnames='num')
-  generator = generator.replace(apply_fn=module.apply)
+  generator = generator.replace(module=module, apply_fn=module.apply)
   return np.asarray(draw(generator, jax.random.key(seed), num=num))
 
 

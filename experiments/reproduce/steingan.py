@@ -35,6 +35,7 @@ from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import kernels
+from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import stein
@@ -263,8 +264,8 @@ def beside_model(state, num, seed) -> dict[str, float]:
   its noise-free means, by enumeration.
   """
   keys = jax.random.split(jax.random.key(1000 + seed), 3)
-  ask = lambda key, method: state.energy.apply_fn(
-    state.energy.params, key, num, method=method
+  ask = lambda key, method: learners.call(
+    state.energy, state.energy.params, key, num, method=method
   )
   weight = state.energy.params['params']['weight']
   spread = lambda x: np.sum(np.var(x.reshape(num, -1) @ weight, 0))

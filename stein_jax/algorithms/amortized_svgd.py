@@ -61,12 +61,13 @@ def create(
       return -value
 
     checks.log_density(log_density, jnp.zeros(generator.input_shape))
-    energy = learners.Learner.create(
-      apply_fn=lambda params, *x: jax.vmap(one)(*x),
-      params={},
-      tx=optax.identity(),
-      input_shape=generator.input_shape,
-    ).replace(step=jnp.zeros((), jnp.int32))
+    samples = (generator.batch_size, *generator.input_shape)
+    energy = learners.wrap(
+      lambda params, *x: jax.vmap(one)(*x),
+      {},
+      optax.identity(),
+      jax.ShapeDtypeStruct(samples, float),
+    )
   checks.same_shape(energy=energy.input_shape, samples=generator.input_shape)
   return State(jnp.zeros((), jnp.int32), generator, energy)
 

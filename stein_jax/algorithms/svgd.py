@@ -56,12 +56,7 @@ def create(
     )
   first = jax.tree.map(lambda leaf: leaf[0], particles)
   checks.log_density(log_density_fn, first)
-  learner = learners.Learner.create(
-    apply_fn=log_density_fn,
-    params={'particles': particles},
-    tx=optimizer,
-  )
-  learner = learner.replace(step=jnp.zeros((), jnp.int32))
+  learner = learners.wrap(log_density_fn, {'particles': particles}, optimizer)
   return State(jnp.zeros((), jnp.int32), learner)
 
 
@@ -102,7 +97,7 @@ def step(
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
 
   def log_density(position):
-    value = state.particles.apply_fn(position, *data)
+    value = learners.call(state.particles, position, *data)
     checks.shape((), log_density=value)
     return value
 

@@ -1,8 +1,9 @@
 """Energies E(x) [n], with p(x) proportional to exp(-E(x)).
 
-Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
-[n, d] come in. What a module offers beyond E is a method, called as
-`energy.apply_fn(energy.params, ..., method='log_partition')`.
+The networks are Linen modules without mutable state, and take images [n, h, w, c] or
+vectors [n, d]. A learner of one is called as `value(energy, energy.params, x)`. Some
+have more methods than E, which `learners.call(energy, energy.params, ...,
+method='log_partition')` calls.
 """
 
 from stein_jax.energies.chains import run_chain

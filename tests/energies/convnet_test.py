@@ -146,7 +146,7 @@ class ConvNetTest(parameterized.TestCase):
     x = _normal(3, 7, 6, 2)
     module = energies.ConvNet(**_TINY)
     energy = learners.create(jax.random.key(0), module, optax.sgd(1.0), x)
-    self.assertEqual(energy.takes, ())
+    self.assertEqual(learners.keywords(energy), ())
     energy = energy.replace(params=_params(module, x))
     call = jax.jit(lambda x: energy.apply_fn(energy.params, x))
     before, after = call(x), call(x.at[1:].add(1))

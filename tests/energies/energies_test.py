@@ -1019,7 +1019,7 @@ class BatchTest(parameterized.TestCase):
   )
   def test_takes_what_it_needs(self, kind, norm, takes):
     energy = _energy(kind, norm)
-    self.assertEqual(energy.takes, takes)
+    self.assertEqual(learners.keywords(energy), takes)
     self.assertEqual((energy.input_shape, energy.batch_size), ((8, 8, 2), 8))
     x, condition = _images(), () if kind == 'autoencoder' else (_labels(),)
     changed = x.at[1:].add(_images(7, seed=1))
@@ -1028,7 +1028,7 @@ class BatchTest(parameterized.TestCase):
     self.assertEqual(call(x)[0] != call(changed)[0], learners.mixes(energy))
 
   def test_other_energies_take_nothing(self):
-    self.assertEqual(_rbm()[0].takes, ())
+    self.assertEqual(learners.keywords(_rbm()[0]), ())
 
   @parameterized.parameters('batch', 'layer', 'none')
   def test_pairs(self, norm):

@@ -661,12 +661,14 @@ class RevisionTest(parameterized.TestCase):
   def test_a_batch_of_an_energy_that_mixes_is_whole(self, conditional):
     # On a sum of |x - mean|^2 / 2 a step leads to the mean of a training batch.
     state, condition = self.state(conditional)
-    state.energy = state.energy.replace(
-      apply_fn=lambda params, x, *c, **_: (
+    state.energy = learners.wrap(
+      lambda params, x, *c, **_: (
         0.5 * jnp.sum((x - jnp.mean(x, 0, keepdims=True)) ** 2, 1)
       ),
-      takes=('axis_name',),
-      batch_size=_SIZE,
+      {},
+      optax.identity(),
+      jnp.zeros((_SIZE, 7)),
+      keywords=('axis_name',),
     )
     rng = jax.random.key(5)
     first = jnp.broadcast_to(condition[:1], (_SIZE, 2))

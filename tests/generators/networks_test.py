@@ -10,6 +10,7 @@ from scipy import stats
 
 from stein_jax import generators
 from stein_jax import layers
+from stein_jax import learners
 from tests.generators import networks
 
 _AXIS = 'batch'
@@ -380,7 +381,7 @@ class NetworkTest(parameterized.TestCase):
 
   def test_mlp_does_not_mix_the_batch(self):
     learner = networks.create(generators.MLP(latent_dim=3, dim=2, widths=(4,)))
-    self.assertNotIn('axis_name', learner.takes)
+    self.assertNotIn('axis_name', learners.keywords(learner))
     z = jax.random.normal(jax.random.key(1), (5, 3))
     dense = learner.params['params']
     hidden = z @ dense['Dense_0']['kernel'] + dense['Dense_0']['bias'][None]
