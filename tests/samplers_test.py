@@ -488,5 +488,22 @@ class ArgumentsTest(chex.TestCase):
         run(rng, x, **{**chain, **keywords})
 
 
+class LogMeanExpTest(absltest.TestCase):
+  def test_log_mean_exp_of_none(self):
+    with self.assertRaisesRegex(ValueError, 'no weights'):
+      samplers.log_mean_exp(np.zeros(0))
+
+  def test_log_mean_exp_of_half_precision(self):
+    # 70,000 is no float16.
+    values = jnp.full(70000, 3.0, jnp.float16)
+    self.assertAlmostEqual(float(samplers.log_mean_exp(values)), 3, 5)
+
+  def test_log_mean_exp(self):
+    values = np.array([0.3, -2.0, 1.5], np.float32)
+    self.assertAlmostEqual(
+      float(samplers.log_mean_exp(values)), np.log(np.exp(values).mean()), 6
+    )
+
+
 if __name__ == '__main__':
   absltest.main()
