@@ -41,7 +41,7 @@ class CNN(nn.Module):
     self, x: Array, *, rng: PRNGKey | None = None
   ) -> tuple[Array, Array]:
     """Returns features [n, dense] and logits [n, num_classes] of [n, h, w, c]."""
-    x = dtypes.accumulated(_images(x))
+    x = dtypes.at_least_float32(_images(x))
     for width in self.widths:
       x = nn.relu(nn.Conv(width, (5, 5))(x))
       x = nn.max_pool(x, (2, 2), (2, 2))
@@ -86,7 +86,7 @@ class AllConvolutional(nn.Module):
     axis_name: str | None = None,
   ) -> tuple[Array, Array]:
     """Returns features [n, width] and logits [n, num_classes] of [n, h, w, c]."""
-    x = dtypes.accumulated(_images(x))
+    x = dtypes.at_least_float32(_images(x))
     if rng is not None:
       rng, noise_rng = jax.random.split(rng)
       x = x + self.noise * jax.random.normal(noise_rng, x.shape, x.dtype)
@@ -140,7 +140,7 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array]:
     """Returns features [n, 4 width] and logits [n, num_classes] of [n, h, w, c]."""
-    x = dtypes.accumulated(_images(x))
+    x = dtypes.at_least_float32(_images(x))
 
     def conv(x, width, stride=1):
       layer = nn.Conv(

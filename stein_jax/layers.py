@@ -55,7 +55,7 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, axis_name: str | None = None) -> Array:
     """Returns x [n, ..., c] with mean 0 and variance 1 over all but c."""
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     axes = tuple(range(x.ndim - 1))
     mean = collectives.pmean(jnp.mean(x, axes, keepdims=True), axis_name)
     centred = x - mean
@@ -124,9 +124,9 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
         f'A kernel of side {len(kernel)} with padding={padding} does not fit '
         f'into {extent} pixels.'
       )
-  x, kernel = dtypes.together(x, kernel)
+  x, kernel = dtypes.promoted(x, kernel)
   # Made equal outside: a shard's own examples beside parameters of all of them.
-  x, kernel = collectives.alike(x, kernel)
+  x, kernel = collectives.match_varying(x, kernel)
   entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])
   small = entries <= _IN_CACHE and len(kernel) <= _FEW_TAPS
   if jax.default_backend() == 'cpu' and small:
@@ -208,7 +208,7 @@ def conv_transpose(
     padding: of `conv`.
     size: height and width of the result.
   """
-  y, kernel = dtypes.together(y, kernel)
+  y, kernel = dtypes.promoted(y, kernel)
   k, _, inputs, outputs = kernel.shape
   # Pixel stride * q + r of the result takes y at q - t with the kernel's entry
   # stride * t + r + padding, where there is one; r < stride.
@@ -274,7 +274,7 @@ class ConvTranspose(nn.Module):
     )
 
 
-def spectral(kernel: Array, num_iterations: int = 12) -> Array:
+def spectral_normalized(kernel: Array, num_iterations: int = 12) -> Array:
   """Returns the kernel over the largest singular value of its matrix [..., o].
 
   So a layer stretches no input by much more than the number of its taps. The value is
@@ -282,7 +282,7 @@ def spectral(kernel: Array, num_iterations: int = 12) -> Array:
   from step to step. It is some per cent too small where the second largest is near.
   The iterates are constants to autodiff, the value is not.
   """
-  kernel = dtypes.accumulated(kernel)
+  kernel = dtypes.at_least_float32(kernel)
   matrix = kernel.reshape(-1, kernel.shape[-1])
   frozen = lax.stop_gradient(matrix)
   right = jax.random.normal(jax.random.key(0), (matrix.shape[1],), kernel.dtype)

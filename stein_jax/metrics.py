@@ -327,7 +327,7 @@ def energy_distance(x: Array, y: Array) -> Array:
     ValueError: points that are not [n, d] and [m, d], or fewer than 2 of either,
       which have no pair.
   """
-  x, y = dtypes.accumulated(x), dtypes.accumulated(y)
+  x, y = dtypes.at_least_float32(x), dtypes.at_least_float32(y)
   if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
     raise ValueError(
       f'Points must be [n, d] and [m, d]; got {x.shape} and {y.shape}.'
@@ -376,7 +376,7 @@ def two_sample_test(
     ValueError: points that are not [n, d] and [m, d], or an option below 1.
   """
   checks.count(num_permutations=num_permutations)
-  x, y = dtypes.accumulated(x), dtypes.accumulated(y)
+  x, y = dtypes.at_least_float32(x), dtypes.at_least_float32(y)
   if x.ndim != 2 or y.ndim != 2 or not len(x) or not len(y):
     raise ValueError(f'Points must be [n, d]; got {x.shape} and {y.shape}.')
   _same_width(x, y)
@@ -561,7 +561,7 @@ def _flat(x, minimum):
   x = jnp.asarray(x)
   if x.ndim < 2 or len(x) < minimum or not x.size:
     raise ValueError(f'Needs rows [n, ...], n >= {minimum}; got {x.shape}.')
-  return dtypes.accumulated(x.reshape(len(x), -1))
+  return dtypes.at_least_float32(x.reshape(len(x), -1))
 
 
 @jax.jit(static_argnames='block_size')

@@ -26,7 +26,7 @@ def moved(
     ValueError: the two have different shapes.
   """
   checks.same_shape(start=np.shape(start), revised=np.shape(revised))
-  start, revised = map(dtypes.accumulated, (start, revised))
+  start, revised = map(dtypes.at_least_float32, (start, revised))
   rows = lambda x: x.reshape(len(x), -1)
   mean = collectives.pmean(jnp.mean(revised, 0, keepdims=True), axis_name)
   metrics = {

@@ -166,7 +166,7 @@ def annealed_importance(
         f'init has shape {np.shape(init)}, not (num_chains, *shape) = '
         f'{(num_chains, *shape)}.'
       )
-    x = dtypes.accumulated(init)
+    x = dtypes.at_least_float32(init)
     inverse_temperatures = inverse_temperatures[::-1]
 
   def base(x):
@@ -193,7 +193,7 @@ def annealed_importance(
 
 def log_mean_exp(log_weights: Array) -> Array:
   """Returns log mean exp of the weights [n], []."""
-  log_weights = dtypes.accumulated(log_weights)
+  log_weights = dtypes.at_least_float32(log_weights)
   if not log_weights.size:
     raise ValueError('There is no mean of no weights.')
   return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.size))
@@ -216,7 +216,7 @@ def _per_chain(log_density_fn, num_chains):
   """Returns the log density as a function that refuses values other than [n]."""
 
   def checked(x):
-    log_density = dtypes.accumulated(log_density_fn(x))
+    log_density = dtypes.at_least_float32(log_density_fn(x))
     checks.per_example(num_chains, log_density=log_density)
     return log_density
 
@@ -225,7 +225,7 @@ def _per_chain(log_density_fn, num_chains):
 
 def _accumulated(x):
   """Returns x with half-precision leaves in float32: small steps add up."""
-  return jax.tree.map(dtypes.accumulated, x)
+  return jax.tree.map(dtypes.at_least_float32, x)
 
 
 def _evaluate(log_density_fn, x):

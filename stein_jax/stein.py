@@ -246,8 +246,8 @@ def feature_svgd_direction(
     axis_name: the mapped axis over which the particles are split.
   """
   checks.choice(('count', 'row_sum'), normalize=normalize)
-  dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
-  score = dtypes.accumulated(score)
+  dtype, x = dtypes.floating(x).dtype, dtypes.at_least_float32(x)
+  score = dtypes.at_least_float32(score)
   checks.like(x, score=score)
   repulsion = feature_repulsion(
     x, feature_fn, kernel, form=form, axis_name=axis_name
@@ -286,7 +286,7 @@ def feature_repulsion(
   """
   checks.choice(('exact', 'swapped', 'nearest'), form=form)
   kernels.check(kernel)
-  dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
+  dtype, x = dtypes.floating(x).dtype, dtypes.at_least_float32(x)
   xs, rows = collectives.all_gather(x, axis_name), _own_rows(x, axis_name)
   feature_fn = functools.partial(_features, feature_fn)
   features, pullback = jax.vjp(feature_fn, xs)
@@ -326,7 +326,7 @@ def _features(feature_fn, x):
       f'feature_fn has shape {features.shape}; wanted: ({len(x)}, f), a row for each '
       'particle.'
     )
-  return dtypes.accumulated(features)
+  return dtypes.at_least_float32(features)
 
 
 def stein_matrix(
@@ -670,7 +670,7 @@ def _points(x, score):
       'Points and scores must be [n, d] alike, n and d at least 1; got '
       f'{np.shape(x)} and {np.shape(score)}.'
     )
-  return dtypes.accumulated(x), dtypes.accumulated(score)
+  return dtypes.at_least_float32(x), dtypes.at_least_float32(score)
 
 
 def _with_slope(function):

@@ -79,7 +79,7 @@ _WITHOUT_ARRAYS = {
   'energies.chains.whole': 'conditions, as they are',
   'generators.drawing.create': 'shapes',
   'generators.drawing.create_pair': 'shapes',
-  'generators.losses.follow': 'functions',
+  'generators.losses.chain_rule_loss': 'functions',
   'generators.walks.interpolate': 'a key',
   'generators.drawing.latent': 'a key',
   'generators.drawing.num_classes': 'a generator',
@@ -286,8 +286,8 @@ class _Norm(nn.Module):
 
 DOORS = {
   'dtypes.floating': Door(dtypes.floating, (_X,), keeps=True),
-  'dtypes.accumulated': Door(dtypes.accumulated, (_X,)),
-  'dtypes.together': Door(dtypes.together, (_X, _Y), parts=True),
+  'dtypes.at_least_float32': Door(dtypes.at_least_float32, (_X,)),
+  'dtypes.promoted': Door(dtypes.promoted, (_X, _Y), parts=True),
   'dtypes.on_host': Door(dtypes.on_host, (_X,), host=True),
   # Kernels.
   'kernels.rbf': Door(kernels.rbf, (_SQ_DIST, np.array(9)), keeps=True),
@@ -456,7 +456,9 @@ DOORS = {
     lambda x: energies.value(_mlp(), _mlp().params, x), (_X,)
   ),
   'energies.values.score': Door(
-    lambda x, company: energies.score(_mixing(), x, company=company),
+    lambda x, normalized_with: energies.score(
+      _mixing(), x, normalized_with=normalized_with
+    ),
     (_IMAGES, _OTHERS),
     keeps=True,
   ),
@@ -535,8 +537,8 @@ DOORS = {
   'generators.drawing.decode_batch': Door(
     lambda z: generators.decode_batch(_plane(), _plane().params, z), (_Y,)
   ),
-  'generators.losses.divergence': Door(
-    generators.divergence, (_X, levels(6, 2, high=4))
+  'generators.losses.kl_divergence': Door(
+    generators.kl_divergence, (_X, levels(6, 2, high=4))
   ),
   'generators.drawing.generate': Door(
     lambda c: generators.generate(
@@ -562,8 +564,8 @@ DOORS = {
     (_X,),
     slow=True,
   ),
-  'generators.losses.variational': Door(
-    lambda x: generators.variational(_vae(), _KEY, x)(_vae().params),
+  'generators.losses.variational_loss': Door(
+    lambda x: generators.variational_loss(_vae(), _KEY, x)(_vae().params),
     (_IMAGES,),
     slow=True,
   ),
@@ -606,7 +608,9 @@ DOORS = {
     functools.partial(layers.conv_transpose, stride=2, padding=1, size=(8, 8)),
     (levels(2, 4, 4, 2), _CONV),
   ),
-  'layers.spectral': Door(layers.spectral, (_CONV,), slow=True),
+  'layers.spectral_normalized': Door(
+    layers.spectral_normalized, (_CONV,), slow=True
+  ),
   'layers.with_label': Door(
     layers.with_label, (_ROWS, levels(9, 2, high=2)), keeps=True
   ),
@@ -840,10 +844,12 @@ class DoorsTest(parameterized.TestCase):
   @parameterized.parameters(jnp.float16, jnp.bfloat16, jnp.int8, jnp.bool_)
   def test_promotion_may_be_strict(self, dtype):
     with jax.numpy_dtype_promotion('strict'):
-      found = dtypes.accumulated(jnp.ones(2, dtype))
+      found = dtypes.at_least_float32(jnp.ones(2, dtype))
     self.assertEqual(found.dtype, jnp.float32)
 
-  @parameterized.parameters(dtypes.floating, dtypes.accumulated, dtypes.on_host)
+  @parameterized.parameters(
+    dtypes.floating, dtypes.at_least_float32, dtypes.on_host
+  )
   def test_complex_numbers_are_refused(self, function):
     with self.assertRaisesRegex(TypeError, 'complex64 is of no real numbers'):
       function(np.ones(2, np.complex64))

@@ -122,7 +122,7 @@ class EnergyTest(parameterized.TestCase):
     asks = dict(
       value=lambda: energies.value(energy, energy.params, x),
       score=lambda: energies.score(energy, x),
-      company=lambda: energies.score(energy, x, company=x),
+      normalized_with=lambda: energies.score(energy, x, normalized_with=x),
       pair=lambda: energies.pair(energy, energy.params, x, x),
       apart=lambda: energies.pair(energy, energy.params, x, x, joint=False),
       contrast=lambda: energies.contrast(energy, x, x)(energy.params),

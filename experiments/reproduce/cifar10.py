@@ -22,7 +22,6 @@ import numpy as np
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
 from stein_jax import datasets
-from stein_jax import generators
 from stein_jax import metrics
 from stein_jax.runs import judges
 from stein_jax.runs import training
@@ -150,7 +149,7 @@ def drawn(plan: scripts.Plan, row: rows.Row, seed: int):
   path = rows.result_path(plan.results, row, seed)
   generator = training.train(config, path.with_name(path.stem)).generator
   samples = rows.drawn(generator, plan.options.samples, seed + 1)
-  labels = np.arange(len(samples)) % generators.num_classes(generator)
+  labels = np.arange(len(samples)) % generator.num_classes
   return datasets.to_unit(samples, config.data), labels
 
 

@@ -286,7 +286,7 @@ def judged(plan: scripts.Plan, config, generator):
   num = plan.options.samples
   data = datasets.load(**config.evaluation.data)[:]['image']
   samples = rows.drawn(generator, num, config.seed)
-  classes = generators.num_classes(generator)
+  classes = generator.num_classes
   labels = np.arange(len(samples)) % classes if classes else None
   found = judges.judged(
     judge(plan), np.clip(samples, 0, 1), data[:num], labels=labels

@@ -171,12 +171,12 @@ def step(
   if projection == 'chain_rule':
     generator, metrics, _ = learners.descend(
       state.generator,
-      generators.follow(draw, direct, axis_name=axis_name),
+      generators.chain_rule_loss(draw, direct, axis_name=axis_name),
       axis_name=axis_name,
     )
     return State(state.step + 1, generator, state.energy), metrics
 
-  samples = dtypes.accumulated(draw(state.generator.params))
+  samples = dtypes.at_least_float32(draw(state.generator.params))
   direction = direct(samples)
   if projection == 'full':
     target = lax.fori_loop(
@@ -238,8 +238,8 @@ def least_squares(
   """
   checks.non_negative(damping=damping)
   checks.count(num_steps=num_steps)
-  direction = dtypes.accumulated(direction)
-  wide = jax.tree.map(dtypes.accumulated, params)
+  direction = dtypes.at_least_float32(direction)
+  wide = jax.tree.map(dtypes.at_least_float32, params)
   flat, unravel_own = flatten_util.ravel_pytree(wide)
   unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
   # All in one dtype, the wider of the parameters' and the samples'.

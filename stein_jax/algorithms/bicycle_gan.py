@@ -101,7 +101,7 @@ def step(
     call, state.generator, method='encode', key=dropout_rng
   )
   z = generators.latent(state.generator, latent_rng, len(data))
-  draws = not (checks.absent(prior_weight) and checks.absent(latent_weight))
+  draws = not (checks.is_zero(prior_weight) and checks.is_zero(latent_weight))
 
   def drawn(params):
     """Returns images of draws of the prior."""
@@ -115,7 +115,7 @@ def step(
     checks.shape(z.shape, mean=mean, log_variance=log_variance)
     unit = jax.random.normal(code_rng, mean.shape, mean.dtype)
     code = mean + jnp.exp(0.5 * log_variance) * unit
-    divergence = jnp.mean(generators.divergence(mean, log_variance))
+    divergence = jnp.mean(generators.kl_divergence(mean, log_variance))
     images = decode(params, code, *condition)
     checks.shape(data.shape, samples=images)
     return images, divergence

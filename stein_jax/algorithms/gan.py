@@ -108,7 +108,7 @@ def step(
   between_rng, *noise_rngs, dropout_rng = jax.random.split(
     rng, num_generator_steps + 2
   )
-  data = dtypes.accumulated(batch['image'])
+  data = dtypes.at_least_float32(batch['image'])
   given = {'label': batch['label']} if conditional else {}
   if 'condition' in batch:
     given['condition'] = batch['condition']
@@ -148,7 +148,7 @@ def step(
     fake = energies_of(energy.params, data, made, *condition)[1]
     value = _LOSSES[loss](fake)
     metrics = {'generator/loss': value}
-    if not checks.absent(l1_weight):
+    if not checks.is_zero(l1_weight):
       metrics['generator/absolute_error'] = jnp.mean(jnp.abs(made - data))
       value += l1_weight * metrics['generator/absolute_error']
     return value, metrics

@@ -130,7 +130,7 @@ def stein_objective(
   term only; descend it, do not read it.
   """
   context = dict(axis_name=axis_name, rng=dropout_rng)
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   flat = x.reshape(len(x), -1)
   direction = stein.svgd_direction(
     flat,
@@ -163,7 +163,7 @@ def exact_objective(energy, x, *, closed_form=False, dropout_rng=None):
       one derivative per coordinate.
     dropout_rng: key of the energy's dropout.
   """
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
 
   def autodiff_laplacian(params):
     total = lambda x: jnp.sum(
@@ -202,7 +202,7 @@ def sliced_objective(
   The variance-reduced form with Rademacher v; its mean over v is the exact one.
   """
   checks.count(num_projections=num_projections)
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   shape = (num_projections, *x.shape)
   projections = jax.random.rademacher(rng, shape, x.dtype)
 
@@ -230,7 +230,7 @@ def denoising_objective(
   loss of order d.
   """
   checks.positive(noise_scale=noise_scale)
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   noise = jax.random.normal(rng, x.shape, x.dtype)
   noisy = x + noise_scale * noise
 

@@ -150,10 +150,10 @@ def step(
   shared_rng, rng = jax.random.split(rng)  # the one the same on all devices
   rng = collectives.fold_in_index(rng, axis_name)
   dropout_rng, gap_rng, noise_rng = jax.random.split(rng, 3)
-  data = dtypes.accumulated(batch['image'])
+  data = dtypes.at_least_float32(batch['image'])
   label = batch['label'] if conditional else None
   condition = () if label is None else (label,)
-  if kernel != 'none' and not checks.absent(bandwidth):
+  if kernel != 'none' and not checks.is_zero(bandwidth):
     kernel = functools.partial(kernels.PROFILES[kernel], bandwidth=bandwidth)
   direct = functools.partial(
     _direction,
@@ -166,9 +166,9 @@ def step(
     axis_name=axis_name,
   )
   # An energy that does not mix its batch sees every example by itself.
-  company = data if joint and learners.mixes(state.energy) else None
+  normalized_with = data if joint and learners.mixes(state.energy) else None
   penalty = _penalty(
-    diversity, diversity_weight, state.energy, company, axis_name
+    diversity, diversity_weight, state.energy, normalized_with, axis_name
   )
   draw = functools.partial(
     generators.generate,
@@ -177,13 +177,13 @@ def step(
     label=label,
     axis_name=axis_name,
   )
-  toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
+  toward = lambda x: direct(x, normalized_with, *condition, rng=dropout_rng)
   generator = state.generator
   *draw_rngs, fresh_rng = jax.random.split(noise_rng, num_generator_steps + 1)
   for draw_rng in draw_rngs:
     generator, generator_metrics, samples = learners.descend(
       generator,
-      generators.follow(
+      generators.chain_rule_loss(
         functools.partial(draw, rng=draw_rng),
         toward,
         penalty=penalty,
@@ -195,7 +195,7 @@ def step(
   if negatives == 'fresh':
     samples = draw(generator.params, rng=fresh_rng)
   seen = samples
-  if not checks.absent(alpha):
+  if not checks.is_zero(alpha):
     moved = data + epsilon * toward(data)
     seen = jnp.where(jax.random.bernoulli(shared_rng, alpha), moved, samples)
   discount, rate, frozen = _control(controller, state.gap)
@@ -266,7 +266,7 @@ def _gap(energy, data, samples, joint, rng, axis_name):
 def _direction(
   energy,
   x,
-  company,
+  normalized_with,
   *condition,
   seen,
   kernel,
@@ -276,9 +276,14 @@ def _direction(
   rng,
   axis_name,
 ):
-  """Returns phi at x, like x; company is what x is normalised together with."""
+  """Returns phi at x, like x; normalized_with is what x is normalised together with."""
   score = energies.score(
-    energy, x, *condition, company=company, axis_name=axis_name, rng=rng
+    energy,
+    x,
+    *condition,
+    normalized_with=normalized_with,
+    axis_name=axis_name,
+    rng=rng,
   )
   if kernel == 'none':
     return score
@@ -293,7 +298,7 @@ def _direction(
     ).reshape(x.shape)
 
   # Every device holds all features, without dropout: the kernel is one for all.
-  features = _features(seen, collectives.all_gather(company, axis_name))
+  features = _features(seen, collectives.all_gather(normalized_with, axis_name))
   whole = collectives.all_gather(x, axis_name)
   return stein.feature_svgd_direction(
     x,
@@ -306,13 +311,13 @@ def _direction(
   )
 
 
-def _penalty(diversity, weight, energy, company, axis_name):
+def _penalty(diversity, weight, energy, normalized_with, axis_name):
   """Returns what keeps samples apart, a loss of parameters and samples, or None."""
   if diversity == 'none':
     return None
   if diversity == 'batch_norm_entropy':
     return lambda params, _: -weight * generators.batch_norm_entropy(params)
-  see = _features(energy, company, axis_name)
+  see = _features(energy, normalized_with, axis_name)
   apart = functools.partial(generators.pulling_away, axis_name=axis_name)
   return lambda _, samples: weight * apart(see(samples))
 
@@ -330,13 +335,15 @@ def _seen(state, kernel_space):
   return state.energy.replace(params=state.first)
 
 
-def _features(energy, company, axis_name=None):
+def _features(energy, normalized_with, axis_name=None):
   """Returns a function of x to the energy's features [n, f], without dropout."""
   see = functools.partial(
-    learners.call if company is None else energies.pair,
+    learners.call if normalized_with is None else energies.pair,
     energy,
     energy.params,
     method='features',
     axis_name=axis_name,
   )
-  return see if company is None else lambda x: see(company, x)[1]
+  return (
+    see if normalized_with is None else lambda x: see(normalized_with, x)[1]
+  )

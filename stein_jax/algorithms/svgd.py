@@ -107,7 +107,7 @@ def step(
   del rng
   checks.positive(bandwidth_scale=bandwidth_scale)
   stored = state.particles.params['particles']
-  particles = jax.tree.map(dtypes.accumulated, stored)
+  particles = jax.tree.map(dtypes.at_least_float32, stored)
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
 
   def log_density(position):

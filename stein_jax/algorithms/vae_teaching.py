@@ -68,7 +68,7 @@ def step(
     noise: of the dynamics, as printed; the authors' code is without.
     temperature: of that noise.
     clip: (low, high) that every step is cut to; empty for no cut.
-    kl_weight: gamma; see `generators.variational`.
+    kl_weight: gamma; see `generators.variational_loss`.
     kl: of codes to the 'prior', or as printed the 'posterior'.
     num_importance: draws for the evidence of 'posterior'.
     data_weight: of the sum over pixels of |G(z) - data|, z from the prior, for
@@ -106,7 +106,7 @@ def step(
     axis_name=axis_name,
     dropout_rng=dropout_rng,
   )
-  bound = generators.variational(
+  bound = generators.variational_loss(
     state.generator,
     code_rng,
     revised,
@@ -119,7 +119,7 @@ def step(
 
   def generator_loss(params):
     loss, metrics = bound(params)
-    if not checks.absent(data_weight):
+    if not checks.is_zero(data_weight):
       error = jnp.sum(jnp.abs(propose(params) - data)) / len(data)
       loss = (1 - data_weight) * loss + data_weight * error
     return loss, metrics

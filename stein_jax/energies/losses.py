@@ -49,7 +49,7 @@ def contrast(
     )
     positive, negative = map(jnp.mean, both)
     loss = positive - negative_weight * negative
-    if not checks.absent(energy_l2):
+    if not checks.is_zero(energy_l2):
       loss += energy_l2 * sum(jnp.mean(value**2) for value in both)
     return loss, {
       'energy/data': positive,
@@ -83,7 +83,7 @@ def free_energy(
     rng: key of the energy's dropout.
   """
   context = dict(axis_name=axis_name, rng=rng)
-  if checks.absent(entropy):
+  if checks.is_zero(entropy):
     mean = jnp.mean(values.value(energy, params, x, **context))
     return mean, mean, jnp.zeros(())
   logits = learners.call(energy, params, x, method='expert_logits', **context)

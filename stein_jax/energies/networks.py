@@ -35,7 +35,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     hidden = x
     for width in self.widths:
       hidden = self.activation(nn.Dense(width)(hidden))
@@ -92,7 +92,7 @@ class Autoencoder(nn.Module):
     def active(y):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
-    x = _dropout(dtypes.accumulated(x), self.dropout, rng)
+    x = _dropout(dtypes.at_least_float32(x), self.dropout, rng)
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -254,7 +254,7 @@ class Discriminator(nn.Module):
         f'num_classes={self.num_classes}, but label is '
         f'{"given" if label else "missing"}.'
       )
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     y = layers.one_hot(label[0], self.num_classes) if label else None
     for i, width in enumerate(self.widths):
       x = layers.with_label(x, y)
@@ -285,7 +285,7 @@ class ConvNet(nn.Module):
     reference_sigma: sigma, in units of the images; 0 for no reference.
     activation: 'leaky_relu' or 'swish', which has slopes of its own everywhere.
     spectral_norm: every layer's largest singular value is about 1; see
-      `layers.spectral`.
+      `layers.spectral_normalized`.
     scale: standard deviation of the first weights.
   """
 
@@ -316,9 +316,13 @@ class ConvNet(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *condition: Array) -> Array:
     """Returns E(x) [n], of images and, where conditional, images [n, h, w, c]."""
-    normed = layers.spectral if self.spectral_norm else lambda kernel: kernel
+    normed = (
+      layers.spectral_normalized
+      if self.spectral_norm
+      else lambda kernel: kernel
+    )
     start, zeros = layers.normal(self.scale), nn.initializers.zeros
-    x, *condition = dtypes.together(x, *condition)
+    x, *condition = dtypes.promoted(x, *condition)
     hidden = jnp.concatenate([x, *condition], -1)
     for i, (width, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)
@@ -423,7 +427,7 @@ class _Trunk(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     for width in self.widths:
       x = nn.relu(nn.Conv(width, (5, 5), kernel_init=_glorot())(x))
       x = layers.max_pool(x)
@@ -433,7 +437,7 @@ class _Trunk(nn.Module):
 def expert_energy(logits: Array) -> Array:
   """Returns sum_j H(sigmoid(a_j)) [n] in nats, of logits [n, k] [Z16 eq 8]."""
   size = jnp.abs(
-    dtypes.accumulated(logits)
+    dtypes.at_least_float32(logits)
   )  # H is even; at -|a| it is a sum of positive terms
   return jnp.sum(nn.softplus(-size) + size * nn.sigmoid(-size), -1)
 
@@ -445,7 +449,7 @@ def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
   `expert_energy`, it is the experts' mutual information with the example: 0 where
   all examples are one.
   """
-  logits = dtypes.accumulated(logits)
+  logits = dtypes.at_least_float32(logits)
   # Each probability from its own side: one less the other would round.
   means = [
     collectives.pmean(jnp.mean(nn.sigmoid(a), 0), axis_name)

@@ -36,7 +36,7 @@ class RBM(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     d = x.shape[1]
     bias = self.param('bias', nn.initializers.zeros, (d,))
     # Rows are pixels. The range is what the authors' initialiser used.
@@ -50,7 +50,7 @@ class RBM(nn.Module):
 
   def features(self, x: Array) -> Array:
     """Returns E[h | x] = tanh(B'x + c) [n, num_hidden]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     return jnp.tanh(self._logits(self._centre(x)))
 
   def laplacian(self, x: Array) -> Array:
@@ -95,7 +95,7 @@ class RBM(nn.Module):
       return _noisy(noise_rng, self._mean(2.0 * up - 1.0)), None
 
     keys = jax.random.split(rng, num_steps)
-    flat = layers.flat(dtypes.accumulated(x))
+    flat = layers.flat(dtypes.at_least_float32(x))
     return lax.scan(step, flat, keys)[0].reshape(x.shape)
 
   def _log_states(self):
@@ -175,7 +175,7 @@ class BinaryRBM(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     bias = self.param('bias', nn.initializers.zeros, (x.shape[1],))
     logits = nn.Dense(self.num_hidden, kernel_init=_uniform(0.05))(x)
     return -x @ bias - jnp.sum(nn.softplus(logits), -1)

@@ -40,7 +40,7 @@ def value(
   Raises:
     ValueError: the energy has another shape.
   """
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   values = learners.call(
     energy, params, x, *condition, axis_name=axis_name, rng=rng
   )
@@ -57,7 +57,7 @@ def score(
   energy: Learner,
   x: Array,
   *condition: Array,
-  company: Array | None = None,
+  normalized_with: Array | None = None,
   axis_name: str | None = None,
   rng: PRNGKey | None = None,
 ) -> Array:
@@ -70,21 +70,23 @@ def score(
     energy: the learner.
     x: [n, ...].
     *condition: what else the energy takes, [n, ...] each.
-    company: further examples [n, ...] of the same conditions that are normalised
-      together with x, by an energy that mixes its batch.
+    normalized_with: further examples [n, ...] of the same conditions, which an energy
+      that mixes its batch normalises together with x.
     axis_name: the mapped axis over which the batch is split.
     rng: key of the energy's dropout.
   """
 
   def total(x):
     context = dict(axis_name=axis_name, rng=rng)
-    if company is None:
+    if normalized_with is None:
       return -jnp.sum(value(energy, energy.params, x, *condition, **context))
-    values = pair(energy, energy.params, company, x, *condition, **context)
+    values = pair(
+      energy, energy.params, normalized_with, x, *condition, **context
+    )
     return -jnp.sum(values[1])
 
   x = dtypes.floating(x)
-  return jax.grad(total)(dtypes.accumulated(x)).astype(x.dtype)
+  return jax.grad(total)(dtypes.at_least_float32(x)).astype(x.dtype)
 
 
 def pair(
@@ -124,5 +126,5 @@ def pair(
   if not joint and (learners.mixes(energy) or rng is not None):
     return evaluate(data, *condition), evaluate(samples, *condition)
   twice = [jnp.concatenate([c, c]) for c in condition]
-  values = evaluate(jnp.concatenate(dtypes.together(data, samples)), *twice)
+  values = evaluate(jnp.concatenate(dtypes.promoted(data, samples)), *twice)
   return values[: len(data)], values[len(data) :]

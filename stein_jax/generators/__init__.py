@@ -16,10 +16,10 @@ from stein_jax.generators.drawing import latent
 from stein_jax.generators.drawing import num_classes
 from stein_jax.generators.drawing import sample
 from stein_jax.generators.losses import batch_norm_entropy
-from stein_jax.generators.losses import divergence
-from stein_jax.generators.losses import follow
+from stein_jax.generators.losses import chain_rule_loss
+from stein_jax.generators.losses import kl_divergence
 from stein_jax.generators.losses import pulling_away
-from stein_jax.generators.losses import variational
+from stein_jax.generators.losses import variational_loss
 from stein_jax.generators.networks import DCGAN
 from stein_jax.generators.networks import MLP
 from stein_jax.generators.networks import PRIORS
@@ -39,18 +39,18 @@ __all__ = [
   'TransitionOperator',
   'VAE',
   'batch_norm_entropy',
+  'chain_rule_loss',
   'create',
   'create_pair',
   'decode',
   'decode_batch',
-  'divergence',
-  'follow',
   'generate',
   'interpolate',
+  'kl_divergence',
   'latent',
   'num_classes',
   'pulling_away',
   'random_walk',
   'sample',
-  'variational',
+  'variational_loss',
 ]

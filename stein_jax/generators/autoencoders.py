@@ -204,14 +204,14 @@ class ImageToImage(nn.Module):
     self, x: Array, condition: Array, *, key: PRNGKey | None = None
   ) -> tuple[Array, Array]:
     """Returns mean and log variance of the code [n, latent_dim] of images."""
-    x, condition = map(dtypes.accumulated, (x, condition))
+    x, condition = map(dtypes.at_least_float32, (x, condition))
     checks.shape((*x.shape[:-1], *condition.shape[-1:]), condition=condition)
     return self.encoder(jnp.concatenate([x, condition], -1), key)
 
   @nn.compact
   def decode(self, z: Array, condition: Array) -> Array:
     """Returns images [n, *shape] of latents [n, latent_dim] and images."""
-    z, condition = map(dtypes.accumulated, (z, condition))
+    z, condition = map(dtypes.at_least_float32, (z, condition))
     wanted = (len(z), *self.shape[:2], *condition.shape[-1:])
     checks.shape(wanted, condition=condition)
     start = layers.normal(self.scale)
@@ -264,7 +264,7 @@ class _GaussianEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x, key=None):
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     start = layers.normal(self.scale)
     for i, (maps, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)

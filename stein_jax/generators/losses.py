@@ -16,7 +16,7 @@ from stein_jax.learners import Learner
 from stein_jax.types import Array, Metrics, Params, PRNGKey
 
 
-def follow(
+def chain_rule_loss(
   draw: Callable[[Params], Array],
   direction: Callable[[Array], Array],
   *,
@@ -44,14 +44,14 @@ def follow(
     fixed = lax.stop_gradient(samples)
     phi = direction(fixed)
     checks.like(samples, direction=phi)
-    phi = lax.stop_gradient(dtypes.accumulated(phi))
-    spread = dtypes.accumulated(fixed)
+    phi = lax.stop_gradient(dtypes.at_least_float32(phi))
+    spread = dtypes.at_least_float32(fixed)
     spread -= collectives.pmean(jnp.mean(spread, 0, keepdims=True), axis_name)
     metrics = {
       'generator/move': dot(phi, phi),
       'samples/variance': dot(spread, spread),
     }
-    loss = -dot(dtypes.accumulated(samples), phi)
+    loss = -dot(dtypes.at_least_float32(samples), phi)
     if penalty:
       metrics['generator/penalty'] = penalty(params, samples)
       checks.shape((), penalty=metrics['generator/penalty'])
@@ -74,7 +74,7 @@ def pulling_away(features: Array, *, axis_name: str | None = None) -> Array:
   Raises:
     ValueError: the features are not [n, f].
   """
-  features = dtypes.accumulated(features)
+  features = dtypes.at_least_float32(features)
   if features.ndim != 2:
     raise ValueError(f'features has shape {features.shape}; wanted: [n, f].')
   # In units of the row's largest, which no cosine depends on.
@@ -99,7 +99,7 @@ def batch_norm_entropy(params: Params) -> Array:
     ValueError: no norm has a gain.
   """
   gains = [
-    jnp.ravel(dtypes.accumulated(leaf))
+    jnp.ravel(dtypes.at_least_float32(leaf))
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     if path and getattr(path[-1], 'key', None) == 'gain'
   ]
@@ -112,18 +112,18 @@ def batch_norm_entropy(params: Params) -> Array:
   return 0.5 * jnp.sum(jnp.log(2 * jnp.pi * jnp.e * (square + tiny)))
 
 
-def divergence(mean: Array, log_variance: Array) -> Array:
+def kl_divergence(mean: Array, log_variance: Array) -> Array:
   """Returns KL(N(mean, variance) | N(0, I)) of codes [n, k], [n] [KW14].
 
   Raises:
     ValueError: the two have different shapes.
   """
   checks.same_shape(mean=np.shape(mean), log_variance=np.shape(log_variance))
-  mean, log_variance = map(dtypes.accumulated, (mean, log_variance))
+  mean, log_variance = map(dtypes.at_least_float32, (mean, log_variance))
   return 0.5 * jnp.sum(jnp.expm1(log_variance) - log_variance + mean**2, -1)
 
 
-def variational(
+def variational_loss(
   generator: Learner,
   rng: PRNGKey,
   x: Array,
@@ -160,7 +160,7 @@ def variational(
   checks.count(num_importance=num_importance)
   for each in condition:
     checks.num_rows(len(x), condition=each)
-  x = lax.stop_gradient(dtypes.accumulated(x))
+  x = lax.stop_gradient(dtypes.at_least_float32(x))
   dropout_rng, code_rng = jax.random.split(rng)
 
   def loss_fn(params):
@@ -173,8 +173,8 @@ def variational(
       axis_name=axis_name,
       key=dropout_rng,
     )
-    mean, log_variance = map(dtypes.accumulated, (mean, log_variance))
-    apart = divergence(mean, log_variance)
+    mean, log_variance = map(dtypes.at_least_float32, (mean, log_variance))
+    apart = kl_divergence(mean, log_variance)
 
     def draw(rng):
       unit = jax.random.normal(rng, mean.shape, mean.dtype)

@@ -95,7 +95,7 @@ class Coupling(nn.Module):
 
   def decode(self, z: Array) -> Array:
     """Returns samples [n, dim] of latents [n, dim]."""
-    z = dtypes.accumulated(z)
+    z = dtypes.at_least_float32(z)
     checks.shape((len(z), self.dim), z=z)
     for i, network in enumerate(self.networks):
       kept, moved = self._halves(z, i)
@@ -105,7 +105,7 @@ class Coupling(nn.Module):
 
   def log_density(self, x: Array) -> Array:
     """Returns the log density of the sampler at x [n, dim], [n]."""
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     checks.shape((len(x), self.dim), x=x)
     log_scales = 0.0
     for i, network in reversed(list(enumerate(self.networks))):
@@ -351,7 +351,7 @@ class TransitionOperator(nn.Module):
 
   def encode(self, x: Array, *, axis_name: str | None = None) -> Array:
     """Returns codes [n, latent_dim] in (-1, 1)."""
-    return self.encoder(dtypes.accumulated(x), axis_name=axis_name)
+    return self.encoder(dtypes.at_least_float32(x), axis_name=axis_name)
 
   def decode(
     self,

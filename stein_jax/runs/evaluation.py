@@ -16,14 +16,11 @@ from stein_jax import algorithms
 from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import generators
 from stein_jax import kernels
-from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import parallel
 from stein_jax import stein
-from stein_jax.runs import checkpoints
+from stein_jax.runs import configs
 from stein_jax.runs import judges as judging
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
@@ -90,11 +87,12 @@ def sampler(algorithm, config, source) -> Callable[[Any], Tree]:
   if not hasattr(algorithm, 'sample'):
     return lambda state: None
   rng = jax.random.key(config.seed + 1)
-  num, options = config.evaluation.num_samples, dict(config.sample)
+  num, options = config.evaluation.num_samples, {}
   if 'condition' in source[slice(0, 1)]:
     options['condition'] = source[slice(0, num)]['condition']
     num = len(options['condition'])
-  return jax.jit(lambda state: algorithm.sample(state, rng, num, **options))
+  draw = configs.sample(config)
+  return jax.jit(lambda state: draw(state, rng, num, **options))
 
 
 def evaluate(
@@ -115,7 +113,7 @@ def evaluate(
     FileNotFoundError: the workdir has no checkpoint.
     PermissionError: it cannot be written.
   """
-  workdir = locations.absolute(workdir)
+  config, workdir = configs.complete(config), locations.absolute(workdir)
   if workdir.exists() and not os.access(workdir, os.W_OK):
     raise PermissionError(f'{workdir} cannot be written.')
   with (
@@ -143,7 +141,9 @@ def _evaluate(config, workdir, folder, judges):
     samples = np.asarray(samples)
     np.save(folder / 'samples.npy', samples)
     found |= _sample_metrics(config, state, samples, test_batch, source, judges)
-    sections = pictures.sample_sections(config, folder, state, samples, test_batch)
+    sections = pictures.sample_sections(
+      config, folder, state, samples, test_batch
+    )
   numbers = {'step': int(state.step), **found}
   reporting.write_json(folder / 'evaluation.json', numbers)
   reporting.write_page(

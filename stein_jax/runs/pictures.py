@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import algorithms
+from stein_jax import build
 from stein_jax import datasets
 from stein_jax import generators
 from stein_jax.runs import images
@@ -49,14 +50,14 @@ def labels_of(state, num):
   """Returns the labels [num] of a state's samples, None without."""
   if not hasattr(state, 'generator'):
     return None
-  classes = generators.num_classes(state.generator)
+  classes = state.generator.num_classes
   return np.arange(num) % classes if classes else None
 
 
 def sample_sections(config, folder, state, samples, batch):
   """Returns the report's sections of samples, and writes their files."""
   labels = labels_of(state, len(samples))
-  classes = 0 if labels is None else generators.num_classes(state.generator)
+  classes = 0 if labels is None else state.generator.num_classes
   image = picture(samples[:_SHOWN], batch, columns=classes or None)
   if not image:
     return []
@@ -103,7 +104,8 @@ def _latent_paths(config, state):
   )
   if not (hasattr(algorithm, 'revise') and config.sample.num_steps):
     return {**paths, 'interpolation': ('Between two latent vectors', points)}
-  revise = functools.partial(algorithm.revise, state, **config.sample)
+  options = build.values(algorithm.revise, config.sample)
+  revise = functools.partial(algorithm.revise, state, **options)
   ends = revise(rng, points.reshape(-1, *points.shape[2:]))
   paths['interpolation'] = (
     'Between two latent vectors, revised',

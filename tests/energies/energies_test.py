@@ -1079,18 +1079,18 @@ class BatchTest(parameterized.TestCase):
   @parameterized.parameters('batch', 'none')
   def test_score_in_company(self, norm):
     energy = _energy('discriminator', norm)
-    x, company, y = _images(seed=1), 2 * _images(seed=2), _labels()
+    x, normalized_with, y = _images(seed=1), 2 * _images(seed=2), _labels()
 
     @jax.jit
     def results(x):
       def literal(x):
-        rows = jnp.concatenate([company, x])
+        rows = jnp.concatenate([normalized_with, x])
         twice = jnp.concatenate([y, y])
         return jnp.sum(energy.apply_fn(energy.params, rows, twice)[8:])
 
       total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, y))
       return (
-        energies.score(energy, x, y, company=company),
+        energies.score(energy, x, y, normalized_with=normalized_with),
         energies.score(energy, x, y),
         -jax.grad(literal)(x),
         -jax.grad(total)(x),
@@ -1174,7 +1174,9 @@ class BatchTest(parameterized.TestCase):
 
 
 def _score_and_step(energy, data, samples, y, axis_name=None):
-  score = energies.score(energy, samples, y, company=data, axis_name=axis_name)
+  score = energies.score(
+    energy, samples, y, normalized_with=data, axis_name=axis_name
+  )
   loss_fn = energies.contrast(
     energy, data, samples, y, negative_weight=0.3, axis_name=axis_name
   )

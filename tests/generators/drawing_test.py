@@ -99,7 +99,7 @@ class FollowTest(absltest.TestCase):
     @jax.jit
     def results(params):
       def loss_fn(params):
-        loss, *beside = generators.follow(draw, lambda _: phi)(params)
+        loss, *beside = generators.chain_rule_loss(draw, lambda _: phi)(params)
         return loss, beside
 
       gradient, beside = jax.grad(loss_fn, has_aux=True)(params)
@@ -125,7 +125,9 @@ class FollowTest(absltest.TestCase):
     phi = jnp.arange(6.0).reshape(3, 2)
     # G = t (1, 1): -mean t (phi_1 + phi_2) = -5 t, at t = 2 and phi times s t.
     draw = lambda t: t * jnp.ones((3, 2))
-    loss = lambda t, s: generators.follow(draw, lambda x: s * x * phi)(t)[0]
+    loss = lambda t, s: generators.chain_rule_loss(draw, lambda x: s * x * phi)(
+      t
+    )[0]
     value, slopes = jax.value_and_grad(loss, (0, 1))(2.0, 1.0)
     self.assertEqual((value, *slopes), (-20.0, -10.0, 0.0))
 
@@ -140,7 +142,9 @@ class FollowTest(absltest.TestCase):
 
     def step(x, phi, axis_name=None):
       draw = lambda params: learner.apply_fn(params, x)
-      loss_fn = generators.follow(draw, lambda _: phi, axis_name=axis_name)
+      loss_fn = generators.chain_rule_loss(
+        draw, lambda _: phi, axis_name=axis_name
+      )
       moved, metrics, _ = learners.descend(
         learner, loss_fn, axis_name=axis_name
       )
@@ -166,12 +170,12 @@ class ArraysTest(parameterized.TestCase):
   _FUNCTIONS = {
     'pulling_away': generators.pulling_away,
     'batch_norm_entropy': lambda x: generators.batch_norm_entropy({'gain': x}),
-    'divergence': lambda x: generators.divergence(x, x[::-1]),
+    'divergence': lambda x: generators.kl_divergence(x, x[::-1]),
     'revision': lambda x: revision.moved(x, x[::-1]),
-    'follow': lambda x: generators.follow(lambda p: p * x, lambda _: x[::-1])(
-      1.0
-    )[:2],
-    'variational': lambda x: generators.variational(
+    'follow': lambda x: generators.chain_rule_loss(
+      lambda p: p * x, lambda _: x[::-1]
+    )(1.0)[:2],
+    'variational': lambda x: generators.variational_loss(
       _affine(), jax.random.key(0), x
     )(_affine().params),
   }
@@ -229,9 +233,9 @@ class ArraysTest(parameterized.TestCase):
       )
     )
     draw = lambda params: params * x
-    follow = lambda *args, **kwargs: generators.follow(draw, *args, **kwargs)(
-      1.0
-    )
+    follow = lambda *args, **kwargs: generators.chain_rule_loss(
+      draw, *args, **kwargs
+    )(1.0)
     for call, message in (
       (lambda: follow(lambda _: column), r'direction.*\(3, 1\).*\(3, 2\)'),
       (
@@ -239,14 +243,14 @@ class ArraysTest(parameterized.TestCase):
         r'penalty.*\(2,\).*\(\)',
       ),
       (lambda: generators.pulling_away(x[0]), r'features.*\(2,\).*\[n, f\]'),
-      (lambda: generators.divergence(x, column), r'log_variance \(3, 1\)'),
+      (lambda: generators.kl_divergence(x, column), r'log_variance \(3, 1\)'),
       (lambda: revision.moved(x, x[:1]), r'revised \(1, 2\)'),
       (
-        lambda: generators.variational(narrow, rng, x)(learner.params),
+        lambda: generators.variational_loss(narrow, rng, x)(learner.params),
         r'decoded.*\(3, 1\).*\(3, 2\)',
       ),
       (
-        lambda: generators.variational(learner, rng, x, x[:1]),
+        lambda: generators.variational_loss(learner, rng, x, x[:1]),
         r'condition.*\(1, 2\).*\(3, ...\)',
       ),
       (
@@ -474,7 +478,9 @@ class VariationalTest(parameterized.TestCase):
         'generator/divergence': divergence,
       }
 
-    loss_fn = generators.variational(learner, rng, x, *condition, kl_weight=0.7)
+    loss_fn = generators.variational_loss(
+      learner, rng, x, *condition, kl_weight=0.7
+    )
     run = lambda f: jax.value_and_grad(f, has_aux=True)(learner.params)
     actual, expected = jax.jit(lambda: (run(loss_fn), run(literal)))()
     jax.tree.map(
@@ -552,7 +558,7 @@ class VariationalTest(parameterized.TestCase):
     for kl in ('prior', 'posterior'):
       losses = jax.jit(
         jax.vmap(
-          lambda rng, kl=kl: generators.variational(
+          lambda rng, kl=kl: generators.variational_loss(
             learner, rng, x, kl=kl, num_importance=3
           )(learner.params)[0]
         )
@@ -568,7 +574,7 @@ class VariationalTest(parameterized.TestCase):
       (dict(num_importance=0), 'num_importance=0'),
     ):
       with self.assertRaisesRegex(ValueError, message):
-        generators.variational(
+        generators.variational_loss(
           _affine(), jax.random.key(0), _rows(5, 2), **wrong
         )
 
@@ -585,7 +591,9 @@ class VariationalTest(parameterized.TestCase):
 
   def loss(self, learner, *args, **kwargs):
     return jax.jit(
-      lambda params: generators.variational(learner, *args, **kwargs)(params)
+      lambda params: generators.variational_loss(learner, *args, **kwargs)(
+        params
+      )
     )(learner.params)
 
 

@@ -279,10 +279,10 @@ class SizeTest(parameterized.TestCase):
       learner = tiny(num_classes=num_classes)
       self.assertEqual(learner.input_shape, (4, 8, 2))
       self.assertEqual(learner.batch_size, SIZE)
-      self.assertEqual(generators.num_classes(learner), num_classes)
+      self.assertEqual(learner.num_classes, num_classes)
     learner = create(generators.MLP(dim=5, widths=()), num=6)
     self.assertEqual((learner.input_shape, learner.batch_size), ((5,), 6))
-    self.assertEqual(generators.num_classes(learner), 0)
+    self.assertEqual(learner.num_classes, 0)
 
   def test_weights_start_at_a_standard_deviation_of_2_percent(self):
     module = generators.DCGAN(**{**_TINY, 'latent_dim': 200, 'base': 50})
