@@ -11,8 +11,6 @@ Example:
   python -m experiments.reproduce.cost --results=results/cost
 """
 
-import functools
-
 from absl import app
 import jax
 import numpy as np
@@ -21,10 +19,10 @@ from experiments.benchmarks import timing
 from experiments.reproduce import likelihood
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
-from stein_jax import algorithms
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import energies
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
 LOOKS = 12  # at the likelihood of a run
@@ -46,7 +44,9 @@ ROWS = (
   rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', '')),
   STEINGAN,
 )
-CHEAPEST = 3  # evaluations of an update: two for it, and one for a step of a chain
+CHEAPEST = (
+  3  # evaluations of an update: two for it, and one for a step of a chain
+)
 EVALUATIONS = {'mcmc-mle': 102, 'cd-10': 12}  # the others have the fewest
 
 
@@ -93,9 +93,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
 
 def seconds_of_update(config, state, seed: int) -> float:
   """Returns how long an update takes, apart from all that is measured."""
-  step = jax.jit(
-    functools.partial(algorithms.get(config.algorithm).step, **config.step)
-  )
+  step = jax.jit(configs.step(config))
   source = datasets.load(**config.data)
   batch = next(datasets.batches(source, config.batch_size, seed=seed))
   arguments = (state, batch, jax.random.key(seed))

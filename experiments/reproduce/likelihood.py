@@ -11,7 +11,9 @@ from stein_jax import datasets
 
 
 class Images(NamedTuple):
-  train: jax.Array | None  # [n, d] float32; None where only likelihoods are asked for
+  train: (
+    jax.Array | None
+  )  # [n, d] float32; None where only likelihoods are asked for
   valid: jax.Array  # [n, d] float64, as likelihoods are measured in it
   test: jax.Array
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
-from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax.runs import evaluation
 from stein_jax.runs import images
@@ -69,15 +68,13 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
     where = {name: plan.options[name] for name in ('path', 'side', 'mask')}
     for section in (config.data, config.evaluation.data):
       section.update(where)
-  test = datasets.load(**config.evaluation.data)
-  batch = test[:]
+  batch = datasets.load(**config.evaluation.data)[:]
   if row.id == GREY:
     found = evaluation.recovered(batch['condition'], batch, config.data)
     return found, None
   state, _ = rows.train(config, plan.steps, row.name)
-  config.evaluation.num_samples = len(test)
-  draw = evaluation.sampler(algorithms.get(config.algorithm), config, test)
-  samples = np.asarray(draw(state))
+  config.evaluation.num_samples = len(batch['image'])
+  samples = rows.sampled(config, state)
   page = [x[:10] for x in (batch['condition'], samples, batch['image'])]
   found = evaluation.recovered(samples, batch, config.data)
   return found, datasets.to_unit(np.stack(page), config.data)

@@ -18,8 +18,10 @@ from ml_collections import ConfigDict
 import numpy as np
 import tqdm
 
+from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import generators
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import judges
 from stein_jax.runs import reporting
@@ -49,15 +51,14 @@ def get_config(row: Row, seed: int):
   """Returns the row's config; KeyError where it changes what is not there."""
   name, scale = row.config
   config = importlib.import_module(f'configs.{name}').get_config(scale)
+  config = configs.complete(config).lock()
   sections = {k: v for k, v in row.changes.items() if isinstance(v, Mapping)}
   fields = {k: v for k, v in row.changes.items() if k not in sections}
-  config.lock()
   config.update_from_flattened_dict(fields)
-  config.unlock()
   for field, section in sections.items():
-    config[field] = ConfigDict(dict(section))
+    config[field] = ConfigDict(section)
   config.seed = seed
-  return config
+  return configs.complete(config)
 
 
 def on_data(config, dataset: str, npz: str | None):
@@ -108,18 +109,27 @@ def train(
   if state is None:
     batch = training.first_batch(config, source)
     state = training.initial_state(config, batch)
-  seen, metrics = [], {}
+  calls = training.steps(config, source, state)
+  seen, last = [], {}
   with tqdm.tqdm(
     total=num_steps, desc=label, unit='step', disable=None
   ) as progress:
-    for done, state, metrics in training.steps(config, source, state):
+    for done, state, metrics in calls:
       progress.update(done - progress.n)
       if look and done % every == 0:
         seen.append(look(state))
-  bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+      last = metrics
+  bad = [name for name, value in last.items() if not np.isfinite(value)]
   if bad:
     logging.warning('%s diverged: %s not finite.', label, ', '.join(bad))
   return state, seen
+
+
+def sampled(config, state) -> np.ndarray:
+  """Returns the samples [num, ...] of a state that its config's evaluation asks for."""
+  test = datasets.load(**config.evaluation.data)
+  draw = evaluation.sampler(algorithms.get(config.algorithm), config, test)
+  return np.asarray(draw(state))
 
 
 def drawn(generator, num: int, seed: int) -> np.ndarray:
@@ -188,14 +198,14 @@ def keep(
   if images is not None:
     np.save(path.with_suffix('.npy'), images)
   # The result comes last: where it is, the run is finished.
-  reporting.write_json(path, dict(id=row.id, name=row.name, seed=seed, **result))
+  reporting.write_json(
+    path, dict(id=row.id, name=row.name, seed=seed, **result)
+  )
   shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
   logging.info('%s: %s', row.name, shown)
 
 
-def finish(
-  folder: pathlib.Path, row: Row, seed: int, run: Callable
-) -> None:
+def finish(folder: pathlib.Path, row: Row, seed: int, run: Callable) -> None:
   """Runs one seed of a row, unless an earlier call finished it.
 
   Args:

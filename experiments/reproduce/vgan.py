@@ -28,7 +28,6 @@ import numpy as np
 
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
-from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import generators
@@ -118,9 +117,7 @@ def vcd_rows(plan: scripts.Plan) -> list[rows.Row]:
   config = (name, '' if plan.options.full else 'narrow')
   none = [rows.Row(NO_AUGMENTATION, 'no augmentation', config)]
   return (none if classifier else []) + [
-    rows.Row(
-      f'rho-{rho:g}', f'VCD, rho = {rho:g}', config, {'step.rho': rho}
-    )
+    rows.Row(f'rho-{rho:g}', f'VCD, rho = {rho:g}', config, {'step.rho': rho})
     for rho in RHOS
   ]
 
@@ -144,7 +141,7 @@ def probe_run(plan: scripts.Plan, row: rows.Row, seed: int):
   state, _ = rows.train(
     config, plan.steps if learned else 0, row.name, source=training
   )
-  samples = drawn(config, state)
+  samples = rows.sampled(config, state)
   see = jax.jit(
     functools.partial(learners.call, state.energy, method='features')
   )
@@ -166,13 +163,6 @@ def probe_run(plan: scripts.Plan, row: rows.Row, seed: int):
   pairwise = metrics.pairwise_distance(samples)
   shown = samples[:100] if learned else None
   return {'error': 100 * (1 - accuracy), 'pairwise': pairwise}, shown
-
-
-def drawn(config, state) -> np.ndarray:
-  """Returns the samples of a state that the config asks for."""
-  test = datasets.load(**config.evaluation.data)
-  draw = evaluation.sampler(algorithms.get(config.algorithm), config, test)
-  return np.asarray(draw(state))
 
 
 def vcd_run(plan: scripts.Plan, row: rows.Row, seed: int):
@@ -298,7 +288,7 @@ def choice_run(plan: scripts.Plan, row: rows.Row, seed: int):
     every=_every(plan),
     look=lambda state: float(gap(state)),
   )
-  samples = drawn(config, state)
+  samples = rows.sampled(config, state)
   return {
     'gaps': gaps,
     'largest_gap': float(np.max(np.abs(gaps))),
@@ -342,7 +332,9 @@ def report(plan: scripts.Plan) -> scripts.Report:
     if pictures is not None:
       path = rows.result_path(plan.results, row, 0).with_suffix('.gif')
       path.write_bytes(_moving(pictures))
-  title = f'VGAN and variational contrastive divergence on {plan.options.dataset}'
+  title = (
+    f'VGAN and variational contrastive divergence on {plan.options.dataset}'
+  )
   return scripts.Report(title, tables, figures)
 
 
@@ -423,9 +415,7 @@ SCRIPT = scripts.Script(
     'classifier_steps': scripts.Option(
       1000, 'Steps of every classifier.', smoke=5, minimum=5
     ),
-    'full': scripts.Option(
-      False, "The authors' widths, for an accelerator."
-    ),
+    'full': scripts.Option(False, "The authors' widths, for an accelerator."),
     'probed': scripts.Option(
       10_000,
       'Images that a linear classifier learns from.',

@@ -121,6 +121,7 @@ def _train(config, workdir, algorithm, source, test_source, past):
   done = int(state.step)
   checkpoints.drop_later(manager, done)
   sample = evaluation.sampler(algorithm, config, test_source)
+  calls = steps(config, source, state, past)
   waiting, guard = None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
@@ -129,7 +130,7 @@ def _train(config, workdir, algorithm, source, test_source, past):
     manager,
     reporting.Reporter(workdir, config, start=done) as reporter,
   ):
-    for done, state, metrics in steps(config, source, state, past):
+    for done, state, metrics in calls:
       if waiting:  # is fetched while the next step is on its way
         reporter.scalars(waiting[0], guard.fetch(*waiting, state))
         waiting = None
