@@ -242,9 +242,7 @@ SCRIPT = scripts.Script(
     'dataset': scripts.Option(
       'cifar10', 'What is learned.', choices=tuple(CONFIGS)
     ),
-    'npz': scripts.Option(
-      None, 'Images in place of the data set, as `train` takes them.'
-    ),
+    'npz': scripts.NPZ,
     'inception': scripts.Option(
       None, 'File of the ImageNet Inception of 2015, a second judge.'
     ),

@@ -72,6 +72,10 @@ class Option(NamedTuple):
       flags.DEFINE_string(name, self.default, self.help)
 
 
+# What several scripts take.
+NPZ = Option(None, 'Images in place of the data set, as `train` takes them.')
+
+
 class Plan(NamedTuple):
   """What one call is to do.
 

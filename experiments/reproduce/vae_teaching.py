@@ -228,9 +228,7 @@ SCRIPT = scripts.Script(
     'dataset': scripts.Option(
       'mnist', 'What is learned.', choices=('mnist', 'fashion_mnist')
     ),
-    'npz': scripts.Option(
-      None, 'Images in place of the data set, as `train` takes them.'
-    ),
+    'npz': scripts.NPZ,
     'judge_steps': scripts.Option(
       2000, 'Steps of the classifier that judges.', smoke=20, minimum=20
     ),

@@ -409,9 +409,7 @@ SCRIPT = scripts.Script(
   report=report,
   options={
     'dataset': scripts.Option('mnist', 'What is learned.', choices=tuple(VCD)),
-    'npz': scripts.Option(
-      None, 'Images in place of the data set, as `train` takes them.'
-    ),
+    'npz': scripts.NPZ,
     'classifier_steps': scripts.Option(
       1000, 'Steps of every classifier.', smoke=5, minimum=5
     ),
