@@ -53,12 +53,8 @@ def starts(density, num_steps):
   return {
     'noise': lambda rng, num: density.start(rng, num, None),
     'data': density.sample,
-    'sampler that learned from data': functools.partial(
-      ancestral, flow, from_data
-    ),
-    'sampler that learned from the density': functools.partial(
-      ancestral, network, from_density
-    ),
+    'learned-from-data': functools.partial(ancestral, flow, from_data),
+    'learned-from-density': functools.partial(ancestral, network, from_density),
   }
 
 
