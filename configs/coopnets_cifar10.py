@@ -40,12 +40,7 @@ VARIANTS = dict(
   smoke=dict(
     step=dict(chain=dict(num_steps=2)),
     energy=dict(widths=(2, 2, 2, 2)),
-    generator=dict(
-      base=2,
-      latent_dim=3,
-      shape=(8, 8, 3),
-      widths=(2, 2, 2),
-    ),
+    generator=dict(base=2, latent_dim=3, shape=(8, 8, 3), widths=(2, 2, 2)),
     energy_optimizer=dict(learning_rate=0.0001),
     generator_optimizer=dict(learning_rate=0.0001),
     data=dict(name='synthetic', pixels='symmetric', shape=(8, 8, 3)),

@@ -22,12 +22,7 @@ CONFIG = dict(
     scale=0.01,
     strides=(2, 2, 2),
   ),
-  generator=dict(
-    name='VAE',
-    base=512,
-    encoder_widths=(),
-    widths=(256, 128),
-  ),
+  generator=dict(name='VAE', base=512, encoder_widths=(), widths=(256, 128)),
   energy_optimizer=dict(name='adam', b1=0.5, learning_rate=0.007),
   generator_optimizer=dict(name='adam', b1=0.5, learning_rate=0.0001),
   data=dict(name='mnist', pixels='symmetric'),
@@ -49,12 +44,7 @@ VARIANTS = dict(
   smoke=dict(
     step=dict(chain=dict(num_steps=2)),
     energy=dict(outputs=2, widths=(2, 2, 2)),
-    generator=dict(
-      base=2,
-      latent_dim=3,
-      shape=(8, 8, 1),
-      widths=(2, 2),
-    ),
+    generator=dict(base=2, latent_dim=3, shape=(8, 8, 1), widths=(2, 2)),
     energy_optimizer=dict(learning_rate=0.0001),
     generator_optimizer=dict(learning_rate=0.0001),
     data=dict(name='synthetic', pixels='symmetric'),

@@ -23,18 +23,8 @@ CONFIG = dict(
     strides=(2, 2, 2, 2),
     widths=(512, 256, 128),
   ),
-  energy_optimizer=dict(
-    name='adam',
-    b1=0.5,
-    l2=1e-05,
-    learning_rate=0.0002,
-  ),
-  generator_optimizer=dict(
-    name='adam',
-    b1=0.5,
-    l2=1e-05,
-    learning_rate=0.0002,
-  ),
+  energy_optimizer=dict(name='adam', b1=0.5, l2=1e-05, learning_rate=0.0002),
+  generator_optimizer=dict(name='adam', b1=0.5, l2=1e-05, learning_rate=0.0002),
   data='celeb_a',
   evaluation=dict(num_samples=196),
   batch_size=128,
@@ -48,12 +38,7 @@ VARIANTS = dict(
   ),
   smoke=dict(
     energy=dict(widths=(2, 3)),
-    generator=dict(
-      base=2,
-      shape=(8, 8, 3),
-      strides=(2, 2),
-      widths=(2,),
-    ),
+    generator=dict(base=2, shape=(8, 8, 3), strides=(2, 2), widths=(2,)),
     data=dict(name='synthetic', pixels='symmetric', shape=(8, 8, 3)),
   ),
 )

@@ -27,12 +27,7 @@ CONFIG = dict(
     strides=(1, 2, 2, 2),
     widths=(64, 128, 256, 256),
   ),
-  optimizer=dict(
-    name='adam',
-    b1=0.0,
-    learning_rate=0.0001,
-    max_norm=1.0,
-  ),
+  optimizer=dict(name='adam', b1=0.0, learning_rate=0.0001, max_norm=1.0),
   data='cifar10',
   evaluation=dict(num_samples=400),
   batch_size=128,

@@ -45,18 +45,8 @@ CONFIG = dict(
     strides=(2, 2, 2, 2),
     widths=(512, 256, 128),
   ),
-  energy_optimizer=dict(
-    name='adam',
-    b1=0.5,
-    l2=1e-05,
-    learning_rate=0.0001,
-  ),
-  generator_optimizer=dict(
-    name='adam',
-    b1=0.5,
-    l2=1e-05,
-    learning_rate=0.001,
-  ),
+  energy_optimizer=dict(name='adam', b1=0.5, l2=1e-05, learning_rate=0.0001),
+  generator_optimizer=dict(name='adam', b1=0.5, l2=1e-05, learning_rate=0.001),
   data='celeb_a',
   evaluation=dict(num_samples=196),
   num_steps=81000,
@@ -69,12 +59,7 @@ VARIANTS = dict(
   ),
   smoke=dict(
     energy=dict(convs=((2, 3, 1, 1), (3, 4, 4, 0))),
-    generator=dict(
-      base=2,
-      shape=(8, 8, 3),
-      strides=(2, 2),
-      widths=(2,),
-    ),
+    generator=dict(base=2, shape=(8, 8, 3), strides=(2, 2), widths=(2,)),
     data=dict(name='synthetic', pixels='symmetric', shape=(8, 8, 3)),
   ),
   wl16=dict(

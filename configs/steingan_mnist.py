@@ -45,12 +45,7 @@ VARIANTS = dict(
   digits=dict(
     step=dict(direction=dict(name='FeatureSVGD')),
     energy=dict(centered=True),
-    generator=dict(
-      output='linear',
-      output_noise=1.0,
-      shape=(8, 8, 1),
-      width=8,
-    ),
+    generator=dict(output='linear', output_noise=1.0, shape=(8, 8, 1), width=8),
     energy_optimizer=dict(
       learning_rate=dict(
         name='linear_schedule',

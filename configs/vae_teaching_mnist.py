@@ -55,10 +55,7 @@ VARIANTS = dict(
     step=dict(kl_weight=0.5, chain=dict(num_steps=20, step_size=0.002)),
     energy=dict(strides=(2, 2, 2), widths=(16, 32, 64)),
     generator=dict(
-      base=64,
-      dropout=0.0,
-      encoder_widths=(16, 16, 16),
-      widths=(32, 16),
+      base=64, dropout=0.0, encoder_widths=(16, 16, 16), widths=(32, 16)
     ),
     generator_optimizer=dict(learning_rate=dict(init_value=0.001)),
     evaluation=dict(num_samples=100),

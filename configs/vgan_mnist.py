@@ -37,12 +37,7 @@ VARIANTS = dict(
   ),
   smoke=dict(
     energy=dict(dense=4, num_experts=3, widths=(2, 2)),
-    generator=dict(
-      base=2,
-      dense=(4,),
-      shape=(8, 8, 1),
-      widths=(2,),
-    ),
+    generator=dict(base=2, dense=(4,), shape=(8, 8, 1), widths=(2,)),
     data=dict(name='synthetic'),
   ),
   unbounded=dict(
