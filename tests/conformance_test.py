@@ -19,6 +19,7 @@ import pytest
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import parallel
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 from stein_jax.runs import training
 
@@ -113,7 +114,7 @@ class ConfigTest(parameterized.TestCase):
     )
     rng = jax.random.key(0)
     state = jax.eval_shape(lambda rng: algorithm.init(rng, config, batch), rng)
-    step = functools.partial(algorithm.step, **config.step)
+    step = configs.step(config)
     after, _ = jax.eval_shape(step, state, batch, rng)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
 
@@ -121,7 +122,7 @@ class ConfigTest(parameterized.TestCase):
     config = get_config(name)
     training.check(config)
     algorithm, state, batch = begin(config)
-    step = jax.jit(functools.partial(algorithm.step, **config.step))
+    step = jax.jit(configs.step(config))
     after, metrics = step(state, batch, jax.random.key(1))
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
     chex.assert_tree_all_finite((metrics, after))
@@ -145,13 +146,11 @@ class ConfigTest(parameterized.TestCase):
       self.assertEqual(config.algorithm, 'classification')
       return
     for num in (1, 3):
-      options = dict(config.sample, num=num)
+      options = {}
       if 'condition' in batch:
         options['condition'] = batch['condition'][:num]
       samples = jax.eval_shape(
-        lambda state, rng, options=options: algorithm.sample(
-          state, rng, **options
-        ),
+        functools.partial(configs.sample(config), num=num, **options),
         state,
         jax.random.key(2),
       )
@@ -213,7 +212,7 @@ class MappedModesTest(parameterized.TestCase):
 
     def run(key):
       state = algorithm.init(key, config, batch)
-      return algorithm.step(state, batch, key, **config.step)
+      return configs.step(config)(state, batch, key)
 
     return run, jax.random.split(jax.random.key(0), 3)
 
@@ -272,7 +271,9 @@ class MappedModesTest(parameterized.TestCase):
       chex.clear_trace_counter()
       traced_once = chex.assert_max_traces(algorithm.step, n=1)
       step = parallel.compile_step(
-        functools.partial(traced_once, **config.step), mode, spec=spec
+        functools.partial(traced_once, **configs.step(config).keywords),
+        mode,
+        spec=spec,
       )
       state = start()
       for i in range(3):

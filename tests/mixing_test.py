@@ -26,12 +26,14 @@ from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
+from stein_jax import samplers
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import langevin_ebm
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import stein_cd
 from stein_jax.generators import networks
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
 from tests import conformance_test
@@ -126,8 +128,8 @@ def get_config(name, kind, **step):
   config.evaluation.log_likelihood = 'none'
   config.batch_size = 8
   config.step.update(step)
-  if 'sampler' in config.sample:
-    config.sample.sampler = 'langevin'
+  if config.get('sample', {}).get('chain', {}).get('name') in ('MALA', 'Gibbs'):
+    config.sample.chain = ConfigDict(dict(name='Langevin', step_size=0.3))
   return config
 
 
@@ -293,7 +295,7 @@ class ModesTest(parameterized.TestCase):
     training.check(config)
     algorithm, state, batch = begin(config)
     found = self.modes_agree(
-      functools.partial(algorithm.step, **config.step),
+      configs.step(config),
       state,
       batch,
       halves_on_each_device(batch) if name == 'vcd' else None,
@@ -442,7 +444,7 @@ class DropoutTest(parameterized.TestCase):
       config.step.alpha = 0.0
     algorithm, state, batch = begin(config)
     with random_numbers_of_rows(dropout=False):
-      step = jax.jit(functools.partial(algorithm.step, **config.step))
+      step = jax.jit(configs.step(config))
       first, second = (
         changes(state, step(state, batch, jax.random.key(seed))[0])['energy']
         for seed in (1, 2)
@@ -471,9 +473,10 @@ class ChainTest(parameterized.TestCase):
       moved = x - 0.5 * 0.4**2 * jax.grad(total)(x)
       of_one = lambda x, i: energy.apply_fn(energy.params, x)[i]
       alone = jnp.stack([jax.grad(of_one)(x, i)[i] for i in range(len(x))])
-      run = functools.partial(
-        energies.chain, energy, jax.random.key(0), noise=False, step_size=0.4
-      )
+      chain = samplers.Langevin(0.4, noise=False)
+      run = lambda x, **options: energies.run_chain(
+        energy, chain, jax.random.key(0), x, **options
+      )[0]
       return run(x), moved, x - 0.5 * 0.4**2 * alone, run(x[:3], block_size=8)
 
     found, expected, without_others, filled = ends(x)
@@ -492,11 +495,9 @@ class ChainTest(parameterized.TestCase):
       langevin_ebm: langevin_ebm.State(0, energy, None),
     }
     for algorithm, state in states.items():
-      options = dict(num_steps=2, step_size=0.5)
-      if algorithm is stein_cd:
-        options['sampler'] = 'langevin'
+      chain = samplers.Langevin(0.5, num_steps=2)
       sample = functools.partial(
-        algorithm.sample, state, jax.random.key(0), **options
+        algorithm.sample, state, jax.random.key(0), chain=chain
       )
       one, whole = jax.jit(lambda sample=sample: (sample(1), sample(8)))()
       np.testing.assert_allclose(one, whole[:1], atol=1e-5)
@@ -508,7 +509,10 @@ class ChainTest(parameterized.TestCase):
     state = stein_cd.State(0, first_energy('of_labels')[0])
     self.assertEqual(state.energy.num_classes, 4)
     sample = functools.partial(
-      stein_cd.sample, state, jax.random.key(0), sampler='langevin', num_steps=2
+      stein_cd.sample,
+      state,
+      jax.random.key(0),
+      chain=samplers.Langevin(0.3, num_steps=2),
     )
 
     @jax.jit
@@ -550,20 +554,20 @@ class RefusalsTest(parameterized.TestCase):
     (
       'contrastive_divergence',
       'autoencoder',
-      {'step.sampler': 'mala'},
-      "step.sampler='mala' .*mixes its batch; allowed: 'langevin'",
+      {'step.chain': dict(name='MALA', step_size=0.3)},
+      'step: chain: Log densities .*mixes its batch; allowed: Langevin',
     ),
     (
       'contrastive_divergence',
       'discriminator',
-      {'step.sampler': 'gibbs'},
-      "step.sampler='gibbs' .*mixes its batch; allowed: 'langevin'",
+      {'step.chain': dict(name='Gibbs')},
+      'step: chain: Gibbs sweeps .*mixes its batch; allowed: Langevin',
     ),
     (
       'stein_cd',
       'joint',
-      {'sample.sampler': 'mala'},
-      "sample.sampler='mala' .*mixes its batch; allowed: 'langevin'",
+      {'sample.chain': dict(name='MALA', step_size=0.3)},
+      'sample: chain: Log densities .*mixes its batch; allowed: Langevin',
     ),
     (
       'score_matching',

@@ -42,14 +42,14 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     return np.abs(np.concatenate([s.ravel() for s in jax.tree.leaves(scores)]))
 
   @parameterized.parameters(
-    (dict(sampler='gibbs'), True),
-    (dict(sampler='mala', step_size=1.0, num_steps=3), True),
+    (samplers.Gibbs(), True),
+    (samplers.MALA(1.0, num_steps=3), True),
     # Without the accept step the chain leaves p: CD then has a bias.
-    (dict(sampler='langevin', step_size=1.5, num_steps=5), False),
+    (samplers.Langevin(1.5, num_steps=5), False),
   )
-  def test_no_drift_at_the_truth(self, hyper, invariant):
+  def test_no_drift_at_the_truth(self, chain, invariant):
     x = jnp.asarray(exact.data(64 * 400), jnp.float32).reshape(64, 400, 4)
-    largest = np.max(self.z_scores(x, jax.random.key(0), **hyper))
+    largest = np.max(self.z_scores(x, jax.random.key(0), chain=chain))
     if invariant:
       self.assertLess(largest, 4)
     else:
@@ -61,33 +61,36 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     likelihood = exact.ascent(maximum_likelihood, state, x)
     x, rng = jnp.tile(x[None], (64, 1, 1)), jax.random.key(1)
     run = lambda num_steps: np.max(
-      self.z_scores(x, rng, likelihood, sampler='gibbs', num_steps=num_steps)
+      self.z_scores(x, rng, likelihood, chain=samplers.Gibbs(num_steps))
     )
     self.assertLess(run(200), 4)
     self.assertGreater(
       run(1), 20
     )  # one step is biased where the data are not p
 
-  @parameterized.parameters('langevin', 'mala', 'gibbs')
-  def test_persistent_chains(self, sampler):
-    x, hyper = (
-      exact.data(6).astype(np.float32),
-      dict(sampler=sampler, step_size=0.3),
-    )
+  @parameterized.parameters(
+    samplers.Langevin(0.3), samplers.MALA(0.3), samplers.Gibbs()
+  )
+  def test_persistent_chains(self, chain):
+    x = exact.data(6).astype(np.float32)
     state = exact.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
     other = {
       'image': jnp.asarray(x[:3] + 1)
     }  # the chains need not fit the batch
-    chain = jax.jit(functools.partial(energies.chain, **hyper))
-    step = jax.jit(functools.partial(contrastive_divergence.step, **hyper))
+    run = jax.jit(functools.partial(energies.run_chain, chain=chain))
+    step = jax.jit(functools.partial(contrastive_divergence.step, chain=chain))
     for seed in range(2):
       rng = jax.random.key(seed)
-      chains = chain(state.energy, jax.random.fold_in(rng, 0), state.chains)
+      chains, chain_metrics = run(
+        state.energy, rng=jax.random.fold_in(rng, 0), x=state.chains
+      )
       before = state.energy.params['params']
       positive, negative = (
         exact.statistics(before, x) for x in (other['image'], chains)
       )
-      moved, _ = step(state, other, rng)
+      moved, metrics = step(state, other, rng)
+      for name, value in chain_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-6)
       np.testing.assert_allclose(moved.chains, chains, rtol=1e-6)
       self.assertGreater(np.max(np.abs(moved.chains - state.chains)), 0.1)
       for name, after in moved.energy.params['params'].items():
@@ -115,17 +118,18 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       )
       self.assertIsNone(moved.chains)
 
-  @parameterized.parameters('langevin', 'mala')
-  def test_chains_keep_their_labels(self, sampler):
+  @parameterized.parameters(
+    samplers.Langevin(0.5, num_steps=3), samplers.MALA(0.5, num_steps=3)
+  )
+  def test_chains_keep_their_labels(self, chain):
     """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
     x, y = np.float32(exact.data(9)), np.arange(9) % 3
     means = np.random.default_rng(3).normal(size=(3, 4))
     energy = learners.create(
       jax.random.key(0), ByLabel(means), optax.sgd(1.0), jnp.asarray(x), y
     )
-    hyper = dict(sampler=sampler, num_steps=3, step_size=0.5)
     step = functools.partial(
-      contrastive_divergence.step, conditional=True, **hyper
+      contrastive_divergence.step, conditional=True, chain=chain
     )
     zero, rng = jnp.zeros((), jnp.int32), jax.random.key(2)
     state = contrastive_divergence.State(zero, energy, None)
@@ -134,10 +138,8 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
 
     # Of its own density a chain of label y is one of N(m_y, I).
     key = jax.random.fold_in(rng, 0)
-    if sampler == 'langevin':
-      ends = literal.chain(
-        energy, key, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
-      )
+    if isinstance(chain, samplers.Langevin):
+      ends = literal.chain(energy, chain, key, x, y)
     else:
       ends, _ = samplers.mala(
         key,
@@ -155,18 +157,18 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       jax.eval_shape(step, persistent, batch, rng)
 
   @parameterized.parameters(
-    (_CD, 600, dict(sampler='gibbs')),
-    (_CD, 600, dict(sampler='langevin', step_size=0.5)),
-    (_PCD, 1500, dict(sampler='gibbs')),
+    (_CD, 600, samplers.Gibbs()),
+    (_CD, 600, samplers.Langevin(0.5)),
+    (_PCD, 1500, samplers.Gibbs()),
   )
-  def test_learning(self, config, num_steps, hyper):
+  def test_learning(self, config, num_steps, chain):
     x = exact.data(exact.NUM_DATA)
     for params in exact.learn(
       contrastive_divergence,
       x,
       num_train_steps=num_steps,
       config=config,
-      **hyper,
+      chain=chain,
     ):
       self.assertGreater(
         exact.log_likelihood(params, x),

@@ -14,6 +14,7 @@ import optax
 import pytest
 
 from stein_jax import learners
+from stein_jax import samplers
 from stein_jax.algorithms import langevin_ebm
 
 RATE = 0.5  # of sgd, in all tests of one step
@@ -105,28 +106,19 @@ def last_half(tree):
   return jax.tree.map(lambda x: np.mean(x[len(x) // 2 :], 0), tree)
 
 
-def chain(
-  energy,
-  rng,
-  x,
-  *condition,
-  num_steps,
-  step_size,
-  noise=True,
-  temperature=1.0,
-  clip=(),
-):
-  """Returns x after a loop of NumPy over Langevin steps [LW17 eq 11]."""
+def chain(energy, options, rng, x, *condition):
+  """Returns x after a loop of NumPy over the steps of a Langevin [LW17 eq 11]."""
+  step_size = options.step_size
   total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, *condition))
   gradient = jax.jit(jax.grad(total))
   x = np.asarray(x)
-  for key in jax.random.split(rng, num_steps):
+  for key in jax.random.split(rng, options.num_steps):
     x = x - step_size**2 / 2 * np.asarray(gradient(x))
-    if noise:
+    if options.noise:
       unit = jax.random.normal(jax.random.split(key, 1)[0], x.shape)
-      x = x + temperature**0.5 * step_size * np.asarray(unit)
-    if clip:
-      x = np.clip(x, *clip)
+      x = x + options.temperature**0.5 * step_size * np.asarray(unit)
+    if options.clip:
+      x = np.clip(x, *options.clip)
     x = x.astype(np.float32)
   return x
 
@@ -157,27 +149,27 @@ def contrast(energy, data, samples, *condition, energy_l2=0.0):
 
 class StepTest(parameterized.TestCase):
   @parameterized.parameters(
-    (images(), dict()),
-    (images(conditional=True), dict(temperature=0.3, energy_l2=0.2)),
+    (images(), dict(), dict()),
+    (images(conditional=True), dict(temperature=0.3), dict(energy_l2=0.2)),
     (
       {'image': normal(5)},
-      dict(noise=False, clip=(-0.4, 0.3), start_scale=0.5),
+      dict(noise=False, clip=(-0.4, 0.3)),
+      dict(start_scale=0.5),
     ),
   )
-  def test_is_maximum_likelihood_by_chains(self, batch, hyper):
+  def test_is_maximum_likelihood_by_chains(self, batch, options, hyper):
     vectors = batch['image'].ndim == 2
     energy = dict(name='MLP', widths=(4,)) if vectors else CONV_NET
     config = ConfigDict(dict(energy=energy, optimizer=SGD, num_chains=0))
-    hyper = dict(num_steps=3, step_size=0.4, **hyper)
+    langevin = samplers.Langevin(0.4, num_steps=3, **options)
     state = langevin_ebm.init(jax.random.key(1), config, batch)
-    after, metrics = jax.jit(functools.partial(langevin_ebm.step, **hyper))(
-      state, batch, jax.random.key(0)
-    )
+    step = functools.partial(langevin_ebm.step, chain=langevin, **hyper)
+    after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 4)
     data, *condition = batch.values()
-    scale, energy_l2 = hyper.pop('start_scale', 1.0), hyper.pop('energy_l2', 0)
+    scale, energy_l2 = hyper.get('start_scale', 1.0), hyper.get('energy_l2', 0)
     start = scale * jax.random.uniform(keys[0], data.shape, minval=-1)
-    samples = chain(state.energy, keys[3], start, *condition, **hyper)
+    samples = chain(state.energy, langevin, keys[3], start, *condition)
     params, expected = descended(
       state.energy.params,
       contrast(state.energy, data, samples, *condition, energy_l2=energy_l2),
@@ -193,10 +185,9 @@ class StepTest(parameterized.TestCase):
     (dict(restart=-0.1), 'restart=-0.1'),
     (dict(start_scale=0.0), 'start_scale=0.0'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
-    (dict(num_steps=0), 'num_steps=0'),
-    (dict(step_size=0.0), 'step_size=0.0'),
-    (dict(temperature=-1.0), 'temperature=-1.0'),
-    (dict(clip=(1.0, -1.0)), 'clip=.*low < high'),
+    (dict(chain=samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (dict(chain=samplers.Langevin(0.0)), 'chain.step_size=0.0'),
+    (dict(chain=lambda rng, x, target: x), 'chain: The chain returns'),
   )
   def test_bad_arguments(self, hyper, message):
     state = langevin_ebm.State(jnp.zeros((), int), quadratic(MEAN, 0), None)
@@ -232,8 +223,9 @@ class ChainsTest(parameterized.TestCase):
 
   def test_persistent_chains_start_where_the_last_ended(self):
     hyper = dict(num_steps=3, step_size=0.4)
+    chain = samplers.Langevin(noise=False, **hyper)
     step = jax.jit(
-      functools.partial(langevin_ebm.step, noise=False, restart=0.0, **hyper)
+      functools.partial(langevin_ebm.step, chain=chain, restart=0.0)
     )
     chains = np.random.default_rng(1).normal(0, 3, (5, 2))
     state = self.state(chains)
@@ -266,10 +258,9 @@ class ChainsTest(parameterized.TestCase):
         state,
         batch,
         rng,
-        noise=False,
+        chain=samplers.Langevin(noise=False, **hyper),
         restart=restart,
         start_scale=3.0,
-        **hyper,
       )
       return after.chains
 
@@ -349,12 +340,8 @@ class SampleTest(absltest.TestCase):
     energy = quadratic(MEAN, -np.log(VARIANCE), batch_size=700)
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, None)
     delta, temperature, num = 0.5, 0.5, 4000
-    draw = functools.partial(
-      langevin_ebm.sample,
-      num_steps=80,
-      step_size=delta,
-      temperature=temperature,
-    )
+    chain = samplers.Langevin(delta, 80, temperature=temperature)
+    draw = functools.partial(langevin_ebm.sample, chain=chain)
     x = np.asarray(
       jax.jit(draw, static_argnums=2)(state, jax.random.key(0), num)
     )
@@ -376,7 +363,7 @@ class SampleTest(absltest.TestCase):
       jnp.zeros((), jnp.int32), energy, jnp.array(chains)
     )
     draw = functools.partial(
-      langevin_ebm.sample, num_steps=1, step_size=1.0, noise=False
+      langevin_ebm.sample, chain=samplers.Langevin(1.0, noise=False)
     )
     rows = lambda x: {tuple(row) for row in np.asarray(x).tolist()}
     ends = rows((MEAN + chains) / 2)  # halfway to the mean
@@ -393,9 +380,8 @@ class SampleTest(absltest.TestCase):
       state,
       jax.random.key(3),
       6,
-      num_steps=2,
-      step_size=1.0,  # halves the way to the mean
-      noise=False,
+      # Halves the way to the mean, twice.
+      chain=samplers.Langevin(1.0, num_steps=2, noise=False),
       start_scale=2.0,
     )
     start = MEAN + 4 * (np.asarray(x) - MEAN)
@@ -436,8 +422,7 @@ class LearningTest(parameterized.TestCase):
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, chains)
     step = functools.partial(
       langevin_ebm.step,
-      num_steps=num_steps,
-      step_size=delta,
+      chain=samplers.Langevin(delta, num_steps),
       restart=restart,
     )
     _, path = learned(step, state, normal(500, 200), jax.random.key(0))
@@ -460,7 +445,7 @@ class LearningTest(parameterized.TestCase):
 
     def run(weight):
       step = functools.partial(
-        langevin_ebm.step, num_steps=10, step_size=0.7, energy_l2=weight
+        langevin_ebm.step, chain=samplers.Langevin(0.7, 10), energy_l2=weight
       )
       return learned(step, state, normal(300, 100), jax.random.key(0))
 

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 from scipy import stats
 
+from stein_jax import samplers
 from stein_jax.algorithms import maximum_likelihood
 
 _STATES = np.array(list(itertools.product([-1.0, 1.0], repeat=2)))
@@ -222,7 +223,7 @@ class MaximumLikelihoodTest(parameterized.TestCase):
     images = jnp.asarray(data(5), jnp.float32).reshape(5, 2, 2, 1)
     state = at_truth(maximum_likelihood, images)
     sample = functools.partial(
-      maximum_likelihood.sample, state, sampler='gibbs', num_steps=2
+      maximum_likelihood.sample, state, chain=samplers.Gibbs(2)
     )
     for num in (1, 3):
       self.assertEqual(sample(jax.random.key(0), num).shape, (num, 2, 2, 1))

@@ -17,6 +17,7 @@ from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
 from stein_jax import revision
+from stein_jax import samplers
 from tests.generators import networks_test as networks
 
 _AXIS = 'batch'
@@ -621,32 +622,31 @@ class RevisionTest(parameterized.TestCase):
   def test_samples_are_drawn_then_led_down(self, conditional):
     state, condition = self.state(conditional)
     given = {'condition': condition} if conditional else {}
-    options = dict(
-      num_steps=3, step_size=0.5, temperature=0.3, clip=(-1.5, 1.5)
-    )
+    chain = samplers.Langevin(0.5, 3, temperature=0.3, clip=(-1.5, 1.5))
+    none = chain.replace(num_steps=0)
     rng = jax.random.key(5)
     draw_rng, chain_rng = jax.random.split(rng)
 
     @jax.jit
     def results():
       start = generators.sample(state.generator, draw_rng, 11, **given)
-      end = energies.chain(
+      end, _ = energies.run_chain(
         state.energy,
+        chain,
         chain_rng,
         start,
         *given.values(),
         block_size=_SIZE,
-        **options,
       )
       few = {name: c[:3] for name, c in given.items()}
       return (
         start,
         end,
         (
-          revision.sample(state, rng, 11, num_steps=0, **given),
-          revision.sample(state, rng, 11, **given, **options),
-          revision.revise(state, chain_rng, start, **given, **options),
-          revision.sample(state, rng, 3, **few, **options),
+          revision.sample(state, rng, 11, chain=none, **given),
+          revision.sample(state, rng, 11, chain=chain, **given),
+          revision.revise(state, chain_rng, start, chain=chain, **given),
+          revision.sample(state, rng, 3, chain=chain, **few),
         ),
       )
 
@@ -670,15 +670,14 @@ class RevisionTest(parameterized.TestCase):
     )
     rng = jax.random.key(5)
     first = jnp.broadcast_to(condition[:1], (_SIZE, 2))
+    chain = samplers.Langevin(2**0.5, noise=False)
     one, most = (
       revision.sample(
         state,
         rng,
         num,
         condition=first[:num] if conditional else None,
-        num_steps=1,
-        step_size=2**0.5,
-        noise=False,
+        chain=chain,
       )
       for num in (1, _SIZE)
     )
@@ -688,16 +687,17 @@ class RevisionTest(parameterized.TestCase):
       rng,
       _SIZE,
       condition=first if conditional else None,
-      num_steps=0,
+      chain=chain.replace(num_steps=0),
     )
     mean = np.broadcast_to(np.mean(start, 0), most.shape)
     np.testing.assert_allclose(most, mean, rtol=1e-5, atol=1e-5)
 
-  def test_without_noise_and_its_default_length(self):
-    # On E = |x|^2 / 2 a step of 0.2 multiplies by 1 - 0.02, fifteen times.
+  def test_without_noise(self):
+    # On E = |x|^2 / 2 a step of 0.2 multiplies by 1 - 0.02.
     state, _ = self.state(False)
+    chain = samplers.Langevin(0.2, 15, noise=False)
     revised = revision.revise(
-      state, jax.random.key(0), jnp.ones((2, 7)), step_size=0.2, noise=False
+      state, jax.random.key(0), jnp.ones((2, 7)), chain=chain
     )
     np.testing.assert_allclose(revised, 0.98**15, rtol=1e-5)
 
