@@ -77,6 +77,10 @@ _WITHOUT_ARRAYS = {
   'energies.likelihoods.log_partition': 'an energy',
   'energies.likelihoods.exact_log_partition': 'an energy',
   'energies.chains.whole': 'conditions, as they are',
+  'energies.chains.target': 'an energy',
+  'revision.init': 'a batch, as it is',
+  'revision.propose_and_revise': 'a shape',
+  'samplers.target': 'a function',
   'generators.drawing.create': 'shapes',
   'generators.drawing.create_pair': 'shapes',
   'generators.losses.chain_rule_loss': 'functions',
@@ -161,6 +165,10 @@ _mlp = lambda: learner(energies.MLP(widths=(4,)), (6, 2))
 _CURVED = energies.ConvNet((2,), (3,), (2,), activation='swish')
 _conv = lambda: learner(_CURVED, (3, 4, 4, 1))
 _mixing = lambda: learner(energies.Discriminator(widths=(2, 2)), (3, 4, 4, 1))
+# Of two vectors.
+_beside = lambda: _mlp().replace(
+  apply_fn=lambda params, x, c: 0.5 * jnp.sum((x - c) ** 2, 1)
+)
 _experts = energies.MultiModal(widths=(2,), dense=3, num_experts=2)
 _multimodal = lambda: learner(_experts, (3, 4, 4, 1))
 _plane = lambda: generator(generators.MLP(2, 2, (3,)))
@@ -469,8 +477,16 @@ DOORS = {
     (_X, _SCORE),
     parts=True,
   ),
-  'energies.chains.chain': Door(
-    lambda x: energies.chain(_mlp(), _KEY, x), (_X,), keeps=True
+  'energies.losses.ascend_likelihood': Door(
+    lambda x, y: energies.ascend_likelihood(_mlp(), x, y)[0].params,
+    (_X, _Y),
+    parts=True,
+    slow=True,
+  ),
+  'energies.chains.run_chain': Door(
+    lambda x: energies.run_chain(_mlp(), samplers.Langevin(0.1), _KEY, x)[0],
+    (_X,),
+    keeps=True,
   ),
   'energies.losses.free_energy': Door(
     # With weight 1 it is 0, and rounding, where all examples are one to the experts.
@@ -493,8 +509,7 @@ DOORS = {
       _KEY,
       3,
       condition=condition,
-      sampler='langevin',
-      num_steps=1,
+      chain=samplers.Langevin(0.3),
     ),
     (_IMAGES,),
     slow=True,
@@ -545,7 +560,9 @@ DOORS = {
   ),
   'generators.losses.pulling_away': Door(generators.pulling_away, (_ROWS,)),
   'revision.revise': Door(
-    lambda x: revision.revise(State(_mlp(), _plane()), _KEY, x, num_steps=1),
+    lambda x: revision.revise(
+      State(_mlp(), _plane()), _KEY, x, chain=samplers.Langevin(0.1)
+    ),
     (_X,),
     slow=True,
     keeps=True,
@@ -556,7 +573,11 @@ DOORS = {
   ),
   'revision.sample': Door(
     lambda c: revision.sample(
-      State(None, _given()), _KEY, 6, condition=c, num_steps=0
+      State(_beside(), _given()),
+      _KEY,
+      6,
+      condition=c,
+      chain=samplers.Langevin(0.1),
     ),
     (_X,),
     slow=True,

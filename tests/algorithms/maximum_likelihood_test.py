@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from stein_jax import samplers
 from stein_jax.algorithms import maximum_likelihood
 from tests import literal
 
@@ -88,7 +89,7 @@ class MaximumLikelihoodTest(parameterized.TestCase):
     images = jnp.asarray(literal.rbm_data(5), jnp.float32).reshape(5, 2, 2, 1)
     state = literal.at_truth(maximum_likelihood, images)
     sample = functools.partial(
-      maximum_likelihood.sample, state, sampler='gibbs', num_steps=2
+      maximum_likelihood.sample, state, chain=samplers.Gibbs(2)
     )
     for num in (1, 3):
       self.assertEqual(sample(jax.random.key(0), num).shape, (num, 2, 2, 1))
