@@ -496,6 +496,14 @@ class OneHotTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       layers.one_hot(label, 3)
 
+  @parameterized.parameters(True, False)
+  def test_labels_without_classes_are_refused(self, traced):
+    encode = lambda label: layers.one_hot(label, 0)
+    with self.assertRaisesRegex(
+      ValueError, 'num_classes=0, but label is given'
+    ):
+      (jax.jit(encode) if traced else encode)(np.zeros(2, np.int32))
+
 
 class WithLabelTest(parameterized.TestCase):
   @parameterized.parameters(((),), ((2, 3),))
