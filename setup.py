@@ -1,10 +1,16 @@
 """Metadata of stein_jax; the reasons for each package are in BUILD_NOTES.md."""
 
+import pathlib
+import re
+
 import setuptools
+
+source = pathlib.Path(__file__).with_name('stein_jax') / '__init__.py'
+version = re.search(r"__version__ = '(.+)'", source.read_text('utf-8'))[1]
 
 setuptools.setup(
   name='stein_jax',
-  version='0.1.0',
+  version=version,
   description=(
     'Energy-based models and Stein variational methods as pure functions in JAX'
   ),

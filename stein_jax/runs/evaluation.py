@@ -20,6 +20,7 @@ from stein_jax import kernels
 from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import stein
+from stein_jax.runs import configs
 from stein_jax.runs import judges as judging
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
@@ -86,11 +87,12 @@ def sampler(algorithm, config, source) -> Callable[[Any], Tree]:
   if not hasattr(algorithm, 'sample'):
     return lambda state: None
   rng = jax.random.key(config.seed + 1)
-  num, options = config.evaluation.num_samples, dict(config.sample)
+  num, options = config.evaluation.num_samples, {}
   if 'condition' in source[slice(0, 1)]:
     options['condition'] = source[slice(0, num)]['condition']
     num = len(options['condition'])
-  return jax.jit(lambda state: algorithm.sample(state, rng, num, **options))
+  draw = configs.sample(config)
+  return jax.jit(lambda state: draw(state, rng, num, **options))
 
 
 def evaluate(
@@ -111,7 +113,7 @@ def evaluate(
     FileNotFoundError: the workdir has no checkpoint.
     PermissionError: it cannot be written.
   """
-  workdir = locations.absolute(workdir)
+  config, workdir = configs.complete(config), locations.absolute(workdir)
   if workdir.exists() and not os.access(workdir, os.W_OK):
     raise PermissionError(f'{workdir} cannot be written.')
   with (

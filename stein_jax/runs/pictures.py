@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import algorithms
+from stein_jax import build
 from stein_jax import datasets
 from stein_jax import generators
 from stein_jax.runs import images
@@ -103,7 +104,8 @@ def _latent_paths(config, state):
   )
   if not (hasattr(algorithm, 'revise') and config.sample.num_steps):
     return {**paths, 'interpolation': ('Between two latent vectors', points)}
-  revise = functools.partial(algorithm.revise, state, **config.sample)
+  options = build.values(algorithm.revise, config.sample)
+  revise = functools.partial(algorithm.revise, state, **options)
   ends = revise(rng, points.reshape(-1, *points.shape[2:]))
   paths['interpolation'] = (
     'Between two latent vectors, revised',

@@ -10,6 +10,7 @@ from stein_jax import locations
 from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax.runs import checkpoints
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
@@ -40,6 +41,7 @@ def train(config, workdir) -> Tree:
     FloatingPointError: a metric or the state is not finite.
   """
   workdir = locations.absolute(workdir)
+  config = configs.complete(config)
   parts = check(config)
   with workdirs.claimed(workdir, config):
     past = rollbacks.read(workdir)
@@ -73,7 +75,7 @@ def _train(config, workdir, algorithm, source, test_source, past):
   manager = checkpoints.manager(workdir / 'checkpoints')
   state = checkpoints.restore(manager, parallel.replicate(state, spec))
   step_fn = parallel.compile_step(
-    functools.partial(algorithm.step, **config.step),
+    configs.step(config),
     config.parallel,
     spec=spec,
     steps_per_call=config.steps_per_call,
