@@ -210,7 +210,7 @@ class ConvTest(parameterized.TestCase):
   @parameterized.parameters(True, False)
   def test_one_image_under_a_kernel_of_each_device(self, as_product):
     self.take(as_product)
-    # The other way about: the slope of the image is the sum over the kernels.
+    # The image is whole and the kernels are split: its slope is a sum over kernels.
     x, kernels = _normal(1, 5, 4, 2), _normal(4, 3, 3, 2, 3, seed=1)
     total = lambda conv, x, kernel: jnp.sum(
       conv(x, kernel, stride=2, padding='same') ** 3
