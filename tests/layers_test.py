@@ -210,7 +210,7 @@ class ConvTest(parameterized.TestCase):
   @parameterized.parameters(True, False)
   def test_one_image_under_a_kernel_of_each_device(self, as_product):
     self.take(as_product)
-    # The other way about: the slope of the image is the sum over the kernels.
+    # The image is whole and the kernels are split: its slope is a sum over kernels.
     x, kernels = _normal(1, 5, 4, 2), _normal(4, 3, 3, 2, 3, seed=1)
     total = lambda conv, x, kernel: jnp.sum(
       conv(x, kernel, stride=2, padding='same') ** 3
@@ -495,6 +495,14 @@ class OneHotTest(parameterized.TestCase):
   def test_what_is_known_to_be_wrong_is_refused(self, label, message):
     with self.assertRaisesRegex(ValueError, message):
       layers.one_hot(label, 3)
+
+  @parameterized.parameters(True, False)
+  def test_labels_without_classes_are_refused(self, traced):
+    encode = lambda label: layers.one_hot(label, 0)
+    with self.assertRaisesRegex(
+      ValueError, 'num_classes=0, but label is given'
+    ):
+      (jax.jit(encode) if traced else encode)(np.zeros(2, np.int32))
 
 
 class WithLabelTest(parameterized.TestCase):

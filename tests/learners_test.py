@@ -276,7 +276,7 @@ class CreateTest(parameterized.TestCase):
     moved, _ = jax.jit(_step)(learner.replace(params=params), x, y)
     rest = (np.asarray(x) @ start['kernel'] + start['bias'] - y) / len(x)
     gradient = {'kernel': x.T @ rest, 'bias': np.sum(rest, 0)}
-    # The penalty joins first; then both leaves are one vector.
+    # The penalty is added first. Then the norm is that of both leaves together.
     gradient = {k: np.asarray(g) + 0.7 * start[k] for k, g in gradient.items()}
     norm = sum(np.sum(g**2) for g in gradient.values()) ** 0.5
     self.assertBetween(norm, 1, 50)
@@ -297,7 +297,7 @@ class CreateTest(parameterized.TestCase):
 
 
 class _Wrapped(nn.Module):
-  """Hands on whatever it is given, so that nobody knows what it takes."""
+  """Forwards all keywords, so that its signature does not show what it takes."""
 
   inner: nn.Module
 
@@ -358,7 +358,7 @@ class _Positional(nn.Module):
 
 
 class NetworkTest(parameterized.TestCase):
-  """What would silently go without its axis or its key is refused."""
+  """A network that would silently miss its axis or its key is refused."""
 
   def create(self, module):
     return learners.create(
@@ -441,7 +441,7 @@ class CallTest(parameterized.TestCase):
       self.assertEqual(args, ('params', 'x', 'y'))
       expected = {name: offered[name] for name in taken}
       self.assertEqual(kwargs, {**expected, **context})
-    # Without an axis and a key they still are said to be None.
+    # An axis or a key that is not given is passed as None.
     _, kwargs = learners.call(recorded, 'params')
     self.assertEqual(kwargs, dict.fromkeys(taken))
 

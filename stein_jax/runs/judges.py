@@ -8,6 +8,7 @@ import numpy as np
 from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import inception
+from stein_jax import learners
 from stein_jax import metrics
 from stein_jax.runs import workdirs
 
@@ -94,7 +95,7 @@ def _said(judge, images):
 
 @jax.jit
 def _classify(classifier, rows):
-  return classifier.apply_fn(classifier.params, rows)
+  return learners.call(classifier, classifier.params, rows)
 
 
 def classified(classifier, rows):

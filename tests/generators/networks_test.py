@@ -429,8 +429,8 @@ class VAETest(parameterized.TestCase):
       np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=2e-4)
 
   def test_dropout_is_of_a_key(self):
-    # After one convolution the mean is linear in what dropout leaves: dropout
-    # keeps it on average, and the log variance too.
+    # After one convolution mean and log variance are linear in what dropout leaves, so
+    # that dropout keeps both on average.
     one = dict(encoder_widths=(3,), encoder_kernels=(3,), encoder_strides=(2,))
     learner = networks.vae(dropout=0.4, **one)
     x = jnp.float32(np.random.default_rng(1).normal(size=(2, 5, 6, 2)))
@@ -566,7 +566,7 @@ class ImageToImageTest(parameterized.TestCase):
     sides = [of[f'kernel_{i}'].shape[0] for i in range(5)]
     self.assertEqual(sides, [7, 3, 3, 3, 7])
 
-    # All else being changed, the first image is as it was.
+    # The first image stays as it was if all others change.
     others = decode(z.at[1:].add(1), condition.at[1:].multiply(-2))
     np.testing.assert_allclose(others[0], actual[0], atol=1e-6)
     for changed in (

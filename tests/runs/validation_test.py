@@ -254,7 +254,7 @@ ROWS = {
   ),
   'steingan_mnist_joint': (
     ('energy.autoencoder.residual', 'l3', "residual='l3'.*'l1_l2'"),
-    ('energy.num_classes', 0, 'energy.num_classes=0 must be at'),
+    ('energy.num_classes', 0, 'num_classes=0, but label is given: it must be'),
     ('step.conditional', False, "energy.*missing|label is missing"),
     ('energy.num_classes', 3, 'energy.num_classes=3.*0 to 3.*d: 4'),
     ('energy.num_classes', 5, 'energy.num_classes=5.*0 to 3.*d: 4'),
