@@ -4,9 +4,9 @@ Every way of learning starts at each of `RATES`, annealed linearly to 0. The rat
 is chosen on 10,000 validation images, and so is the Langevin step size of CD, in
 a sweep at the first rate. The last epoch is reported, on the test images, with an
 exact log Z in float64. Beside it stands KSD^2 on test batches: what the Stein
-methods descend. All seeds of a row, or step sizes of a sweep, are trained together by
-vmap, on data that stay on the device. Each finished row is a file for every seed: an
-interrupted call continues.
+methods descend. All seeds of a row, and all step sizes of a sweep, are trained together
+by vmap, on data that stay on the device. Every finished run is a file: an interrupted
+call continues.
 
 Example:
   python -m experiments.reproduce.rbm --results=results/rbm
@@ -36,7 +36,7 @@ from stein_jax.runs import reporting
 
 RATES = (2e-3, 3e-4)
 STEP_SIZES = (0.1, 0.3, 0.6, 1.0, 1.4)
-SWEEP_SEEDS = 2  # of every step size
+SWEEP_SEEDS = 2  # for every step size
 EXACT = ('maximum_likelihood_mnist', '')
 STEIN_CD = ('stein_cd_mnist', '')
 SCORE = ('score_matching_mnist', '')
