@@ -119,6 +119,7 @@ def train(
       if look and done % every == 0:
         seen.append(look(state))
       last = metrics
+  # The table shows what such a run has come to, and so does not stop it.
   bad = [name for name, value in last.items() if not np.isfinite(value)]
   if bad:
     logging.warning('%s diverged: %s not finite.', label, ', '.join(bad))
@@ -134,6 +135,7 @@ def sampled(config, state) -> np.ndarray:
 
 def drawn(generator, num: int, seed: int) -> np.ndarray:
   """Returns samples [num, ...] of a generator without its output noise."""
+  # The one place here that reaches into a learner for its module.
   module = generator.apply_fn.__self__.clone(output_noise=0.0)
   draw = jax.jit(generators.sample, static_argnames='num')
   generator = generator.replace(apply_fn=module.apply)
@@ -167,6 +169,7 @@ def accuracy_from(
   """
   path = workdir.with_name(f'{workdir.name}.npz')
   path.parent.mkdir(parents=True, exist_ok=True)
+  # Bytes, as real images are: no classifier can tell the two by their precision.
   pixels = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
   np.savez(path, train_image=pixels, train_label=labels)
   config.data = ConfigDict(datasets.from_file(config.data, str(path)))

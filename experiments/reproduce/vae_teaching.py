@@ -155,7 +155,7 @@ def drawn(config, state, num, **options) -> np.ndarray:
 
 
 def between(config, state) -> np.ndarray:
-  """Returns images [8, 10, ...] between four pairs of latents: decoded, then revised."""
+  """Returns images [8, 10, ...] on lines between latents: decoded, then revised."""
   rng = jax.random.key(config.seed + 2)
   paths = generators.interpolate(
     state.generator, rng, num_pairs=4, num_points=10
