@@ -2,8 +2,10 @@
 
 A network learns to draw from a density that is known. Its samples stand beside exact
 draws: KSD, energy distance, and the two-sample test between them. The row 'exact
-draws' is what a perfect sampler would show. SVGD run on and then regressed to, and a
-flow, whose density is known, by SVGD and by KL itself, stand beside the projections.
+draws' is what a perfect sampler would show. Two things stand beside the projections: a
+regression to where many steps of SVGD lead, and a flow, whose density is known, by
+SVGD and by KL itself. One network learns all bananas at once, and the projections train
+the sampler of SteinGAN. Every finished run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.amortized_svgd --results=results/amortized_svgd
@@ -45,10 +47,8 @@ LINEAR = {
   'optimizer': dict(name='sgd', learning_rate=0.3),
 }
 NO_KERNEL = {'step.kernel': 'none'}
-FLOW = {
-  'generator': dict(name='Coupling', dim=2, widths=(64,), num_layers=8),
-}
-# Projection: its name, and what it changes of the config.
+FLOW = {'generator': dict(name='Coupling', dim=2, widths=(64,), num_layers=8)}
+# A projection's id, to its name and what it changes of the config.
 PROJECTIONS = {
   'chain-rule': ('chain rule (eq 10)', {}),
   'linear': ('linearised (eq 9)', LINEAR),
@@ -58,20 +58,13 @@ PROJECTIONS = {
   'flow': ('flow, chain rule (eq 10)', FLOW),
   'flow-kl': ('flow, KL (eq 11)', {**FLOW, 'step.kernel': 'density'}),
 }
-# Inside SteinGAN: steps of the sampler for each of the energy.
-FITS = {
-  'chain-rule': 5,
-  'linear': 1,
-  'full': 1,
-  'long': 1,
-  'no-kernel': 5,
-}
-EXACT, SHARED = (
-  'exact',
-  'shared',
-)  # ends of rows' ids: no network, and one for all
+# Inside SteinGAN: a projection's id, to its steps for each step of the energy.
+FITS = {'chain-rule': 5, 'linear': 1, 'full': 1, 'long': 1, 'no-kernel': 5}
+# How ids end of rows that train no network of their own: exact draws, and those of the
+# network for all bananas.
+EXACT, SHARED = 'exact', 'shared'
 SAMPLES = 1000
-FAMILY = 8  # bananas a step of the network of all
+FAMILY = 8  # bananas in a batch of the network for all
 CURVATURES = (-1.0, 0.0, 0.5, 1.0)
 
 
@@ -136,15 +129,18 @@ def density_run(plan: scripts.Plan, row: rows.Row, seed: int):
   if row.id.endswith(SHARED):
     draw = learned_family(plan.steps, seed)
     return measured(density, draw(config.density.curvature), seed)
-  # A full projection is as many steps of the optimizer in one.
-  several = config.step.projection == 'full'
-  share = config.step.inner_steps if several else 1
-  state, _ = rows.train(config, max(1, plan.steps // share), row.name)
+  # A step of the full projection is many of the optimizer: all rows get as many.
+  full = config.step.projection == 'full'
+  num_steps = plan.steps // (config.step.inner_steps if full else 1)
+  state, _ = rows.train(config, max(1, num_steps), row.name)
   return measured(density, rows.sampled(config, state), seed)
 
 
 class Bananas:
-  """A source of curvatures: of so many members of the family in every batch."""
+  """A source of bananas' curvatures, for a network that draws `batch_size` samples.
+
+  A batch has FAMILY curvatures, drawn anew, and each has an equal share of the samples.
+  """
 
   def __init__(self, batch_size: int, seed: int):
     self._batch_size, self._rng = batch_size, np.random.default_rng(seed)

@@ -84,8 +84,10 @@ def modes_of(density, start, seed: int, looks: int) -> np.ndarray:
 def share_error(modes: np.ndarray) -> np.ndarray:
   """Returns the total variation [t] of the modes' shares from equal ones.
 
-  Of the modes [t, n] of n chains: 0 where all modes have as many, 1 - 1 / modes where
-  one has all.
+  It is 0 where all modes have as many chains, and 1 - 1 / modes where one has all.
+
+  Args:
+    modes: the mode [t, n] of each of n chains.
   """
   k = len(MEANS)
   shares = np.mean(modes[:, :, None] == np.arange(k), 1)

@@ -1,13 +1,13 @@
 """LW17 Table 1 and WL16's: SteinGAN, without kernel and DCGAN as data sets.
 
-What conditional models draw, beside real images and 500 of them copied, has two
-judges: the inception score, by a classifier trained on the real images here (WL16's
-row 'model trained on CIFAR-10': a ResNet on CIFAR-10, a small CNN on MNIST and
-Fashion-MNIST) and by the ImageNet Inception where `--inception` names its file; and
-the accuracy on real test images of that classifier when it learns from the samples
-alone. Without `--steps` and `--width` networks and lengths are those of the configs:
-on CIFAR-10 the authors' whole. Every run has checkpoints, and every finished one is
-a file: an interrupted call continues.
+What conditional models draw is judged twice, beside real images and 500 of them copied.
+The inception score is by a classifier trained on the real images here (WL16's row
+'model trained on CIFAR-10': a ResNet on CIFAR-10, a small CNN on MNIST and
+Fashion-MNIST), and by the ImageNet Inception where `--inception` names its file. The
+accuracy is that classifier's on real test images when it learns from the samples alone.
+Without `--steps` and `--width` networks and lengths are those of the configs, on
+CIFAR-10 the authors' own. Every run has checkpoints, and every finished one is a file:
+an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.cifar10 --results=results/cifar10 --npz=cifar10.npz
@@ -115,10 +115,9 @@ def trained_judge(plan: scripts.Plan) -> tuple[judges.Judge, float]:
 
 
 def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
-  """Returns what is found of a row's images, and 100 of them in [0, 1].
+  """Returns how good a row's images are as data, and 100 of them in [0, 1].
 
-  How much of the judge's accuracy a row keeps is found too, and how much of the
-  inception score of the test images.
+  Names that begin with "kept/" are shares of what real images reach.
   """
   make = {'real': real_images, 'duplicates': duplicates}.get(row.id, drawn)
   pictures, labels = make(plan, row, seed)
@@ -182,7 +181,7 @@ def _all_images(plan, row, seed):
 
 
 def judged(plan: scripts.Plan, pictures, labels) -> dict[str, float]:
-  """Returns what the judges find of images in [0, 1] beside real test images."""
+  """Returns what the judges say of images in [0, 1] beside real test images."""
   config = classifier_config(plan)
   test = datasets.load(**config.evaluation.data)[:]['image']
   data = datasets.to_unit(test, config.evaluation.data)

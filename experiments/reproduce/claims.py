@@ -7,12 +7,12 @@ class Claim(NamedTuple):
   """An order that a paper states.
 
   Attributes:
-    source: where.
-    says: what.
-    script: its module, in `experiments.reproduce`; every folder of its results counts.
+    source: where it stands.
+    says: what it says.
+    script: the module of `experiments.reproduce` whose results decide it.
     key: name of the number in a run's result; or one name for each row.
     order: ids of rows, the largest first.
-    printed: the paper's numbers in that order, '' where it has none.
+    printed: the paper's numbers in that order; '' stands for one that is missing.
   """
 
   source: str
@@ -26,20 +26,14 @@ class Claim(NamedTuple):
 _IS, _FRECHET, _NATS = 'inception_score', 'frechet_distance', 'test'
 # The paper's setting, and the one that can match its model.
 _SETTINGS = (('paper', ''), ('centred', ', centred'))
-# A row, one that it beats and what the claim calls that, and its printed inception
-# score and distance. The chain of 'teaching-large' is that of the EBM from noise.
+_LARGE = 'teaching-large'  # its chain is that of the EBM from noise
+# A row, one that it beats, what the claim calls that, its printed score and distance.
 _TEACHING = (
   ('teaching', 'coopnets', 'CoopNets', '6.55', '36.4'),
-  ('teaching-large', 'coopnets-large', 'CoopNets, large steps', '6.55', '36.4'),
-  (
-    'teaching-large',
-    'langevin-noise',
-    'Langevin EBM from noise',
-    '6.02',
-    '40.58',
-  ),
-  ('teaching-large', 'dcgan', 'DCGAN', '6.40', '37.11'),
-  ('teaching-large', 'wgan-gp', 'WGAN-GP', '6.50', '36.4'),
+  (_LARGE, 'coopnets-large', 'CoopNets, large steps', '6.55', '36.4'),
+  (_LARGE, 'langevin-noise', 'Langevin EBM from noise', '6.02', '40.58'),
+  (_LARGE, 'dcgan', 'DCGAN', '6.40', '37.11'),
+  (_LARGE, 'wgan-gp', 'WGAN-GP', '6.50', '36.4'),
 )
 # A row, what the claim calls it, its printed PSNR and SSIM.
 _RECOVERY = (

@@ -2,8 +2,8 @@
 
 Every way of learning has as many evaluations of the energy, or its gradient, on a
 batch: one for each step of a chain or of SVGD, and two for an update. SteinGAN's
-generator costs none of these, but time: so the likelihood stands against both. The
-RBM is centred, rates are constant, chains are Langevin's. Likelihoods are exact, in
+generator costs none of these, but it takes time: so the likelihood stands against both.
+The RBM is centred, rates are constant, chains are Langevin's. Likelihoods are exact, in
 float64; time is that of updates alone. Every finished run is a file: an interrupted
 call continues.
 
@@ -44,10 +44,9 @@ ROWS = (
   rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', '')),
   STEINGAN,
 )
-CHEAPEST = (
-  3  # evaluations of an update: two for it, and one for a step of a chain
-)
-EVALUATIONS = {'mcmc-mle': 102, 'cd-10': 12}  # the others have the fewest
+# Evaluations of an update: two, and one for each step of a chain. Most rows have one.
+FEWEST = 3
+EVALUATIONS = {'mcmc-mle': 102, 'cd-10': 12}
 
 
 def get_config(row: rows.Row, seed: int):
@@ -73,8 +72,8 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
     params = jax.tree.map(lambda leaf: leaf[None], state.energy.params)
     return float(likelihood.exact_log_likelihoods(module, params, data)[1][0])
 
-  cost = EVALUATIONS.get(row.id, CHEAPEST)
-  updates = max(1, plan.steps * CHEAPEST // cost)
+  cost = EVALUATIONS.get(row.id, FEWEST)
+  updates = max(1, plan.steps * FEWEST // cost)
   every = max(1, updates // LOOKS)
   state, curve = rows.train(config, updates, row.name, every=every, look=look)
   taken = seconds_of_update(config, state, seed)

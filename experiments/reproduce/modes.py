@@ -3,8 +3,9 @@
 The density is known: four Gaussians, each farther out than the last. Chains start at
 noise, at data, or ancestrally, at what a sampler draws: a flow that has learned from
 data by its likelihood, or a network that has learned the density by amortised SVGD.
-Over the chains' length: how far the shares of the modes among all of them are from
-the true ones, and how many modes a chain has been in by then.
+The table has, over the chains' length, how far the modes' shares of all chains are from
+the true ones, and how many modes a chain has been in by then. Every finished run is a
+file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.modes --results=results/modes

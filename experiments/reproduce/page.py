@@ -105,7 +105,9 @@ def results(folder: pathlib.Path) -> dict[str, list[dict]]:
   found = {}
   for path in sorted((folder / 'runs').glob('*.json')):
     run = reporting.read_json(path)
-    found.setdefault(run['id'], []).append(run)
+    # Runs of older versions have names alone: no claim can find them.
+    if 'id' in run:
+      found.setdefault(run['id'], []).append(run)
   return found
 
 

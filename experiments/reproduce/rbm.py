@@ -4,9 +4,9 @@ Every way of learning starts at each of `RATES`, annealed linearly to 0. The rat
 is chosen on 10,000 validation images, and so is the Langevin step size of CD, in
 a sweep at the first rate. The last epoch is reported, on the test images, with an
 exact log Z in float64. Beside it stands KSD^2 on test batches: what the Stein
-methods descend. All seeds of a row, or step sizes of a sweep, are trained together by
-vmap, on data that stay on the device. Each finished row is a file for every seed: an
-interrupted call continues.
+methods descend. All seeds of a row, and all step sizes of a sweep, are trained together
+by vmap, on data that stay on the device. Every finished run is a file: an interrupted
+call continues.
 
 Example:
   python -m experiments.reproduce.rbm --results=results/rbm
@@ -14,7 +14,7 @@ Example:
 
 import functools
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import app
 from absl import logging
@@ -36,7 +36,7 @@ from stein_jax.runs import reporting
 
 RATES = (2e-3, 3e-4)
 STEP_SIZES = (0.1, 0.3, 0.6, 1.0, 1.4)
-SWEEP_SEEDS = 2  # of every step size
+SWEEP_SEEDS = 2  # for every step size
 EXACT = ('maximum_likelihood_mnist', '')
 STEIN_CD = ('stein_cd_mnist', '')
 SCORE = ('score_matching_mnist', '')
@@ -101,17 +101,11 @@ def images(plan: scripts.Plan) -> likelihood.Images:
 def run_row(plan: scripts.Plan, row: rows.Row):
   """Returns the result of every seed of a row; no images."""
   begin = time.monotonic()
-  sweep = {}
+  swept = {}
   if row.id in SWEPT:
-    sizes = STEP_SIZES[::2] if plan.smoke else STEP_SIZES
-    swept = train(plan, row, RATES[0], SWEEP_SEEDS, sizes)
-    valid, test = (
-      curve[-1].reshape(len(sizes), SWEEP_SEEDS)
-      for curve in (swept.valid, swept.test)
-    )
-    best = sizes[int(np.argmax(valid.mean(1)))]
-    row = row._replace(changes={**row.changes, 'step.step_size': best})
-    sweep = {'sweep': {'sizes': sizes, 'test': test.tolist(), 'best': best}}
+    swept = sweep(plan, row)
+    size = {'step.step_size': swept['best']}
+    row = row._replace(changes={**row.changes, **size})
   found = {
     rate: train(plan, row, rate, plan.seeds)
     for rate in (RATES[:1] if plan.smoke else RATES)
@@ -129,12 +123,27 @@ def run_row(plan: scripts.Plan, row: rows.Row):
         'curve': curves.test[:, seed].tolist(),
         'rate': rate,
         **{_at(rate): float(c.test[-1, seed]) for rate, c in found.items()},
-        **sweep,
+        'sweep': swept,
       },
       None,
     )
     for seed in range(plan.seeds)
   ]
+
+
+def sweep(plan: scripts.Plan, row: rows.Row) -> dict[str, Any]:
+  """Returns the test likelihoods [sizes, seeds] of Langevin step sizes.
+
+  'best' is the size with the best likelihood of validation images.
+  """
+  sizes = STEP_SIZES[::2] if plan.smoke else STEP_SIZES
+  curves = train(plan, row, RATES[0], SWEEP_SEEDS, sizes)
+  valid, test = (
+    curve[-1].reshape(len(sizes), SWEEP_SEEDS)
+    for curve in (curves.valid, curves.test)
+  )
+  best = sizes[int(np.argmax(valid.mean(1)))]
+  return {'sizes': sizes, 'test': test.tolist(), 'best': best}
 
 
 def _at(rate):
@@ -149,13 +158,13 @@ def train(
   seeds: int,
   sizes: tuple[float, ...] = (),
 ) -> Curves:
-  """Returns what is found of runs trained together, the seeds of each size in a row.
+  """Returns what is found of runs trained together: of every seed at every size.
 
   Args:
     plan: of the call.
     row: whose config is trained.
     rate: the first learning rate.
-    seeds: runs of every size.
+    seeds: runs of every size, which come one after another.
     sizes: Langevin step sizes; () for the config's own.
   """
   data = images(plan)

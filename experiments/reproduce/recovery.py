@@ -1,10 +1,10 @@
 """X21 Table 2: hidden parts of photographs recovered, seven ways.
 
 Conditional VAE teaching, conditional CoopNets, a GAN with an L1 term (after pix2pix),
-cVAE-GAN, cVAE-GAN++, BicycleGAN and a conditional VAE, with one generator; beside
-them the photograph with its hidden part left grey and the printed table. Peak
-signal-to-noise ratio and structural similarity on the test images, of what a model
-makes of the whole image, and of that with the known pixels put back.
+cVAE-GAN, cVAE-GAN++, BicycleGAN and a conditional VAE share one generator; beside
+them stand the photograph with its hidden part left grey and the printed table. The
+table has peak signal-to-noise ratio and structural similarity on the test images, of
+what a model makes of the whole image, and of that with the known pixels put back.
 Every finished run is a file: an interrupted call continues.
 
 Example:
@@ -21,7 +21,7 @@ from stein_jax.runs import evaluation
 from stein_jax.runs import images
 
 NO_LATENT = {'step.latent_weight': 0.0}
-# Row: its name, its config, what it changes.
+# A row's id, to its name, its config and what it changes.
 METHODS = {
   'teaching': ('conditional VAE teaching', 'vae_teaching_facades', {}),
   'coopnets': ('conditional CoopNets', 'coopnets_facades', {}),

@@ -118,6 +118,7 @@ def train(
       if look and done % every == 0:
         seen.append(look(state))
       last = metrics
+  # The table shows what such a run has come to, and so does not stop it.
   bad = [name for name, value in last.items() if not np.isfinite(value)]
   if bad:
     logging.warning('%s diverged: %s not finite.', label, ', '.join(bad))
@@ -166,6 +167,7 @@ def accuracy_from(
   """
   path = workdir.with_name(f'{workdir.name}.npz')
   path.parent.mkdir(parents=True, exist_ok=True)
+  # Bytes, as real images are: no classifier can tell the two by their precision.
   pixels = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
   np.savez(path, train_image=pixels, train_label=labels)
   config.data = ConfigDict(datasets.from_file(config.data, str(path)))

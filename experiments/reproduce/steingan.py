@@ -1,18 +1,17 @@
 """LW17 Figure 1(b)-(d) on MNIST, and the repulsions of the joint model of WL16.
 
-An RBM and its sampler, from SteinGAN (alpha = 0) to SteinCD (alpha = 1) and without
-kernel, in the paper's setting and in one that can match its model; a fresh sampler on
-SteinCD's finished energy; and how far the cheap repulsions are from the exact one while
-the conditional autoencoder energy is trained, whose samples are judged by
-`experiments.reproduce.cifar10 --dataset=mnist`. Likelihoods are exact, in float64, at
-the last step; samples are judged by a CNN trained here. Every finished run is a file:
-an interrupted call continues.
+Part 'figure' trains an RBM with its sampler, from SteinGAN (alpha = 0) to SteinCD
+(alpha = 1) and without kernel, in the paper's setting and in one that can match its
+model. Part 'fresh' trains a fresh sampler on SteinCD's finished energy. Part 'choices'
+takes the centred setting apart: it has another kernel or none, other ways to keep
+samples apart, and the paper's choices put back one by one, beside what the exact
+negative phase reaches in as many steps; there the samples' spread stands beside the
+model's own. Part 'joint' asks the same of the conditional autoencoder energy, and how
+far the cheap repulsions are from the exact one while it is trained.
 
-Part 'choices' takes the centred setting apart: another kernel or none, other ways to
-keep samples apart, and the paper's choices put back one by one, beside what the exact
-negative phase reaches in as many steps. There the samples' spread stands beside the
-model's own. Part 'deep' asks the same of the conditional autoencoder energy: the exact
-repulsion, none, and noise on the output.
+Likelihoods are exact, in float64, at the last step. A CNN that is trained here judges
+the samples; `experiments.reproduce.cifar10 --dataset=mnist` judges those of the
+conditional energy further. Every finished run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.steingan --results=results/steingan
@@ -52,7 +51,7 @@ PAPER_CHANGES = {
 }
 EXACT = {'step.repulsion': 'exact'}
 NOISE = {'generator.output_noise': 0.3}
-# Row of the conditional model: its name, what it changes.
+# Of the conditional model: a row's id, to its name and what it changes.
 JOINT_CHANGES = {
   'joint-swapped': ('swapped repulsion, as it is', {}),
   'joint-exact': ('exact repulsion', EXACT),
@@ -71,7 +70,7 @@ ENTROPY = {
   'generator.norm_gain': True,
 }
 QUIET = {'generator.output_noise': 0.0}
-# Row of the centred setting: its name, the choice that it makes otherwise.
+# Of the centred setting: a row's id, to its name and what it changes.
 CHOICES = {
   'choice-none': ('as it is', {}),
   'choice-imq': ('IMQ kernel', {'step.kernel': 'imq'}),
@@ -191,6 +190,7 @@ def choice_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result of one choice, how its samples spread, and 200 of them."""
   config = rows.get_config(row, seed)
   if row.id == EXACT_NEGATIVES.id:
+    # It has no sampler, and all else as the rows beside it.
     centred = rows.get_config(rows.Row('', '', CENTRED), seed)
     config.energy, config.optimizer = centred.energy, centred.energy_optimizer
     config.num_steps = centred.num_steps
@@ -223,10 +223,11 @@ def learned_rbm(plan: scripts.Plan, config, num_steps: int, label: str):
 
 
 def beside_model(state, num, seed) -> dict[str, float]:
-  """Returns the samples' variance along B'x over the model's, and what else it has.
+  """Returns how far a sampler's samples spread, beside what its energy draws exactly.
 
-  Both with their noise: 1 is right, less a collapse. The model's own distance is of
-  its noise-free means, by enumeration.
+  'variance_ratio' is the samples' variance along B'x over the model's, both with their
+  noise: 1 is right, and less says that samples have collapsed.
+  'model/pairwise_distance' is that of the model's noise-free means.
   """
   keys = jax.random.split(jax.random.key(1000 + seed), 3)
   ask = lambda key, method: learners.call(
@@ -263,7 +264,7 @@ def fresh_run(plan: scripts.Plan, row: rows.Row, seed: int):
 def joint_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result and samples of the conditional model.
 
-  With how far the cheap repulsions are from the exact one, at four moments of
+  The result has how far the cheap repulsions are from the exact one at four moments of
   training: the cosine of the angle and the ratio of norms.
   """
   num_steps = plan.options.joint_steps
@@ -283,7 +284,7 @@ def joint_run(plan: scripts.Plan, row: rows.Row, seed: int):
 
 
 def judged(plan: scripts.Plan, config, generator):
-  """Returns what is found of a sampler, and 200 of its samples, without noise."""
+  """Returns how good a sampler is without its noise, and 200 of its samples."""
   num = plan.options.samples
   data = datasets.load(**config.evaluation.data)[:]['image']
   samples = rows.drawn(generator, num, config.seed)
@@ -298,7 +299,8 @@ def judged(plan: scripts.Plan, config, generator):
 
 @jax.jit
 def repulsions(state, data, rng):
-  """Returns (cosine, norm ratio) of 'swapped' and 'nearest' to 'exact'."""
+  """Returns the (cosine, norm ratio) to 'exact' of 'swapped', then of 'nearest'."""
+  # A generator's samples are of its ten classes in turn.
   labels = np.arange(len(data)) % 10
   samples = generators.generate(
     state.generator, state.generator.params, rng, len(data), label=labels

@@ -1,12 +1,12 @@
 """X21 on real images: what an amortised start is worth to a Langevin EBM.
 
-Every row has as many evaluations of its energy, and all but GANs the same one: so many
-steps of Langevin dynamics, of as many chains, in as many updates. Chains start at what
-a VAE draws (teaching), at what a plain generator draws (CoopNets), at noise, or where
-earlier ones ended; DCGAN and WGAN-GP, which have none, get more updates. Beside them
-stands the printed Table 1, with PixelCNN and PixelIQN. Samples are judged by a CNN
-trained on the same data here; those of the generator before and after the chain has
-revised them. Every finished run is a file: an interrupted call continues.
+Every row evaluates its energy equally often, and all but GANs have the same energy:
+they have as many updates, with as many chains of as many Langevin steps. Chains start
+at what a VAE draws (teaching), at what a plain generator draws (CoopNets), at noise, or
+where earlier ones ended. DCGAN and WGAN-GP have no chains and get more updates. Beside
+them stands the printed Table 1, with PixelCNN and PixelIQN. A CNN trained on the same
+data here judges the samples, and those of a generator also before the chain has revised
+them. Every finished run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.vae_teaching --results=results/fashion \
@@ -35,7 +35,7 @@ TEACHING, COOPNETS, LANGEVIN = (
   for name in ('vae_teaching', 'coopnets', 'langevin_ebm')
 )
 NOISE = {'step.noise': True, 'sample.noise': True}
-# That of the EBM whose chains start at noise: four times the step, noise, and a cut.
+# The chain of the EBM that starts at noise: four times the step, noise, and a cut.
 LARGE_STEPS = {
   f'{section}.{field}': value
   for section in ('step', 'sample')
@@ -139,7 +139,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
 
 
 def _judged(judge, data, samples):
-  """Returns what of a judge's findings the table shows."""
+  """Returns those of a judge's findings that the table shows."""
   found = judges.judged(judge, samples, data)
   names = ('inception_score', 'frechet_distance', 'recall', 'coverage')
   pairwise = metrics.pairwise_distance(samples[:1000])
@@ -155,7 +155,7 @@ def drawn(config, state, num, **options) -> np.ndarray:
 
 
 def between(config, state) -> np.ndarray:
-  """Returns images [8, 10, ...] between latents, four pairs decoded, then revised."""
+  """Returns images [8, 10, ...] on lines between latents: decoded, then revised."""
   rng = jax.random.key(config.seed + 2)
   paths = generators.interpolate(
     state.generator, rng, num_pairs=4, num_points=10

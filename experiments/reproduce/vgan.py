@@ -5,11 +5,11 @@ samples (figure 2), and asks a linear classifier what it can read off their ener
 last layer, beside pixels and random features. Part 'vcd' trains VCD at every rho:
 reconstructions, samples and Markov chains, as grids and moving (figures 3 to 5); and on
 all but CIFAR-10 a classifier of 1,000 labels with what the transition operator makes of
-its images (table 2). Part 'choices', on MNIST, takes VGAN apart: without either
-entropy, with an energy that has no bound, and GANs whose discriminator normalises data
-and samples in one batch or in two. Networks are narrow, for two cores; with `--full`
-they are the authors'. What the paper prints stands beside. Every finished run is a
-file: an interrupted call continues.
+its images (table 2). Part 'choices', on MNIST, takes VGAN apart: it trains without
+either entropy, with an energy that has no bound, and GANs whose discriminator
+normalises data and samples in one batch or in two. Networks are narrow, for two cores;
+with `--full` they are the authors'. What the paper prints stands beside. Every finished
+run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.vgan --results=results/vgan --dataset=mnist
@@ -38,12 +38,13 @@ from stein_jax.runs import evaluation
 from stein_jax.runs import images
 from stein_jax.runs import reporting
 
-# VCD's config, and the classifier's of few labels.
+# The configs of VCD and of the classifier of few labels, by data set. CIFAR-10 has no
+# classifier: the paper says that augmentation does not help there.
 VCD = {
   'mnist': ('vcd_mnist', 'classification_mnist'),
   'fashion_mnist': ('vcd_mnist', 'classification_mnist'),
   'svhn_cropped': ('vcd_svhn', 'classification_cifar10'),
-  'cifar10': ('vcd_cifar10', None),  # is said not to be helped by augmentation
+  'cifar10': ('vcd_cifar10', None),
 }
 RHOS = (0.0, 0.001, 0.01, 0.1, 1.0)
 CHAIN = 9  # transitions shown
@@ -88,7 +89,7 @@ PIXELS, RANDOM, NO_AUGMENTATION = 'pixels', 'random-features', 'no-augmentation'
 
 
 def probe_rows(plan: scripts.Plan) -> list[rows.Row]:
-  """Returns the rows of table 1, and what nothing learned says."""
+  """Returns the rows of table 1, and beside them pixels and random features."""
   config, vgan, gan = 'vgan_cifar10', 'narrow', 'narrow_gan'
   if plan.options.full:
     vgan, gan = '', 'gan'
@@ -112,7 +113,7 @@ def probe_rows(plan: scripts.Plan) -> list[rows.Row]:
 
 
 def vcd_rows(plan: scripts.Plan) -> list[rows.Row]:
-  """Returns VCD at every rho, and no augmentation beside it where there is any."""
+  """Returns VCD at every rho, and no augmentation where a classifier can have some."""
   name, classifier = VCD[plan.options.dataset]
   config = (name, '' if plan.options.full else 'narrow')
   none = [rows.Row(NO_AUGMENTATION, 'no augmentation', config)]
@@ -166,10 +167,10 @@ def probe_run(plan: scripts.Plan, row: rows.Row, seed: int):
 
 
 def vcd_run(plan: scripts.Plan, row: rows.Row, seed: int):
-  """Returns the test error with augmentation, and images of reconstruction and chain.
+  """Returns the test error with augmentation, and images of the operator's chain.
 
-  Images are [CHAIN + 2, 10, ...]: test images, their reconstructions, and what they
-  move to.
+  Images are [CHAIN + 2, 10, ...]: test images, their reconstructions, and where each
+  transition moves them.
   """
   config = config_of(plan, row, seed)
   operator, result, pictures = None, {}, None
@@ -232,7 +233,7 @@ def few_labels(
     config.classifier.dropout = 0.5
   num_steps = plan.options.classifier_steps
   rows.with_length(config, num_steps)
-  # 'train[:50000]' leaves 'train[50000:]'.
+  # VCD learns from 'train[:50000]', which leaves 'train[50000:]' to validate.
   rest = vcd_config.data.split.replace('[:', '[').replace(']', ':]')
   valid, test = (
     datasets.load(**{**config.evaluation.data, 'split': split})
@@ -264,7 +265,7 @@ def few_labels(
 
 
 def choice_run(plan: scripts.Plan, row: rows.Row, seed: int):
-  """Returns the difference of energies over training, and samples at the end."""
+  """Returns the difference of energies over training, and samples at its end."""
   config = config_of(plan, row, seed)
   training = datasets.load(**config.data)
   data = training[: config.batch_size]['image']

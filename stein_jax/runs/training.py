@@ -76,9 +76,9 @@ def initial_state(config, batch: Batch) -> Tree:
     batch: the first one, from `first_batch`: the state may depend on it, and must be
       the same in all processes.
   """
-  algorithm = algorithms.get(config.algorithm)
-  state = algorithm.init(_keys(config)[0], config, batch)
-  return parallel.replicate(state, _partition(algorithm, state))
+  init = algorithms.get(config.algorithm).init
+  state = init(_keys(config)[0], config, batch)
+  return parallel.replicate(state, _partition(config, state))
 
 
 def steps(
@@ -86,25 +86,25 @@ def steps(
 ) -> Iterator[tuple[int, Tree, Metrics]]:
   """Yields (steps done, state, metrics) after every call, up to `config.num_steps`.
 
-  A call makes `config.steps_per_call` steps, and takes over the memory of the state
-  before it: what is to be kept of a state is copied before the next one.
+  A call makes `config.steps_per_call` steps. It takes over the memory of the state
+  that was yielded before: what is to be kept of one is copied before the next call.
 
   Args:
     config: of the run.
     source: of the batches.
-    state: from `initial_state`, or a later one, from whose step on the run goes.
-    past: the rollbacks of the run, which change the keys of later steps.
+    state: from `initial_state`, or a later one; the run goes on from its step.
+    past: the run's rollbacks, which change the keys of the steps after them.
   """
-  algorithm = algorithms.get(config.algorithm)
   step_fn = parallel.compile_step(
     configs.step(config),
     config.parallel,
-    spec=_partition(algorithm, state),
+    spec=_partition(config, state),
     steps_per_call=config.steps_per_call,
   )
   done = int(state.step)
   inputs = _inputs(config, source, done, past)
   while done < config.num_steps:
+    # A consumer may have left the precision by now: it is entered anew.
     with jax.default_matmul_precision(config.matmul_precision):
       state, metrics = step_fn(state, *next(inputs))
     done += config.steps_per_call
@@ -114,9 +114,8 @@ def steps(
 def _train(config, workdir, algorithm, source, test_source, past):
   """Returns the last state of a run that has been rolled back as `past` says."""
   first = first_batch(config, source)
-  start = initial_state(config, first)
   manager = checkpoints.manager(workdir / 'checkpoints')
-  state = checkpoints.restore(manager, start)
+  state = checkpoints.restore(manager, initial_state(config, first))
   done = int(state.step)
   checkpoints.drop_later(manager, done)
   sample = evaluation.sampler(config, test_source)
@@ -143,8 +142,8 @@ def _train(config, workdir, algorithm, source, test_source, past):
       elif log:
         waiting = done, metrics
       if look:
-        picture = pictures.picture(sample(state), first)
-        reporter.picture(done, 'samples', picture)
+        png = pictures.picture(sample(state), first)
+        reporter.picture(done, 'samples', png)
       if look or (log and save):
         reporter.scalars(done, metrics)
       if save:
@@ -197,8 +196,9 @@ def _keys(config):
   return init_rng, randomness.convert(step_rng, config.prng_impl)
 
 
-def _partition(algorithm, state):
-  """Returns which leaves of an algorithm's state are split over the devices."""
+def _partition(config, state):
+  """Returns which leaves of the state are split over the devices, and which copied."""
+  algorithm = algorithms.get(config.algorithm)
   return parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
 
 
