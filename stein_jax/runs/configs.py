@@ -116,6 +116,24 @@ def changed(
   return found
 
 
+def with_field(fields: Any, name: str, value: Any) -> dict[str, Any]:
+  """Returns fields with one set, as its flag sets it.
+
+  Args:
+    fields: of a config, before or after it is completed.
+    name: dotted; a section that was a name alone, or a number, becomes whole.
+    value: of the field; a mapping stands for a section as a whole.
+  """
+  if isinstance(fields, str):
+    fields = {'name': fields}
+  elif not hasattr(fields, 'keys'):
+    fields = {}
+  first, _, rest = name.partition('.')
+  if rest:
+    value = with_field(fields.get(first), rest, value)
+  return {**fields, first: value}
+
+
 def complete(config: Mapping[str, Any]) -> ConfigDict:
   """Returns the config with every field of its loop and of its sections.
 

@@ -203,8 +203,7 @@ def _sample_metrics(config, state, samples, batch, source, judges):
     found['samples/two_sample_p'] = float(metrics.two_sample_test(rng, x, y)[1])
     if hasattr(state, 'energy'):
       score = energies.score(state.energy, x)
-      kernel = kernels.at_median('rbf', x)
-      found['samples/ksd'] = float(stein.ksd(x, score, kernel))
+      found['samples/ksd'] = float(stein.ksd(x, score, kernels.RBF()))
     return found
   if samples.ndim != 4:
     return {}
