@@ -124,26 +124,16 @@ def step(
   *draw_rngs, fresh_rng = jax.random.split(noise_rng, num_generator_steps + 1)
   data = dtypes.at_least_float32(batch['image'])
   condition = energies.conditions(batch)
-  # An energy that does not mix its batch sees every example by itself.
-  mixed = joint and learners.mixes(state.energy)
-  context = dict(normalized_with=data if mixed else None, axis_name=axis_name)
-  draw = functools.partial(
-    generators.generate,
-    state.generator,
-    num=len(data),
-    **generators.given(batch.get('condition')),
-    axis_name=axis_name,
-  )
-  phi_at = lambda x: energies.direction(
-    state.energy,
+  draw = generators.drawer(state.generator, batch, axis_name=axis_name)
+  phi_at, features = _followed(
+    state,
+    (data, *condition),
     direction,
-    x,
-    *condition,
-    features_of=_first_energy(state) if first_features else None,
+    first_features,
+    joint=joint,
+    axis_name=axis_name,
     rng=dropout_rng,
-    **context,
   )
-  features = energies.features(state.energy, **context)
   penalty = _penalty(diversity, diversity_weight, features, axis_name)
 
   # The generator moves its samples along phi [alg 2, the generator's update].
@@ -161,7 +151,7 @@ def step(
 
   # Negatives are its samples or, of SteinCD, the data moved [LW17 sec 4].
   if negatives == 'fresh':
-    samples = draw(generator.params, rng=fresh_rng)
+    samples = draw(generator.params, fresh_rng)
   seen = samples
   if not checks.is_zero(alpha):
     moved = data + epsilon * phi_at(data)
@@ -196,6 +186,30 @@ def sample(
   return generators.sample(
     state.generator, rng, num, **generators.given(condition)
   )
+
+
+def _followed(
+  state, examples, direction, first_features, *, joint, axis_name, rng
+):
+  """Returns functions of samples: to phi at them, and to the energy's features."""
+  data, *condition = examples
+  # An energy that does not mix its batch sees every example by itself.
+  mixed = joint and learners.mixes(state.energy)
+  context = dict(normalized_with=data if mixed else None, axis_name=axis_name)
+  features_of = _first_energy(state) if first_features else None
+
+  def phi_at(x):
+    return energies.direction(
+      state.energy,
+      direction,
+      x,
+      *condition,
+      features_of=features_of,
+      rng=rng,
+      **context,
+    )
+
+  return phi_at, energies.features(state.energy, **context)
 
 
 def _energy_step(energy, examples, weight, factors, *, axis_name, **context):
