@@ -35,6 +35,7 @@ from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax import parallel
 from stein_jax import stein
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
 _DEVICES = flags.DEFINE_list('devices', ['8', '256'], 'How many.')
@@ -161,7 +162,7 @@ def of_step(name: str, num: int, share: float):
   )
   spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
   mapped = jax.shard_map(
-    functools.partial(algorithm.step, axis_name=_AXIS, **config.step),
+    functools.partial(configs.step(config), axis_name=_AXIS),
     mesh=abstract(num),
     in_specs=(spec, _SPLIT, PartitionSpec()),
     out_specs=(spec, PartitionSpec()),
