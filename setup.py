@@ -49,6 +49,7 @@ setuptools.setup(
     'bench': ['blackjax>=1.2', 'torch>=2.9'],
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [
+      'blackjax>=1.2',
       'hypothesis>=6.100,<7',
       'numpyro>=0.18,<1',
       'pytest>=8,<10',

@@ -4,6 +4,7 @@ import functools
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,72 @@ from tests import literal
 
 _CD = dict(persistent=False)
 _PCD = dict(persistent=True)
+
+
+def hmc(rng, x, target):
+  """Returns x after a transition of another library's kernel, and its metrics."""
+  kernel = blackjax.hmc(
+    lambda point: target.log_density(point[None])[0],
+    step_size=0.5,
+    inverse_mass_matrix=jnp.ones(x[0].size),
+    num_integration_steps=5,
+  )
+  keys, start = jax.random.split(rng, len(x)), jax.vmap(kernel.init)(x)
+  end, info = jax.vmap(kernel.step)(keys, start)
+  return end.position, {'acceptance': jnp.mean(info.acceptance_rate)}
+
+
+def nuts(rng, x, target):
+  """Returns what `hmc` does, for trajectories that end where they turn back."""
+  kernel = blackjax.nuts(
+    lambda point: target.log_density(point[None])[0],
+    step_size=0.5,
+    inverse_mass_matrix=jnp.ones(x[0].size),
+  )
+  keys, start = jax.random.split(rng, len(x)), jax.vmap(kernel.init)(x)
+  end, info = jax.vmap(kernel.step)(keys, start)
+  return end.position, {'depth': jnp.mean(info.num_trajectory_expansions)}
+
+
+class OtherLibrariesTest(parameterized.TestCase):
+  """BlackJAX's kernels are chains."""
+
+  @parameterized.parameters(hmc, nuts)
+  def test_the_stationary_law(self, chain):
+    # Twenty transitions from 0 to a normal law of these moments.
+    mean, variance, num = np.array([1.0, -2.0]), np.array([0.5, 2.0]), 2000
+    law = samplers.target(
+      lambda x: -0.5 * jnp.sum((x - mean[None]) ** 2 / variance[None], 1)
+    )
+
+    def step(x, rng):
+      return chain(rng, x, law)[0], None
+
+    keys = jax.random.split(jax.random.key(0), 20)
+    run = jax.jit(lambda x: jax.lax.scan(step, x, keys)[0])
+    x = np.asarray(run(jnp.zeros((num, 2))), np.float64)
+    error = np.abs(x.mean(0) - mean) / (variance / num) ** 0.5
+    self.assertLess(np.max(error), 4)
+    error = np.abs(x.var(0) / variance - 1) / (2 / num) ** 0.5
+    self.assertLess(np.max(error), 4)
+
+  @parameterized.parameters((hmc, 'acceptance'), (nuts, 'depth'))
+  def test_make_the_negatives(self, chain, metric):
+    # The update is the difference of the statistics of data and of chains.
+    x = jnp.asarray(exact.data(6), jnp.float32)
+    state = exact.at_truth(contrastive_divergence, x, chains=x + 1)
+    step = functools.partial(contrastive_divergence.step, chain=chain)
+    after, metrics = jax.jit(step)(state, {'image': x}, jax.random.key(0))
+    before = state.energy.params['params']
+    positive, negative = (
+      exact.statistics(before, y) for y in (x, after.chains)
+    )
+    for name, value in after.energy.params['params'].items():
+      np.testing.assert_allclose(
+        value, before[name] + positive[name] - negative[name], atol=1e-5
+      )
+    self.assertGreater(np.max(np.abs(after.chains - state.chains)), 0.1)
+    self.assertGreater(metrics[f'chain/{metric}'], 0)
 
 
 class ContrastiveDivergenceTest(parameterized.TestCase):
