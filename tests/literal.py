@@ -18,6 +18,7 @@ from stein_jax import layers
 from stein_jax import learners
 from stein_jax.algorithms import maximum_likelihood
 from stein_jax.algorithms import steingan
+from tests import draws
 
 RATE = 0.5  # of sgd, in all tests of one step
 SGD = dict(name='sgd', learning_rate=RATE)
@@ -110,7 +111,6 @@ def last_half(tree):
 
 def chain(
   energy,
-  rng,
   x,
   *condition,
   num_steps,
@@ -119,15 +119,17 @@ def chain(
   temperature=1.0,
   clip=(),
 ):
-  """Returns x after a loop of NumPy over Langevin steps [LW17 eq 11]."""
+  """Returns x after a loop of NumPy over Langevin steps [LW17 eq 11].
+
+  The noise is that of `draws.fixed`.
+  """
   total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, *condition))
   gradient = jax.jit(jax.grad(total))
   x = np.asarray(x)
-  for key in jax.random.split(rng, num_steps):
+  for _ in range(num_steps):
     x = x - step_size**2 / 2 * np.asarray(gradient(x))
     if noise:
-      unit = jax.random.normal(jax.random.split(key, 1)[0], x.shape)
-      x = x + temperature**0.5 * step_size * np.asarray(unit)
+      x = x + temperature**0.5 * step_size * draws.normals(x.shape)
     if clip:
       x = np.clip(x, *clip)
     x = x.astype(np.float32)
@@ -195,7 +197,7 @@ class LinearVAE(nn.Module):
     self.log_variance = value('log_variance')
 
   def latent(self, rng, num):
-    return jax.random.normal(rng, (num, 2))
+    return generators.PRIORS[self.prior](rng, (num, 2))
 
   def decode(self, z):
     return self.scale[None] * z + self.shift[None]
@@ -238,14 +240,11 @@ def posterior(scale, shift, noise):
   )
 
 
-def evidence_bound(
-  generator, rng, x, *condition, kl_weight=1.0, kl='prior', num_importance=10
-):
-  """Returns the loss of an autoencoder with its metrics, from the densities."""
-  dropout_rng, code_rng = jax.random.split(rng)
-  keys = [code_rng]
-  if kl == 'posterior':
-    keys = list(jax.random.split(code_rng, num_importance))
+def evidence_bound(generator, x, *condition, kl_weight=1.0, kl='prior'):
+  """Returns the loss of an autoencoder with its metrics, from the densities.
+
+  Its draws are those of `draws.fixed`: with 'posterior' all of them are the same.
+  """
   normal = lambda x, mean, variance: jnp.sum(
     -0.5 * (x - mean) ** 2 / variance - 0.5 * jnp.log(2 * np.pi * variance),
     range(1, x.ndim),
@@ -253,25 +252,20 @@ def evidence_bound(
 
   def loss(params):
     mean, log_variance = generator.apply_fn(
-      params, x, *condition, method='encode', key=dropout_rng
+      params, x, *condition, method='encode', key=jax.random.key(0)
     )
     variance = jnp.exp(log_variance)
-    errors, likelihoods, ratios = [], [], []  # ratios as logarithms
-    for key in keys:
-      z = mean + variance**0.5 * jax.random.normal(key, mean.shape)
-      back = generator.apply_fn(params, z, *condition, method='decode')
-      errors.append(jnp.sum((x - back) ** 2, range(1, x.ndim)))
-      likelihoods.append(normal(x, back, 0.5))
-      joint = likelihoods[-1] + normal(z, 0.0, 1.0)
-      ratios.append(joint - normal(z, mean, variance))
-    error = sum(errors) / len(keys)
+    z = mean + variance**0.5 * draws.normals(mean.shape)
+    back = generator.apply_fn(params, z, *condition, method='decode')
+    error = jnp.sum((x - back) ** 2, range(1, x.ndim))
     divergence = jnp.sum(
       -jnp.log(variance**0.5) + (variance + mean**2) / 2 - 0.5, -1
     )
     values = error + kl_weight * divergence
     if kl == 'posterior':  # as X21 prints it, with p(z | x) by Bayes
-      evidence = functools.reduce(jnp.logaddexp, ratios) - np.log(len(keys))
-      to_posterior = divergence - sum(likelihoods) / len(keys) + evidence
+      likelihood = normal(x, back, 0.5)
+      evidence = likelihood + normal(z, 0.0, 1.0) - normal(z, mean, variance)
+      to_posterior = divergence - likelihood + evidence
       values = kl_weight * to_posterior - evidence
     return jnp.mean(values), {
       'generator/reconstruction': jnp.mean(error),

@@ -11,6 +11,7 @@ import numpy as np
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import revision
+from tests import draws
 from tests.generators import networks
 
 _AXIS = 'batch'
@@ -45,14 +46,14 @@ class RevisionTest(parameterized.TestCase):
       num_steps=3, step_size=0.5, temperature=0.3, clip=(-1.5, 1.5)
     )
     rng = jax.random.key(5)
-    draw_rng, chain_rng = jax.random.split(rng)
+    self.enter_context(draws.fixed())
 
     @jax.jit
     def results():
-      start = generators.sample(state.generator, draw_rng, 11, **given)
+      start = generators.sample(state.generator, rng, 11, **given)
       end = energies.chain(
         state.energy,
-        chain_rng,
+        rng,
         start,
         *given.values(),
         block_size=networks.SIZE,
@@ -65,7 +66,7 @@ class RevisionTest(parameterized.TestCase):
         (
           revision.sample(state, rng, 11, num_steps=0, **given),
           revision.sample(state, rng, 11, **given, **options),
-          revision.revise(state, chain_rng, start, **given, **options),
+          revision.revise(state, rng, start, **given, **options),
           revision.sample(state, rng, 3, **few, **options),
         ),
       )

@@ -15,6 +15,7 @@ from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import maximum_likelihood
+from tests import draws
 from tests import literal
 
 _CD = dict(persistent=False)
@@ -143,11 +144,12 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     other = {
       'image': jnp.asarray(x[:3] + 1)
     }  # the chains need not fit the batch
+    self.enter_context(draws.fixed())
     chain = jax.jit(functools.partial(energies.chain, **hyper))
     step = jax.jit(functools.partial(contrastive_divergence.step, **hyper))
     for seed in range(2):
       rng = jax.random.key(seed)
-      chains = chain(state.energy, jax.random.fold_in(rng, 0), state.chains)
+      chains = chain(state.energy, rng, state.chains)
       before = state.energy.params['params']
       positive, negative = (
         literal.rbm_statistics(before, x) for x in (other['image'], chains)
@@ -199,17 +201,17 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     zero, rng = jnp.zeros((), jnp.int32), jax.random.key(2)
     state = contrastive_divergence.State(zero, energy, None)
     batch = {'image': x, 'label': y}
+    self.enter_context(draws.fixed())
     after, _ = jax.jit(step)(state, batch, rng)
 
     # Of its own density a chain of label y is one of N(m_y, I).
-    key = jax.random.fold_in(rng, 0)
     if sampler == 'langevin':
       ends = literal.chain(
-        energy, key, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
+        energy, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
       )
     else:
       ends, _ = samplers.mala(
-        key,
+        rng,
         x,
         lambda x: -0.5 * jnp.sum((x - jnp.float32(means)[y]) ** 2, -1),
         num_steps=3,

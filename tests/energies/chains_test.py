@@ -11,6 +11,7 @@ import optax
 
 from stein_jax import energies
 from stein_jax import learners
+from tests import draws
 from tests.energies import models
 
 
@@ -80,24 +81,28 @@ class ChainTest(parameterized.TestCase):
       np.stack([models.points(), models.points() + 1]), jnp.float32
     )
     rng = jax.random.key(4)
-    run = jax.jit(
-      functools.partial(
-        energies.chain, energy, sampler=sampler, step_size=0.7, num_steps=4
-      ),
+    options = dict(sampler=sampler, step_size=0.7, num_steps=4)
+    jitted = lambda: jax.jit(
+      functools.partial(energies.chain, energy, **options),
       static_argnames='block_size',
     )
+    run = jitted()
     whole = run(rng, x, y, block_size=3)
-    for i, first in enumerate((0, 3)):
-      rows = slice(first, first + 3)
-      alone = run(jax.random.fold_in(rng, i), x[rows], y[rows])
-      np.testing.assert_allclose(whole[rows], alone, atol=1e-6)
-    # The last block has one row, beside which there are others or none.
-    last = jnp.array([6, 0, 0])
-    alone = run(jax.random.fold_in(rng, 2), x[last], y[last])
-    np.testing.assert_allclose(whole[6:], alone[:1], atol=1e-6)
     self.assertEqual(whole.shape, x.shape)
     fewer = run(rng, x[:4], y[:4], block_size=3)
     np.testing.assert_allclose(fewer, whole[:4], atol=1e-6)
+    # From one start to as many ends.
+    ends = run(rng, jnp.zeros((7, 3)), jnp.ones((7, 3)), block_size=3)
+    self.assertLen(np.unique(ends), 21)
+    # Of the same draws each block is what it is alone. The last one has one row,
+    # beside which there are others or none.
+    self.enter_context(draws.fixed())
+    run = jitted()
+    whole = run(rng, x, y, block_size=3)
+    for num, rows in ((3, [0, 1, 2]), (3, [3, 4, 5]), (1, [6, 0, 0])):
+      rows = jnp.array(rows)
+      alone = run(rng, x[rows], y[rows])
+      np.testing.assert_allclose(whole[rows[:num]], alone[:num], atol=1e-6)
     with self.assertRaisesRegex(ValueError, 'block_size=-1'):
       energies.chain(energy, rng, x, y, block_size=-1)
 
