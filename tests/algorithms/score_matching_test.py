@@ -41,26 +41,24 @@ def _standard_errors(updates):
 
 class ObjectiveTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('rbf', 1.0, 'n+1'), ('imq', 0.5, 'n'), ('rbf', 0.7, 'none')
+    kernels.RBF(),
+    kernels.IMQ(kernels.Median(0.5, log='n')),
+    kernels.RBF(kernels.Median(0.7, log='none')),
   )
-  def test_stein_is_half_the_gradient_of_ksd(self, kernel, scale, log):
+  def test_stein_is_half_the_gradient_of_ksd(self, kernel):
     self.enter_context(jax.enable_x64(True))
     x = jnp.asarray(literal.rbm_data(10) + 0.3)
     energy = literal.at_truth(score_matching, x).energy
 
     def ksd(params):
       score = energies.score(energy.replace(params=params), x)
-      return stein.ksd(
-        x, score, kernels.at_median(kernel, x, scale=scale, log=log)
-      )
+      return stein.ksd(x, score, kernel)
 
     update = literal.ascent(
       score_matching,
       literal.at_truth(score_matching, x),
       x,
-      kernel=kernel,
-      bandwidth_scale=scale,
-      bandwidth_log=log,
+      direction=stein.SVGD(kernel),
     )
     _assert_trees_close(
       update,
