@@ -165,7 +165,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   checks.section(evaluation=evaluation)
   if 'data' in given:
     fields = _as_fields(given['data'])
-    test = changed({**fields, 'split': 'test'}, evaluation.get('data', {}))
+    # Test data of another name take nothing over from those of training.
+    test = {'data': {**fields, 'split': 'test'}}
+    test = changed(test, {'data': evaluation.get('data', {})})['data']
     found['data'] = _data('data', fields)
     evaluation = {**evaluation, 'data': _data('evaluation.data', test)}
   found['evaluation'] = _EVALUATION | evaluation
