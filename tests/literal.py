@@ -14,8 +14,10 @@ import optax
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
+from stein_jax import kernels
 from stein_jax import layers
 from stein_jax import learners
+from stein_jax import stein
 from stein_jax.algorithms import maximum_likelihood
 from stein_jax.algorithms import steingan
 from tests import draws
@@ -499,13 +501,13 @@ def encoder(num, shape, norm=False):
 
 def steingan_state(energy, generator):
   return steingan.State(
-    jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(())
+    jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(()), control=()
   )
 
 
 def rbm_state(x, *, norm=False):
   """Returns a state of the true RBM in the dtype of x [n, 4]."""
-  truth = at_truth(steingan, x, generator=None, gap=None).energy
+  truth = at_truth(steingan, x, generator=None, gap=None, control=()).energy
   return steingan_state(
     truth, fixed_generator(len(x), x.shape[1:], norm=norm, dtype=x.dtype.name)
   )
@@ -559,6 +561,26 @@ def steingan_direction(
     if repulsion != 'nearest':
       phi[i] /= n if normalize == 'count' else row_sum
   return phi
+
+
+def direction(
+  kernel='rbf',
+  kernel_space='pixels',
+  repulsion='exact',
+  normalize='count',
+  bandwidth_scale=1.0,
+  bandwidth_log='n+1',
+  bandwidth=None,
+):
+  """Returns the value of the package that `steingan_direction` defines literally."""
+  if kernel == 'none':
+    return stein.Score()
+  family = {'rbf': kernels.RBF, 'imq': kernels.IMQ}[kernel]
+  rule = kernels.Median(bandwidth_scale, log=bandwidth_log)
+  profile = family(rule if bandwidth is None else bandwidth)
+  if kernel_space == 'pixels':
+    return stein.SVGD(profile, normalize=normalize)
+  return stein.FeatureSVGD(profile, form=repulsion, normalize=normalize)
 
 
 def steingan_step(
