@@ -40,6 +40,8 @@ LOOP = dict(
 _OPTIMIZER = dict(l2=0.0, max_norm=0.0)
 # What is measured, beside its data and `ais`.
 _EVALUATION = dict(log_likelihood='none', num_samples=100)
+# What adds examples to a set: the test data are without, unless `evaluation` says so.
+_AUGMENTATIONS = ('mirrored',)
 # Sections of networks and densities, and where their names are looked up.
 FAMILIES = dict(
   energy=energies,
@@ -120,9 +122,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   """Returns the config with every field of its loop and of its sections.
 
   A string stands for the section that has this name alone: data='mnist'. The test data
-  are those of training with split='test', unless `evaluation` says otherwise; and
-  `sample` is called with what `step` is, where the two have one default of it, unless
-  the section `sample` says otherwise.
+  are those of training with split='test' and without augmentation, unless `evaluation`
+  says otherwise; and `sample` is called with what `step` is, where the two have one
+  default of it, unless the section `sample` says otherwise.
 
   Raises:
     ValueError, TypeError: a section names what there is not, or is no section.
@@ -143,17 +145,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
       found[name] = _named(name, FAMILIES[name], found[name])
     elif name.endswith('optimizer'):
       found[name] = _OPTIMIZER | _named(name, optax, found[name])
-  evaluation = given.get('evaluation', {})
-  checks.section(evaluation=evaluation)
   if 'data' in given:
-    fields = _as_fields(given['data'])
-    test = changed({**fields, 'split': 'test'}, evaluation.get('data', {}))
-    found['data'] = _data('data', fields)
-    evaluation = {**evaluation, 'data': _data('evaluation.data', test)}
-  found['evaluation'] = _EVALUATION | evaluation
-  found['evaluation']['ais'] = _completed(
-    'evaluation.ais', energies.ais_log_partition, evaluation.get('ais', {})
-  )
+    found['data'] = _data('data', _as_fields(given['data']))
+  found['evaluation'] = _evaluation(given)
   return ConfigDict(found)
 
 
@@ -241,6 +235,37 @@ def _named(place, namespace, fields):
     name = fields.pop('name')
     function = build.named(namespace, name)
     return {'name': name, **build.complete(function, fields, namespace)}
+
+
+def _evaluation(config):
+  """Returns the completed section of what is measured, and on which data."""
+  own = config.get('evaluation', {})
+  checks.section(evaluation=own)
+  found = _EVALUATION | own
+  if 'data' in config:
+    fields = _test_fields(
+      _as_fields(config['data']), _as_fields(own.get('data', {}))
+    )
+    found['data'] = _data('evaluation.data', fields)
+  found['ais'] = _completed(
+    'evaluation.ais', energies.ais_log_partition, own.get('ais', {})
+  )
+  return found
+
+
+def _test_fields(training, own):
+  """Returns what the test data are: as those of training, but for their own fields.
+
+  Another set takes nothing over: its fields are others.
+  """
+  if own.get('name', training.get('name')) != training.get('name'):
+    training = {}
+  followed = {
+    name: value
+    for name, value in training.items()
+    if name not in _AUGMENTATIONS
+  }
+  return followed | {'split': 'test'} | own
 
 
 def _data(place, fields):

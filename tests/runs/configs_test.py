@@ -1,7 +1,11 @@
 """Configs are completed from signatures, and flags reach every field of them."""
 
+import importlib
 import inspect
+import json
 import pathlib
+import re
+import types
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -13,7 +17,13 @@ from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import langevin_ebm
 from stein_jax.runs import config_files
 from stein_jax.runs import configs
+from tests import renamed
 
+_TESTS = pathlib.Path(__file__).parents[1]
+_FILES = sorted((_TESTS.parent / 'configs').glob('*.py'))
+_OF_0_1 = json.loads(
+  (_TESTS / 'data' / 'configs_of_0_1.json').read_text('utf-8')
+)
 _FILE = '''
 from stein_jax.runs import configs
 
@@ -226,6 +236,52 @@ class ConfigFileTest(parameterized.TestCase):
     self.assertEqual(self.read(text=text).algorithm, 'vgan')
     with self.assertRaisesRegex(FileNotFoundError, 'no config file nowhere.py'):
       config_files.read('nowhere.py:smoke', {})
+
+
+class FilesTest(parameterized.TestCase):
+  """The files in configs/."""
+
+  @parameterized.parameters(*_OF_0_1)
+  def test_completed_is_what_it_was_in_0_1(self, key):
+    name, _, scale = key.partition(':')
+    config = importlib.import_module(f'configs.{name}').get_config(scale)
+    # Networks said how many classes there are; where labels are the condition the
+    # data do now. MNIST and CIFAR-10 have ten.
+    source = types.SimpleNamespace(
+      num_classes=config.data.get('num_classes', 10)
+    )
+    config = configs.with_classes(config, source)
+    fields = renamed.renamed(_OF_0_1[key])
+    expected = configs.complete(fields)
+    # All that the test data were was written out, and followed nothing.
+    test = fields | {'data': fields['evaluation']['data']}
+    expected.evaluation.data = configs.complete(test).data
+    self.assertEqual(config.to_dict(), expected.to_dict())
+
+  def test_every_scale_of_0_1_is_there_and_no_file_is_without_smoke(self):
+    self.assertEqual(
+      {key.partition(':')[0] for key in _OF_0_1}, {p.stem for p in _FILES}
+    )
+    self.assertTrue({f'{p.stem}:smoke' for p in _FILES} <= set(_OF_0_1))
+
+  @parameterized.parameters(*(path.stem for path in _FILES))
+  def test_flags_that_a_file_names_are_fields(self, name):
+    path = _TESTS.parent / 'configs' / f'{name}.py'
+    text = importlib.import_module(f'configs.{name}').__doc__
+    for field, value in re.findall(r'--config\.([\w.]+)=(\S+?)[.,;:)]*\s', text):
+      with self.subTest(field):
+        before = config_files.read(f'{path}', {})
+        config = config_files.read(f'{path}', {field: value})
+        self.assertNotEqual(config.to_dict(), before.to_dict())
+        configs.step(config)  # which refuses a field that it does not take
+        self.assertEqual(
+          _names(config), _names(configs.complete(config)) 
+        )
+
+  def test_files_are_short(self):
+    lengths = {path.stem: len(path.open().readlines()) for path in _FILES}
+    self.assertLessEqual(max(lengths.values()), 60, lengths)
+    self.assertLessEqual(sum(lengths.values()), 1500)
 
 
 if __name__ == '__main__':
