@@ -2,7 +2,6 @@
 
 python -m experiments.train --config=configs/amortized_svgd_toy.py \
   --workdir=runs/amortized_svgd
-
 Expect an energy distance of 0.003 to exact draws after 5,000 steps, which take 20 s on
 two cores. Two sets of exact draws are -0.01 to 0.01 apart.
 Another density: --config.density.name=banana --config.data.density=banana
@@ -30,4 +29,4 @@ _SMOKE = dict(
   optimizer=dict(learning_rate=0.1),
   eval_every=0,
 )
-get_config = configs.scales(CONFIG, dict(smoke=_SMOKE))
+get_config = configs.scales(CONFIG, smoke=_SMOKE)

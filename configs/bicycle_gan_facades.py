@@ -2,10 +2,9 @@
 
 python -m experiments.train --config=configs/bicycle_gan_facades.py:narrow \
   --path=facades.zip --workdir=runs/bicycle_gan
-
 Expect 17.1, 17.7 and 17.0 dB and SSIM 0.51, 0.56 and 0.55 on the test images after 500
 steps of ':narrow' with three seeds. '' has not been run to its end.
-Data and scales are those of `vae_teaching_facades`, the networks those of `gan_facades`.
+Data and scales are those of `vae_teaching_facades`, networks those of `gan_facades`.
 cVAE-GAN++: --config.step.latent_weight=0
 cVAE-GAN, which has 18.9 dB and SSIM 0.59: --config.step.prior_weight=0 as well
 """
@@ -13,8 +12,8 @@ cVAE-GAN, which has 18.9 dB and SSIM 0.59: --config.step.prior_weight=0 as well
 from stein_jax.runs import configs
 
 _CONVS = dict(kernels=(4, 4, 4, 4), strides=(2, 2, 2, 2), scale=0.02)
-_NARROW = dict(widths=(16, 32, 64), encoder_widths=(16, 32, 64), num_blocks=2)
-_SMOKE = dict(widths=(2, 2), encoder_widths=(2, 2), num_blocks=1, latent_dim=3)
+_SMALL = dict(widths=(16, 32, 64), encoder_widths=(16, 32, 64), num_blocks=2)
+_TINY = dict(widths=(2, 2), encoder_widths=(2, 2), num_blocks=1, latent_dim=3)
 _ADAM = dict(name='adam', learning_rate=2e-4, b1=0.5)
 _FACADES = dict(name='folder', path='facades.zip', side='left', mask='centre')
 CONFIG = dict(
@@ -29,27 +28,23 @@ CONFIG = dict(
   num_steps=50000,
   log_every=20,
 )
-VARIANTS = dict(
-  narrow=dict(
-    step=dict(image_weight=100.0),  # because the run is so short
-    energy=dict(widths=(16, 32, 64, 64)),
-    generator=dict(_NARROW, shape=(64, 64, 3)),
-    generator_optimizer=dict(learning_rate=1e-3),
-    data=dict(size=64),
-    batch_size=20,
-    num_steps=1500,
-    eval_every=200,
-    checkpoint_every=200,
-  ),
-  smoke=dict(
-    energy=dict(widths=(2, 2, 2, 2)),
-    generator=dict(_SMOKE, shape=(16, 16, 3)),
-    energy_optimizer=dict(learning_rate=1e-4),
-    generator_optimizer=dict(learning_rate=1e-4),
-    data=dict(
-      name='synthetic', shape=(16, 16, 3), pixels='symmetric', pairs=True
-    ),
-    batch_size=4,
-  ),
+_RUN = dict(batch_size=20, num_steps=1500, eval_every=200, checkpoint_every=200)
+_NARROW = dict(
+  step=dict(image_weight=100.0),  # because the run is so short
+  energy=dict(widths=(16, 32, 64, 64)),
+  generator=dict(_SMALL, shape=(64, 64, 3)),
+  generator_optimizer=dict(learning_rate=1e-3),
+  data=dict(size=64),
+  **_RUN,
 )
-get_config = configs.scales(CONFIG, VARIANTS)
+_SMOKE = dict(
+  energy=dict(widths=(2, 2, 2, 2)),
+  generator=dict(_TINY, shape=(16, 16, 3)),
+  energy_optimizer=dict(learning_rate=1e-4),
+  generator_optimizer=dict(learning_rate=1e-4),
+  data=dict(
+    name='synthetic', shape=(16, 16, 3), pixels='symmetric', pairs=True
+  ),
+  batch_size=4,
+)
+get_config = configs.scales(CONFIG, narrow=_NARROW, smoke=_SMOKE)

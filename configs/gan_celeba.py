@@ -1,7 +1,6 @@
 """DCGAN on CelebA at 64x64, and on bedrooms of LSUN: SteinGAN's baseline (LW17).
 
 python -m experiments.train --config=configs/gan_celeba.py --workdir=runs/gan_celeba
-
 There is no result to expect: the networks are whole and need an accelerator. Two steps
 of '' have been taken, on an .npz of 64x64 images (48 s and 2.6 GB a step of one core),
 and one on images read through TFDS has been traced.
@@ -26,16 +25,14 @@ CONFIG = dict(
   batch_size=128,
   num_steps=63000,  # 50 epochs of 162,770
 )
-VARIANTS = dict(
-  lsun=dict(
-    data='lsun',
-    evaluation=dict(data=dict(split='validation')),
-    num_steps=470_000,  # 20 epochs of 3,033,042
-  ),
-  smoke=dict(
-    energy=dict(widths=(2, 3)),
-    generator=dict(shape=(8, 8, 3), base=2, widths=(2,), strides=(2, 2)),
-    data=dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric'),
-  ),
+_LSUN = dict(
+  data='lsun',
+  evaluation=dict(data=dict(split='validation')),
+  num_steps=470_000,  # 20 epochs of 3,033,042
 )
-get_config = configs.scales(CONFIG, VARIANTS)
+_SMOKE = dict(
+  energy=dict(widths=(2, 3)),
+  generator=dict(shape=(8, 8, 3), base=2, widths=(2,), strides=(2, 2)),
+  data=dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric'),
+)
+get_config = configs.scales(CONFIG, lsun=_LSUN, smoke=_SMOKE)

@@ -2,7 +2,6 @@
 
 python -m experiments.train --config=configs/gan_facades.py:narrow \
   --path=facades.zip --workdir=runs/gan_facades
-
 Expect 18.7 and 19.4 dB and SSIM 0.58 on the test images after 500 steps of ':narrow'
 with two seeds. '' has not been run to its end.
 Data, scales and generator are those of `vae_teaching_facades`; the discriminator is its
@@ -12,8 +11,8 @@ energy without the reference. pix2pix has a U-Net and judges patches.
 from stein_jax.runs import configs
 
 _CONVS = dict(kernels=(4, 4, 4, 4), strides=(2, 2, 2, 2), scale=0.02)
-_NARROW = dict(widths=(16, 32, 64), encoder_widths=(16, 32, 64), num_blocks=2)
-_SMOKE = dict(widths=(2, 2), encoder_widths=(2, 2), num_blocks=1, latent_dim=3)
+_SMALL = dict(widths=(16, 32, 64), encoder_widths=(16, 32, 64), num_blocks=2)
+_TINY = dict(widths=(2, 2), encoder_widths=(2, 2), num_blocks=1, latent_dim=3)
 _ADAM = dict(name='adam', learning_rate=2e-4, b1=0.5)
 _FACADES = dict(name='folder', path='facades.zip', side='left', mask='centre')
 CONFIG = dict(
@@ -29,26 +28,22 @@ CONFIG = dict(
   num_steps=50000,
   log_every=20,
 )
-VARIANTS = dict(
-  narrow=dict(
-    energy=dict(widths=(16, 32, 64, 64)),
-    generator=dict(_NARROW, shape=(64, 64, 3)),
-    generator_optimizer=dict(learning_rate=1e-3),
-    data=dict(size=64),
-    batch_size=20,
-    num_steps=1500,
-    eval_every=200,
-    checkpoint_every=200,
-  ),
-  smoke=dict(
-    energy=dict(widths=(2, 2, 2, 2)),
-    generator=dict(_SMOKE, shape=(16, 16, 3)),
-    energy_optimizer=dict(learning_rate=1e-4),
-    generator_optimizer=dict(learning_rate=1e-4),
-    data=dict(
-      name='synthetic', shape=(16, 16, 3), pixels='symmetric', pairs=True
-    ),
-    batch_size=4,
-  ),
+_RUN = dict(batch_size=20, num_steps=1500, eval_every=200, checkpoint_every=200)
+_NARROW = dict(
+  energy=dict(widths=(16, 32, 64, 64)),
+  generator=dict(_SMALL, shape=(64, 64, 3)),
+  generator_optimizer=dict(learning_rate=1e-3),
+  data=dict(size=64),
+  **_RUN,
 )
-get_config = configs.scales(CONFIG, VARIANTS)
+_SMOKE = dict(
+  energy=dict(widths=(2, 2, 2, 2)),
+  generator=dict(_TINY, shape=(16, 16, 3)),
+  energy_optimizer=dict(learning_rate=1e-4),
+  generator_optimizer=dict(learning_rate=1e-4),
+  data=dict(
+    name='synthetic', shape=(16, 16, 3), pixels='symmetric', pairs=True
+  ),
+  batch_size=4,
+)
+get_config = configs.scales(CONFIG, narrow=_NARROW, smoke=_SMOKE)

@@ -1,7 +1,6 @@
 """DCGAN on MNIST, the baseline of SteinGAN: the same generator, three losses.
 
 python -m experiments.train --config=configs/gan_mnist.py --workdir=runs/gan
-
 Expect an inception score of 8.2 and a Frechet distance of 55 after 10,000 steps, which
 take five minutes on two cores. The CNN of `classification_mnist` judges 10,000 samples.
 ':conditional' has 8.0 and 87, with samples of a class much alike; ':wgan' (WGAN-GP) has
@@ -24,19 +23,19 @@ CONFIG = dict(
   data=dict(name='mnist', split='train[:50000]'),
   evaluation=dict(num_samples=200),
 )
-VARIANTS = dict(
-  conditional=dict(data=dict(condition='label')),
-  wgan=dict(
-    step=dict(loss='wasserstein', generator_every=5),
-    energy=dict(norm='layer'),
-    energy_optimizer=_WGAN_ADAM,
-    generator_optimizer=_WGAN_ADAM,
-    num_steps=20000,
-  ),
-  smoke=dict(
-    energy=dict(widths=(2, 3)),
-    generator=dict(shape=(8, 8, 1), base=2, dense=(4,), widths=(2,)),
-    data=dict(name='synthetic', num_classes=4, condition='label'),
-  ),
+_CONDITIONAL = dict(data=dict(condition='label'))
+_WGAN = dict(
+  step=dict(loss='wasserstein', generator_every=5),
+  energy=dict(norm='layer'),
+  energy_optimizer=_WGAN_ADAM,
+  generator_optimizer=_WGAN_ADAM,
+  num_steps=20000,
 )
-get_config = configs.scales(CONFIG, VARIANTS)
+_SMOKE = dict(
+  energy=dict(widths=(2, 3)),
+  generator=dict(shape=(8, 8, 1), base=2, dense=(4,), widths=(2,)),
+  data=dict(name='synthetic', num_classes=4, condition='label'),
+)
+get_config = configs.scales(
+  CONFIG, conditional=_CONDITIONAL, wgan=_WGAN, smoke=_SMOKE
+)

@@ -2,10 +2,9 @@
 
 python -m experiments.train --config=configs/langevin_ebm_cifar10.py \
   --workdir=runs/langevin_ebm_cifar10
-
 There is no result to expect: no GPU was at hand for a run to the end. Buffer, chain,
-restarts, penalty of the energies' squares, spectral norm and optimiser are those of Du &
-Mordatch 2019; the network is X21's, and theirs is residual.
+restarts, penalty of the energies' squares, spectral norm and optimiser are those of Du
+& Mordatch 2019; the network is X21's, and theirs is residual.
 """
 
 from stein_jax.runs import configs
@@ -39,4 +38,4 @@ _SMOKE = dict(
   data=dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric'),
   batch_size=4,
 )
-get_config = configs.scales(CONFIG, dict(smoke=_SMOKE))
+get_config = configs.scales(CONFIG, smoke=_SMOKE)

@@ -2,7 +2,6 @@
 
 python -m experiments.train --config=configs/steingan_cifar10.py \
   --workdir=runs/steingan_cifar10
-
 There is no result to expect: the networks are the authors' whole, and a step takes 10 s
 and 4 GB on two cores. Three of either scale have been taken on the real images. Run
 them on an accelerator.
@@ -13,22 +12,15 @@ November 2016. Without a kernel: --config.step.direction=Score
 from stein_jax.runs import configs
 
 _KERNEL = dict(bandwidth=dict(scale=0.25))
-_AUTOENCODER = dict(
-  name='Autoencoder',
-  # Maps, side, stride and padding.
-  convs=((128, 3, 1, 1), (128, 2, 2, 0))
-  + tuple((n, *conv) for n in (256, 512) for conv in ((3, 1, 1), (4, 4, 0))),
-  output='tanh',
-  dropout=0.2,
-)
+# Maps, side, stride and padding.
+_FIRST_CONVS = ((128, 3, 1, 1), (128, 2, 2, 0), (256, 3, 1, 1), (256, 4, 4, 0))
+_CONVS = (*_FIRST_CONVS, (512, 3, 1, 1), (512, 4, 4, 0))
+_LAYERS = dict(convs=_CONVS, output='tanh', dropout=0.2)
 _MAPS = dict(widths=(512, 256, 256, 128, 128), strides=(2, 1, 2, 1, 2, 1))
 _ADAM = dict(name='adam', b1=0.5, l2=1e-5)
-_ANNEALED = dict(
-  name='linear_schedule',
-  end_value=0.0,
-  transition_begin=25000,
-  transition_steps=25000,
-)
+# Rates are constant for the first half, and then fall to 0.
+_HALF = dict(transition_begin=25000, transition_steps=25000)
+_RATE = dict(_HALF, name='linear_schedule', end_value=0.0)
 CONFIG = dict(
   algorithm='steingan',
   step=dict(
@@ -36,7 +28,7 @@ CONFIG = dict(
     controller='Discount',
     negative_weight=0.3,
   ),
-  energy=dict(name='JointLabel', autoencoder=_AUTOENCODER),
+  energy=dict(name='JointLabel', autoencoder=dict(_LAYERS, name='Autoencoder')),
   generator=dict(_MAPS, name='DCGAN', kernel_size=3),
   energy_optimizer=dict(_ADAM, learning_rate=5e-4),
   generator_optimizer=dict(_ADAM, learning_rate=1e-3),
@@ -44,24 +36,19 @@ CONFIG = dict(
   evaluation=dict(num_samples=200),
   num_steps=100_000,
 )
-_SYNTHETIC = dict(name='synthetic', shape=(8, 8, 3), num_classes=4)
-VARIANTS = dict(
-  wl16=dict(
-    step=dict(
-      direction=dict(normalize='row_sum', form='swapped'),
-      controller='FreezeAhead',
-    ),
-    generator=dict(widths=(256, 128), strides=(2, 2, 2), kernel_size=5),
-    energy_optimizer=dict(learning_rate=dict(_ANNEALED, init_value=1e-4)),
-    generator_optimizer=dict(learning_rate=dict(_ANNEALED, init_value=1e-3)),
-    num_steps=50000,
-  ),
-  smoke=dict(
-    energy=dict(autoencoder=dict(convs=((2, 3, 1, 1), (2, 4, 4, 0)))),
-    generator=dict(
-      shape=(8, 8, 3), base=2, widths=(2, 2, 2), strides=(2, 1, 2, 1)
-    ),
-    data=dict(_SYNTHETIC, pixels='symmetric', condition='label'),
-  ),
+_SWAPPED = dict(normalize='row_sum', form='swapped')
+_WL16 = dict(
+  step=dict(direction=_SWAPPED, controller='FreezeAhead'),
+  generator=dict(widths=(256, 128), strides=(2, 2, 2), kernel_size=5),
+  energy_optimizer=dict(learning_rate=dict(_RATE, init_value=1e-4)),
+  generator_optimizer=dict(learning_rate=dict(_RATE, init_value=1e-3)),
+  num_steps=50000,
 )
-get_config = configs.scales(CONFIG, VARIANTS)
+_TINY = dict(base=2, widths=(2, 2, 2), strides=(2, 1, 2, 1))
+_SYNTHETIC = dict(name='synthetic', shape=(8, 8, 3), num_classes=4)
+_SMOKE = dict(
+  energy=dict(autoencoder=dict(convs=((2, 3, 1, 1), (2, 4, 4, 0)))),
+  generator=dict(_TINY, shape=(8, 8, 3)),
+  data=dict(_SYNTHETIC, pixels='symmetric', condition='label'),
+)
+get_config = configs.scales(CONFIG, wl16=_WL16, smoke=_SMOKE)

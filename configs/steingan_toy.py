@@ -1,7 +1,6 @@
 """SteinGAN on a two-dimensional toy density: an MLP energy and an MLP sampler.
 
 python -m experiments.train --config=configs/steingan_toy.py --workdir=runs/steingan_toy
-
 Expect -3.64 nats of test log likelihood by AIS, where the true density has -3.51, and
 samples that a two-sample test takes for data (p = 0.3), after 8,000 steps, which take a
 minute on two cores.
@@ -10,6 +9,7 @@ Without a kernel, which collapses: --config.step.direction=Score
 
 from stein_jax.runs import configs
 
+_AIS = dict(num_chains=1000, step_size=0.5)
 CONFIG = dict(
   algorithm='steingan',
   # With two of these, and three times the energy's rate, the energy falls away where no
@@ -20,11 +20,7 @@ CONFIG = dict(
   energy_optimizer=dict(name='adam', learning_rate=1e-4, b1=0.5),
   generator_optimizer=dict(name='adam', learning_rate=1e-3, b1=0.5),
   data='toy',
-  evaluation=dict(
-    log_likelihood='ais',
-    num_samples=1000,
-    ais=dict(num_chains=1000, step_size=0.5),
-  ),
+  evaluation=dict(log_likelihood='ais', num_samples=1000, ais=_AIS),
   batch_size=200,
   num_steps=8000,
   eval_every=2000,
@@ -36,4 +32,4 @@ _SMOKE = dict(
   evaluation=dict(ais=dict(num_temperatures=10)),
   eval_every=4,
 )
-get_config = configs.scales(CONFIG, dict(smoke=_SMOKE))
+get_config = configs.scales(CONFIG, smoke=_SMOKE)

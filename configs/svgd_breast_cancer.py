@@ -2,7 +2,6 @@
 
 python -m experiments.train --config=configs/svgd_breast_cancer.py \
   --workdir=runs/svgd_breast_cancer
-
 Expect 14 s on two cores for 2,000 steps.
 """
 
@@ -18,4 +17,4 @@ CONFIG = dict(
   eval_every=0,
 )
 _SMOKE = dict(num_particles=8, optimizer=dict(learning_rate=1e-4), eval_every=0)
-get_config = configs.scales(CONFIG, dict(smoke=_SMOKE))
+get_config = configs.scales(CONFIG, smoke=_SMOKE)

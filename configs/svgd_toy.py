@@ -1,7 +1,6 @@
 """SVGD particles on a known two-dimensional density (LW16).
 
 python -m experiments.train --config=configs/svgd_toy.py --workdir=runs/svgd_toy
-
 Expect an energy distance of -0.009 to exact draws after 2,000 steps, which take 16 s on
 two cores. Two sets of 400 exact draws are -0.01 to 0.04 apart.
 Another density: --config.density.name=banana --config.data.density=banana
@@ -23,4 +22,4 @@ CONFIG = dict(
   eval_every=0,
 )
 _SMOKE = dict(num_particles=8, optimizer=dict(learning_rate=0.1), eval_every=0)
-get_config = configs.scales(CONFIG, dict(smoke=_SMOKE))
+get_config = configs.scales(CONFIG, smoke=_SMOKE)

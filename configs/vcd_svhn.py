@@ -1,7 +1,6 @@
 """Variational contrastive divergence on SVHN (Z16, section 7.2).
 
 python -m experiments.train --config=configs/vcd_svhn.py --workdir=runs/vcd_svhn
-
 The networks are the authors'; those of ':narrow' are a quarter as wide, for two cores.
 No result has been written down.
 The paper varies rho: --config.step.rho=0.1
@@ -21,17 +20,15 @@ CONFIG = dict(
   batch_size=200,  # half for the energy, half for the operator
   num_steps=30000,  # 100 epochs
 )
-VARIANTS = dict(
-  narrow=dict(
-    energy=dict(widths=(32, 32), dense=128),
-    generator=dict(widths=(32, 32), latent_dim=256),
-    batch_size=100,
-    num_steps=2000,
-  ),
-  smoke=dict(
-    energy=dict(widths=(2, 2), dense=4, num_experts=3),
-    generator=dict(shape=(8, 8, 3), widths=(2, 2), latent_dim=3),
-    data=dict(name='synthetic', shape=(8, 8, 3)),
-  ),
+_NARROW = dict(
+  energy=dict(widths=(32, 32), dense=128),
+  generator=dict(widths=(32, 32), latent_dim=256),
+  batch_size=100,
+  num_steps=2000,
 )
-get_config = configs.scales(CONFIG, VARIANTS)
+_SMOKE = dict(
+  energy=dict(widths=(2, 2), dense=4, num_experts=3),
+  generator=dict(shape=(8, 8, 3), widths=(2, 2), latent_dim=3),
+  data=dict(name='synthetic', shape=(8, 8, 3)),
+)
+get_config = configs.scales(CONFIG, narrow=_NARROW, smoke=_SMOKE)

@@ -1,9 +1,9 @@
 """Configs: files that state what differs, completed from the signatures they call.
 
-A file has a `CONFIG`, which says what identifies an experiment, and `VARIANTS`, small
-changes of it by name; `scales` makes its `get_config` of the two. Whatever neither says
-comes from the defaults of what a section calls: `complete` writes them in, so that
-every field is a flag and a saved config is whole.
+A file says what identifies an experiment, its `CONFIG`, and small changes of it by name;
+`scales` makes its `get_config` of them. Whatever they leave out comes from the defaults
+of what a section calls: `complete` writes them in, so that every field is a flag and a
+saved config is whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,20 +63,23 @@ _SMOKE_OPTIMIZER = dict(name='sgd', learning_rate=0.01)
 
 
 def scales(
-  config: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
+  config: Mapping[str, Any], /, **variants: Mapping[str, Any]
 ) -> Callable[..., ConfigDict]:
   """Returns the `get_config` of a file: of the name of a scale, '' for the whole one.
 
-  Its attribute `given` returns what the file says of a scale, before it is completed.
+  Its attribute `given` returns what the file says of a scale, before it is completed,
+  and `names` has the names of the scales.
 
   Args:
     config: what identifies the experiment.
-    variants: the name of each scale to what it changes; see `changed`. What every
-      'smoke' changes need not be said: few steps and examples, and plain gradients.
+    **variants: what each scale changes, by its name; see `changed`. What every 'smoke'
+      changes need not be said: few steps and examples, and plain gradients.
   """
 
+  names = ('', *variants)
+
   def given(scale=''):
-    if scale not in ('', *variants):
+    if scale not in names:
       raise ValueError(
         f'scale={scale!r} is unknown; allowed: {", ".join(variants)}.'
       )
@@ -92,7 +95,7 @@ def scales(
     """Returns the completed config at that scale."""
     return complete(given(scale))
 
-  get_config.given = given
+  get_config.given, get_config.names = given, names
   return get_config
 
 

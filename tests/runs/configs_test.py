@@ -36,8 +36,7 @@ CONFIG = dict(
                                     end_value=0.0, transition_steps=10), b1=0.5),
   data='digits',
 )
-VARIANTS = dict(short=dict(num_steps=5), smoke=dict(energy=dict(num_hidden=2)))
-get_config = configs.scales(CONFIG, VARIANTS)
+get_config = configs.scales(CONFIG, short=dict(num_steps=5))
 '''
 
 
@@ -133,17 +132,17 @@ class CompleteTest(parameterized.TestCase):
 
 class ScalesTest(absltest.TestCase):
   def test_smoke_is_short_and_without_momentum(self):
-    config = configs.scales(given(), dict(smoke={}))('smoke')
+    config = configs.scales(given(), smoke={})('smoke')
     self.assertEqual((config.num_steps, config.batch_size), (4, 8))
     self.assertEqual(config.optimizer.name, 'sgd')
     self.assertNotIn('b1', config.optimizer)
 
   def test_a_variant_changes_what_it_says(self):
-    variants = dict(
+    get_config = configs.scales(
+      given(),
       long=dict(num_steps=50, optimizer=dict(learning_rate=0.5)),
       other=dict(energy=dict(name='MLP', widths=(4,))),
     )
-    get_config = configs.scales(given(), variants)
     config = get_config('long')
     self.assertEqual(config.num_steps, 50)
     self.assertEqual(config.optimizer.learning_rate, 0.5)
@@ -153,7 +152,7 @@ class ScalesTest(absltest.TestCase):
 
   def test_unknown_scale_is_refused(self):
     with self.assertRaisesRegex(ValueError, "scale='huge'.*allowed: smoke"):
-      configs.scales(given(), dict(smoke={}))('huge')
+      configs.scales(given(), smoke={})('huge')
 
   def test_defaults_are_what_algorithms_say(self):
     # A field of an algorithm's own is a flag too.
