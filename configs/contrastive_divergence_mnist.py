@@ -25,7 +25,7 @@ CONFIG = dict(
 _DIGITS = dict(
   energy=dict(centered=True),
   optimizer=dict(learning_rate=dict(init_value=0.01, transition_steps=2000)),
-  # Strokes four times as high as the model's noise; the paper's are no higher.
+  # Strokes are four times as high as the model's noise; the paper's are no higher.
   data=dict(name='digits', scale=4.0),
   num_steps=2000,
   eval_every=100,

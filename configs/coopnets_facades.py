@@ -29,7 +29,7 @@ CONFIG = dict(
 )
 _RUN = dict(batch_size=20, num_steps=1500, eval_every=200, checkpoint_every=200)
 _NARROW = dict(
-  # Without the cut, and at the rate of 3e-3, the energy runs away.
+  # At a rate of 3e-3 and without clipping the energy runs away.
   step=dict(chain=dict(clip=(-1.0, 1.0))),
   energy=dict(widths=(16, 32, 64, 64)),
   generator=dict(_SMALL, shape=(64, 64, 3)),

@@ -15,7 +15,7 @@ _CONVS = dict(widths=(512, 256, 128), strides=(2, 2, 2, 2))
 CONFIG = dict(
   algorithm='gan',
   step=dict(joint=False),
-  # 17,229,184 weights without the norms': LW17's '17 M'.
+  # It has 17,229,184 weights beside the norms': LW17's '17 M'.
   energy=dict(name='Discriminator', widths=(128, 256, 512, 1024)),
   generator=dict(_CONVS, name='DCGAN', shape=(64, 64, 3), base=1024),
   energy_optimizer=_ADAM,

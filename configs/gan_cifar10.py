@@ -11,7 +11,7 @@ from stein_jax.runs import configs
 
 _ADAM = dict(name='adam', learning_rate=2e-4, b1=0.5, l2=1e-5)
 _WGAN_ADAM = dict(learning_rate=1e-4, b1=0.0, b2=0.9, l2=0.0)
-# They are those of `steingan_cifar10`.
+# The generator's maps are those of `steingan_cifar10`.
 _MAPS = dict(widths=(512, 256, 256, 128, 128), strides=(2, 1, 2, 1, 2, 1))
 CONFIG = dict(
   algorithm='gan',

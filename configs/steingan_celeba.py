@@ -12,8 +12,8 @@ them; ':wl16' is WL16's of November 2016, on CelebA.
 
 from stein_jax.runs import configs
 
-# Maps, side, stride and padding. Without the norms, and once for encoder and decoder,
-# these have 2,811,584 weights, those of ':wl16' 6,983,040, the generator 18,851,200.
+# A convolution has maps, a side, a stride and padding. Beside the norms', encoder and
+# decoder share 2,811,584 weights, in ':wl16' 6,983,040; the generator has 18,851,200.
 _FIRST_CONVS = ((64, 3, 1, 1), (128, 5, 4, 2), (128, 3, 1, 1), (256, 5, 4, 2))
 _CONVS = (*_FIRST_CONVS, (256, 3, 1, 1), (256, 4, 4, 0))
 _WL16_CONVS = tuple(

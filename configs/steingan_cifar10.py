@@ -6,13 +6,14 @@ There is no result to expect: the networks are the authors' whole, and a step ta
 and 4 GB on two cores. Three of either scale have been taken on the real images. Run
 them on an accelerator.
 Scales: '' is LW17's as its authors' code of April 2017 has it; ':wl16' is WL16's of
-November 2016. Without a kernel: --config.step.direction=Score
+November 2016.
+Without a kernel: --config.step.direction=Score
 """
 
 from stein_jax.runs import configs
 
 _KERNEL = dict(bandwidth=dict(scale=0.25))
-# Maps, side, stride and padding.
+# A convolution has maps, a side, a stride and padding.
 _FIRST_CONVS = ((128, 3, 1, 1), (128, 2, 2, 0), (256, 3, 1, 1), (256, 4, 4, 0))
 _CONVS = (*_FIRST_CONVS, (512, 3, 1, 1), (512, 4, 4, 0))
 _LAYERS = dict(convs=_CONVS, output='tanh', dropout=0.2)

@@ -4,17 +4,16 @@ python -m experiments.train --config=configs/steingan_mnist.py:centred \
   --workdir=runs/steingan
 Expect -743.1 nats of test log likelihood after 80 s on two cores, and -83.3 for
 ':digits', which is scikit-learn's 8x8 digits, after 20 s.
-Scales: '' is the paper's setting; it takes an hour there, and at an eighth of its width
-runs away. ':centred' can match its model: it has a centred RBM, unit noise on a linear
-output and a wide kernel on the hidden features, and ':digits' is like it.
-Without a kernel: --config.step.direction=Score. SteinCD-GAN: --config.step.alpha=0.25
+Scales: '' is the paper's setting, which takes an hour there, and runs away at an eighth
+of its width. In the others unit noise on a linear output lets samples match the RBM.
+Without a kernel: --config.step.direction=Score
+SteinCD-GAN: --config.step.alpha=0.25
 """
 
 from stein_jax.runs import configs
 
-_ADAM = dict(name='adam', learning_rate=3e-4, b1=0.5)
 _FALL = dict(name='linear_schedule', init_value=3e-4, end_value=0.0)
-# The bandwidth is about the median of squared distances. Over log(n + 1), all other
+# The bandwidth is about the median of squared distances. With a scale of 1 all other
 # samples weigh as much as three of the 100, and a sample's own score a fourth of phi.
 _WIDE = dict(name='FeatureSVGD', kernel=dict(bandwidth=dict(scale=4.0)))
 # The paper's width is no better here.
@@ -23,8 +22,8 @@ CONFIG = dict(
   algorithm='steingan',
   energy=dict(name='RBM', num_hidden=10),
   generator='Deconv',
-  energy_optimizer=_ADAM,
-  generator_optimizer=_ADAM,
+  energy_optimizer=dict(name='adam', learning_rate=3e-4, b1=0.5),
+  generator_optimizer=dict(name='adam', learning_rate=3e-4, b1=0.5),
   data=dict(name='mnist', split='train[:50000]'),
   evaluation=dict(log_likelihood='exact'),
   eval_every=500,
@@ -37,14 +36,15 @@ _CENTRED = dict(
   generator_optimizer=dict(learning_rate=1e-3),
   num_steps=6000,
 )
-_FAST_FALL = dict(_FALL, init_value=1e-3, transition_steps=2000)
 _DIGITS = dict(
   step=dict(direction='FeatureSVGD'),
   energy=dict(centered=True),
   generator=dict(_LINEAR, shape=(8, 8, 1)),
-  energy_optimizer=dict(learning_rate=_FAST_FALL),
+  energy_optimizer=dict(
+    learning_rate=dict(_FALL, init_value=1e-3, transition_steps=2000)
+  ),
   generator_optimizer=dict(learning_rate=3e-3),
-  # Strokes four times as high as the model's noise, as in the other configs.
+  # Strokes are four times as high as the model's noise, as in the other configs.
   data=dict(name='digits', scale=4.0),
   num_steps=2000,
   eval_every=100,

@@ -31,8 +31,8 @@ CONFIG = dict(
   num_steps=750_000,  # 5,000 epochs
 )
 _NARROW = dict(
-  # As steps are few, the autoencoder is faster and says more. Samples are half as varied
-  # with a weight of 3.
+  # As steps are few, the autoencoder is faster and says more: with a weight of 3
+  # samples are half as varied.
   step=dict(chain=dict(num_steps=20, step_size=0.002), kl_weight=0.5),
   energy=dict(widths=(16, 32, 64), strides=(2, 2, 2)),
   generator=dict(

@@ -1,8 +1,8 @@
 """Variational contrastive divergence on CIFAR-10 (Z16, section 7.2).
 
 python -m experiments.train --config=configs/vcd_cifar10.py --workdir=runs/vcd_cifar10
+There is no result to expect: no run to the end has been recorded.
 The networks are the authors'; those of ':narrow' are a quarter as wide, for two cores.
-No result has been written down.
 The paper varies rho: --config.step.rho=0.1
 """
 

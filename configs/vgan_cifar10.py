@@ -1,8 +1,9 @@
 """VGAN on CIFAR-10, and the GAN beside it (Z16, section 7.1, table 1).
 
 python -m experiments.train --config=configs/vgan_cifar10.py --workdir=runs/vgan_cifar10
-The paper names neither widths nor latent vector nor batch: they are those of the
-authors' code for variational contrastive divergence. No result has been written down.
+Shorter runs are in experiments/reproduce/results/vgan_features.md. The paper names
+neither widths nor latent vector nor batch: they are those of the authors' code for
+variational contrastive divergence.
 Scales: ':gan' is the GAN in the same networks; ':narrow' and ':narrow_gan' are an
 eighth as wide, with half the batch, for two cores.
 Three steps of the generator for one of the energy: --config.step.num_generator_steps=3

@@ -1,8 +1,9 @@
 """VGAN on MNIST: an energy of experts and a generator (Z16, section 5).
 
 python -m experiments.train --config=configs/vgan_mnist.py --workdir=runs/vgan
-The paper has VGAN on CIFAR-10 alone. The networks are those of its MNIST experiments, a
-quarter as wide and with dense layers an eighth as wide, for two cores.
+Shorter runs are in experiments/reproduce/results/vgan_choices.md. The paper has VGAN on
+CIFAR-10 alone; the networks are those of its MNIST experiments, a quarter as wide and
+with dense layers an eighth as wide, for two cores.
 Scales: ':gan' is the GAN in the same networks; ':unbounded' has an energy without
 bound, which explodes (Z16, section 4).
 """

@@ -1,9 +1,9 @@
 """Configs: files that state what differs, completed from the signatures they call.
 
-A file says what identifies an experiment, its `CONFIG`, and small changes of it by name;
-`scales` makes its `get_config` of them. Whatever they leave out comes from the defaults
-of what a section calls: `complete` writes them in, so that every field is a flag and a
-saved config is whole.
+A file says what identifies an experiment, its `CONFIG`, and small changes of it by
+name; `scales` makes its `get_config` of them. Whatever they leave out comes from the
+defaults of what a section calls: `complete` writes them in, so that every field is a
+flag and a saved config is whole.
 """
 
 from collections.abc import Callable, Mapping
