@@ -14,7 +14,7 @@ from stein_jax.algorithms import langevin_ebm
 from stein_jax.runs import config_files
 from stein_jax.runs import configs
 
-_FILE = '''
+_FILE = """
 from stein_jax.runs import configs
 
 CONFIG = dict(
@@ -28,16 +28,19 @@ CONFIG = dict(
 )
 VARIANTS = dict(short=dict(num_steps=5), smoke=dict(energy=dict(num_hidden=2)))
 get_config = configs.scales(CONFIG, VARIANTS)
-'''
+"""
 
 
 def given(**fields):
-  return dict(
-    algorithm='contrastive_divergence',
-    energy=dict(name='RBM', num_hidden=3),
-    optimizer=dict(name='adam', learning_rate=0.1),
-    data='digits',
-  ) | fields
+  return (
+    dict(
+      algorithm='contrastive_divergence',
+      energy=dict(name='RBM', num_hidden=3),
+      optimizer=dict(name='adam', learning_rate=0.1),
+      data='digits',
+    )
+    | fields
+  )
 
 
 class CompleteTest(parameterized.TestCase):
