@@ -350,19 +350,19 @@ class RefusalsTest(parameterized.TestCase):
       'contrastive_divergence',
       'autoencoder',
       {'step.chain': dict(name='MALA', step_size=0.3)},
-      'step: chain: Log densities .*mixes its batch; allowed: Langevin',
+      'step.chain: Log densities .*mixes its batch; allowed: Langevin',
     ),
     (
       'contrastive_divergence',
       'discriminator',
       {'step.chain': dict(name='Gibbs')},
-      'step: chain: Gibbs sweeps .*mixes its batch; allowed: Langevin',
+      'step.chain: Gibbs sweeps .*mixes its batch; allowed: Langevin',
     ),
     (
       'stein_cd',
       'joint',
       {'sample.chain': dict(name='MALA', step_size=0.3)},
-      'sample: chain: Log densities .*mixes its batch; allowed: Langevin',
+      'sample.chain: Log densities .*mixes its batch; allowed: Langevin',
     ),
     (
       'score_matching',
@@ -402,7 +402,7 @@ class RefusalsTest(parameterized.TestCase):
       {'data.condition': 'none', 'evaluation.data.condition': 'none'},
       'num_classes=4, but label is missing',
     ),
-    ('coopnets', 'joint', {}, "coopnets on .*'y'"),
+    ('coopnets', 'joint', {}, "coopnets on .*'condition'"),
     ('bicycle_gan', 'discriminator', {}, 'num_classes=0, but label is given'),
     ('bicycle_gan', 'autoencoder', {}, 'bicycle_gan on .*positional'),
   )

@@ -146,9 +146,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   evaluation = given.get('evaluation', {})
   checks.section(evaluation=evaluation)
   if 'data' in given:
-    fields = _as_fields(given['data'])
-    test = changed({**fields, 'split': 'test'}, evaluation.get('data', {}))
+    fields = _as_fields('data', given['data'])
     found['data'] = _data('data', fields)
+    test = _test_data(fields, evaluation.get('data', {}))
     evaluation = {**evaluation, 'data': _data('evaluation.data', test)}
   found['evaluation'] = _EVALUATION | evaluation
   found['evaluation']['ais'] = _completed(
@@ -227,15 +227,15 @@ def _shared(algorithm, step_fields):
 
 def _completed(place, function, fields):
   """Returns the completed section of a function's keywords."""
+  checks.section(**{place: fields})
   with build.section(place):
-    checks.section(section=fields)
     return build.complete(function, fields)
 
 
 def _named(place, namespace, fields):
   """Returns a completed section that names a member of a namespace."""
+  fields = _as_fields(place, fields)
   with build.section(place):
-    fields = _as_fields(fields)
     if 'name' not in fields:
       raise ValueError('The section lacks: name.')
     name = fields.pop('name')
@@ -249,9 +249,16 @@ def _data(place, fields):
   return build.defaults(datasets.load) | fields
 
 
-def _as_fields(section):
+def _test_data(fields, given):
+  """Returns the section of the test data: what is given, else that of training."""
+  given = _as_fields('evaluation.data', given)
+  is_other = given.get('name', fields.get('name')) != fields.get('name')
+  return {**({} if is_other else fields), 'split': 'test', **given}
+
+
+def _as_fields(place, section):
   """Returns a copy of a section; a string is the name of one without more."""
   if isinstance(section, str):
     return {'name': section}
-  checks.section(section=section)
+  checks.section(**{place: section})
   return dict(section)
