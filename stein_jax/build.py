@@ -161,10 +161,9 @@ def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
   try:
     inspect.signature(function).bind(*args, **kwargs)
   except TypeError as error:
-    allowed = ', '.join(
-      name for name in parameters if name not in ('parent', 'name', 'axis_name')
-    )
-    raise TypeError(f'{label}: {error}; it takes: {allowed}.') from None
+    allowed = ', '.join(name for name in parameters if name not in _NOT_FIELDS)
+    takes = allowed or 'nothing'
+    raise TypeError(f'{label}: {error}; it takes: {takes}.') from None
   for name, value in kwargs.items():
     wanted = parameters[name].annotation if name in parameters else Any
     if not _fits(value, wanted):
@@ -178,11 +177,15 @@ def section(name: str) -> Iterator[None]:
   try:
     yield
   except (ValueError, TypeError, FileNotFoundError) as error:
-    joint = '.' if FIELD.match(str(error)) else ': '
+    # What an inner section has refused already begins with that one's name.
+    inner = getattr(error, '_in_section', False)
+    joint = '.' if inner or FIELD.match(str(error)) else ': '
     # Of these three alone: others' subclasses take other arguments.
     kinds = (FileNotFoundError, TypeError, ValueError)
     kind = next(kind for kind in kinds if isinstance(error, kind))
-    raise kind(f'{name}{joint}{error}') from error
+    named_error = kind(f'{name}{joint}{error}')
+    named_error._in_section = True
+    raise named_error from error
 
 
 # What a config can hold, the widest first.
@@ -224,9 +227,9 @@ def _fits(value, wanted):
 def _factories(namespace):
   """Returns what a section may name, by name.
 
-  Of a namespace with dataclasses, as networks and values are, what is written like a
-  class; of others all public functions. Those of other packages are not its own, those
-  of its own modules are, exported or not.
+  Of a namespace with dataclasses, as networks and values are, these and functions that
+  are written like a class; of others all public functions. Those of other packages are
+  not its own, those of its own modules are, exported or not.
   """
   home = namespace.__name__
   own = {
@@ -237,11 +240,16 @@ def _factories(namespace):
     and callable(value)
     and _lies_in(home, getattr(value, '__module__', None))
   }
-  if home.startswith(__package__) and any(
+  if not home.startswith(__package__) or not any(
     map(dataclasses.is_dataclass, own.values())
   ):
-    return {name: value for name, value in own.items() if name[0].isupper()}
-  return own
+    return own
+  return {
+    name: value
+    for name, value in own.items()
+    if name[0].isupper()
+    and (dataclasses.is_dataclass(value) or not isinstance(value, type))
+  }
 
 
 def _modules(namespace):

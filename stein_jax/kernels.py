@@ -18,6 +18,7 @@ import numpy as np
 
 from stein_jax import _distances
 from stein_jax import _medians
+from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
@@ -176,13 +177,17 @@ def resolved(kernel: Kernel, x: Array, axis_name: str | None = None) -> Kernel:
     raise ValueError(
       f'kernel={kernel!r} must be a function of squared distances.'
     )
-  return kernel.at(x, axis_name) if hasattr(kernel, 'at') else kernel
+  if not hasattr(kernel, 'at'):
+    return kernel
+  with build.section('kernel'):
+    return kernel.at(x, axis_name)
 
 
 def _with_number(kernel, x, axis_name):
   """Returns a kernel value whose bandwidth is a number, found on x if by a rule."""
   if _is_rule(kernel.bandwidth):
-    return kernel.replace(bandwidth=kernel.bandwidth.at(x, axis_name))
+    with build.section('bandwidth'):
+      return kernel.replace(bandwidth=kernel.bandwidth.at(x, axis_name))
   _bandwidth(kernel)
   return kernel
 
@@ -355,7 +360,8 @@ def check(kernel: Kernel) -> None:
     raise ValueError(
       f'kernel={kernel!r} must be a function of squared distances.'
     )
-  found = jax.eval_shape(kernel, jax.ShapeDtypeStruct(shape, jnp.float32))
+  with build.section('kernel'):
+    found = jax.eval_shape(kernel, jax.ShapeDtypeStruct(shape, jnp.float32))
   if getattr(found, 'shape', None) != shape:
     raise ValueError(
       f'kernel has shape {getattr(found, "shape", found)} at squared distances of '

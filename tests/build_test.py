@@ -1,6 +1,7 @@
 """Tests that bad configs and bad arguments are refused by name."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import functools
 import inspect
 from typing import Any
@@ -142,9 +143,12 @@ class BuildTest(parameterized.TestCase):
         with build.section('energy'):
           build.build(energies, **section)
       self.assertStartsWith(str(caught.exception), message)
-    with self.assertRaisesRegex(FileNotFoundError, '^data: gone$'):
-      with build.section('data'):
-        raise FileNotFoundError('gone')
+    for place in ('data', 'data.files'):
+      with self.assertRaisesRegex(FileNotFoundError, f'^{place}: gone$'):
+        with contextlib.ExitStack() as stack:
+          for name in place.split('.'):
+            stack.enter_context(build.section(name))
+          raise FileNotFoundError('gone')
 
   def test_unknown_algorithm(self):
     with self.assertRaisesRegex(

@@ -1,5 +1,6 @@
 """Every config in configs/, at its smoke scale, keeps the contract."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 
 from stein_jax import algorithms
-from stein_jax import datasets
 from stein_jax import parallel
+from stein_jax.runs import configs
 from stein_jax.runs import training
 from tests import smoke
 
@@ -52,21 +53,17 @@ class ConfigTest(parameterized.TestCase):
   def test_every_other_config_is_traced(self, name):
     config = smoke.get_config(name)
     training.check(config)
-    algorithm = algorithms.get(config.algorithm)
-    batch = next(
-      datasets.batches(datasets.load(**config.data), config.batch_size, seed=0)
-    )
+    _, init, batch = smoke.uninitialised(config)
     rng = jax.random.key(0)
-    state = jax.eval_shape(lambda rng: algorithm.init(rng, config, batch), rng)
-    step = functools.partial(algorithm.step, **config.step)
-    after, _ = jax.eval_shape(step, state, batch, rng)
+    state = jax.eval_shape(init, rng)
+    after, _ = jax.eval_shape(configs.step(config), state, batch, rng)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
 
   def step_and_sample(self, name):
     config = smoke.get_config(name)
     training.check(config)
     algorithm, state, batch = smoke.begin(config)
-    step = jax.jit(functools.partial(algorithm.step, **config.step))
+    step = jax.jit(configs.step(config))
     after, metrics = step(state, batch, jax.random.key(1))
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
     chex.assert_tree_all_finite((metrics, after))
@@ -90,13 +87,11 @@ class ConfigTest(parameterized.TestCase):
       self.assertEqual(config.algorithm, 'classification')
       return
     for num in (1, 3):
-      options = dict(config.sample, num=num)
+      options = {}
       if 'condition' in batch:
         options['condition'] = batch['condition'][:num]
       samples = jax.eval_shape(
-        lambda state, rng, options=options: algorithm.sample(
-          state, rng, **options
-        ),
+        functools.partial(configs.sample(config), num=num, **options),
         state,
         jax.random.key(2),
       )
@@ -111,6 +106,19 @@ class ConfigTest(parameterized.TestCase):
     algorithm = algorithms.get(config.algorithm)
     keywords = set(algorithm.step.__kwdefaults__) - {'axis_name'}
     self.assertEqual(set(config.step), keywords)
+    for keyword, value in configs.step(config).keywords.items():
+      with self.subTest(keyword):
+        self.assert_whole(config.step[keyword], value)
+
+  def assert_whole(self, field, value):
+    """Checks that a field is a number or a name, or a section with all of a value's."""
+    if not dataclasses.is_dataclass(value):
+      self.assertIsInstance(field, (bool, int, float, str, tuple))
+      return
+    names = {each.name for each in dataclasses.fields(value)}
+    self.assertEqual(set(field), {'name', *names})
+    for name in names:
+      self.assert_whole(field[name], getattr(value, name))
 
   @parameterized.parameters(smoke.NAMES)
   def test_unknown_scale_is_refused(self, name):
@@ -155,11 +163,11 @@ class MappedModesTest(parameterized.TestCase):
   def runs_of_seeds(self, name):
     """Returns a function of a key, init and one step, and three keys."""
     config = smoke.get_config(name)
-    algorithm, _, batch = smoke.begin(config)
+    _, init, batch = smoke.uninitialised(config)
+    step = configs.step(config)
 
     def run(key):
-      state = algorithm.init(key, config, batch)
-      return algorithm.step(state, batch, key, **config.step)
+      return step(init(key), batch, key)
 
     return run, jax.random.split(jax.random.key(0), 3)
 
@@ -219,7 +227,9 @@ class MappedModesTest(parameterized.TestCase):
       chex.clear_trace_counter()
       traced_once = chex.assert_max_traces(algorithm.step, n=1)
       step = parallel.compile_step(
-        functools.partial(traced_once, **config.step), mode, spec=spec
+        functools.partial(traced_once, **configs.step(config).keywords),
+        mode,
+        spec=spec,
       )
       state = start()
       for i in range(3):

@@ -85,6 +85,7 @@ _WITHOUT_ARRAYS = {
   'generators.drawing.create_pair': 'shapes',
   'generators.losses.chain_rule_loss': 'functions',
   'generators.walks.interpolate': 'a key',
+  'generators.drawing.given': 'a condition, as it is',
   'generators.drawing.latent': 'a key',
   'generators.walks.random_walk': 'a key',
   'generators.drawing.check_label': 'labels, which are integers',
@@ -165,6 +166,9 @@ _mlp = lambda: learner(energies.MLP(widths=(4,)), (6, 2))
 _CURVED = energies.ConvNet((2,), (3,), (2,), activation='swish')
 _conv = lambda: learner(_CURVED, (3, 4, 4, 1))
 _mixing = lambda: learner(energies.Discriminator(widths=(2, 2)), (3, 4, 4, 1))
+_autoencoder = lambda: learner(
+  energies.Autoencoder(convs=((2, 3, 2, 1), (2, 2, 1, 0))), (3, 4, 4, 1)
+)
 # Of two vectors.
 _beside = lambda: _mlp().replace(
   apply_fn=lambda params, x, c: 0.5 * jnp.sum((x - c) ** 2, 1)
@@ -505,6 +509,18 @@ DOORS = {
     (_X,),
     keeps=True,
   ),
+  'energies.directions.direction': Door(
+    lambda x: energies.direction(_mlp(), stein.SVGD(_rbf), x),
+    (_X,),
+    keeps=True,
+  ),
+  'energies.directions.features': Door(
+    lambda x, normalized_with: energies.features(
+      _autoencoder(), normalized_with
+    )(x),
+    (_IMAGES, _OTHERS),
+    slow=True,
+  ),
   'energies.losses.free_energy': Door(
     # With weight 1 it is 0, and rounding, where all examples are one to the experts.
     lambda x: energies.free_energy(
@@ -534,10 +550,7 @@ DOORS = {
   'energies.networks.expert_energy': Door(energies.expert_energy, (_ROWS,)),
   'energies.networks.expert_entropy': Door(energies.expert_entropy, (_ROWS,)),
   'energies.networks.MLP': Door(applied(_mlp), (_X,)),
-  'energies.networks.Autoencoder': Door(
-    of_module(energies.Autoencoder(convs=((2, 3, 2, 1),)), (3, 4, 4, 1)),
-    (_IMAGES,),
-  ),
+  'energies.networks.Autoencoder': Door(applied(_autoencoder), (_IMAGES,)),
   'energies.networks.ConvNet': Door(applied(_conv), (_IMAGES,)),
   'energies.networks.Discriminator': Door(applied(_mixing), (_IMAGES,)),
   'energies.networks.JointLabel': Door(

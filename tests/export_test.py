@@ -24,6 +24,7 @@ from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax import samplers
 from stein_jax import stein
+from stein_jax.runs import configs
 from tests import smoke
 
 _PLATFORMS = ('tpu', 'cuda')
@@ -139,8 +140,8 @@ class PlatformTest(parameterized.TestCase):
   @pytest.mark.slow
   def test_steps(self, name, platform):
     config = smoke.get_config(name)
-    algorithm, state, batch = smoke.begin(config)
-    step = functools.partial(algorithm.step, **config.step)
+    _, state, batch = smoke.begin(config)
+    step = configs.step(config)
     rng = jax.random.key(1)
     module = exported(step, state, batch, rng, platform=platform)
     self.assertIn('stablehlo', module)
@@ -184,7 +185,7 @@ class PodTest(parameterized.TestCase):
       )
       spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
       mapped = on_mesh(
-        functools.partial(algorithm.step, **config.step),
+        configs.step(config),
         num,
         (spec, PartitionSpec(parallel.AXIS), PartitionSpec()),
         (spec, PartitionSpec()),

@@ -12,17 +12,15 @@ from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from stein_jax import algorithms
-from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax.generators import networks
+from stein_jax.runs import configs
 from tests import smoke
 
 CONFIGS = dict(
@@ -85,39 +83,38 @@ for _module in (OfPairs, OfExperts):
 
 def get_config(name, kind, **step):
   """Returns the smoke config of an algorithm with that energy, learned by sgd."""
-  config = smoke.get_config(CONFIGS[name])
-  config = ConfigDict(config.to_dict(), type_safe=False)
-  config.energy = ConfigDict(ENERGIES[kind])
-  if name == 'steingan' and kind in WITH_LABELS:
-    config.step.alpha = 0.0
-  if 'conditional' in config.step:
-    config.step.conditional = kind in WITH_LABELS
+  given = configs.plain(smoke.get_config(CONFIGS[name]))
   if name == 'steingan':
-    other = smoke.get_config('gan_mnist')
-    for section in ('data', 'evaluation', 'generator'):
-      config[section] = other[section]
-  if 'num_classes' in config.get('generator', {}):
-    config.generator.num_classes = 4 * (kind in WITH_LABELS)
-  if name in ('vgan', 'vcd') and kind != 'of_experts':
-    config.step.update(generator_entropy=0.0, data_entropy=0.0)
-  for section in ('optimizer', 'energy_optimizer', 'generator_optimizer'):
-    if section in config:
-      config[section] = ConfigDict(dict(name='sgd', learning_rate=1.0))
+    _borrow(given, 'gan_mnist', 'data', 'evaluation', 'generator')
   if kind == 'of_pairs' and name in ('coopnets', 'vae_teaching', 'bicycle_gan'):
-    other = smoke.get_config(f'{name}_facades')
-    for section in ('data', 'evaluation', 'generator', 'batch_size'):
-      config[section] = other[section]
-  elif kind in WITH_LABELS or kind == 'of_pairs':
-    for data in (config.data, config.evaluation.data):
-      data.update(num_classes=4, condition=kind == 'of_pairs')
+    sections = ('data', 'evaluation', 'generator')
+    _borrow(given, f'{name}_facades', *sections)
+  elif name != 'bicycle_gan':
+    labels = 'label' if kind in WITH_LABELS else 'none'
+    data = dict(num_classes=4, pairs=kind == 'of_pairs', condition=labels)
+    for section in (given, given['evaluation']):
+      section['data'] = section['data'] | data
+  given |= dict(energy=ENERGIES[kind], batch_size=8)
+  given['evaluation']['log_likelihood'] = 'none'
+  for section in ('optimizer', 'energy_optimizer', 'generator_optimizer'):
+    if section in given:
+      given[section] = dict(name='sgd', learning_rate=1.0)
   if name == 'langevin_ebm':
-    config.num_chains = 0  # which are drawn is by chance
-  config.evaluation.log_likelihood = 'none'
-  config.batch_size = 8
-  config.step.update(step)
-  if 'sampler' in config.sample:
-    config.sample.sampler = 'langevin'
-  return config
+    given['num_chains'] = 0  # which are drawn is by chance
+  if name == 'steingan' and kind in WITH_LABELS:
+    step = dict(alpha=0.0) | step
+  if name in ('vgan', 'vcd') and kind != 'of_experts':
+    step = dict(generator_entropy=0.0, data_entropy=0.0) | step
+  given['step'] = configs.changed(given['step'], step)
+  if given['sample'].get('chain', {}).get('name') in ('MALA', 'Gibbs'):
+    given['sample']['chain'] = dict(name='Langevin', step_size=0.3)
+  return configs.complete(given)
+
+
+def _borrow(given, name, *sections):
+  """Takes sections of another config."""
+  other = configs.plain(smoke.get_config(name))
+  given |= {section: other[section] for section in sections}
 
 
 def _of_rows(values, axis=0):
@@ -182,7 +179,7 @@ def random_numbers_of_rows(dropout=True):
 
 def begin(config):
   """Returns the algorithm, a state with weights that are not small, and a batch."""
-  algorithm, init, batch = uninitialised(config)
+  algorithm, init, batch = smoke.uninitialised(config)
   return algorithm, grown(init(jax.random.key(0))), batch
 
 
@@ -191,14 +188,6 @@ def first_energy(kind):
   """Returns an energy with weights that are not small, and a batch."""
   _, state, batch = begin(get_config('stein_cd', kind))
   return state.energy, batch
-
-
-def uninitialised(config):
-  """Returns the algorithm, a function of a key to a state, and a batch."""
-  algorithm = algorithms.get(config.algorithm)
-  source = datasets.load(**config.data)
-  batch = next(datasets.batches(source, config.batch_size, seed=0))
-  return algorithm, lambda rng: algorithm.init(rng, config, batch), batch
 
 
 def grown(state):

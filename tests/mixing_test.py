@@ -5,6 +5,7 @@ Random numbers are made comparable: each is a function of its row in the whole b
 """
 
 import functools
+import operator
 from unittest import mock
 
 from absl.testing import absltest
@@ -19,11 +20,13 @@ import pytest
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import parallel
+from stein_jax import samplers
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import langevin_ebm
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import stein_cd
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
 from tests import mixing
@@ -74,7 +77,7 @@ class ModesTest(parameterized.TestCase):
     training.check(config)
     algorithm, state, batch = mixing.begin(config)
     found = self.modes_agree(
-      functools.partial(algorithm.step, **config.step),
+      configs.step(config),
       state,
       batch,
       mixing.halves_on_each_device(batch) if name == 'vcd' else None,
@@ -111,7 +114,13 @@ class ModesTest(parameterized.TestCase):
       self.check(name, kind)
 
   @parameterized.product(
-    name=('contrastive_divergence', 'gan', 'stein_cd', 'steingan'),
+    name=(
+      'contrastive_divergence',
+      'gan',
+      'langevin_ebm',
+      'stein_cd',
+      'steingan',
+    ),
     kind=mixing.WITH_LABELS,
   )
   @pytest.mark.slow
@@ -129,8 +138,11 @@ class ModesTest(parameterized.TestCase):
   @parameterized.parameters(
     ('score_matching', dict(objective='sliced', num_projections=2)),
     ('score_matching', dict(objective='denoising')),
-    ('stein_cd', dict(symmetric=True, num_steps=2, normalize='row_sum')),
-    ('contrastive_divergence', dict(num_steps=3)),
+    (
+      'stein_cd',
+      dict(symmetric=True, num_steps=2, direction=dict(normalize='row_sum')),
+    ),
+    ('contrastive_divergence', dict(chain=dict(num_steps=3))),
     ('contrastive_divergence', dict(persistent=True)),
     ('steingan', dict(joint=False)),
     ('steingan', dict(alpha=1.0)),
@@ -225,7 +237,7 @@ class DropoutTest(parameterized.TestCase):
       config.step.alpha = 0.0
     algorithm, state, batch = mixing.begin(config)
     with mixing.random_numbers_of_rows(dropout=False):
-      step = jax.jit(functools.partial(algorithm.step, **config.step))
+      step = jax.jit(configs.step(config))
       first, second = (
         mixing.changes(state, step(state, batch, jax.random.key(seed))[0])[
           'energy'
@@ -256,9 +268,10 @@ class ChainTest(parameterized.TestCase):
       moved = x - 0.5 * 0.4**2 * jax.grad(total)(x)
       of_one = lambda x, i: energy.apply_fn(energy.params, x)[i]
       alone = jnp.stack([jax.grad(of_one)(x, i)[i] for i in range(len(x))])
-      run = functools.partial(
-        energies.chain, energy, jax.random.key(0), noise=False, step_size=0.4
-      )
+      chain = samplers.Langevin(0.4, noise=False)
+      run = lambda x, **options: energies.run_chain(
+        energy, chain, jax.random.key(0), x, **options
+      )[0]
       return run(x), moved, x - 0.5 * 0.4**2 * alone, run(x[:3], block_size=8)
 
     found, expected, without_others, filled = ends(x)
@@ -277,11 +290,9 @@ class ChainTest(parameterized.TestCase):
       langevin_ebm: langevin_ebm.State(0, energy, None),
     }
     for algorithm, state in states.items():
-      options = dict(num_steps=2, step_size=0.5)
-      if algorithm is stein_cd:
-        options['sampler'] = 'langevin'
+      chain = samplers.Langevin(0.5, num_steps=2)
       sample = functools.partial(
-        algorithm.sample, state, jax.random.key(0), **options
+        algorithm.sample, state, jax.random.key(0), chain=chain
       )
       one, whole = jax.jit(lambda sample=sample: (sample(1), sample(8)))()
       np.testing.assert_allclose(one, whole[:1], atol=1e-5)
@@ -293,7 +304,10 @@ class ChainTest(parameterized.TestCase):
     state = stein_cd.State(0, mixing.first_energy('of_labels')[0])
     self.assertEqual(state.energy.num_classes, 4)
     sample = functools.partial(
-      stein_cd.sample, state, jax.random.key(0), sampler='langevin', num_steps=2
+      stein_cd.sample,
+      state,
+      jax.random.key(0),
+      chain=samplers.Langevin(0.3, num_steps=2),
     )
 
     @jax.jit
@@ -335,20 +349,20 @@ class RefusalsTest(parameterized.TestCase):
     (
       'contrastive_divergence',
       'autoencoder',
-      {'step.sampler': 'mala'},
-      "step.sampler='mala' .*mixes its batch; allowed: 'langevin'",
+      {'step.chain': dict(name='MALA', step_size=0.3)},
+      'step.chain: Log densities .*mixes its batch; allowed: Langevin',
     ),
     (
       'contrastive_divergence',
       'discriminator',
-      {'step.sampler': 'gibbs'},
-      "step.sampler='gibbs' .*mixes its batch; allowed: 'langevin'",
+      {'step.chain': dict(name='Gibbs')},
+      'step.chain: Gibbs sweeps .*mixes its batch; allowed: Langevin',
     ),
     (
       'stein_cd',
       'joint',
-      {'sample.sampler': 'mala'},
-      "sample.sampler='mala' .*mixes its batch; allowed: 'langevin'",
+      {'sample.chain': dict(name='MALA', step_size=0.3)},
+      'sample.chain: Log densities .*mixes its batch; allowed: Langevin',
     ),
     (
       'score_matching',
@@ -382,16 +396,21 @@ class RefusalsTest(parameterized.TestCase):
     ),
     # Labels where there is no keyword for them.
     ('score_matching', 'joint', {}, "score_matching on .*'y'"),
-    ('langevin_ebm', 'of_labels', {}, 'num_classes=4, but label is missing'),
-    ('coopnets', 'joint', {}, "coopnets on .*'y'"),
+    (
+      'langevin_ebm',
+      'of_labels',
+      {'data.condition': 'none', 'evaluation.data.condition': 'none'},
+      'num_classes=4, but label is missing',
+    ),
+    ('coopnets', 'joint', {}, "coopnets on .*'condition'"),
     ('bicycle_gan', 'discriminator', {}, 'num_classes=0, but label is given'),
     ('bicycle_gan', 'autoencoder', {}, 'bicycle_gan on .*positional'),
   )
   def test_by_name(self, name, kind, fields, message):
     config = mixing.get_config(name, kind)
     for field, value in fields.items():
-      section, key = field.split('.')
-      config[section][key] = value
+      *path, key = field.split('.')
+      functools.reduce(operator.getitem, path, config)[key] = value
     with self.assertRaisesRegex(ValueError, message):
       training.check(config)
 

@@ -12,6 +12,7 @@ import pytest
 
 from stein_jax import datasets
 from stein_jax import parallel
+from stein_jax.runs import configs
 from tests import smoke
 
 _NAMES = (
@@ -45,7 +46,7 @@ class SeveralStepsTest(parameterized.TestCase):
     keys = jax.random.split(jax.random.key(1), 3)
     compiled = functools.partial(
       parallel.compile_step,
-      functools.partial(algorithm.step, **config.step),
+      configs.step(config),
       mode,
       spec=spec,
     )

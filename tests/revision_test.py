@@ -10,7 +10,9 @@ import numpy as np
 
 from stein_jax import energies
 from stein_jax import generators
+from stein_jax import learners
 from stein_jax import revision
+from stein_jax import samplers
 from tests import draws
 from tests.generators import networks
 
@@ -42,32 +44,31 @@ class RevisionTest(parameterized.TestCase):
   def test_samples_are_drawn_then_led_down(self, conditional):
     state, condition = self.state(conditional)
     given = {'condition': condition} if conditional else {}
-    options = dict(
-      num_steps=3, step_size=0.5, temperature=0.3, clip=(-1.5, 1.5)
-    )
+    chain = samplers.Langevin(0.5, 3, temperature=0.3, clip=(-1.5, 1.5))
+    none = chain.replace(num_steps=0)
     rng = jax.random.key(5)
     self.enter_context(draws.fixed())
 
     @jax.jit
     def results():
       start = generators.sample(state.generator, rng, 11, **given)
-      end = energies.chain(
+      end, _ = energies.run_chain(
         state.energy,
+        chain,
         rng,
         start,
         *given.values(),
         block_size=networks.SIZE,
-        **options,
       )
       few = {name: c[:3] for name, c in given.items()}
       return (
         start,
         end,
         (
-          revision.sample(state, rng, 11, num_steps=0, **given),
-          revision.sample(state, rng, 11, **given, **options),
-          revision.revise(state, rng, start, **given, **options),
-          revision.sample(state, rng, 3, **few, **options),
+          revision.sample(state, rng, 11, chain=none, **given),
+          revision.sample(state, rng, 11, chain=chain, **given),
+          revision.revise(state, rng, start, chain=chain, **given),
+          revision.sample(state, rng, 3, chain=chain, **few),
         ),
       )
 
@@ -82,24 +83,24 @@ class RevisionTest(parameterized.TestCase):
   def test_a_batch_of_an_energy_that_mixes_is_whole(self, conditional):
     # On a sum of |x - mean|^2 / 2 a step leads to the mean of a training batch.
     state, condition = self.state(conditional)
+    apply = lambda params, x, *c, **_: (
+      0.5 * jnp.sum((x - jnp.mean(x, 0, keepdims=True)) ** 2, 1)
+    )
     state.energy = state.energy.replace(
-      apply_fn=lambda params, x, *c, **_: (
-        0.5 * jnp.sum((x - jnp.mean(x, 0, keepdims=True)) ** 2, 1)
-      ),
-      takes=('axis_name',),
+      apply_fn=apply,
+      module=learners.Function(apply, keywords=('axis_name',)),
       batch_size=networks.SIZE,
     )
     rng = jax.random.key(5)
     first = jnp.broadcast_to(condition[:1], (networks.SIZE, 2))
+    chain = samplers.Langevin(2**0.5, noise=False)
     one, most = (
       revision.sample(
         state,
         rng,
         num,
         condition=first[:num] if conditional else None,
-        num_steps=1,
-        step_size=2**0.5,
-        noise=False,
+        chain=chain,
       )
       for num in (1, networks.SIZE)
     )
@@ -109,16 +110,17 @@ class RevisionTest(parameterized.TestCase):
       rng,
       networks.SIZE,
       condition=first if conditional else None,
-      num_steps=0,
+      chain=chain.replace(num_steps=0),
     )
     mean = np.broadcast_to(np.mean(start, 0), most.shape)
     np.testing.assert_allclose(most, mean, rtol=1e-5, atol=1e-5)
 
-  def test_without_noise_and_its_default_length(self):
-    # On E = |x|^2 / 2 a step of 0.2 multiplies by 1 - 0.02, fifteen times.
+  def test_without_noise(self):
+    # On E = |x|^2 / 2 a step of 0.2 multiplies by 1 - 0.02.
     state, _ = self.state(False)
+    chain = samplers.Langevin(0.2, 15, noise=False)
     revised = revision.revise(
-      state, jax.random.key(0), jnp.ones((2, 7)), step_size=0.2, noise=False
+      state, jax.random.key(0), jnp.ones((2, 7)), chain=chain
     )
     np.testing.assert_allclose(revised, 0.98**15, rtol=1e-5)
 

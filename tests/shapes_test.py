@@ -16,11 +16,14 @@ import optax
 
 from stein_jax import energies
 from stein_jax import learners
+from stein_jax import samplers
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import classification
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
 from tests import mixing
+from tests import smoke
 
 _SHAPES = {
   'a_column': lambda values: values[:, None],
@@ -126,8 +129,12 @@ class EnergyTest(parameterized.TestCase):
       pair=lambda: energies.pair(energy, energy.params, x, x),
       apart=lambda: energies.pair(energy, energy.params, x, x, joint=False),
       contrast=lambda: energies.contrast(energy, x, x)(energy.params),
-      langevin=lambda: energies.chain(energy, rng, x),
-      mala=lambda: energies.chain(energy, rng, x, sampler='mala'),
+      langevin=lambda: energies.run_chain(
+        energy, samplers.Langevin(0.1), rng, x
+      ),
+      mala=lambda: energies.run_chain(energy, samplers.MALA(0.1), rng, x),
+      log_density=lambda: energies.target(energy).log_density(x),
+      ascent=lambda: energies.ascend_likelihood(energy, x, x),
       free=lambda: energies.free_energy(energy, energy.params, x, entropy=0.0),
       likelihood=lambda: evaluation.log_likelihood(energy, x, 0.0),
       partition=lambda: energies.ais_log_partition(energy, rng),
@@ -162,7 +169,7 @@ class EnergyTest(parameterized.TestCase):
     with self.assertRaisesRegex(
       ValueError, r'gibbs has shape \(6, 1\); wanted'
     ):
-      energies.chain(energy, jax.random.key(0), x, sampler='gibbs')
+      energies.run_chain(energy, samplers.Gibbs(), jax.random.key(0), x)
 
 
 class Judge(nn.Module):
@@ -280,9 +287,9 @@ class GeneratorTest(parameterized.TestCase):
 
 def _shapes(config):
   """Returns the shapes of a first state, a batch, and the step."""
-  algorithm, init, batch = mixing.uninitialised(config)
-  step = functools.partial(algorithm.step, **config.step)
-  return jax.eval_shape(init, jax.random.key(0)), batch, step
+  _, init, batch = smoke.uninitialised(config)
+  state = jax.eval_shape(init, jax.random.key(0))
+  return state, batch, configs.step(config)
 
 
 class LabelTest(parameterized.TestCase):

@@ -15,6 +15,7 @@ import numpy as np
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import parallel
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
 _CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
@@ -30,17 +31,24 @@ ALGORITHMS = {
   get_config(name).algorithm: name
   for name in sorted(
     reversed(NAMES),
-    key=lambda name: get_config(name).step.get('conditional', False),
+    key=lambda name: get_config(name).data.condition == 'label',
   )
 }
 
 
 def begin(config):
   """Returns the algorithm, its first state and the first batch."""
-  algorithm = algorithms.get(config.algorithm)
+  algorithm, init, batch = uninitialised(config)
+  return algorithm, init(jax.random.key(0)), batch
+
+
+def uninitialised(config):
+  """Returns the algorithm, a function of a key to its first state, and a batch."""
   source = datasets.load(**config.data)
+  config = configs.with_classes(config, source)
   batch = next(datasets.batches(source, config.batch_size, seed=0))
-  return algorithm, algorithm.init(jax.random.key(0), config, batch), batch
+  algorithm = algorithms.get(config.algorithm)
+  return algorithm, lambda rng: algorithm.init(rng, config, batch), batch
 
 
 def stop_after(num_steps):

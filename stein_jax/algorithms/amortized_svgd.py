@@ -290,7 +290,8 @@ def _phi(state, family, condition, direction, known_density, axis_name):
     score = energies.score(state.energy, samples, *given, axis_name=axis_name)
     # Samples meet those of their own density, all on one device.
     share = lambda x: x.reshape(len(family), len(x) // len(family), -1)
-    phi = jax.vmap(direction)(share(samples), share(score))
+    with build.section('direction'):
+      phi = jax.vmap(direction)(share(samples), share(score))
     return phi.reshape(samples.shape)
 
   def by_density(samples):

@@ -158,7 +158,8 @@ def step(
     seen = jnp.where(jax.random.bernoulli(shared_rng, alpha), moved, samples)
 
   # The energy descends the contrast with them [alg 2, the energy's update].
-  factors, control = controller.update(state.gap, state.control)
+  with build.section('controller'):
+    factors, control = controller.update(state.gap, state.control)
   energy, energy_metrics = _energy_step(
     state.energy,
     (data, seen, *condition),

@@ -103,7 +103,8 @@ def step(
 
   # Every particle moves along phi, which the optimizer ascends [alg 1].
   score = jax.vmap(jax.grad(log_density))(particles)
-  phi = direction(particles, score, axis_name=axis_name)
+  with build.section('direction'):
+    phi = direction(particles, score, axis_name=axis_name)
   grads = jax.tree.map(lambda phi, leaf: (-phi).astype(leaf.dtype), phi, stored)
   learner = state.particles.apply_gradients(grads={'particles': grads})
 

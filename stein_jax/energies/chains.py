@@ -16,11 +16,11 @@ from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.energies import values
 from stein_jax.learners import Learner
-from stein_jax.types import Array, Metrics, PRNGKey
+from stein_jax.types import Array, Metrics, PRNGKey, Target
 
 
 @struct.dataclass
-class EnergyTarget:
+class _EnergyTarget:
   """The law p(x) proportional to exp(-E(x)), as a chain asks it; see `target`."""
 
   energy: Learner
@@ -89,7 +89,7 @@ def target(
   *condition: Array,
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
-) -> EnergyTarget:
+) -> Target:
   """Returns what a chain of `samplers` moves under: the law of a learned energy.
 
   An energy that mixes its batch has one law, of the whole batch over all devices:
@@ -102,7 +102,7 @@ def target(
     axis_name: the mapped axis over which points are split.
     dropout_rng: key of the energy's dropout, which a chain keeps for all its steps.
   """
-  return EnergyTarget(energy, condition, dropout_rng, axis_name)
+  return _EnergyTarget(energy, condition, dropout_rng, axis_name)
 
 
 def run_chain(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import functools
 
+from stein_jax import build
 from stein_jax import collectives
 from stein_jax import learners
 from stein_jax.energies import values
@@ -42,13 +43,14 @@ def direction(
     axis_name=axis_name,
     rng=rng,
   )
-  if not getattr(rule, 'needs_features', False):
-    return rule(x, score, axis_name=axis_name)
-  # Every device holds all features: the kernel is one for all.
-  see = features(
-    features_of or energy, collectives.all_gather(normalized_with, axis_name)
-  )
-  return rule(x, score, features=see, axis_name=axis_name)
+  given = {}
+  if getattr(rule, 'needs_features', False):
+    # Every device holds all features: the kernel is one for all.
+    given['features'] = features(
+      features_of or energy, collectives.all_gather(normalized_with, axis_name)
+    )
+  with build.section('direction'):
+    return rule(x, score, axis_name=axis_name, **given)
 
 
 def features(

@@ -167,7 +167,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     elif name.endswith('optimizer'):
       found[name] = _OPTIMIZER | _named(name, optax, found[name])
   if 'data' in given:
-    found['data'] = _data('data', _as_fields(given['data']))
+    found['data'] = _data('data', _as_fields('data', given['data']))
   found['evaluation'] = _evaluation(given)
   return ConfigDict(found)
 
@@ -242,15 +242,15 @@ def _shared(algorithm, step_fields):
 
 def _completed(place, function, fields):
   """Returns the completed section of a function's keywords."""
+  checks.section(**{place: fields})
   with build.section(place):
-    checks.section(section=fields)
     return build.complete(function, fields)
 
 
 def _named(place, namespace, fields):
   """Returns a completed section that names a member of a namespace."""
+  fields = _as_fields(place, fields)
   with build.section(place):
-    fields = _as_fields(fields)
     if 'name' not in fields:
       raise ValueError('The section lacks: name.')
     name = fields.pop('name')
@@ -265,7 +265,8 @@ def _evaluation(config):
   found = _EVALUATION | own
   if 'data' in config:
     fields = _test_fields(
-      _as_fields(config['data']), _as_fields(own.get('data', {}))
+      _as_fields('data', config['data']),
+      _as_fields('evaluation.data', own.get('data', {})),
     )
     found['data'] = _data('evaluation.data', fields)
   found['ais'] = _completed(
@@ -295,9 +296,9 @@ def _data(place, fields):
   return build.defaults(datasets.load) | fields
 
 
-def _as_fields(section):
+def _as_fields(place, section):
   """Returns a copy of a section; a string is the name of one without more."""
   if isinstance(section, str):
     return {'name': section}
-  checks.section(section=section)
+  checks.section(**{place: section})
   return dict(section)

@@ -131,9 +131,14 @@ def _trace(algorithm, config, source):
   batch = next(
     datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
   )
-  rng, fields = jax.random.key(0), _Fields(config)
+  rng, fields, noted = jax.random.key(0), _Fields(config), _NotedBatch(batch)
   with _explained(config, batch):
-    state = jax.eval_shape(lambda rng: algorithm.init(rng, fields, batch), rng)
+    state = jax.eval_shape(lambda rng: algorithm.init(rng, fields, noted), rng)
+  if config.data.get('condition') == 'label' and 'condition' not in noted.read:
+    raise ValueError(
+      f"data.condition='label', but {config.algorithm} takes no condition; allowed: "
+      "'none'."
+    )
   unknown = set(config) - fields.read - {*configs.LOOP, *_OWN}
   if unknown:
     raise ValueError(
@@ -175,6 +180,21 @@ def _explained(config, batch) -> Iterator[None]:
       raise
     missing = 'there is no ' if isinstance(error, KeyError) else ''
     raise ValueError(f'{what}: {missing}{error}') from error
+
+
+class _NotedBatch(dict):
+  """A batch that notes which of its arrays are read."""
+
+  def __init__(self, batch):
+    super().__init__(batch)
+    self.read = set()
+
+  def __getitem__(self, name):
+    self.read.add(name)
+    return super().__getitem__(name)
+
+  def get(self, name, default=None):
+    return self[name] if name in self else default
 
 
 class _Fields(dict):

@@ -11,8 +11,11 @@ import optax
 
 from stein_jax import energies
 from stein_jax import learners
+from stein_jax import samplers
 from tests import draws
 from tests.energies import models
+
+_AXIS = 'batch'
 
 
 class ChainTest(parameterized.TestCase):
@@ -23,30 +26,26 @@ class ChainTest(parameterized.TestCase):
       apply_fn=lambda params, x: jnp.sum(x**2, -1) / (2 * 0.016**2)
     )
     x = jnp.asarray(models.points(), jnp.float32)
-    chain = functools.partial(
-      energies.chain, energy, step_size=0.002, num_steps=3
-    )
-    after = chain(jax.random.key(0), x, noise=False)
+    noisy = samplers.Langevin(0.002, num_steps=3)
+    ends = lambda seed, chain: energies.run_chain(
+      energy, chain, jax.random.key(seed), x
+    )[0]
+    quiet = noisy.replace(noise=False)
+    after = ends(0, quiet)
     np.testing.assert_allclose(after, 0.9921875**3 * x, rtol=1e-5)
-    np.testing.assert_array_equal(
-      chain(jax.random.key(1), x, noise=False), after
-    )
-    self.assertGreater(
-      np.max(np.abs(chain(jax.random.key(0), x) - after)), 0.001
-    )
+    np.testing.assert_array_equal(ends(1, quiet), after)
+    self.assertGreater(np.max(np.abs(ends(0, noisy) - after)), 0.001)
 
   def test_temperature_is_of_the_noise(self):
     # E = a.x: two steps of -a delta^2 / 2, and 2 T delta^2 of variance.
     energy, x = models.linear(), jnp.zeros((3000, 3))
     a, delta = np.array([0.5, -1.0, 0.25]), 0.4
-    run = lambda temperature: energies.chain(
+    run = lambda temperature: energies.run_chain(
       energy,
+      samplers.Langevin(delta, 2, temperature=temperature),
       jax.random.key(0),
       x,
-      step_size=delta,
-      num_steps=2,
-      temperature=temperature,
-    )
+    )[0]
     ends = {t: np.asarray(run(t) + delta**2 * a[None]) for t in (0.0, 1.0, 4.0)}
     np.testing.assert_allclose(ends[0.0], 0, atol=1e-6)
     np.testing.assert_allclose(ends[4.0], 2 * ends[1.0], atol=1e-5)
@@ -61,19 +60,14 @@ class ChainTest(parameterized.TestCase):
     energy = models.linear().replace(
       apply_fn=lambda params, x: 2.5 * jnp.sum(x**2, -1)
     )
-    after = energies.chain(
-      energy,
-      jax.random.key(0),
-      jnp.ones((2, 1)),
-      step_size=1.0,
-      num_steps=3,
-      noise=False,
-      clip=(-1.0, 0.4),
+    chain = samplers.Langevin(1.0, 3, noise=False, clip=(-1.0, 0.4))
+    after, _ = energies.run_chain(
+      energy, chain, jax.random.key(0), jnp.ones((2, 1))
     )
     np.testing.assert_allclose(after, 0.4 * -1.5 * np.ones((2, 1)), rtol=1e-6)
 
-  @parameterized.parameters('langevin', 'mala')
-  def test_blocks_have_keys_of_their_own(self, sampler):
+  @parameterized.parameters(samplers.Langevin(0.7, 4), samplers.MALA(0.7, 4))
+  def test_blocks_have_keys_of_their_own(self, chain):
     energy = models.linear().replace(
       apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
     )
@@ -81,72 +75,120 @@ class ChainTest(parameterized.TestCase):
       np.stack([models.points(), models.points() + 1]), jnp.float32
     )
     rng = jax.random.key(4)
-    options = dict(sampler=sampler, step_size=0.7, num_steps=4)
     jitted = lambda: jax.jit(
-      functools.partial(energies.chain, energy, **options),
+      functools.partial(energies.run_chain, energy, chain),
       static_argnames='block_size',
     )
     run = jitted()
-    whole = run(rng, x, y, block_size=3)
+    whole, _ = run(rng, x, y, block_size=3)
     self.assertEqual(whole.shape, x.shape)
-    fewer = run(rng, x[:4], y[:4], block_size=3)
+    fewer, _ = run(rng, x[:4], y[:4], block_size=3)
     np.testing.assert_allclose(fewer, whole[:4], atol=1e-6)
     # From one start to as many ends.
-    ends = run(rng, jnp.zeros((7, 3)), jnp.ones((7, 3)), block_size=3)
+    ends, _ = run(rng, jnp.zeros((7, 3)), jnp.ones((7, 3)), block_size=3)
     self.assertLen(np.unique(ends), 21)
     # Of the same draws each block is what it is alone. The last one has one row,
-    # beside which there are others or none.
+    # beside which there are others or none. Metrics are means over the blocks.
     self.enter_context(draws.fixed())
     run = jitted()
-    whole = run(rng, x, y, block_size=3)
-    for num, rows in ((3, [0, 1, 2]), (3, [3, 4, 5]), (1, [6, 0, 0])):
+    whole, metrics = run(rng, x, y, block_size=3)
+    each = []
+    for num, rows in ((3, [0, 1, 2]), (3, [3, 4, 5]), (1, [6, 0, 1])):
       rows = jnp.array(rows)
-      alone = run(rng, x[rows], y[rows])
+      alone, found = run(rng, x[rows], y[rows])
+      each.append(found)
       np.testing.assert_allclose(whole[rows[:num]], alone[:num], atol=1e-6)
+    for name, value in metrics.items():
+      mean = np.mean([one[name] for one in each])
+      np.testing.assert_allclose(value, mean, rtol=1e-6)
     with self.assertRaisesRegex(ValueError, 'block_size=-1'):
-      energies.chain(energy, rng, x, y, block_size=-1)
+      energies.run_chain(energy, chain, rng, x, y, block_size=-1)
 
-  @parameterized.parameters('langevin', 'mala', 'gibbs')
-  def test_chains_keep_the_shape(self, sampler):
+  @parameterized.parameters(
+    samplers.Langevin(0.1, 3), samplers.MALA(0.1, 3), samplers.Gibbs(3)
+  )
+  def test_chains_keep_the_shape(self, chain):
     energy, *_ = models.rbm(4, shape=(2, 2, 1))
     x = jnp.asarray(models.points(5, 4), jnp.float32).reshape(5, 2, 2, 1)
     rng = jax.random.key(0)
-    chain = functools.partial(
-      energies.chain, energy, sampler=sampler, num_steps=3
-    )
-    moved = jax.jit(chain)(rng, x)
+    run = functools.partial(energies.run_chain, energy, chain)
+    moved, _ = jax.jit(run)(rng, x)
     self.assertEqual((moved.shape, moved.dtype), (x.shape, x.dtype))
     self.assertFalse(np.array_equal(moved, x))
     sample = lambda num: functools.partial(
       energies.sample_state,
       models.state(energy),
       num=num,
-      sampler=sampler,
-      num_steps=2,
+      chain=chain,
     )
     self.assertEqual(jax.eval_shape(sample(1), rng).shape, (1, 2, 2, 1))
     samples = jax.jit(sample(6))(rng)
     self.assertEqual(samples.shape, (6, 2, 2, 1))
     self.assertLen(np.unique(samples.reshape(6, -1), axis=0), 6)
 
-  def test_bad_arguments(self):
+  def test_gibbs_takes_no_condition(self):
     energy, *_ = models.rbm()
-    with self.assertRaisesRegex(
-      ValueError, "sampler='gibbs' takes no condition"
-    ):
-      energies.chain(
+    with self.assertRaisesRegex(ValueError, 'Gibbs takes no condition'):
+      energies.run_chain(
         energy,
+        samplers.Gibbs(),
         jax.random.key(0),
         models.points(),
         models.points(),
-        sampler='gibbs',
       )
-    with self.assertRaisesRegex(
-      ValueError, "sampler='hmc'.*'langevin'.*'gibbs'"
-    ):
-      energies.chain(energy, jax.random.key(0), models.points(), sampler='hmc')
-    with self.assertRaisesRegex(ValueError, 'num_steps=0'):
-      energies.chain(energy, jax.random.key(0), models.points(), num_steps=0)
+
+  def test_gibbs_of_an_energy_that_has_none(self):
+    energy = learners.create(
+      jax.random.key(0), energies.MLP((3,)), optax.sgd(1.0), models.points()
+    )
+    with self.assertRaisesRegex(ValueError, 'no method gibbs; allowed: Lang'):
+      energies.run_chain(
+        energy, samplers.Gibbs(), jax.random.key(0), models.points()
+      )
+
+  def test_the_target_is_the_law_of_the_energy(self):
+    # E(x) = a.x under a condition that is added to it.
+    energy = models.linear().replace(
+      apply_fn=lambda params, x, y: x @ params + y
+    )
+    x, y = jnp.asarray(models.points(), jnp.float32), jnp.arange(7.0)
+    law = energies.target(energy, y)
+    a = np.asarray(energy.params)
+    np.testing.assert_allclose(law.log_density(x), -(x @ a + y), rtol=1e-5)
+    np.testing.assert_allclose(law.score(x), np.tile(-a, (7, 1)), rtol=1e-6)
+
+  @parameterized.parameters(
+    (samplers.Langevin(0.0), 'chain.step_size=0.0 must be a positive'),
+    (samplers.MALA(0.1, 0), 'chain.num_steps=0 must be at least 1'),
+    (lambda rng, x, target: x, 'chain: The chain returns a .*; wanted: a pair'),
+    (lambda rng, x, target: (x[:1], {}), r'moved has shape \(1, 3\); wanted'),
+    (lambda rng, x, target: (x, 0.3), 'metrics .* are a float; wanted: a dict'),
+    (
+      lambda rng, x, target: (x, {'moves': x}),
+      r"metrics\['moves'\] has shape \(7, 3\); wanted: \(\)",
+    ),
+  )
+  def test_what_is_no_chain(self, chain, message):
+    energy, *_ = models.rbm()
+    with self.assertRaisesRegex(ValueError, message):
+      energies.run_chain(
+        energy, chain, jax.random.key(0), jnp.asarray(models.points())
+      )
+
+  def test_any_function_is_a_chain(self):
+    # E = a.x: half the way to where the score points, from 0, 1, ... on.
+    def chain(rng, x, target):
+      return x + target.score(x) / 2, {'start': jnp.mean(x)}
+
+    run = lambda x: energies.run_chain(
+      models.linear(), chain, jax.random.key(0), x, axis_name=_AXIS
+    )
+    x = jnp.arange(12.0).reshape(2, 2, 3)
+    moved, metrics = jax.vmap(run, axis_name=_AXIS)(x)
+    expected = np.arange(12).reshape(2, 2, 3) + [-0.25, 0.5, -0.125]
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)
+    # The mean of 0, ..., 11 on every device, not of its own six.
+    np.testing.assert_allclose(metrics['chain/start'], [5.5, 5.5], rtol=1e-6)
 
   def test_condition_reaches_the_energy(self):
     # E(x, y) = |x - y|^2 / 2 has score y - x, and p(x | y) = N(y, I).
@@ -158,15 +200,9 @@ class ChainTest(parameterized.TestCase):
     np.testing.assert_allclose(
       energies.score(energy, y + 1, y), -np.ones_like(y)
     )
-    for sampler in ('langevin', 'mala'):
+    for chain in (samplers.Langevin(0.5, 60), samplers.MALA(0.5, 60)):
       sample = lambda rng: energies.sample_state(
-        models.state(energy),
-        rng,
-        4000,
-        condition=y,
-        sampler=sampler,
-        step_size=0.5,
-        num_steps=60,
+        models.state(energy), rng, 4000, condition=y, chain=chain
       )
       x = jax.jit(sample)(jax.random.key(0))
       # Left of the start: 5 (1 - delta^2 / 2)^60 < 0.002; 4 / sqrt(12000) of noise,
@@ -178,7 +214,9 @@ class ChainTest(parameterized.TestCase):
       jax.random.key(0), energies.MLP((3,)), optax.sgd(1.0), jnp.ones((2, 3))
     )
     x = np.array([[0, 1, 3], [2, 5, 250]], np.uint8)
-    run = lambda x: energies.chain(energy, jax.random.key(1), x, num_steps=2)
+    run = lambda x: energies.run_chain(
+      energy, samplers.Langevin(0.1, 2), jax.random.key(1), x
+    )[0]
     found, expected = run(x), run(x.astype(np.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

@@ -133,7 +133,7 @@ class AutoencoderTest(parameterized.TestCase):
   def test_networks_of_the_papers(self, convs, shape, millions, sizes, head):
     module, y = energies.Autoencoder(convs), ()
     if head:  # the linear classifier of the features, 512 x 10
-      module, y = energies.JointLabel(module), (jnp.zeros(2, jnp.int32),)
+      module, y = energies.JointLabel(module, 10), (jnp.zeros(2, jnp.int32),)
     params, norms = _shapes(module, jnp.zeros((2, *shape)), *y)
     if head:
       self.assertEqual(params['classifier'], {'kernel': (512, 10)})
@@ -356,7 +356,7 @@ class JointLabelTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    (dict(num_classes=0), 'num_classes=0'),
+    (dict(num_classes=-1), 'num_classes=-1'),
     (dict(margin=-1.0), 'margin=-1.0'),
     (dict(dropout=-0.5), 'dropout=-0.5'),
     (dict(dropout=1.0), 'dropout=1.0'),
@@ -364,6 +364,13 @@ class JointLabelTest(parameterized.TestCase):
   def test_bad_arguments(self, kwargs, message):
     with self.assertRaisesRegex(ValueError, message):
       energies.JointLabel(energies.Autoencoder(models.CONVS), **kwargs)
+
+  def test_a_label_needs_classes(self):
+    module = energies.JointLabel(energies.Autoencoder(models.CONVS))
+    with self.assertRaisesRegex(
+      ValueError, 'num_classes=0, but label is given'
+    ):
+      _shapes(module, models.images(), models.labels())
 
 
 class DiscriminatorTest(parameterized.TestCase):

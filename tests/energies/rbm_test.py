@@ -11,6 +11,7 @@ import optax
 
 from stein_jax import energies
 from stein_jax import learners
+from stein_jax import samplers
 from tests.energies import models
 
 
@@ -144,7 +145,7 @@ class RBMTest(parameterized.TestCase):
     if start == 'chain':
       sample = jax.jit(
         lambda rng: energies.sample_state(
-          models.state(energy), rng, num, sampler='gibbs', num_steps=num_steps
+          models.state(energy), rng, num, chain=samplers.Gibbs(num_steps)
         )
       )
     else:

@@ -87,7 +87,7 @@ class BatchTest(parameterized.TestCase):
     self.assertEqual(call(x)[0] != call(changed)[0], learners.mixes(energy))
 
   def test_other_energies_take_nothing(self):
-    self.assertEqual(models.rbm()[0].takes, ())
+    self.assertEqual(learners.keywords(models.rbm()[0]), ())
 
   @parameterized.parameters('batch', 'layer', 'none')
   def test_pairs(self, norm):
