@@ -82,7 +82,7 @@ def step(
   """Returns the state after one SteinGAN step [LW17 alg 2] [WL16 alg 2].
 
   The generator moves its samples along the direction [LW17 eq 21]; then the energy
-  descends mean E(data) - weight mean E(samples).
+  descends mean E(data) - (1 - gamma) mean E(samples) [LW17 eq 23] [WL16 eq 16].
 
   Args:
     state: the networks.
@@ -92,10 +92,11 @@ def step(
     direction: what makes phi of points and scores: `stein.SVGD` on pixels,
       `stein.FeatureSVGD` on the energy's features, or `stein.Score` without a kernel.
     first_features: whether features are those of the energy's first parameters.
-    diversity: what else keeps samples apart: 'none', 'pulling_away' of the energy's
-      features of the samples, or 'batch_norm_entropy' of the generator; see
-      `generators`.
-    diversity_weight: factor on it.
+    diversity: what keeps samples apart beside the kernel or, without one, in its
+      place: 'none', `generators.pulling_away` of the energy's features, or
+      `generators.batch_norm_entropy`.
+    diversity_weight: its weight in the generator's loss, whose other part without a
+      kernel is mean E(samples).
     num_generator_steps: k, each with noise of its own.
     negatives: the samples that the energy sees: 'before', those that moved in the
       generator's last step, as it drew them before it; or 'fresh', new ones of the
