@@ -111,29 +111,22 @@ def last_half(tree):
   return jax.tree.map(lambda x: np.mean(x[len(x) // 2 :], 0), tree)
 
 
-def chain(
-  energy,
-  x,
-  *condition,
-  num_steps,
-  step_size,
-  noise=True,
-  temperature=1.0,
-  clip=(),
-):
-  """Returns x after a loop of NumPy over Langevin steps [LW17 eq 11].
+def chain(energy, langevin, x, *condition):
+  """Returns x after a loop of NumPy over the steps of a Langevin [LW17 eq 11].
 
   The noise is that of `draws.fixed`.
   """
   total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, *condition))
   gradient = jax.jit(jax.grad(total))
   x = np.asarray(x)
-  for _ in range(num_steps):
+  step_size = langevin.step_size
+  for _ in range(langevin.num_steps):
     x = x - step_size**2 / 2 * np.asarray(gradient(x))
-    if noise:
-      x = x + temperature**0.5 * step_size * draws.normals(x.shape)
-    if clip:
-      x = np.clip(x, *clip)
+    if langevin.noise:
+      spread = langevin.temperature**0.5 * step_size
+      x = x + spread * draws.normals(x.shape)
+    if langevin.clip:
+      x = np.clip(x, *langevin.clip)
     x = x.astype(np.float32)
   return x
 

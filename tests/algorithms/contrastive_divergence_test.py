@@ -7,6 +7,7 @@ from absl.testing import parameterized
 import blackjax
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 import optax
 
@@ -72,13 +73,13 @@ class OtherLibrariesTest(parameterized.TestCase):
   @parameterized.parameters((hmc, 'acceptance'), (nuts, 'depth'))
   def test_make_the_negatives(self, chain, metric):
     # The update is the difference of the statistics of data and of chains.
-    x = jnp.asarray(exact.data(6), jnp.float32)
-    state = exact.at_truth(contrastive_divergence, x, chains=x + 1)
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
+    state = literal.at_truth(contrastive_divergence, x, chains=x + 1)
     step = functools.partial(contrastive_divergence.step, chain=chain)
     after, metrics = jax.jit(step)(state, {'image': x}, jax.random.key(0))
     before = state.energy.params['params']
     positive, negative = (
-      exact.statistics(before, y) for y in (x, after.chains)
+      literal.rbm_statistics(before, y) for y in (x, after.chains)
     )
     for name, value in after.energy.params['params'].items():
       np.testing.assert_allclose(
@@ -108,14 +109,15 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     return np.abs(np.concatenate([s.ravel() for s in jax.tree.leaves(scores)]))
 
   @parameterized.parameters(
-    (dict(sampler='gibbs'), True),
-    (dict(sampler='mala', step_size=1.0, num_steps=3), True),
+    (samplers.Gibbs(), True),
+    (samplers.MALA(1.0, num_steps=3), True),
+    (hmc, True),
     # Without the accept step the chain leaves p: CD then has a bias.
-    (dict(sampler='langevin', step_size=1.5, num_steps=5), False),
+    (samplers.Langevin(1.5, num_steps=5), False),
   )
-  def test_no_drift_at_the_truth(self, hyper, invariant):
+  def test_no_drift_at_the_truth(self, chain, invariant):
     x = jnp.asarray(literal.rbm_data(64 * 400), jnp.float32).reshape(64, 400, 4)
-    largest = np.max(self.z_scores(x, jax.random.key(0), **hyper))
+    largest = np.max(self.z_scores(x, jax.random.key(0), chain=chain))
     if invariant:
       self.assertLess(largest, 4)
     else:
@@ -127,34 +129,35 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     likelihood = literal.ascent(maximum_likelihood, state, x)
     x, rng = jnp.tile(x[None], (64, 1, 1)), jax.random.key(1)
     run = lambda num_steps: np.max(
-      self.z_scores(x, rng, likelihood, sampler='gibbs', num_steps=num_steps)
+      self.z_scores(x, rng, likelihood, chain=samplers.Gibbs(num_steps))
     )
     self.assertLess(run(200), 4)
     self.assertGreater(
       run(1), 20
     )  # one step is biased where the data are not p
 
-  @parameterized.parameters('langevin', 'mala', 'gibbs')
-  def test_persistent_chains(self, sampler):
-    x, hyper = (
-      literal.rbm_data(6).astype(np.float32),
-      dict(sampler=sampler, step_size=0.3),
-    )
+  @parameterized.parameters(
+    samplers.Langevin(0.3), samplers.MALA(0.3), samplers.Gibbs()
+  )
+  def test_persistent_chains(self, chain):
+    x = literal.rbm_data(6).astype(np.float32)
     state = literal.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
     other = {
       'image': jnp.asarray(x[:3] + 1)
     }  # the chains need not fit the batch
     self.enter_context(draws.fixed())
-    chain = jax.jit(functools.partial(energies.chain, **hyper))
-    step = jax.jit(functools.partial(contrastive_divergence.step, **hyper))
+    run = jax.jit(functools.partial(energies.run_chain, chain=chain))
+    step = jax.jit(functools.partial(contrastive_divergence.step, chain=chain))
     for seed in range(2):
       rng = jax.random.key(seed)
-      chains = chain(state.energy, rng, state.chains)
+      chains, chain_metrics = run(state.energy, rng=rng, x=state.chains)
       before = state.energy.params['params']
       positive, negative = (
         literal.rbm_statistics(before, x) for x in (other['image'], chains)
       )
-      moved, _ = step(state, other, rng)
+      moved, metrics = step(state, other, rng)
+      for name, value in chain_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-6)
       np.testing.assert_allclose(moved.chains, chains, rtol=1e-6)
       self.assertGreater(np.max(np.abs(moved.chains - state.chains)), 0.1)
       for name, after in moved.energy.params['params'].items():
@@ -182,8 +185,10 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       )
       self.assertIsNone(moved.chains)
 
-  @parameterized.parameters('langevin', 'mala')
-  def test_chains_keep_their_labels(self, sampler):
+  @parameterized.parameters(
+    samplers.Langevin(0.5, num_steps=3), samplers.MALA(0.5, num_steps=3)
+  )
+  def test_chains_keep_their_labels(self, chain):
     """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
     x, y = np.float32(literal.rbm_data(9)), np.arange(9) % 3
     means = np.random.default_rng(3).normal(size=(3, 4))
@@ -194,21 +199,16 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       jnp.asarray(x),
       y,
     )
-    hyper = dict(sampler=sampler, num_steps=3, step_size=0.5)
-    step = functools.partial(
-      contrastive_divergence.step, conditional=True, **hyper
-    )
+    step = functools.partial(contrastive_divergence.step, chain=chain)
     zero, rng = jnp.zeros((), jnp.int32), jax.random.key(2)
     state = contrastive_divergence.State(zero, energy, None)
-    batch = {'image': x, 'label': y}
+    batch = {'image': x, 'condition': y}
     self.enter_context(draws.fixed())
     after, _ = jax.jit(step)(state, batch, rng)
 
     # Of its own density a chain of label y is one of N(m_y, I).
-    if sampler == 'langevin':
-      ends = literal.chain(
-        energy, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
-      )
+    if isinstance(chain, samplers.Langevin):
+      ends = literal.chain(energy, chain, x, y)
     else:
       ends, _ = samplers.mala(
         rng,
@@ -221,23 +221,31 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     found = after.energy.params['params']['means']
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
-    persistent = state._replace(chains=jnp.asarray(x))
-    with self.assertRaisesRegex(ValueError, 'conditional=True.*persistent=Fal'):
-      jax.eval_shape(step, persistent, batch, rng)
+  def test_persistent_chains_have_no_condition(self):
+    config = ConfigDict(
+      dict(
+        persistent=True,
+        energy=dict(name='RBM', num_hidden=2),
+        optimizer=dict(name='sgd', learning_rate=1.0),
+      )
+    )
+    batch = {'image': jnp.zeros((3, 4)), 'condition': jnp.zeros(3, jnp.int32)}
+    with self.assertRaisesRegex(ValueError, 'persistent=True.*allowed: False'):
+      contrastive_divergence.init(jax.random.key(0), config, batch)
 
   @parameterized.parameters(
-    (_CD, 600, dict(sampler='gibbs')),
-    (_CD, 600, dict(sampler='langevin', step_size=0.5)),
-    (_PCD, 1500, dict(sampler='gibbs')),
+    (_CD, 600, samplers.Gibbs()),
+    (_CD, 600, samplers.Langevin(0.5)),
+    (_PCD, 1500, samplers.Gibbs()),
   )
-  def test_learning(self, config, num_steps, hyper):
+  def test_learning(self, config, num_steps, chain):
     x = literal.rbm_data(literal.NUM_DATA)
     for params in literal.fit_rbm(
       contrastive_divergence,
       x,
       num_train_steps=num_steps,
       config=config,
-      **hyper,
+      chain=chain,
     ):
       self.assertGreater(
         literal.rbm_log_likelihood(params, x),
