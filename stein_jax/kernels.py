@@ -1,14 +1,20 @@
-"""Radial kernels, as elementwise functions of squared distance.
+"""Radial kernels, as elementwise functions of the squared distance.
 
-A kernel k(x, y) = profile(|x - y|^2) is given by its profile alone. Directions
-and discrepancies then are matrix products, with derivatives from `jax.jvp`.
+A kernel k(x, y) = profile(|x - y|^2) is given by its profile alone. Any function of
+squared distances will do: `lambda sq_dist: 1 / (1 + sq_dist)`, one of the functions
+below, or a value (`RBF`, `IMQ`, `RationalQuadratic`), whose bandwidth may be a rule
+that is applied to the points at hand. Directions and discrepancies are then matrix
+products, and derivatives come from `jax.jvp`.
 """
 
 import functools
+import numbers
 
+from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from stein_jax import _distances
 from stein_jax import _medians
@@ -29,22 +35,188 @@ def rbf(sq_dist: Array, bandwidth: Array | float = 1.0) -> Array:
 
 
 def imq(
-  sq_dist: Array, bandwidth: Array | float = 1.0, exponent: float = -0.5
+  sq_dist: Array,
+  bandwidth: Array | float = 1.0,
+  exponent: Array | float = -0.5,
 ) -> Array:
   """Returns the inverse multiquadric (1 + sq_dist / bandwidth)^exponent."""
   base = 1 + dtypes.floating(sq_dist) / bandwidth
-  return lax.rsqrt(base) if exponent == -0.5 else base**exponent
+  # An exponent that is traced has no value to be compared.
+  if isinstance(exponent, numbers.Real) and exponent == -0.5:
+    return lax.rsqrt(base)
+  return base**exponent
 
 
 def rational_quadratic(
-  sq_dist: Array, bandwidth: Array | float = 1.0, mixture: float = 1.0
+  sq_dist: Array,
+  bandwidth: Array | float = 1.0,
+  mixture: Array | float = 1.0,
 ) -> Array:
   """Returns (1 + sq_dist / (mixture bandwidth))^-mixture.
 
-  A mixture of `rbf` kernels over bandwidths; `rbf` itself as `mixture` grows.
+  This is a mixture of `rbf` kernels over bandwidths, and `rbf` itself in the limit of
+  large `mixture`.
   """
   base = 1 + dtypes.floating(sq_dist) / bandwidth / mixture
   return base**-mixture
+
+
+@struct.dataclass
+class Median:
+  """The median rule, which finds a bandwidth from points; see `median_bandwidth`.
+
+  Attributes:
+    scale: factor on the median.
+    diagonal: whether the n zeros of the pairs (i, i) take part in the median.
+    log: divisor of the median: the logarithm of 'n+1' or of 'n', or 'none'.
+  """
+
+  scale: Array | float = 1.0
+  diagonal: bool = struct.field(pytree_node=False, default=True)
+  log: str = struct.field(pytree_node=False, default='n+1')
+
+  def at(self, x: Array, axis_name: str | None = None) -> Array:
+    """Returns the bandwidth [] on points x [n, d], split over the mapped axis."""
+    return median_bandwidth(
+      x,
+      scale=self.scale,
+      diagonal=self.diagonal,
+      log=self.log,
+      axis_name=axis_name,
+    )
+
+
+@struct.dataclass
+class RBF:
+  """The Gaussian kernel exp(-sq_dist / bandwidth).
+
+  Attributes:
+    bandwidth: a positive number [], or a rule such as `Median`.
+  """
+
+  bandwidth: Array | float | Median = Median()
+
+  def __call__(self, sq_dist: Array) -> Array:
+    """Returns the kernel of squared distances, like `sq_dist`."""
+    return rbf(sq_dist, _bandwidth(self))
+
+  @property
+  def slope_ratio(self) -> Array | float:
+    """Returns c [] where the derivative is c times the kernel: -1 / bandwidth."""
+    return -1 / _bandwidth(self)
+
+  def at(self, x: Array, axis_name: str | None = None) -> 'RBF':
+    """Returns the kernel with its rule applied to points x [n, d]."""
+    return _with_number(self, x, axis_name)
+
+
+@struct.dataclass
+class IMQ:
+  """The inverse multiquadric (1 + sq_dist / bandwidth)^exponent.
+
+  Attributes:
+    bandwidth: a positive number [], or a rule such as `Median`.
+    exponent: a number [] of at most 0.
+  """
+
+  bandwidth: Array | float | Median = Median()
+  exponent: Array | float = -0.5
+
+  slope_ratio = None  # the derivative is no multiple of the kernel
+
+  def __call__(self, sq_dist: Array) -> Array:
+    """Returns the kernel of squared distances, like `sq_dist`."""
+    checks.finite(exponent=self.exponent)
+    checks.at_most(0, exponent=self.exponent)
+    return imq(sq_dist, _bandwidth(self), _weakly_typed(self.exponent))
+
+  def at(self, x: Array, axis_name: str | None = None) -> 'IMQ':
+    """Returns the kernel with its rule applied to points x [n, d]."""
+    return _with_number(self, x, axis_name)
+
+
+@struct.dataclass
+class RationalQuadratic:
+  """The kernel (1 + sq_dist / (mixture bandwidth))^-mixture.
+
+  Attributes:
+    bandwidth: a positive number [], or a rule such as `Median`.
+    mixture: a positive number []; the larger, the nearer to `RBF`.
+  """
+
+  bandwidth: Array | float | Median = Median()
+  mixture: Array | float = 1.0
+
+  slope_ratio = None  # the derivative is no multiple of the kernel
+
+  def __call__(self, sq_dist: Array) -> Array:
+    """Returns the kernel of squared distances, like `sq_dist`."""
+    checks.positive(mixture=self.mixture)
+    return rational_quadratic(
+      sq_dist, _bandwidth(self), _weakly_typed(self.mixture)
+    )
+
+  def at(self, x: Array, axis_name: str | None = None) -> 'RationalQuadratic':
+    """Returns the kernel with its rule applied to points x [n, d]."""
+    return _with_number(self, x, axis_name)
+
+
+def resolved(kernel: Kernel, x: Array, axis_name: str | None = None) -> Kernel:
+  """Returns a kernel that may be called: any rule in it is applied to the points.
+
+  Args:
+    kernel: a value such as `RBF`, or a plain function, which is returned as it is.
+    x: the points [n, d].
+    axis_name: the mapped axis over which the points are split.
+
+  Raises:
+    ValueError: the kernel cannot be called, or its bandwidth is not positive.
+  """
+  if not callable(kernel):
+    raise ValueError(
+      f'kernel={kernel!r} must be a function of squared distances.'
+    )
+  return kernel.at(x, axis_name) if hasattr(kernel, 'at') else kernel
+
+
+def _with_number(kernel, x, axis_name):
+  """Returns a kernel value whose bandwidth is a number, found on x if by a rule."""
+  if _is_rule(kernel.bandwidth):
+    return kernel.replace(bandwidth=kernel.bandwidth.at(x, axis_name))
+  _bandwidth(kernel)
+  return kernel
+
+
+def _bandwidth(kernel):
+  """Returns the bandwidth of a kernel value, which is checked to be a number."""
+  bandwidth = kernel.bandwidth
+  if _is_rule(bandwidth):
+    raise ValueError(
+      f'bandwidth={bandwidth} is a rule, which needs points to become a number: '
+      f'call `{type(kernel).__name__}(...).at(x)` first.'
+    )
+  if not _is_nan(bandwidth):
+    checks.positive(bandwidth=bandwidth)
+  return _weakly_typed(bandwidth)
+
+
+def _is_rule(bandwidth):
+  # Arrays of JAX have an `at` of their own.
+  return hasattr(bandwidth, 'at') and not isinstance(bandwidth, jax.Array)
+
+
+def _is_nan(bandwidth):
+  """Returns whether a rule found nan, as it does where a point is not finite."""
+  if not isinstance(bandwidth, jax.Array):
+    return False
+  return not isinstance(bandwidth, jax.core.Tracer) and np.all(
+    np.isnan(np.asarray(bandwidth))
+  )
+
+
+def _weakly_typed(number):
+  """Returns a number such that it leaves the dtype of arrays that it meets."""
+  return float(number) if isinstance(number, numbers.Real) else number
 
 
 PROFILES = {'rbf': rbf, 'imq': imq, 'rational_quadratic': rational_quadratic}
@@ -174,16 +346,6 @@ def median_bandwidth(
   bandwidth = jnp.where(bandwidth == 0, tiny**0.5, bandwidth)
   # The same on every device; the mean tells shard_map so.
   return collectives.pmean(bandwidth.astype(x.dtype), axis_name)
-
-
-def slope_ratio(kernel: Kernel) -> Array | float | None:
-  """Returns c where the kernel's derivative is c times itself, as `rbf`'s; or None."""
-  if kernel is rbf:
-    return -1.0
-  if isinstance(kernel, functools.partial) and kernel.func is rbf:
-    if not kernel.args and set(kernel.keywords) <= {'bandwidth'}:
-      return -1 / kernel.keywords.get('bandwidth', 1.0)
-  return None
 
 
 def check(kernel: Kernel) -> None:

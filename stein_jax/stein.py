@@ -107,7 +107,7 @@ def _direction(x, score, kernel, at, block_size, axis_name):
 
   Or at other points, over all.
   """
-  dim, ratio = x.shape[1], kernels.slope_ratio(kernel)
+  dim, ratio = x.shape[1], _slope_ratio(kernel)
   y = x if at is None else at
   own_rows = jnp.arange(len(y))
 
@@ -213,7 +213,7 @@ def _middle(kernel, sets, axis_name=None):
 
 def _fused_direction(x, score, kernel, at, axis_name):
   """Returns what `_direction` does, by the fused sums."""
-  ratio = kernels.slope_ratio(kernel)
+  ratio = _slope_ratio(kernel)
   fused = _fused_sums(x, ratio, axis_name, at)
   x = x - _distances.center_of(x)
   drive, total = fused.direction_sums(
@@ -365,7 +365,7 @@ def _precise(function, kernel, sets, axis_name=None):
     return function(*_by_products(kernel, middles, mend=True))
 
   def simply():
-    if kernels.slope_ratio(kernel) is None:
+    if _slope_ratio(kernel) is None:
       return function(*_by_products(kernel, middle))
     return function(*_by_one_product(kernel, middle))
 
@@ -380,7 +380,7 @@ def _by_one_product(kernel, middle):
   dim = middle.shape[1]
   # Multiplied from small to large, which a compiler may undo for constants: its square
   # may be no number of this dtype.
-  ratio = jnp.asarray(kernels.slope_ratio(kernel), middle.dtype)
+  ratio = jnp.asarray(_slope_ratio(kernel), middle.dtype)
   ratio = lax.optimization_barrier(ratio)
 
   def prepare(x, score):
@@ -545,7 +545,7 @@ def _sum_over_others(x, score, kernel, block_size, axis_name):
 
 def _fused_sum(x, score, kernel, axis_name):
   """Returns the sum of the Stein kernel over pairs of points, both ways []."""
-  ratio = kernels.slope_ratio(kernel)
+  ratio = _slope_ratio(kernel)
   fused = _fused_sums(x, ratio, axis_name)
   x = x - _distances.center_of(x)
   # As in `_by_one_product`, its trace term shared by both points.
@@ -671,6 +671,19 @@ def _points(x, score):
       f'{np.shape(x)} and {np.shape(score)}.'
     )
   return dtypes.accumulated(x), dtypes.accumulated(score)
+
+
+def _slope_ratio(kernel):
+  """Returns c where a kernel's derivative is c times itself, None where not known.
+
+  A kernel may say so by an attribute; `kernels.rbf` and its partials cannot.
+  """
+  if kernel is kernels.rbf:
+    return -1.0
+  if isinstance(kernel, functools.partial) and kernel.func is kernels.rbf:
+    if not kernel.args and set(kernel.keywords) <= {'bandwidth'}:
+      return -1 / kernel.keywords.get('bandwidth', 1.0)
+  return getattr(kernel, 'slope_ratio', None)
 
 
 def _with_slope(function):
