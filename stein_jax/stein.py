@@ -8,7 +8,9 @@ mapped over devices (`axis_name`) and differentiated.
 from collections.abc import Callable
 import functools
 
+from flax import struct
 import jax
+from jax import flatten_util
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +21,10 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import kernels
-from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn
+from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn, Tree
 
 NORMALIZATIONS = ('count', 'row_sum', 'unit_ball')
+_FORMS = ('exact', 'swapped', 'nearest')
 _PAIRS_ONCE = 2000  # points, from which each pair once, in windows, costs less
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -83,9 +86,10 @@ def svgd_direction(
       [n, d] twice, or what cannot be fused.
   """
   checks.choice(NORMALIZATIONS, normalize=normalize)
-  kernels.check(kernel)
   dtype = dtypes.floating(x if at is None else at).dtype
   x, score = _points(x, score)
+  kernel = kernels.resolved(kernel, x, axis_name)
+  kernels.check(kernel)
   count = len(x) * collectives.size(axis_name)
   if fused:
     drive, total = _fused_direction(x, score, kernel, at, axis_name)
@@ -246,18 +250,16 @@ def feature_svgd_direction(
     axis_name: the mapped axis over which the particles are split.
   """
   checks.choice(('count', 'row_sum'), normalize=normalize)
+  checks.choice(_FORMS, form=form)
   dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
   score = dtypes.accumulated(score)
   checks.like(x, score=score)
-  repulsion = feature_repulsion(
-    x, feature_fn, kernel, form=form, axis_name=axis_name
-  )
+  xs, scores = collectives.all_gather((x, score), axis_name)
+  rows = _own_rows(x, axis_name)
+  features, kernel, repulsion = _repelled(xs, feature_fn, kernel, form, rows)
   if form == 'nearest':
     return (score + 0.5 * repulsion).astype(dtype)
-  xs, scores = collectives.all_gather((x, score), axis_name)
-  features = _features(feature_fn, xs)
-  own = features[_own_rows(x, axis_name)]
-  k = kernel(kernels.squared_distance(own, features))
+  k = kernel(kernels.squared_distance(features[rows], features))
   drive = jnp.tensordot(k, scores, 1, precision=_HIGHEST)
   weight = len(xs) if normalize == 'count' else jnp.sum(k, 1)
   weight = jnp.reshape(weight, (-1,) + (1,) * (x.ndim - 1))
@@ -284,34 +286,54 @@ def feature_repulsion(
       is the only j.
     axis_name: the mapped axis over which the particles are split.
   """
-  checks.choice(('exact', 'swapped', 'nearest'), form=form)
-  kernels.check(kernel)
+  checks.choice(_FORMS, form=form)
   dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
   xs, rows = collectives.all_gather(x, axis_name), _own_rows(x, axis_name)
+  return _repelled(xs, feature_fn, kernel, form, rows)[2].astype(dtype)
+
+
+def _repelled(xs, feature_fn, kernel, form, rows):
+  """Returns the features [N, f], the kernel on them, and the repulsion of some rows.
+
+  A rule in the kernel is applied to the features of all particles xs [N, ...].
+  """
   feature_fn = functools.partial(_features, feature_fn)
   features, pullback = jax.vjp(feature_fn, xs)
+  kernel = kernels.resolved(kernel, features)
+  kernels.check(kernel)
   sq_dist = kernels.squared_distance(features, features)
   # grad_{e_j} k = slope (e_j - e_i)
   slope = 2 * _with_slope(kernel)(sq_dist)[1]
   if form == 'exact':
-
-    def row(row):
-      slope, feature = row
-      change = features - feature[None]
-      return jnp.sum(pullback(slope[:, None] * change)[0], 0)
-
-    return lax.map(row, (slope[rows], features[rows])).astype(dtype)
-  if form == 'swapped':
+    repulsion = _exact_repulsion(features, pullback, slope, rows)
+  elif form == 'swapped':
     cotangent = _distances.drawn(slope, features, features)
-    return pullback(cotangent)[0][rows].astype(dtype)
-  itself = jnp.eye(len(xs), dtype=bool)
+    repulsion = pullback(cotangent)[0][rows]
+  else:
+    nearest = _nearest_other(sq_dist)
+    cotangent = features[nearest] - features
+    cotangent *= jnp.take_along_axis(slope, nearest[:, None], 1)
+    # As a batch of their own: two particles may share their neighbour.
+    repulsion = jax.vjp(feature_fn, xs[nearest])[1](cotangent)[0][rows]
+  return features, kernel, repulsion
+
+
+def _exact_repulsion(features, pullback, slope, rows):
+  """Returns sum_j slope_ij (e_j - e_i) through the Jacobian at every x_j."""
+
+  def at(row):
+    slope, feature = row
+    change = features - feature[None]
+    return jnp.sum(pullback(slope[:, None] * change)[0], 0)
+
+  return lax.map(at, (slope[rows], features[rows]))
+
+
+def _nearest_other(sq_dist):
+  """Returns which other point [n] is nearest to each."""
+  itself = jnp.eye(len(sq_dist), dtype=bool)
   furthest = jnp.finfo(sq_dist.dtype).max
-  nearest = jnp.argmin(jnp.where(itself, furthest, sq_dist), 1)
-  cotangent = features[nearest] - features
-  cotangent *= jnp.take_along_axis(slope, nearest[:, None], 1)
-  # As a batch of their own: two particles may share their neighbour.
-  pulled = jax.vjp(feature_fn, xs[nearest])[1](cotangent)[0]
-  return pulled[rows].astype(dtype)
+  return jnp.argmin(jnp.where(itself, furthest, sq_dist), 1)
 
 
 def _features(feature_fn, x):
@@ -340,6 +362,7 @@ def stein_matrix(
   x, score_x = _points(x, score_x)
   y, score_y = _points(y, score_y)
   kernels.points(x=x, y=y)
+  kernel = kernels.resolved(kernel, x)
 
   def whole(prepare, stein_kernel):
     return stein_kernel(prepare(x, score_x), prepare(y, score_y), True)
@@ -494,6 +517,7 @@ def ksd(
     ValueError: the U-statistic of one point, or what cannot be fused.
   """
   x, score = _points(x, score)
+  kernel = kernels.resolved(kernel, x, axis_name)
   n = len(x)
   count = n * collectives.size(axis_name)
   if unbiased and count < 2:
@@ -630,6 +654,7 @@ def ksd_test(
   checks.positive(flip_probability=flip_probability)
   checks.at_most(0.5, flip_probability=flip_probability)
   x, score = _points(x, score)
+  kernel = kernels.resolved(kernel, x)
   n = x.shape[0]
   flips = jax.random.bernoulli(rng, flip_probability, (num_bootstrap, n))
   first = jax.random.rademacher(
@@ -656,6 +681,156 @@ def ksd_test(
   p_value = (1 + exceed) / (1 + num_bootstrap)
   # No comparison with a nan holds: it would be the strongest rejection.
   return statistic[0], jnp.where(jnp.isfinite(statistic[0]), p_value, jnp.nan)
+
+
+@struct.dataclass
+class SVGD:
+  """The direction of SVGD for particles of any shape; see `svgd_direction`.
+
+  Attributes:
+    kernel: radial profile, whose rule is applied to the particles, each flattened.
+    normalize: 'count', 'row_sum' or 'unit_ball'.
+    block_size: rows of the kernel matrix held at a time; 0 keeps memory bounded.
+    fused: whether one Pallas kernel does it, for a GPU.
+  """
+
+  kernel: Kernel = kernels.RBF()
+  normalize: str = struct.field(pytree_node=False, default='count')
+  block_size: int = struct.field(pytree_node=False, default=0)
+  fused: bool = struct.field(pytree_node=False, default=False)
+
+  def __call__(
+    self,
+    x: Tree,
+    score: Tree,
+    *,
+    at: Tree | None = None,
+    axis_name: str | None = None,
+  ) -> Tree:
+    """Returns phi at the particles, like x, or like `at` if that is given.
+
+    Args:
+      x: particles, a tree with leaves [n, ...].
+      score: grad_x log p at the particles, like x.
+      at: other points, a tree like x with leaves [m, ...].
+      axis_name: the mapped axis over which the particles, and `at`, are split.
+
+    Raises:
+      ValueError: leaves of different n, a score unlike x, or an unknown option.
+    """
+    checks.count(minimum=0, block_size=self.block_size)
+    y = x if at is None else at
+    _check_particles(x, score, y)
+    phi = svgd_direction(
+      _flattened(x),
+      _flattened(score),
+      self.kernel,
+      at=None if at is None else _flattened(at),
+      normalize=self.normalize,
+      block_size=self.block_size or None,
+      fused=self.fused,
+      axis_name=axis_name,
+    )
+    return _shaped(phi, y)
+
+
+@struct.dataclass
+class FeatureSVGD:
+  """The direction of SVGD by features; see `feature_svgd_direction`.
+
+  Attributes:
+    kernel: radial profile, whose rule is applied to the features of all particles.
+    form: of the repulsion: 'exact', 'swapped' or 'nearest'.
+    normalize: 'count' or 'row_sum'.
+  """
+
+  kernel: Kernel = kernels.RBF()
+  form: str = struct.field(pytree_node=False, default='exact')
+  normalize: str = struct.field(pytree_node=False, default='count')
+
+  def __call__(
+    self,
+    x: Array,
+    score: Array,
+    *,
+    features: Callable[[Array], Array],
+    axis_name: str | None = None,
+  ) -> Array:
+    """Returns the direction at the particles, like x.
+
+    Args:
+      x: particles [n, ...].
+      score: grad_x log p at the particles, like x.
+      features: a function of the particles [N, ...] of all devices to [N, f].
+      axis_name: the mapped axis over which the particles are split.
+    """
+    return feature_svgd_direction(
+      x,
+      score,
+      features,
+      self.kernel,
+      form=self.form,
+      normalize=self.normalize,
+      axis_name=axis_name,
+    )
+
+
+@struct.dataclass
+class Score:
+  """The direction without a kernel: every particle follows its own score."""
+
+  def __call__(
+    self,
+    x: Tree,
+    score: Tree,
+    *,
+    at: Tree | None = None,
+    axis_name: str | None = None,
+  ) -> Tree:
+    """Returns the score, which is to be like x.
+
+    Raises:
+      ValueError: a score unlike x, or other points `at`, whose score is not known.
+    """
+    del axis_name
+    if at is not None:
+      raise ValueError(
+        'Score() has no direction at other points: it has no kernel.'
+      )
+    checks.like(x, score=score)
+    return score
+
+
+def _check_particles(x, score, at):
+  """Raises ValueError unless x and `at` are such particles, with a score like x."""
+  for name, tree in {'x': x, 'at': at}.items():
+    shapes = list(map(np.shape, jax.tree.leaves(tree)))
+    counts = {shape[:1] for shape in shapes}
+    if len(counts) != 1 or counts & {(), (0,)}:
+      raise ValueError(
+        f'{name} has leaves of shapes {shapes}; wanted: leaves [n, ...] of one n.'
+      )
+  checks.like(x, score=score)
+  checks.like(_first(x), at=_first(at))
+
+
+def _first(tree):
+  """Returns the first of particles with leaves [n, ...]."""
+  return jax.tree.map(lambda leaf: dtypes.accumulated(leaf)[0], tree)
+
+
+def _flattened(tree):
+  """Returns particles with leaves [n, ...] as points [n, d]."""
+  tree = jax.tree.map(dtypes.accumulated, tree)
+  return jax.vmap(lambda one: flatten_util.ravel_pytree(one)[0])(tree)
+
+
+def _shaped(points, tree):
+  """Returns points [n, d] as particles of the shapes and dtypes of a tree."""
+  found = jax.vmap(flatten_util.ravel_pytree(_first(tree))[1])(points)
+  return jax.tree.map(
+    lambda new, old: new.astype(dtypes.floating(old).dtype), found, tree
+  )
 
 
 def _own_rows(x, axis_name):
