@@ -49,7 +49,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 
 reproduce-%: .venv/installed
-	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) --results=$(or $(RESULTS),results/$*) $(if $(SMOKE),--smoke) $(FLAGS)
+	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) $(if $(RESULTS),--results=$(RESULTS)) $(if $(SMOKE),--smoke) $(FLAGS)
 
 results: .venv/installed
 	$(BIN)/python -m experiments.reproduce.page --results=$(or $(RESULTS),results)

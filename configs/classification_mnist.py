@@ -14,78 +14,52 @@ Expect: 99.45 % of the test images after 6,000 steps, ten minutes on two cores; 
 of ':digits' in half a minute.
 """
 
-from ml_collections import ConfigDict
+from stein_jax.runs import configs
 
-
-def get_config(scale=''):
-  """Returns the config at that scale."""
-  if scale not in ('', 'digits', 'samples', 'few', 'smoke'):
-    raise ValueError(
-      f'scale={scale!r} is unknown; allowed: digits, samples, few, smoke.'
-    )
-  config = ConfigDict()
-  config.algorithm = 'classification'
-  config.sample = ConfigDict()
-  config.step = ConfigDict(dict(shift=2, flip=False))
-  config.classifier = ConfigDict(
-    dict(name='CNN', num_classes=10, widths=(16, 32), dense=128, dropout=0.5)
-  )
-  config.optimizer = ConfigDict(
-    dict(
-      name='adam',
+CONFIG = dict(
+  algorithm='classification',
+  classifier=dict(name='CNN'),
+  optimizer=dict(
+    name='adam',
+    learning_rate=dict(
+      name='cosine_decay_schedule', decay_steps=6000, init_value=0.002
+    ),
+  ),
+  data='mnist',
+  num_steps=6000,
+)
+VARIANTS = dict(
+  digits=dict(
+    step=dict(shift=1),
+    optimizer=dict(learning_rate=dict(decay_steps=1500)),
+    data=dict(name='digits'),
+    num_steps=1500,
+  ),
+  few=dict(
+    step=dict(shift=0),
+    classifier=dict(
+      name='AllConvolutional',
+      blocks=(((16, 3), (16, 3)), ((16, 3), (16, 3)), ((16, 3), (16, 3))),
+      dropout=0.2,
+    ),
+    optimizer=dict(
+      name='adadelta',
       learning_rate=dict(
-        name='cosine_decay_schedule', init_value=2e-3, decay_steps=6000
+        name='cosine_decay_schedule', decay_steps=2000, init_value=1.0
       ),
-    )
-  )
-  config.data = ConfigDict(dict(name='mnist', split='train'))
-  config.evaluation = ConfigDict(
-    dict(
-      data=dict(name='mnist', split='test'),
-      log_likelihood='none',
-      num_samples=100,
-    )
-  )
-  config.seed, config.batch_size, config.num_steps = 0, 100, 6000
-  config.parallel, config.steps_per_call = 'jit', 1
-  config.prng_impl, config.on_nonfinite = 'threefry2x32', 'stop'
-  config.matmul_precision = 'float32'
-  config.log_every = 100
-  config.eval_every, config.checkpoint_every = 1000, 1000
-  if scale == 'digits':
-    config.data.name = config.evaluation.data.name = 'digits'
-    config.step.shift, config.num_steps = 1, 1500
-    config.optimizer.learning_rate.decay_steps = 1500
-  if scale == 'samples':
-    config.data = ConfigDict(dict(name='npz', path='samples.npz'))
-  if scale == 'few':
-    config.data.split = 'train[:1000]'
-    config.classifier = ConfigDict(
-      dict(
-        name='AllConvolutional',
-        blocks=(((16, 3), (16, 3)),) * 3,
-        num_classes=10,
-        noise=0.1,
-        dropout=0.2,
-      )
-    )
-    config.step.shift, config.num_steps = 0, 2000  # 200 epochs
-    config.optimizer = ConfigDict(
-      dict(
-        name='adadelta',
-        rho=0.95,
-        eps=1e-6,
-        learning_rate=dict(
-          name='cosine_decay_schedule', init_value=1.0, decay_steps=2000
-        ),
-      )
-    )
-  if scale == 'smoke':
-    shape = dict(name='synthetic', shape=(8, 8, 1))
-    config.data = ConfigDict(dict(shape, split='train'))
-    config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
-    config.classifier.widths, config.classifier.dense = (2, 2), 4
-    config.batch_size, config.num_steps, config.log_every = 8, 4, 2
-    config.eval_every, config.checkpoint_every = 2, 2
-  return config
+      rho=0.95,
+    ),
+    data=dict(split='train[:1000]'),
+    num_steps=2000,
+  ),
+  samples=dict(
+    data=dict(name='npz', path='samples.npz'),
+    evaluation=dict(data=dict(name='mnist')),
+  ),
+  smoke=dict(
+    classifier=dict(dense=4, widths=(2, 2)),
+    data=dict(name='synthetic'),
+    evaluation=dict(num_samples=100),
+  ),
+)
+get_config = configs.scales(CONFIG, VARIANTS)

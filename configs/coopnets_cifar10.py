@@ -8,78 +8,43 @@ steps on noise.
 Not run to the end: no GPU was at hand. No result to expect.
 """
 
-from ml_collections import ConfigDict
+from stein_jax.runs import configs
 
-
-def get_config(scale=''):
-  """Returns the config at that scale."""
-  if scale not in ('', 'smoke'):
-    raise ValueError(f'scale={scale!r} is unknown; allowed: smoke.')
-  config = ConfigDict()
-  config.algorithm = 'coopnets'
-  chain = dict(
-    num_steps=15, step_size=0.002, noise=True, temperature=1.0, clip=()
+CONFIG = dict(
+  algorithm='coopnets',
+  energy=dict(
+    name='ConvNet',
+    kernels=(3, 4, 4, 4),
+    reference_sigma=0.016,
+    scale=0.01,
+    strides=(1, 2, 2, 2),
+    widths=(64, 128, 256, 256),
+  ),
+  generator=dict(
+    name='VAE',
+    encoder_widths=(),
+    kernels=(4, 4, 3, 3),
+    last_norm=False,
+    scale=0.005,
+    shape=(32, 32, 3),
+    strides=(2, 2, 2, 1),
+    widths=(128, 64, 64),
+  ),
+  energy_optimizer=dict(name='adam', b1=0.5, learning_rate=0.007),
+  generator_optimizer=dict(name='adam', b1=0.5, learning_rate=0.0001),
+  data='cifar10',
+  evaluation=dict(num_samples=900),
+  num_steps=500000,
+)
+VARIANTS = dict(
+  smoke=dict(
+    step=dict(chain=dict(num_steps=2)),
+    energy=dict(widths=(2, 2, 2, 2)),
+    generator=dict(base=2, latent_dim=3, shape=(8, 8, 3), widths=(2, 2, 2)),
+    energy_optimizer=dict(learning_rate=0.0001),
+    generator_optimizer=dict(learning_rate=0.0001),
+    data=dict(name='synthetic', pixels='symmetric', shape=(8, 8, 3)),
+    batch_size=4,
   )
-  config.step = ConfigDict(
-    dict(chain, generator_sigma=0.3, data_weight=0.0, energy_l2=0.0)
-  )
-  config.sample = ConfigDict(chain)
-  config.energy = ConfigDict(
-    dict(
-      name='ConvNet',
-      widths=(64, 128, 256, 256),
-      kernels=(3, 4, 4, 4),
-      strides=(1, 2, 2, 2),
-      outputs=1,
-      reference_sigma=0.016,
-      scale=0.01,
-    )
-  )
-  config.generator = ConfigDict(
-    dict(
-      name='VAE',
-      shape=(32, 32, 3),
-      latent_dim=100,
-      base=256,
-      widths=(128, 64, 64),
-      strides=(2, 2, 2, 1),
-      kernels=(4, 4, 3, 3),
-      last_norm=False,
-      encoder_widths=(),
-      scale=0.005,
-    )
-  )
-  adam = lambda rate: dict(name='adam', learning_rate=rate, b1=0.5)
-  config.energy_optimizer = ConfigDict(adam(0.007))
-  config.generator_optimizer = ConfigDict(adam(1e-4))
-  config.data = ConfigDict(
-    dict(name='cifar10', split='train', pixels='symmetric')
-  )
-  config.evaluation = ConfigDict(
-    dict(
-      data=dict(name='cifar10', split='test', pixels='symmetric'),
-      log_likelihood='none',
-      num_samples=900,
-    )
-  )
-  # 1,000 epochs.
-  config.seed, config.batch_size, config.num_steps = 0, 100, 500_000
-  config.parallel, config.steps_per_call = 'jit', 1
-  config.prng_impl, config.on_nonfinite = 'threefry2x32', 'stop'
-  config.matmul_precision = 'float32'
-  config.log_every = 100
-  config.eval_every, config.checkpoint_every = 1000, 1000
-  if scale == 'smoke':
-    shape = dict(name='synthetic', shape=(8, 8, 3), pixels='symmetric')
-    config.data = ConfigDict(dict(shape, split='train'))
-    config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
-    config.energy.widths = (2, 2, 2, 2)
-    config.generator.update(shape=(8, 8, 3), latent_dim=3, base=2)
-    config.generator.widths = (2, 2, 2)
-    sgd = dict(name='sgd', learning_rate=1e-4)
-    config.energy_optimizer = ConfigDict(sgd)
-    config.generator_optimizer = ConfigDict(sgd)
-    config.batch_size, config.num_steps, config.evaluation.num_samples = 4, 4, 4
-    config.log_every, config.eval_every, config.checkpoint_every = 2, 2, 2
-  return config
+)
+get_config = configs.scales(CONFIG, VARIANTS)

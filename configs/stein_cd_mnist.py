@@ -9,72 +9,38 @@ Expect: -744.3 nats test log likelihood on MNIST, -83.8 on digits; a minute,
 half a minute on two cores.
 """
 
-from ml_collections import ConfigDict
+from stein_jax.runs import configs
 
-
-def get_config(scale=''):
-  """Returns the config at that scale."""
-  if scale not in ('', 'digits', 'smoke'):
-    raise ValueError(f'scale={scale!r} is unknown; allowed: digits, smoke.')
-  config = ConfigDict()
-  config.algorithm = 'stein_cd'
-  config.step = ConfigDict(
-    dict(
-      epsilon=0.1,
-      num_steps=1,
-      symmetric=False,
-      normalize='count',
-      kernel='rbf',
-      bandwidth_scale=1.0,
-      bandwidth_log='n+1',
-      conditional=False,
-    )
-  )
-  config.sample = ConfigDict(
-    dict(sampler='gibbs', num_steps=1000, step_size=0.3)
-  )
-  config.energy = ConfigDict(dict(name='RBM', num_hidden=10, centered=False))
-  config.optimizer = ConfigDict(
-    dict(
-      name='adam',
-      b1=0.5,
-      learning_rate=dict(
-        name='linear_schedule',
-        init_value=3e-4,
-        end_value=0.0,
-        transition_steps=10_000,
-      ),
-    )
-  )
-  config.data = ConfigDict(dict(name='mnist', split='train[:50000]'))
-  config.evaluation = ConfigDict(
-    dict(
-      data=dict(name='mnist', split='test'),
-      log_likelihood='exact',
-      num_samples=100,
-    )
-  )
-  config.seed, config.batch_size, config.num_steps = 0, 100, 10_000
-  config.parallel, config.steps_per_call = 'jit', 1
-  config.prng_impl, config.on_nonfinite = 'threefry2x32', 'stop'
-  config.matmul_precision = 'float32'
-  config.log_every = 100
-  config.eval_every, config.checkpoint_every = 500, 1000
-  if scale:
-    # Strokes four times as high as the model's noise; the paper's are no higher.
-    config.data = ConfigDict(dict(name='digits', split='train', scale=4.0))
-    config.evaluation.data = dict(name='digits', split='test', scale=4.0)
-    config.energy.centered = True
-    config.num_steps, config.eval_every = 2000, 100
-    config.optimizer.learning_rate.init_value = 0.01
-    config.optimizer.learning_rate.transition_steps = 2000
-  if scale == 'smoke':
-    config.data = ConfigDict(dict(name='synthetic', shape=(4, 4, 1)))
-    config.evaluation.data = dict(
-      name='synthetic', shape=(4, 4, 1), split='test'
-    )
-    config.optimizer = ConfigDict(dict(name='sgd', learning_rate=0.01))
-    config.energy.num_hidden, config.sample.num_steps = 3, 4
-    config.batch_size, config.num_steps, config.evaluation.num_samples = 8, 4, 4
-    config.log_every, config.eval_every, config.checkpoint_every = 2, 2, 2
-  return config
+CONFIG = dict(
+  algorithm='stein_cd',
+  sample=dict(chain=dict(name='Gibbs', num_steps=1000)),
+  energy=dict(name='RBM', num_hidden=10),
+  optimizer=dict(
+    name='adam',
+    b1=0.5,
+    learning_rate=dict(
+      name='linear_schedule',
+      end_value=0.0,
+      init_value=0.0003,
+      transition_steps=10000,
+    ),
+  ),
+  data=dict(name='mnist', split='train[:50000]'),
+  evaluation=dict(log_likelihood='exact'),
+  eval_every=500,
+)
+VARIANTS = dict(
+  digits=dict(
+    energy=dict(centered=True),
+    optimizer=dict(learning_rate=dict(init_value=0.01, transition_steps=2000)),
+    data=dict(name='digits', scale=4.0),
+    num_steps=2000,
+    eval_every=100,
+  ),
+  smoke=dict(
+    sample=dict(chain=dict(num_steps=4)),
+    energy=dict(centered=True, num_hidden=3),
+    data=dict(name='synthetic', shape=(4, 4, 1)),
+  ),
+)
+get_config = configs.scales(CONFIG, VARIANTS)

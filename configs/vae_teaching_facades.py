@@ -15,94 +15,69 @@ Expect of ':narrow' after 500 steps, two seeds: 20.1, 19.5 dB and SSIM
 0.61, 0.61 on the test images. '' has not been run to its end.
 """
 
-from ml_collections import ConfigDict
+from stein_jax.runs import configs
 
-
-def get_config(scale=''):
-  """Returns the config at that scale."""
-  if scale not in ('', 'narrow', 'smoke'):
-    raise ValueError(f'scale={scale!r} is unknown; allowed: narrow, smoke.')
-  config = ConfigDict()
-  config.algorithm = 'vae_teaching'
-  chain = dict(
-    num_steps=20, step_size=0.002, noise=False, temperature=1.0, clip=()
-  )
-  config.step = ConfigDict(
-    dict(
-      chain,
-      kl_weight=2.0,
-      kl='prior',
-      num_importance=10,
-      data_weight=0.2,
-      energy_l2=0.0,
-    )
-  )
-  config.sample = ConfigDict(chain)
-  config.energy = ConfigDict(
-    dict(
-      name='ConvNet',
-      widths=(64, 128, 256, 512),
-      kernels=(4, 4, 4, 4),
-      strides=(2, 2, 2, 2),
-      outputs=100,
-      reference_sigma=0.016,
-      scale=0.005,
-    )
-  )
-  config.generator = ConfigDict(
-    dict(
-      name='ImageToImage',
-      shape=(128, 128, 3),
-      latent_dim=128,
-      widths=(32, 64, 128),
-      num_blocks=6,
-      encoder_widths=(64, 128, 256),
-    )
-  )
-  adam = lambda rate: dict(name='adam', learning_rate=rate, b1=0.5)
-  config.energy_optimizer = ConfigDict(adam(0.003))
-  config.generator_optimizer = ConfigDict(adam(2e-4))
-  facades = dict(name='folder', path='facades.zip', side='left', mask='centre')
-  config.data = ConfigDict(
-    dict(facades, split='train', size=128, mirrored=True, pixels='symmetric')
-  )
-  config.evaluation = ConfigDict(
-    dict(
-      data=dict(facades, split='test', size=128, pixels='symmetric'),
-      log_likelihood='none',
-      num_samples=106,
-    )
-  )
-  config.seed, config.batch_size, config.num_steps = 0, 50, 50000
-  config.parallel, config.steps_per_call = 'jit', 1
-  config.prng_impl, config.on_nonfinite = 'threefry2x32', 'stop'
-  config.matmul_precision = 'float32'
-  config.log_every = 20
-  config.eval_every, config.checkpoint_every = 1000, 1000
-  if scale == 'narrow':
-    config.data.size = config.evaluation.data.size = 64
-    config.generator.update(shape=(64, 64, 3), widths=(16, 32, 64))
-    config.generator.update(num_blocks=2, encoder_widths=(16, 32, 64))
-    config.energy.widths = (16, 32, 64, 64)
-    config.step.clip = config.sample.clip = (-1.0, 1.0)
-    config.step.kl_weight = 0.3
-    config.energy_optimizer.learning_rate = 1e-3
-    config.generator_optimizer.learning_rate = 1e-3
-    config.batch_size, config.num_steps = 20, 1500
-    config.eval_every = config.checkpoint_every = 200
-  if scale == 'smoke':
-    shape = dict(
-      name='synthetic', shape=(16, 16, 3), pixels='symmetric', condition=True
-    )
-    config.data = ConfigDict(dict(shape, split='train'))
-    config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.generator.update(shape=(16, 16, 3), widths=(2, 2), num_blocks=1)
-    config.generator.update(latent_dim=3, encoder_widths=(2, 2))
-    config.step.num_steps = config.sample.num_steps = 2
-    config.energy.widths = (2, 2, 2, 2)
-    sgd = dict(name='sgd', learning_rate=1e-4)
-    config.energy_optimizer = ConfigDict(sgd)
-    config.generator_optimizer = ConfigDict(sgd)
-    config.batch_size, config.num_steps, config.evaluation.num_samples = 4, 4, 4
-    config.log_every, config.eval_every, config.checkpoint_every = 2, 2, 2
-  return config
+CONFIG = dict(
+  algorithm='vae_teaching',
+  step=dict(data_weight=0.2, chain=dict(num_steps=20, noise=False)),
+  energy=dict(
+    name='ConvNet',
+    kernels=(4, 4, 4, 4),
+    outputs=100,
+    reference_sigma=0.016,
+    strides=(2, 2, 2, 2),
+    widths=(64, 128, 256, 512),
+  ),
+  generator=dict(name='ImageToImage', shape=(128, 128, 3)),
+  energy_optimizer=dict(name='adam', b1=0.5, learning_rate=0.003),
+  generator_optimizer=dict(name='adam', b1=0.5, learning_rate=0.0002),
+  data=dict(
+    name='folder',
+    mask='centre',
+    mirrored=True,
+    path='facades.zip',
+    side='left',
+    size=128,
+  ),
+  evaluation=dict(num_samples=106),
+  batch_size=50,
+  num_steps=50000,
+  log_every=20,
+)
+VARIANTS = dict(
+  narrow=dict(
+    step=dict(kl_weight=0.3, chain=dict(clip=(-1.0, 1.0))),
+    energy=dict(widths=(16, 32, 64, 64)),
+    generator=dict(
+      encoder_widths=(16, 32, 64),
+      num_blocks=2,
+      shape=(64, 64, 3),
+      widths=(16, 32, 64),
+    ),
+    energy_optimizer=dict(learning_rate=0.001),
+    generator_optimizer=dict(learning_rate=0.001),
+    data=dict(size=64),
+    batch_size=20,
+    num_steps=1500,
+    eval_every=200,
+    checkpoint_every=200,
+  ),
+  smoke=dict(
+    step=dict(chain=dict(num_steps=2)),
+    energy=dict(widths=(2, 2, 2, 2)),
+    generator=dict(
+      encoder_widths=(2, 2),
+      latent_dim=3,
+      num_blocks=1,
+      shape=(16, 16, 3),
+      widths=(2, 2),
+    ),
+    energy_optimizer=dict(learning_rate=0.0001),
+    generator_optimizer=dict(learning_rate=0.0001),
+    data=dict(
+      name='synthetic', pixels='symmetric', shape=(16, 16, 3), pairs=True
+    ),
+    batch_size=4,
+  ),
+)
+get_config = configs.scales(CONFIG, VARIANTS)

@@ -16,102 +16,67 @@ distance 133, 157 by a CNN of 98.7 %; 4.9, 4.8 and 92, 96 with the larger, noisy
 of `langevin_ebm_mnist`. '' has not been run to its end.
 """
 
-from ml_collections import ConfigDict
+from stein_jax.runs import configs
 
-
-def get_config(scale=''):
-  """Returns the config at that scale."""
-  if scale not in ('', 'narrow', 'smoke'):
-    raise ValueError(f'scale={scale!r} is unknown; allowed: narrow, smoke.')
-  config = ConfigDict()
-  config.algorithm = 'vae_teaching'
-  chain = dict(
-    num_steps=50, step_size=0.001, noise=False, temperature=1.0, clip=()
-  )
-  config.step = ConfigDict(
-    dict(
-      chain,
-      kl_weight=3.0,
-      kl='prior',
-      num_importance=10,
-      data_weight=0.0,
-      energy_l2=0.0,
-    )
-  )
-  config.sample = ConfigDict(chain)
-  config.energy = ConfigDict(
-    dict(
-      name='ConvNet',
-      widths=(64, 128, 256),
-      kernels=(5, 3, 3),
-      strides=(2, 2, 1),
-      outputs=100,
-      reference_sigma=0.016,
-    )
-  )
-  config.generator = ConfigDict(
-    dict(
-      name='VAE',
-      shape=(28, 28, 1),
-      latent_dim=100,
-      base=256,
-      widths=(128, 64),
-      encoder_widths=(64, 64, 64),
-      dropout=0.2,
-    )
-  )
-  decayed = lambda rate: dict(
+CONFIG = dict(
+  algorithm='vae_teaching',
+  step=dict(
+    kl_weight=3.0, chain=dict(num_steps=50, step_size=0.001, noise=False)
+  ),
+  energy=dict(name='ConvNet', outputs=100, reference_sigma=0.016),
+  generator=dict(name='VAE', dropout=0.2),
+  energy_optimizer=dict(
     name='adam',
+    b1=0.5,
     learning_rate=dict(
       name='exponential_decay',
-      init_value=rate,
-      transition_steps=3000,  # 20 epochs
       decay_rate=0.98,
+      init_value=0.009,
+      transition_steps=3000,
     ),
+  ),
+  generator_optimizer=dict(
+    name='adam',
     b1=0.5,
-  )
-  config.energy_optimizer = ConfigDict(decayed(0.009))
-  config.generator_optimizer = ConfigDict(decayed(1e-4))
-  config.data = ConfigDict(
-    dict(name='mnist', split='train', pixels='symmetric')
-  )
-  config.evaluation = ConfigDict(
-    dict(
-      data=dict(name='mnist', split='test', pixels='symmetric'),
-      log_likelihood='none',
-      num_samples=400,
-    )
-  )
-  # 5,000 epochs.
-  config.seed, config.batch_size, config.num_steps = 0, 400, 750_000
-  config.parallel, config.steps_per_call = 'jit', 1
-  config.prng_impl, config.on_nonfinite = 'threefry2x32', 'stop'
-  config.matmul_precision = 'float32'
-  config.log_every = 100
-  config.eval_every, config.checkpoint_every = 1000, 1000
-  if scale == 'narrow':
-    chain = dict(num_steps=20, step_size=0.002)
-    config.step.update(chain, kl_weight=0.5)
-    config.sample.update(chain)
-    config.energy.update(widths=(16, 32, 64), strides=(2, 2, 2))
-    config.generator.update(base=64, widths=(32, 16), encoder_widths=(16,) * 3)
-    config.generator.dropout = 0.0
-    config.generator_optimizer.learning_rate.init_value = 1e-3
-    config.batch_size, config.num_steps = 64, 3000
-    config.eval_every, config.evaluation.num_samples = 500, 100
-  if scale == 'smoke':
-    shape = dict(name='synthetic', shape=(8, 8, 1), pixels='symmetric')
-    config.data = ConfigDict(dict(shape, split='train'))
-    config.evaluation.data = ConfigDict(dict(shape, split='test'))
-    config.step.num_steps = config.sample.num_steps = 2
-    config.energy.update(widths=(2, 2, 2), outputs=2)
-    config.generator.update(
-      shape=(8, 8, 1), latent_dim=3, base=2, widths=(2, 2)
-    )
-    config.generator.encoder_widths = (2, 2, 2)
-    sgd = dict(name='sgd', learning_rate=1e-4)
-    config.energy_optimizer = ConfigDict(sgd)
-    config.generator_optimizer = ConfigDict(sgd)
-    config.batch_size, config.num_steps, config.evaluation.num_samples = 4, 4, 4
-    config.log_every, config.eval_every, config.checkpoint_every = 2, 2, 2
-  return config
+    learning_rate=dict(
+      name='exponential_decay',
+      decay_rate=0.98,
+      init_value=0.0001,
+      transition_steps=3000,
+    ),
+  ),
+  data=dict(name='mnist', pixels='symmetric'),
+  evaluation=dict(num_samples=400),
+  batch_size=400,
+  num_steps=750000,
+)
+VARIANTS = dict(
+  narrow=dict(
+    step=dict(kl_weight=0.5, chain=dict(num_steps=20, step_size=0.002)),
+    energy=dict(strides=(2, 2, 2), widths=(16, 32, 64)),
+    generator=dict(
+      base=64, dropout=0.0, encoder_widths=(16, 16, 16), widths=(32, 16)
+    ),
+    generator_optimizer=dict(learning_rate=dict(init_value=0.001)),
+    evaluation=dict(num_samples=100),
+    batch_size=64,
+    num_steps=3000,
+    eval_every=500,
+  ),
+  smoke=dict(
+    step=dict(chain=dict(num_steps=2)),
+    energy=dict(outputs=2, widths=(2, 2, 2)),
+    generator=dict(
+      base=2,
+      encoder_widths=(2, 2, 2),
+      latent_dim=3,
+      shape=(8, 8, 1),
+      widths=(2, 2),
+    ),
+    energy_optimizer=dict(learning_rate=0.0001),
+    generator_optimizer=dict(learning_rate=0.0001),
+    data=dict(name='synthetic', pixels='symmetric'),
+    batch_size=4,
+  ),
+)
+get_config = configs.scales(CONFIG, VARIANTS)

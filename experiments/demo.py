@@ -8,7 +8,6 @@ Example:
   python -m experiments.demo --workdir=runs/demo
 """
 
-import importlib
 import pathlib
 import shutil
 import time
@@ -18,6 +17,7 @@ from absl import flags
 from absl import logging
 import numpy as np
 
+from experiments.reproduce import rows
 from stein_jax import energies
 from stein_jax import locations
 from stein_jax.runs import evaluation
@@ -31,13 +31,16 @@ _WORKDIR = flags.DEFINE_string(
 )
 _FRESH = flags.DEFINE_bool('fresh', True, 'Start again; False continues.')
 
-_RUNS = {
-  'Exact maximum likelihood': ('maximum_likelihood_mnist', {}),
-  'SteinCD': ('stein_cd_mnist', {}),
-  'CD-1 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 1}),
-  'CD-10 (Langevin)': ('contrastive_divergence_mnist', {'num_steps': 10}),
-  'SteinGAN': ('steingan_mnist', {}),
-}
+CD = ('contrastive_divergence_mnist', 'digits')
+ROWS = (
+  rows.Row(
+    'exact', 'Exact maximum likelihood', ('maximum_likelihood_mnist', 'digits')
+  ),
+  rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', 'digits')),
+  rows.Row('cd-1', 'CD-1 (Langevin)', CD),
+  rows.Row('cd-10', 'CD-10 (Langevin)', CD, {'step.chain.num_steps': 10}),
+  rows.Row('steingan', 'SteinGAN', ('steingan_mnist', 'digits')),
+)
 
 
 def main(argv):
@@ -46,27 +49,21 @@ def main(argv):
   launch.set_up()
   workdir = locations.absolute(_WORKDIR.value)
   if _FRESH.value:
-    for slug in map(_slug, _RUNS):
-      shutil.rmtree(workdir / slug, ignore_errors=True)
-  rows, curves, pictures = [], {}, []
-  for name, (config_name, step) in _RUNS.items():
-    row, curves[name], picture = learn(
-      name, config_name, step, workdir / _slug(name)
-    )
-    rows.append(row)
-    pictures.append(
-      (f'{name}: samples, and below them the same with the noise off', picture)
-    )
-  report(workdir, rows, curves, pictures)
+    for row in ROWS:
+      shutil.rmtree(workdir / row.id, ignore_errors=True)
+  lines, curves, shown = [], {}, []
+  for row in ROWS:
+    line, curves[row.name], png = learn(row, workdir / row.id)
+    lines.append(line)
+    title = f'{row.name}: samples, and below them the same with the noise off'
+    shown.append((title, png))
+  report(workdir, lines, curves, shown)
 
 
-def learn(name: str, config_name: str, step: dict, run: pathlib.Path):
-  """Returns a row of the table, the likelihood curve, and a PNG of samples."""
-  logging.info('%s', name)
-  config = importlib.import_module(f'configs.{config_name}').get_config(
-    'digits'
-  )
-  config.step.update(step)
+def learn(row: rows.Row, run: pathlib.Path):
+  """Returns a line of the table, the likelihood curve, and a PNG of samples."""
+  logging.info('%s', row.name)
+  config = rows.get_config(row, 0)
   begin = time.monotonic()
   state = training.train(config, run)
   seconds = time.monotonic() - begin
@@ -76,8 +73,8 @@ def learn(name: str, config_name: str, step: dict, run: pathlib.Path):
     for line in reporting.read_metrics(run)
     if 'test/log_likelihood' in line
   ]
-  row = {
-    'learned by': name,
+  line = {
+    'learned by': row.name,
     'test log likelihood (nats)': f'{last:.2f}',
     'best on the way': f'{max(value for _, value in points):.2f}',
     'seconds': f'{seconds:.0f}',
@@ -86,11 +83,11 @@ def learn(name: str, config_name: str, step: dict, run: pathlib.Path):
   # One more Gibbs step without its noise: the mean b + B tanh(B'x + c).
   clean = noisy + energies.score(state.energy, noisy)
   both = np.concatenate([noisy, clean])
-  picture = pictures.picture(both, {'image': clean})
-  return row, tuple(zip(*points, strict=True)), picture
+  png = pictures.picture(both, {'image': clean})
+  return line, tuple(zip(*points, strict=True)), png
 
 
-def report(workdir: pathlib.Path, rows, curves, pictures) -> None:
+def report(workdir: pathlib.Path, lines, curves, shown) -> None:
   """Writes the curves and the page, and prints the table."""
   low = min(min(values[len(values) // 4 :]) for _, values in curves.values())
   high = max(max(values) for _, values in curves.values())
@@ -113,17 +110,13 @@ def report(workdir: pathlib.Path, rows, curves, pictures) -> None:
     [
       ('', about),
       ('Test log likelihood', plot),
-      ('At the last step', rows),
-      *pictures,
+      ('At the last step', lines),
+      *shown,
       ('Code', f'commit {reporting.commit()}'),
     ],
   )
-  print(reporting.table(rows))
+  print(reporting.table(lines))
   print(f'Report: {(workdir / "report.html").absolute()}')
-
-
-def _slug(name):
-  return ''.join(c if c.isalnum() else '_' for c in name.lower())
 
 
 if __name__ == '__main__':

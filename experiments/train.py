@@ -12,20 +12,15 @@ Example:
 from absl import app
 from absl import flags
 from ml_collections import ConfigDict
-from ml_collections import config_flags
 
 from stein_jax import datasets
 from stein_jax import locations
+from stein_jax.runs import config_files
 from stein_jax.runs import evaluation
 from stein_jax.runs import launch
 from stein_jax.runs import training
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
-  None,
-  'The config file; fields by --config.field=value.',
-  lock_config=True,
-)
+_CONFIG = config_files.ConfigFile('config')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where the run lives; one that exists is continued.'
 )
@@ -46,7 +41,7 @@ _MULTIHOST = flags.DEFINE_bool(
 _EVALUATE = flags.DEFINE_bool(
   'evaluate', True, 'Write the report when training has finished.'
 )
-flags.mark_flags_as_required(['config', 'workdir'])
+flags.mark_flag_as_required('workdir')
 
 
 def main(argv):
@@ -71,4 +66,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=_CONFIG.parse)

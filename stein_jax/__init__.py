@@ -5,6 +5,8 @@ Import the modules: `from stein_jax import kernels, stein, samplers`.
 
 import importlib
 
+__version__ = '0.2.0'
+
 # They lie in `runs`, and stay importable from here too.
 _RUNS = ('checkpoints', 'evaluation', 'training')
 

@@ -29,7 +29,7 @@ def direction_sums(x: Array, pushed: Array) -> tuple[Array, Array]:
     pushed: rows to be summed [n, d].
   """
 
-  x, pushed = dtypes.accumulated(x), dtypes.accumulated(pushed)
+  x, pushed = dtypes.at_least_float32(x), dtypes.at_least_float32(pushed)
 
   def body(other, x, _, y, pushed):
     k = jnp.where(other, jnp.exp(-_sq_dist(x, y)), 0)
@@ -51,7 +51,7 @@ def stein_sums(x: Array, slope: Array, own: Array, factor: Array) -> Array:
     factor: [].
   """
 
-  x, slope, own, factor = map(dtypes.accumulated, (x, slope, own, factor))
+  x, slope, own, factor = map(dtypes.at_least_float32, (x, slope, own, factor))
 
   def body(other, x, slope, own, factor, y, y_slope, y_own, _):
     sq_dist = _sq_dist(x, y)

@@ -52,7 +52,7 @@ def median_squared_distance(
     rows: how many of the points are this device's to pair; all of them without.
     axis_name: the mapped axis over which these are split.
   """
-  x = lax.stop_gradient(dtypes.accumulated(x))
+  x = lax.stop_gradient(dtypes.at_least_float32(x))
   n = x.shape[0]
   bits = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
   infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), bits)
@@ -93,7 +93,7 @@ def median_squared_distance(
   if (
     axis_name is None
   ):  # as the counts are, of points that a shard has to itself
-    bracket = collectives.alike(*bracket, x[0, 0])[:2]
+    bracket = collectives.match_varying(*bracket, x[0, 0])[:2]
   if n > _FEW:
     low, high = lax.bitcast_convert_type(_sampled(x), bits)
     low, high = collectives.pmax((low, high), axis_name)

@@ -9,7 +9,9 @@ import collections.abc
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 import re
 import sys
 import types
@@ -81,7 +83,8 @@ def complete(
 ) -> dict[str, Any]:
   """Returns a section with every keyword of the function: given, or its default.
 
-  Defaults that are values become sections, and inner sections are completed too. What
+  Defaults that are values become sections, and inner sections are completed too; a
+  string in place of such a section is its name. What
   the function does not take is kept, for `check_call` to refuse; a default that no
   config can hold is left out.
 
@@ -100,6 +103,8 @@ def complete(
     if name in families or _is_plain(default)
   }
   for key, value in fields.items():
+    if key in families and isinstance(value, str):
+      value = {'name': value}  # a name alone
     found[key] = value
     family = families.get(key, namespace)
     if hasattr(value, 'keys') and family is not None:
@@ -220,26 +225,34 @@ def _factories(namespace):
   """Returns what a section may name, by name.
 
   Of a namespace with dataclasses, as networks and values are, what is written like a
-  class; of others all public functions. Those of other packages are not its own.
+  class; of others all public functions. Those of other packages are not its own, those
+  of its own modules are, exported or not.
   """
   home = namespace.__name__
-  if not hasattr(namespace, '__path__'):
-    belongs = lambda value: value.__module__ == home
-  else:
-    belongs = lambda value: (value.__module__ or '').startswith(home)
   own = {
     name: value
-    for name, value in vars(namespace).items()
+    for place in (*_modules(namespace), namespace)
+    for name, value in vars(place).items()
     if not name.startswith('_')
     and callable(value)
-    and hasattr(value, '__module__')
-    and belongs(value)
+    and _lies_in(home, getattr(value, '__module__', None))
   }
   if home.startswith(__package__) and any(
     map(dataclasses.is_dataclass, own.values())
   ):
     return {name: value for name, value in own.items() if name[0].isupper()}
   return own
+
+
+def _modules(namespace):
+  """Yields the modules of a package of ours; none of a module, or of others'."""
+  if namespace.__name__.startswith(__package__):
+    for module in pkgutil.iter_modules(getattr(namespace, '__path__', ())):
+      yield importlib.import_module(f'{namespace.__name__}.{module.name}')
+
+
+def _lies_in(home, module):
+  return module == home or (module or '').startswith(f'{home}.')
 
 
 def _families(function):

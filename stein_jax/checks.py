@@ -182,7 +182,7 @@ def labels(num_classes: int, **values) -> None:
       )
 
 
-def absent(weight) -> bool:
+def is_zero(weight) -> bool:
   """Returns whether a weight is the number 0, so that its term need not exist.
 
   A traced weight has no value yet: its term stays.

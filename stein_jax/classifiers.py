@@ -1,4 +1,4 @@
-"""Classifiers that samples are judged by: features and logits of images."""
+"""Classifiers, whose features and logits of images judge samples."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from stein_jax.types import Array, PRNGKey
 class CNN(nn.Module):
   """A small convolutional network for digits and clothes.
 
-  Two 5x5 convolutions with ReLU and 2x2 max pooling, two dense layers.
+  It has two 5x5 convolutions with ReLU and 2x2 max pooling, and two dense layers.
 
   Attributes:
-    num_classes: of the logits.
-    widths: of the convolutions.
-    dense: features before the last layer.
-    dropout: share of these features set to 0 where a key is given.
+    num_classes: number of classes, and of logits.
+    widths: widths of the convolutions.
+    dense: number of features before the last layer.
+    dropout: share of these features that is set to 0 if a key is given.
   """
 
   num_classes: int = 10
@@ -41,7 +41,7 @@ class CNN(nn.Module):
     self, x: Array, *, rng: PRNGKey | None = None
   ) -> tuple[Array, Array]:
     """Returns features [n, dense] and logits [n, num_classes] of [n, h, w, c]."""
-    x = dtypes.accumulated(_images(x))
+    x = dtypes.at_least_float32(_images(x))
     for width in self.widths:
       x = nn.relu(nn.Conv(width, (5, 5))(x))
       x = nn.max_pool(x, (2, 2), (2, 2))
@@ -53,16 +53,16 @@ class CNN(nn.Module):
 class AllConvolutional(nn.Module):
   """Blocks of convolutions with pooling between, and a mean over pixels.
 
-  What learns from few labels in Z16. It normalises by the statistics of the batch at
-  hand, in tests too, so what it says of an image depends a little on the others;
-  where a key is given, inputs get Gaussian noise and what comes out of every block
-  but the last dropout.
+  This is the network that learns from few labels in Z16. It normalises by the
+  statistics of the batch at hand, in tests too, so that its result for an image depends
+  a little on the others. If a key is given, Gaussian noise is added to the images, and
+  dropout follows every block but the last.
 
   Attributes:
     blocks: (width, kernel size) of the convolutions of each block.
-    num_classes: of the logits.
-    noise: standard deviation, in units of the images.
-    dropout: share set to 0.
+    num_classes: number of classes, and of logits.
+    noise: standard deviation of the noise, in units of the images.
+    dropout: share of the results of a block that is set to 0.
   """
 
   blocks: Sequence[Sequence[Sequence[int]]] = (((64, 3),) * 2,) * 3
@@ -86,12 +86,13 @@ class AllConvolutional(nn.Module):
     axis_name: str | None = None,
   ) -> tuple[Array, Array]:
     """Returns features [n, width] and logits [n, num_classes] of [n, h, w, c]."""
-    x = dtypes.accumulated(_images(x))
+    x = dtypes.at_least_float32(_images(x))
     if rng is not None:
       rng, noise_rng = jax.random.split(rng)
       x = x + self.noise * jax.random.normal(noise_rng, x.shape, x.dtype)
     for i, block in enumerate(self.blocks):
       for width, size in block:
+        # The norm would subtract a bias, and has one of its own.
         x = nn.Conv(width, (size, size), use_bias=False)(x)
         x = nn.relu(layers.normalized('batch', x, axis_name=axis_name))
       if i + 1 < len(self.blocks):
@@ -106,15 +107,15 @@ class AllConvolutional(nn.Module):
 class ResNet(nn.Module):
   """Residual network of depth 6 n + 2 for small images [HZRS16].
 
-  Three stages of n blocks, at full, half and a quarter of the resolution. Norms
-  are over groups of channels of one example, not over the batch: what it says of
-  an image does not depend on the others.
+  It has three stages of n blocks, at full, half and a quarter of the resolution. Norms
+  are over groups of channels of one example and not over the batch, so that the result
+  for an image does not depend on the others.
 
   Attributes:
-    depth: 8, 14, 20, 32, 44, ...
+    depth: number of layers, one of 8, 14, 20, 26, ...
     width: channels of the first stage; the others have 2 and 4 times as many.
-    num_classes: of the logits.
-    num_groups: of every norm.
+    num_classes: number of classes, and of logits.
+    num_groups: number of groups of every norm.
   """
 
   depth: int = 32
@@ -140,7 +141,7 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array]:
     """Returns features [n, 4 width] and logits [n, num_classes] of [n, h, w, c]."""
-    x = dtypes.accumulated(_images(x))
+    x = dtypes.at_least_float32(_images(x))
 
     def conv(x, width, stride=1):
       layer = nn.Conv(
@@ -161,7 +162,8 @@ class ResNet(nn.Module):
         stride = 2 if stage and not block else 1
         y = nn.relu(norm()(conv(x, width, stride)))
         y = norm()(conv(y, width))
-        # The shortcut has no parameters: every other pixel, and empty channels.
+        # The paper's shortcut without parameters: every other pixel, and new channels
+        # of zeros.
         more = width - x.shape[-1]
         x = jnp.pad(x[:, ::stride, ::stride], ((0, 0),) * 3 + ((0, more),))
         x = nn.relu(x + y)
@@ -170,7 +172,7 @@ class ResNet(nn.Module):
 
 
 def _images(x):
-  """Returns an array of images [n, h, w, c], or refuses it."""
+  """Returns x as an array, and raises ValueError unless it is [n, h, w, c]."""
   x = jnp.asarray(x)
   if x.ndim != 4:
     raise ValueError(f'Images must be [n, h, w, c]; got {x.shape}.')
@@ -191,13 +193,18 @@ def _check_blocks(blocks):
 
 
 def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
-  """Returns images [n, h, w, c] moved by up to `distance` pixels, some mirrored.
+  """Returns images [n, h, w, c], each moved at random and perhaps mirrored.
 
-  What moves in from outside repeats the nearest pixel; with `flip` every image is
-  mirrored with chance one half. The dtype is kept: pixels are moved, not computed.
+  Pixels that move in from outside repeat the nearest pixel. The dtype is kept.
+
+  Args:
+    rng: key of the moves.
+    x: the images.
+    distance: largest number of pixels to move by, in both directions.
+    flip: whether each image is mirrored with probability one half.
 
   Raises:
-    ValueError: images that are not [n, h, w, c], or a distance below 0.
+    ValueError: the images are not [n, h, w, c], or the distance is negative.
   """
   x = _images(x)
   checks.count(minimum=0, distance=distance)
@@ -205,6 +212,7 @@ def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   shift_rng, flip_rng = jax.random.split(rng)
   n, h, w, _ = x.shape
   pads = ((0, 0), (distance, distance), (distance, distance), (0, 0))
+  # Zeros would put frames around the images.
   padded = jnp.pad(x, pads, mode='edge')
   offsets = jax.random.randint(shift_rng, (n, 2), 0, 2 * distance + 1)
 

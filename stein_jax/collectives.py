@@ -86,7 +86,7 @@ def fold_in_index(rng: PRNGKey, axis_name: str | None) -> PRNGKey:
   return jax.random.fold_in(rng, index(axis_name))
 
 
-def alike(*arrays: Array) -> tuple[Array, ...]:
+def match_varying(*arrays: Array) -> tuple[Array, ...]:
   """Returns the arrays, all of them different from shard to shard if one is.
 
   What a function with a gradient of its own needs where one of its arguments is

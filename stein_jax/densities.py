@@ -52,7 +52,7 @@ def mixture(
       checks.non_negative(**{f'weights[{i}]': value})
     checks.positive(**{'sum(weights)': np.sum(values)})
   scale = 1.0 * scale  # whose square would wrap in eight bits
-  means, weights = map(dtypes.accumulated, (means, weights))
+  means, weights = map(dtypes.at_least_float32, (means, weights))
   if means.ndim != 2:
     raise ValueError(f'means has shape {means.shape}; wanted: [k, d].')
   checks.shape(means.shape[:1], weights=weights)
@@ -60,7 +60,7 @@ def mixture(
 
   def log_density(position, *batch):
     del batch
-    position = dtypes.accumulated(position)
+    position = dtypes.at_least_float32(position)
     checks.shape((d,), position=position)
     sq_dist = jnp.sum((position[None] - means) ** 2, -1)
     constant = -0.5 * d * jnp.log(2 * jnp.pi * scale**2)
@@ -98,7 +98,7 @@ def banana(curvature: float = 0.5, scale: float = 0.5) -> Density:
 
   def log_density(position, *batch):
     del batch
-    position = dtypes.accumulated(position)
+    position = dtypes.at_least_float32(position)
     checks.shape((2,), position=position)
     x, y = position
     residual = (y - curvature * (x**2 - 1)) / scale
@@ -126,9 +126,9 @@ def logistic_regression(num_examples: int) -> Density:
   rate = 0.01
 
   def log_density(position, batch):
-    position = jax.tree.map(dtypes.accumulated, position)
+    position = jax.tree.map(dtypes.at_least_float32, position)
     weights, log_precision = position['weights'], position['log_precision']
-    x = dtypes.accumulated(batch['image'])
+    x = dtypes.at_least_float32(batch['image'])
     label = batch['label']
     checks.labels(2, label=label)
     label = jnp.asarray(label)

@@ -26,7 +26,7 @@ def floating(x: Array) -> Array:
   raise TypeError(f'An array of {x.dtype} is of no real numbers.')
 
 
-def accumulated(x: Array) -> Array:
+def at_least_float32(x: Array) -> Array:
   """Returns x in the dtype its sums are taken in: float32 for half precision.
 
   Raises:
@@ -36,13 +36,13 @@ def accumulated(x: Array) -> Array:
   return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
-def together(*arrays: Array) -> list[Array]:
-  """Returns arrays as `accumulated` has them, in the widest of their dtypes.
+def promoted(*arrays: Array) -> list[Array]:
+  """Returns arrays as `at_least_float32` has them, in the widest of their dtypes.
 
   Raises:
     TypeError: one is complex, or no numbers.
   """
-  arrays = [accumulated(x) for x in arrays]
+  arrays = [at_least_float32(x) for x in arrays]
   widest = np.result_type(*(x.dtype for x in arrays))
   return [x.astype(widest) for x in arrays]
 

@@ -38,7 +38,7 @@ _GAMMA = '/batchnorm/gamma'
 
 def average_pool(x: Array) -> Array:
   """Returns 3x3 means at stride 1, like x, of pixels inside the image only."""
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   means = nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
   return means.astype(x.dtype)  # flax counts the pixels in the default type
 
@@ -191,7 +191,7 @@ def resize(x: Array, size: int) -> Array:
   Row i of the output lies at i * h / size of the input: neither corners nor
   centres of pixels are aligned, and nothing is smoothed.
   """
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   for axis in (2, 1):
     scale = np.float32(x.shape[axis] / size)
     source = np.arange(size, dtype=np.float32) * scale

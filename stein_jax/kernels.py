@@ -283,7 +283,7 @@ def points(**arrays: Array) -> list[Array]:
   Raises:
     ValueError: one is not [n, d], n and d at least 1, or they differ in d.
   """
-  found = [dtypes.accumulated(array) for array in arrays.values()]
+  found = [dtypes.at_least_float32(array) for array in arrays.values()]
   shapes = [array.shape for array in found]
   if {len(shape) for shape in shapes} != {2} or 0 in sum(shapes, ()):
     said = ', '.join(map('{} {}'.format, arrays, shapes))

@@ -1,4 +1,4 @@
-"""Layers that energies and generators share."""
+"""Layers that energies, generators and classifiers share."""
 
 import math
 
@@ -20,9 +20,10 @@ ACTIVATIONS = {
   'tanh': jnp.tanh,
 }
 NORMS = ('batch', 'layer', 'none')
-# Convolutions that are products on a CPU: entries of the matrix, and taps a side, of
-# which each pair is a sum of its own on the way back.
-_IN_CACHE, _FEW_TAPS = 2**21, 5
+# On a CPU a convolution is faster as a product of matrices if the patches of the images
+# fit into a cache and the kernel is small: the gradient is a sum with a term for each
+# position in the kernel.
+_PATCH_ENTRIES, _KERNEL_SIDE = 2**21, 5
 
 
 def flat(x: Array) -> Array:
@@ -31,21 +32,21 @@ def flat(x: Array) -> Array:
 
 
 def normal(scale: float = 0.02):
-  """Returns the initialiser N(0, scale^2) of the authors' networks."""
+  """Returns the initializer N(0, scale^2) of the authors' networks."""
   return nn.initializers.normal(scale)
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation by the statistics of the batch at hand, always.
+  """Batch normalisation by the statistics of the batch at hand.
 
-  There are no running averages, in training or in sampling: what it returns for
-  one example depends on the others. Statistics are those of the whole batch over
-  `axis_name`.
+  There are no running averages, neither in training nor in sampling, so its result for
+  one example depends on the other examples. The statistics are those of the whole batch
+  over `axis_name`.
 
   Attributes:
-    gain: learn a factor, begun at N(1, 0.02^2).
-    bias: learn an offset.
-    epsilon: added to the variance.
+    gain: whether it learns a factor, drawn from N(1, 0.02^2) at first.
+    bias: whether it learns an offset, 0 at first.
+    epsilon: number added to the variance.
   """
 
   gain: bool = True
@@ -54,10 +55,12 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, *, axis_name: str | None = None) -> Array:
-    """Returns x [n, ..., c] with mean 0 and variance 1 over all but c."""
-    x = dtypes.accumulated(x)
+    """Returns x [n, ..., c] with mean 0 and variance 1 over all axes but c."""
+    # A variance in half precision would lose its digits.
+    x = dtypes.at_least_float32(x)
     axes = tuple(range(x.ndim - 1))
     mean = collectives.pmean(jnp.mean(x, axes, keepdims=True), axis_name)
+    # The mean of squares less the square of the mean would cancel digits.
     centred = x - mean
     variance = collectives.pmean(
       jnp.mean(centred**2, axes, keepdims=True), axis_name
@@ -75,11 +78,11 @@ class BatchNorm(nn.Module):
 def normalized(
   kind: str, x: Array, *, axis_name: str | None = None, **options
 ) -> Array:
-  """Returns x after a new norm layer of that kind, in a compact method.
+  """Returns x after a norm layer that the calling compact method thereby makes.
 
   Args:
-    kind: 'batch', 'layer' (each example by itself) or 'none'.
-    x: [n, ..., c].
+    kind: 'batch'; 'layer', which normalises each example by itself; or 'none'.
+    x: activations [n, ..., c].
     axis_name: the mapped axis over which the batch is split.
     **options: attributes of `BatchNorm`.
   """
@@ -92,31 +95,34 @@ def normalized(
 
 
 def max_pool(x: Array) -> Array:
-  """Returns the largest of every 2x2 pixels [n, h // 2, w // 2, c].
+  """Returns the maximum of every 2x2 pixels [n, h // 2, w // 2, c].
 
-  An odd last row or column is left out. As a reduction over windows, the same, its
-  gradient is slower on XLA's CPU backend.
+  An odd last row or column is left out.
   """
   n, h, w, c = x.shape
   if min(h, w) < 2:
     raise ValueError(f'There is no 2x2 pooling of {h} x {w} pixels.')
   x = x[:, : h // 2 * 2, : w // 2 * 2]
+  # A reduction over windows has a slower gradient on XLA's CPU backend.
   return jnp.max(x.reshape(n, h // 2, 2, w // 2, 2, c), (2, 4))
 
 
 def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
-  """Returns the correlation [n, h', w', o] of x [n, h, w, i].
+  """Returns the convolution [n, h', w', o] of images x, without flipping the kernel.
 
-  XLA's CPU backend is slow at its gradient with respect to x inside a loop, such as
-  a Langevin chain. There a small one is a product of matrices; of others the
-  gradient is `conv_transpose`.
+  XLA's CPU backend computes its gradient by x slowly inside a loop such as a Langevin
+  chain. So on a CPU a small convolution is a product of matrices here, and the gradient
+  of any other is computed by `conv_transpose`.
 
   Args:
-    x: images.
-    kernel: [k, k, i, o].
-    stride: in pixels, both ways.
-    padding: zeros on every side; 'same' for ceil(h / stride) rows of result, an odd
-      zero at the end.
+    x: images [n, h, w, i].
+    kernel: weights [k, k, i, o].
+    stride: step in pixels, in both directions.
+    padding: number of zeros on every side; or 'same' for a result of ceil(h / stride)
+      rows, with one zero more at the end if their number is odd.
+
+  Raises:
+    ValueError: the kernel is larger than the padded images.
   """
   for extent in x.shape[1:3]:
     if sum(_pads(extent, len(kernel), stride, padding)) + extent < len(kernel):
@@ -124,28 +130,29 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
         f'A kernel of side {len(kernel)} with padding={padding} does not fit '
         f'into {extent} pixels.'
       )
-  x, kernel = dtypes.together(x, kernel)
-  # Made equal outside: a shard's own examples beside parameters of all of them.
-  x, kernel = collectives.alike(x, kernel)
+  x, kernel = dtypes.promoted(x, kernel)
+  # shard_map wants equally varying arguments of a function with its own gradient.
+  x, kernel = collectives.match_varying(x, kernel)
   entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])
-  small = entries <= _IN_CACHE and len(kernel) <= _FEW_TAPS
+  small = entries <= _PATCH_ENTRIES and len(kernel) <= _KERNEL_SIDE
   if jax.default_backend() == 'cpu' and small:
-    return _product(x, kernel, stride, padding)
+    return _patch_product(x, kernel, stride, padding)
   return _conv(x, kernel, stride, padding)
 
 
-def _product(x, kernel, stride, padding):
+def _patch_product(x, kernel, stride, padding):
+  """Returns the convolution as a product of the patches of x and the kernel."""
   k, *_, outputs = kernel.shape
   pads = [_pads(extent, k, stride, padding) for extent in x.shape[1:3]]
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   height, width = ((extent - k) // stride + 1 for extent in x.shape[1:3])
-  seen = [
+  shifted = [
     x[:, i : i + height * stride : stride, j : j + width * stride : stride]
     for i in range(k)
     for j in range(k)
   ]
-  columns = jnp.stack(seen, 3).reshape(-1, k * k * x.shape[-1])
-  result = columns @ kernel.reshape(-1, outputs)
+  patches = jnp.stack(shifted, 3).reshape(-1, k * k * x.shape[-1])
+  result = patches @ kernel.reshape(-1, outputs)
   return result.reshape(-1, height, width, outputs)
 
 
@@ -179,7 +186,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _pads(extent, size, stride, padding):
-  """Returns the zeros before and after a side of so many pixels."""
+  """Returns the numbers of zeros before and after `extent` pixels."""
   if padding != 'same':
     return padding, padding
   total = max((-(-extent // stride) - 1) * stride + size - extent, 0)
@@ -194,24 +201,24 @@ def conv_transpose(
   padding: int | str,
   size: tuple[int, int],
 ) -> Array:
-  """Returns the adjoint of `conv` [n, *size, i] at y [n, h', w', o].
+  """Returns the adjoint of `conv`, images [n, *size, i], at y.
 
-  Each of the stride^2 phases of the result is an ordinary convolution of y; all
-  of them are one, whose channels then are laid out as pixels. As a dilated
-  convolution, which computes the same, its weight gradient takes XLA's CPU
-  backend ten to forty times as long.
+  The pixels of the result that have the same offset modulo the stride are an ordinary
+  convolution of y. All stride^2 of these are computed as one convolution, whose
+  channels are then laid out as pixels. The weight gradient of the equivalent dilated
+  convolution takes ten to forty times as long on XLA's CPU backend.
 
   Args:
-    y: what `conv` gives, for images of that size.
-    kernel: of `conv`, [k, k, i, o].
-    stride: of `conv`.
-    padding: of `conv`.
+    y: an array [n, h', w', o] of the shape that `conv` gives for images of that size.
+    kernel: weights [k, k, i, o] of `conv`.
+    stride: stride of `conv`.
+    padding: padding of `conv`.
     size: height and width of the result.
   """
-  y, kernel = dtypes.together(y, kernel)
+  y, kernel = dtypes.promoted(y, kernel)
   k, _, inputs, outputs = kernel.shape
-  # Pixel stride * q + r of the result takes y at q - t with the kernel's entry
-  # stride * t + r + padding, where there is one; r < stride.
+  # Pixel stride * q + r of the result, r < stride, is the sum over t of y at q - t
+  # times the kernel's entry stride * t + r + padding, if there is such an entry.
   spans, pads = [], []
   for extent, have in zip(size, y.shape[1:3], strict=True):
     zeros, _ = _pads(extent, k, stride, padding)
@@ -247,11 +254,11 @@ class ConvTranspose(nn.Module):
 
   Attributes:
     features: channels of the result.
-    kernel_size: its side.
+    kernel_size: side of the kernel; odd if there is no `size`.
     stride: factor on height and width.
-    size: of the result where the convolution is `padding='same'`; without, exactly
-      stride times as large, with the zeros on all sides equal, for an odd kernel.
-    scale: standard deviation of the first weights.
+    size: height and width of the result, for a convolution with padding 'same'. None
+      for exactly stride times those of the input and equal padding on all sides.
+    scale: standard deviation of the initial weights.
   """
 
   features: int
@@ -274,15 +281,15 @@ class ConvTranspose(nn.Module):
     )
 
 
-def spectral(kernel: Array, num_iterations: int = 12) -> Array:
-  """Returns the kernel over the largest singular value of its matrix [..., o].
+def spectral_normalized(kernel: Array, num_iterations: int = 12) -> Array:
+  """Returns the kernel divided by the largest singular value of its matrix [..., o].
 
-  So a layer stretches no input by much more than the number of its taps. The value is
-  found by power iteration from a fixed start, anew at each call: nothing is kept
-  from step to step. It is some per cent too small where the second largest is near.
-  The iterates are constants to autodiff, the value is not.
+  A convolution by it stretches no input by much more than the number of positions in
+  the kernel. The singular value is found by power iteration from a fixed start at every
+  call, so that no state is kept between steps. The value is some per cent too small if
+  the second largest is near it. The gradient takes the singular vectors as constants.
   """
-  kernel = dtypes.accumulated(kernel)
+  kernel = dtypes.at_least_float32(kernel)
   matrix = kernel.reshape(-1, kernel.shape[-1])
   frozen = lax.stop_gradient(matrix)
   right = jax.random.normal(jax.random.key(0), (matrix.shape[1],), kernel.dtype)
@@ -294,28 +301,32 @@ def spectral(kernel: Array, num_iterations: int = 12) -> Array:
   return kernel / (left @ matrix @ right + _TINY)
 
 
-_TINY = 1e-12  # a kernel of zeros stays one
+_TINY = 1e-12  # keeps a kernel of zeros from becoming nan
 
 
 def one_hot(label: Array, num_classes: int) -> Array:
-  """Returns [n, num_classes] of labels [n]: 1 at the label and 0 elsewhere.
+  """Returns rows [n, num_classes] of labels [n]: 1 at the label and 0 elsewhere.
 
-  The row of a label that is no class is nan: of a traced label it is all that can be
-  said.
+  A traced label cannot be refused. If it is not a class its row is nan.
 
   Raises:
-    ValueError: the labels are no integers [n], or are known and out of range.
+    ValueError: there are no classes, the labels are not integers [n], or labels whose
+      values are known are out of range.
   """
+  if not num_classes:
+    raise ValueError(
+      'num_classes=0, but label is given: it must be the number of classes.'
+    )
   checks.labels(num_classes, label=label)
   label = jnp.asarray(label)
-  if label.dtype.itemsize < 4:  # in a byte there may not be as many classes
+  if label.dtype.itemsize < 4:  # a byte cannot hold every number of classes
     label = label.astype(jnp.int32)
   hot = jax.nn.one_hot(label, num_classes)
   return jnp.where(jnp.sum(hot, -1, keepdims=True) == 1, hot, jnp.nan)
 
 
 def with_label(x: Array, label: Array | None) -> Array:
-  """Returns x [n, ..., c] with the one-hot label [n, k] as k further channels."""
+  """Returns x [n, ..., c] with the one-hot label [n, k] as k more channels."""
   if label is None:
     return x
   checks.shape((len(x), label.shape[-1]), label=label)

@@ -1,6 +1,7 @@
 """Learners: a network's variables with their optimizer, and the gradient step."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import inspect
 import numbers
 from typing import Any
@@ -17,24 +18,40 @@ from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import layers
-from stein_jax.types import Array, Params, PRNGKey
+from stein_jax.types import Array, Params, PRNGKey, Tree
 
 
 class Learner(train_state.TrainState):
-  """A flax TrainState whose `params` is the whole variables dict.
+  """A flax TrainState that holds its network; `params` is the whole variables dict.
 
   Attributes:
-    input_shape: of one example of the network's first input, or of a generator's
-      sample; () without.
-    batch_size: of the batches it trains on.
-    takes: keywords of the network; see `call`.
-    num_classes: of the labels that it is given beside its input; 0 for none.
+    module: the network: a Linen module or a `Function`; None if `apply_fn` is all
+      that is known.
+    input_shape: shape of one example of the network's first input, or of a generator's
+      sample; () if unknown.
+    batch_size: rows of the batches that it trains on; 0 if unknown.
+    num_classes: classes of the labels that it is given; 0 if it is given none.
+    prior: name of the distribution of a generator's latent vectors; '' for others.
   """
 
+  module: Any = struct.field(pytree_node=False, default=None)
   input_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
   batch_size: int = struct.field(pytree_node=False, default=0)
-  takes: tuple[str, ...] = struct.field(pytree_node=False, default=())
   num_classes: int = struct.field(pytree_node=False, default=0)
+  prior: str = struct.field(pytree_node=False, default='')
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+  """A plain function in the place of a module.
+
+  Attributes:
+    apply: the function, called as `apply(params, *inputs, **context)`.
+    keywords: names of the keyword arguments that it takes; see `keywords`.
+  """
+
+  apply: Callable[..., Any]
+  keywords: tuple[str, ...] = ()
 
 
 def create(
@@ -49,51 +66,93 @@ def create(
   Args:
     rng: key of the initial parameters.
     module: the network.
-    optimizer: a config section that names an optax function, or its result.
-      Collections other than 'params' are constants to it.
-    *inputs: what the module is called with; numbers that are no arrays are
-      constants.
-    **context: its keyword-only arguments.
+    optimizer: a config section that names an optax function, or its result. It moves
+      the collection 'params' alone; other collections stay constant.
+    *inputs: what the module is called with. Arrays are traced; other inputs, such as
+      a number of samples, are constants.
+    **context: the module's keyword-only arguments.
 
   Raises:
-    ValueError: the network has what `call` cannot give it, or keeps to itself.
+    ValueError: the module needs something that `call` cannot give it, or keeps
+      statistics that nothing updates.
   """
-  is_array = lambda value: hasattr(value, 'shape')
-  inside = []
-
-  def noted(function, args, kwargs, call):
-    if call.method_name == '__call__':
-      inside.append(call.module)
-    return function(*args, **kwargs)
-
-  @jax.jit
-  def start(rng, arrays, context):
-    arrays = iter(arrays)
-    values = [next(arrays) if is_array(v) else v for v in inputs]
-    with nn.intercept_methods(noted):
-      return module.init(rng, *values, **context)
-
-  params = start(rng, list(filter(is_array, inputs)), context)
-  _check_network(module, inside, params)
+  params, called = _initialize(rng, module, inputs, context)
+  _check_network(module, called, params)
   if not isinstance(optimizer, optax.GradientTransformation):
     optimizer = build_optimizer(optimizer)
-  if set(params) != {'params'}:
+  if set(params) != {'params'}:  # constants have gradients too
     labels = {name: 'train' if name == 'params' else 'keep' for name in params}
     optimizer = optax.partition(
       {'train': optimizer, 'keep': optax.set_to_zero()}, labels
     )
-  shape = inputs[0].shape if inputs and is_array(inputs[0]) else ()
+  # A classifier has classes too, but its one input is the image.
+  is_given_labels = len(inputs) > 1
+  return _learner(
+    module,
+    params,
+    optimizer,
+    inputs,
+    num_classes=getattr(module, 'num_classes', 0) if is_given_labels else 0,
+    prior=getattr(module, 'prior', ''),
+  )
+
+
+def wrap(
+  function: Callable[..., Any],
+  params: Tree,
+  optimizer: optax.GradientTransformation,
+  *inputs: Any,
+  keywords: tuple[str, ...] = (),
+) -> Learner:
+  """Returns a learner of a plain function of parameters and inputs.
+
+  Args:
+    function: called as `function(params, *inputs)`.
+    params: the initial parameters.
+    optimizer: an optax transformation.
+    *inputs: arrays, or their shapes as `jax.ShapeDtypeStruct`, like those that the
+      function will be given.
+    keywords: see `Function`.
+  """
+  return _learner(Function(function, keywords), params, optimizer, inputs)
+
+
+def _learner(module, params, optimizer, inputs, **fields):
+  shape = inputs[0].shape if inputs and _is_array(inputs[0]) else ()
   learner = Learner.create(
     apply_fn=module.apply,
     params=params,
     tx=optimizer,
+    module=module,
     input_shape=tuple(shape[1:]),
     batch_size=shape[0] if shape else 0,
-    takes=_takes(module),
-    num_classes=getattr(module, 'num_classes', 0) if len(inputs) > 1 else 0,
+    **fields,
   )
-  # An array from the start: a Python int would compile the step twice.
+  # TrainState begins with a Python int, which would compile the step twice.
   return learner.replace(step=jnp.zeros((), jnp.int32))
+
+
+def _initialize(rng, module, inputs, context):
+  """Returns the module's variables, and the modules that it called to make them."""
+  called = []
+
+  def record(function, args, kwargs, call):
+    if call.method_name == '__call__':
+      called.append(call.module)
+    return function(*args, **kwargs)
+
+  @jax.jit
+  def init(rng, arrays, context):
+    arrays = iter(arrays)
+    values = [next(arrays) if _is_array(v) else v for v in inputs]
+    with nn.intercept_methods(record):
+      return module.init(rng, *values, **context)
+
+  return init(rng, list(filter(_is_array, inputs)), context), called
+
+
+def _is_array(value):
+  return hasattr(value, 'shape')
 
 
 def call(
@@ -107,21 +166,29 @@ def call(
 ) -> Any:
   """Returns the network at these parameters, or a method of it, on the inputs.
 
-  `axis_name` and `rng` reach it if it takes them: a network takes the one exactly
-  when it mixes examples (unless its property `mixes` says that, as built, it does
-  not), the other when it is random (dropout, off without a key).
+  A network takes the keyword `axis_name` if it mixes examples and the keyword `rng` if
+  it is random (dropout, which is off without a key). Others are not given them.
+
+  Args:
+    learner: the learner, or any TrainState.
+    params: parameters of the network.
+    *inputs: positional arguments.
+    method: name of a method; None for the network itself.
+    axis_name: the mapped axis over which the batch is split.
+    rng: key of the network's dropout.
+    **context: further keyword arguments.
 
   Raises:
-    ValueError: the network draws random numbers from elsewhere, or changes what it
-      keeps.
+    ValueError: the network draws random numbers from elsewhere, or changes variables
+      that it keeps.
   """
   offered = {'axis_name': axis_name, 'rng': rng}
-  takes = getattr(learner, 'takes', ())
-  taken = {name: value for name, value in offered.items() if name in takes}
+  taken = keywords(learner, method)
+  context |= {name: offered[name] for name in _OFFERED if name in taken}
   if method is not None:
     context['method'] = method
   try:
-    return learner.apply_fn(params, *inputs, **taken, **context)
+    return learner.apply_fn(params, *inputs, **context)
   except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
     raise ValueError(
       'A network draws from a key that it takes as the keyword rng, as '
@@ -129,9 +196,30 @@ def call(
     ) from error
 
 
+def keywords(
+  learner: train_state.TrainState, method: str | None = None
+) -> tuple[str, ...]:
+  """Returns the names of the keyword arguments that the network takes.
+
+  These are its keyword-only arguments and, of `axis_name` and `rng`, those that have
+  a default. A network whose property `mixes` is False does not mix examples the way
+  it is built, and is given no axis.
+
+  Args:
+    learner: the learner. A TrainState without a module takes none.
+    method: name of a method, which must take them too.
+  """
+  module = getattr(learner, 'module', None)
+  if module is None:
+    return ()
+  if isinstance(module, Function):
+    return module.keywords
+  return _module_keywords(module, method)
+
+
 def mixes(learner: train_state.TrainState) -> bool:
   """Returns whether the network's value at an example depends on its batch."""
-  return 'axis_name' in getattr(learner, 'takes', ())
+  return 'axis_name' in keywords(learner)
 
 
 def dropout_key(
@@ -142,66 +230,76 @@ def dropout_key(
 ) -> PRNGKey | None:
   """Returns the key of all of a step's dropout; None where the network takes none.
 
-  Wherever a step calls the network it drops the same: so it is of one function. The
-  key is none of those that the step splits off its own.
+  All calls of the network in one step drop the same units, so that its score, its
+  chain and its loss are of one function. The key differs from all keys that the step
+  splits off its own.
   """
-  if rng is None or 'rng' not in getattr(learner, 'takes', ()):
+  if rng is None or 'rng' not in keywords(learner):
     return None
   rng = jax.random.fold_in(rng, _DROPOUT)
   return collectives.fold_in_index(rng, axis_name)
 
 
-_DROPOUT = 2**32 - 1  # no split has as many
-
-
-def _takes(module):
-  """Returns the names of what a network takes by keyword; see `call`."""
-  optional = lambda p: p.name in _OFFERED and p.default is not p.empty
-  return tuple(
-    p.name
-    for p in _parameters(module)
-    if (p.kind is p.KEYWORD_ONLY or optional(p))
-    and (p.name != 'axis_name' or getattr(module, 'mixes', True))
-  )
-
-
+_DROPOUT = 2**32 - 1  # no split has as many keys
 _OFFERED = ('axis_name', 'rng')
 
 
-def _parameters(module):
-  return inspect.signature(type(module).__call__).parameters.values()
+def _module_keywords(module, method=None):
+  """Returns the keywords of a Linen module; see `keywords`."""
+  names = _function_keywords(type(module).__call__)
+  if not getattr(module, 'mixes', True):
+    names = tuple(name for name in names if name != 'axis_name')
+  function = getattr(type(module), method or '__call__', None)
+  if function is None or _forwards_keywords(function):
+    return names
+  return tuple(name for name in names if name in _function_keywords(function))
 
 
-def _check_network(module, inside, params):
-  """Refuses a network that needs what it does not say, or that has to be kept up.
+def _function_keywords(function):
+  optional = lambda p: p.name in _OFFERED and p.default is not p.empty
+  return tuple(
+    p.name
+    for p in inspect.signature(function).parameters.values()
+    if p.kind is p.KEYWORD_ONLY or optional(p)
+  )
+
+
+def _forwards_keywords(function):
+  parameters = inspect.signature(function).parameters.values()
+  return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _check_network(module, called, params):
+  """Refuses a network whose needs its own signature does not show.
 
   Args:
     module: the network.
-    inside: the modules that it called when it was initialised.
+    called: the modules that it called when it was initialised.
     params: its variables.
   """
+  name = type(module).__name__
   if 'batch_stats' in params:
     raise ValueError(
-      f'{type(module).__name__} keeps running statistics (batch_stats), which '
-      'nothing here updates; allowed: layers.BatchNorm, nn.LayerNorm, nn.GroupNorm.'
+      f'{name} keeps running statistics (batch_stats), which nothing here updates; '
+      'allowed: layers.BatchNorm, nn.LayerNorm, nn.GroupNorm.'
     )
-  needs = {'axis_name' for each in inside if isinstance(each, layers.BatchNorm)}
-  if any(p.kind is p.VAR_KEYWORD for p in _parameters(module)):
-    needs.update(*map(_takes, inside))
-  lacks = needs.intersection(_OFFERED) - set(_takes(module))
+  needs = {'axis_name' for each in called if isinstance(each, layers.BatchNorm)}
+  if _forwards_keywords(type(module).__call__):
+    needs.update(*map(_module_keywords, called))
+  lacks = needs.intersection(_OFFERED) - set(_module_keywords(module))
   if lacks:
     raise ValueError(
-      f'{type(module).__name__} has layers that take {" and ".join(sorted(lacks))}, '
-      'and would not be given it: it must be a keyword of its own __call__, and '
-      '`mixes` not say otherwise.'
+      f'{name} has layers that take {" and ".join(sorted(lacks))}, and would not be '
+      'given it: it must be a keyword of its own __call__, and `mixes` not say '
+      'otherwise.'
     )
 
 
 def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
   """Returns the optax optimizer of a config section.
 
-  The section may hold two more: `l2`, which times the parameters joins the gradient,
-  and `max_norm`, to which the whole gradient is then scaled down.
+  The section may hold two more numbers: l2 times the parameters is added to the
+  gradient, and a gradient whose norm exceeds max_norm is then scaled down to it.
 
   Raises:
     ValueError: unknown name, or a number out of range.
@@ -222,13 +320,13 @@ def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
   return optax.chain(*before, optimizer) if before else optimizer
 
 
-# Of the past, in running means.
+# Weights of the past in running means of gradients.
 _SHARES = ('b1', 'b2', 'rho', 'decay', 'momentum')
 
 
 def _check_rate(rate):
-  """Refuses a learning rate, or a schedule, of numbers out of range."""
-  if callable(rate):  # a schedule that is built already
+  """Refuses a learning rate, or a number of a schedule, that is out of range."""
+  if callable(rate):  # an optax schedule, which cannot be looked into
     return
   if not hasattr(rate, 'items'):
     checks.positive(learning_rate=rate)
@@ -249,16 +347,18 @@ def descend(
 ) -> tuple[Any, ...]:
   """Returns the learner after one gradient step, and the loss's metrics.
 
-  The loss returns its value [] and metrics; what else it returns (its samples, say)
-  is returned as it is, after them.
-
-  A loss that is a mean over the batch is averaged over the axis here; one that
-  is not must average its own batch terms with `collectives.pmean`. `rate`
-  multiplies the optimizer's update, as a learning rate would.
+  Args:
+    learner: the learner, or any TrainState.
+    loss_fn: parameters to the loss [] and its metrics. What it returns beside them,
+      such as its samples, is returned after the metrics.
+    rate: factor on the optimizer's update, as a learning rate would be.
+    axis_name: the mapped axis over which the batch is split. The loss is averaged
+      over it; a loss that is not a mean over the batch must average its own batch
+      terms by `collectives.pmean`.
   """
 
-  # The mean inside keeps shard_map's autodiff from summing over devices; the
-  # one outside is what pmap and vmap need. Together they are right in all.
+  # The mean inside keeps shard_map's autodiff from summing over devices. The mean
+  # of the gradients is what pmap and vmap need, and changes nothing in shard_map.
   def mean_loss(params):
     loss, metrics, *beside = loss_fn(params)
     loss, metrics = collectives.pmean((loss, metrics), axis_name)
@@ -266,7 +366,7 @@ def descend(
 
   grads, kept = jax.grad(mean_loss, has_aux=True)(learner.params)
   grads = collectives.pmean(grads, axis_name)
-  with jax.numpy_dtype_promotion('standard'):  # Adam's counts are integers
+  with jax.numpy_dtype_promotion('standard'):  # Adam's count is an integer
     updates, opt_state = learner.tx.update(
       grads, learner.opt_state, learner.params
     )

@@ -1,17 +1,96 @@
-"""Chains of an energy that begin at the samples of a generator [X21]."""
+"""Learning with a generator that proposes and a chain of an energy that revises.
 
-from collections.abc import Sequence
+What `algorithms.coopnets` and `algorithms.vae_teaching` share: their state, the
+proposal and its revision in a step, and samples, which are revised too [X21].
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
-from stein_jax.types import Array, Metrics, PRNGKey
+from stein_jax import learners
+from stein_jax import samplers
+from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey
+
+
+class State(NamedTuple):
+  step: Array
+  energy: learners.Learner
+  generator: learners.Learner
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns the first state, conditional on the images `batch['condition']` if any."""
+  energy, generator = generators.create_pair(
+    rng,
+    build.build(energies, **config.energy),
+    config.energy_optimizer,
+    build.build(generators, **config.generator),
+    config.generator_optimizer,
+    batch['image'],
+    condition=batch.get('condition'),
+  )
+  return State(jnp.zeros((), jnp.int32), energy, generator)
+
+
+def propose_and_revise(
+  state: State,
+  latent_rng: PRNGKey,
+  chain_rng: PRNGKey,
+  data: Array,
+  *condition: Array,
+  chain: samplers.Chain,
+  axis_name: str | None = None,
+  dropout_rng: PRNGKey | None = None,
+) -> tuple[Callable[[Params], Array], Array, Metrics]:
+  """Returns how the generator proposes, its revised proposals [n, ...], and metrics.
+
+  The first is a function of the generator's parameters, of fixed latents. The metrics
+  are those of the chain and of `moved`.
+
+  Args:
+    state: with `energy` and `generator`.
+    latent_rng: key of the latents.
+    chain_rng: key of the chain.
+    data: images [n, ...], whose shape the samples must have.
+    *condition: what both networks are conditioned on [n, ...].
+    chain: what revises; see `energies.run_chain`.
+    axis_name: the mapped axis over which the batch is split.
+    dropout_rng: key of the energy's dropout.
+
+  Raises:
+    ValueError: the samples have another shape than the data.
+  """
+  z = generators.latent(state.generator, latent_rng, len(data))
+
+  def propose(params):
+    samples = generators.decode_batch(
+      state.generator, params, z, *condition, axis_name=axis_name
+    )
+    checks.shape(data.shape, samples=samples)
+    return samples
+
+  proposed = propose(state.generator.params)
+  revised, metrics = energies.run_chain(
+    state.energy,
+    chain,
+    chain_rng,
+    proposed,
+    *condition,
+    axis_name=axis_name,
+    dropout_rng=dropout_rng,
+  )
+  metrics = {**metrics, **moved(proposed, revised, axis_name=axis_name)}
+  return propose, revised, metrics
 
 
 def moved(
@@ -19,14 +98,15 @@ def moved(
 ) -> Metrics:
   """Returns how far a chain took the samples of a generator, and their spread.
 
-  Of [n, ...] the mean distance from start to end, which falls as the generator
-  learns what the chain does, and the total variance of the ends.
+  'samples/revision' is the mean distance from start to end [n, ...], which falls as
+  the generator learns what the chain does; 'samples/variance' is the total variance
+  of the ends.
 
   Raises:
     ValueError: the two have different shapes.
   """
   checks.same_shape(start=np.shape(start), revised=np.shape(revised))
-  start, revised = map(dtypes.accumulated, (start, revised))
+  start, revised = map(dtypes.at_least_float32, (start, revised))
   rows = lambda x: x.reshape(len(x), -1)
   mean = collectives.pmean(jnp.mean(revised, 0, keepdims=True), axis_name)
   metrics = {
@@ -39,71 +119,52 @@ def moved(
 
 
 def revise(
-  state,
+  state: State,
   rng: PRNGKey,
   x: Array,
   *,
   condition: Array | None = None,
-  num_steps: int = 15,
-  step_size: float = 0.002,
-  noise: bool = True,
-  temperature: float = 1.0,
-  clip: Sequence[float] = (),
+  chain: samplers.Chain = samplers.Langevin(0.002, 15),
 ) -> Array:
-  """Returns x [n, ...] after Langevin steps on `state.energy`; see `energies.chain`.
+  """Returns x [n, ...] after a chain of `state.energy`; see `energies.run_chain`.
 
   Raises:
     ValueError: the condition is not as long as x.
   """
   checks.num_rows(len(x), condition=condition)
-  return energies.chain(
-    state.energy,
-    rng,
-    x,
-    *(() if condition is None else (condition,)),
-    num_steps=num_steps,
-    step_size=step_size,
-    noise=noise,
-    temperature=temperature,
-    clip=clip,
-    block_size=state.generator.batch_size,
+  given = () if condition is None else (condition,)
+  revised, _ = energies.run_chain(
+    state.energy, chain, rng, x, *given, block_size=state.generator.batch_size
   )
+  return revised
 
 
 def sample(
-  state,
+  state: State,
   rng: PRNGKey,
   num: int,
   *,
   condition: Array | None = None,
-  num_steps: int = 15,
-  step_size: float = 0.002,
-  noise: bool = True,
-  temperature: float = 1.0,
-  clip: Sequence[float] = (),
+  chain: samplers.Chain = samplers.Langevin(0.002, 15),
 ) -> Array:
   """Returns samples [num, ...] of `state.generator`, revised [X21 panel 4].
 
-  The `sample` of algorithms whose chains start at a generator; `num_steps=0` leaves
-  the samples as they are. Of an energy that mixes its batch whole batches of the
-  training size are revised; see `energies.whole`. Further arguments are those of
-  `energies.chain`.
+  A chain of no steps, Langevin(0.002, 0), leaves them as they are. An energy that
+  mixes its batch revises whole batches of the training size; see `energies.whole`.
+
+  Args:
+    state: with `energy` and `generator`.
+    rng: key of the samples and of the chain.
+    num: how many samples.
+    condition: what both networks are conditioned on [num, ...].
+    chain: what revises; see `energies.run_chain`.
   """
   draw_rng, chain_rng = jax.random.split(rng)
-  if num_steps == 0:
-    return generators.sample(
-      state.generator, draw_rng, num, condition=condition
-    )
   rows, given = energies.whole(state.energy, num, condition)
   condition = given[0] if given else None
-  return revise(
-    state,
-    chain_rng,
-    generators.sample(state.generator, draw_rng, rows, condition=condition),
-    condition=condition,
-    num_steps=num_steps,
-    step_size=step_size,
-    noise=noise,
-    temperature=temperature,
-    clip=clip,
-  )[:num]
+  proposed = generators.sample(
+    state.generator, draw_rng, rows, condition=condition
+  )
+  return revise(state, chain_rng, proposed, condition=condition, chain=chain)[
+    :num
+  ]

@@ -5,11 +5,21 @@ are independent. `step_size` is the papers' delta: a step adds delta^2 / 2 times
 the score and delta times unit noise. Dtype and shape are kept, but that chains of
 integers are of floats; those of half-precision points run in float32, in which a
 small step is not lost. What a score or a density returns is checked as it is traced.
+
+A chain with its options is a value, `Langevin`, `MALA` or `Gibbs`, which moves points
+under a target: an object with `log_density` and `score`, as `target(log_density)` and
+`energies.target(energy)` return. Any function of a key, points and a target that
+returns the points moved and a dict of scalars is such a chain too.
+
+  chain = samplers.MALA(step_size=0.3, num_steps=100)
+  x, metrics = chain(rng, x, samplers.target(log_density))
 """
 
+from collections.abc import Callable, Sequence
 import functools
 import math
 
+from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -18,7 +28,147 @@ import optax
 
 from stein_jax import checks
 from stein_jax import dtypes
-from stein_jax.types import Array, LogDensityFn, PRNGKey, ScoreFn, Tree
+from stein_jax.types import (
+  Array,
+  LogDensityFn,
+  Metrics,
+  PRNGKey,
+  ScoreFn,
+  Target,
+  Tree,
+)
+
+# A key, points and a target to points like them and a dict of scalars [].
+Chain = Callable[[PRNGKey, Tree, Target], tuple[Tree, Metrics]]
+
+
+@struct.dataclass
+class Langevin:
+  """A chain of unadjusted Langevin steps, without metrics; see `langevin`.
+
+  Attributes:
+    step_size: delta.
+    num_steps: length of the chain; 0 returns the points as they are.
+    noise: False descends the energy.
+    noise_ratio: standard deviation of a step's noise, in units of `step_size`.
+    temperature: of the noise alone; 0 is `noise=False`.
+    clip: (low, high) that every step is cut to; empty for no cut.
+  """
+
+  step_size: float
+  num_steps: int = struct.field(pytree_node=False, default=1)
+  noise: bool = struct.field(pytree_node=False, default=True)
+  noise_ratio: float = 1.0
+  temperature: float = 1.0
+  clip: Sequence[float] = struct.field(pytree_node=False, default=())
+
+  def __call__(
+    self, rng: PRNGKey, x: Tree, target: Target
+  ) -> tuple[Tree, Metrics]:
+    """Returns x after the steps, like x, and {}.
+
+    Raises:
+      ValueError: an option out of range, or a score that is not like x.
+    """
+    checks.positive(step_size=self.step_size)
+    checks.non_negative(noise_ratio=self.noise_ratio)
+    moved = langevin(
+      rng,
+      x,
+      target.score,
+      step_size=self.step_size,
+      num_steps=self.num_steps,
+      noise=self.noise,
+      noise_scale=self.noise_ratio * self.step_size,
+      temperature=self.temperature,
+      clip=tuple(self.clip) or None,
+    )
+    return moved, {}
+
+
+@struct.dataclass
+class MALA:
+  """A chain of Metropolis-adjusted Langevin steps; see `mala`.
+
+  Attributes:
+    step_size: delta.
+    num_steps: length of the chain, at least 1.
+  """
+
+  step_size: float
+  num_steps: int = struct.field(pytree_node=False, default=1)
+
+  def __call__(
+    self, rng: PRNGKey, x: Tree, target: Target
+  ) -> tuple[Tree, Metrics]:
+    """Returns x after the steps, like x, and the 'acceptance' rate [].
+
+    Raises:
+      ValueError: an option out of range, or a log density that is not [n].
+    """
+    moved, acceptance = mala(
+      rng,
+      x,
+      target.log_density,
+      step_size=self.step_size,
+      num_steps=self.num_steps,
+    )
+    return moved, {'acceptance': acceptance}
+
+
+@struct.dataclass
+class Gibbs:
+  """A chain of Gibbs sweeps, without metrics, of targets that have them.
+
+  Such a target has the method `gibbs(rng, x, num_steps)`, which returns x moved.
+
+  Attributes:
+    num_steps: sweeps over the variables, at least 1.
+  """
+
+  num_steps: int = struct.field(pytree_node=False, default=1)
+
+  def __call__(
+    self, rng: PRNGKey, x: Tree, target: Target
+  ) -> tuple[Tree, Metrics]:
+    """Returns x after the sweeps, like x, and {}.
+
+    Raises:
+      ValueError: an option out of range, or a target without the method.
+    """
+    checks.count(num_steps=self.num_steps)
+    if not hasattr(target, 'gibbs'):
+      raise ValueError(
+        'Gibbs needs conditional laws that can be sampled, and this target has no '
+        'method gibbs(rng, x, num_steps); allowed: Langevin, MALA.'
+      )
+    return target.gibbs(rng, x, self.num_steps), {}
+
+
+def target(log_density_fn: LogDensityFn) -> Target:
+  """Returns the target of a log density, whose score is its gradient.
+
+  Args:
+    log_density_fn: x, leaves [n, ...], to unnormalised log p [n].
+  """
+  return _DensityTarget(log_density_fn)
+
+
+@struct.dataclass
+class _DensityTarget:
+  """See `target`."""
+
+  log_density_fn: LogDensityFn = struct.field(pytree_node=False)
+
+  def log_density(self, x: Tree) -> Array:
+    return _per_chain(self.log_density_fn, _chains(x)[1])(x)
+
+  def score(self, x: Tree) -> Tree:
+    start, num_chains = _chains(x)
+    density_fn = _per_chain(self.log_density_fn, num_chains)
+    return optax.tree.cast_like(
+      _evaluate(density_fn, _accumulated(start))[2], start
+    )
 
 
 def langevin(
@@ -166,7 +316,7 @@ def annealed_importance(
         f'init has shape {np.shape(init)}, not (num_chains, *shape) = '
         f'{(num_chains, *shape)}.'
       )
-    x = dtypes.accumulated(init)
+    x = dtypes.at_least_float32(init)
     inverse_temperatures = inverse_temperatures[::-1]
 
   def base(x):
@@ -193,7 +343,7 @@ def annealed_importance(
 
 def log_mean_exp(log_weights: Array) -> Array:
   """Returns log mean exp of the weights [n], []."""
-  log_weights = dtypes.accumulated(log_weights)
+  log_weights = dtypes.at_least_float32(log_weights)
   if not log_weights.size:
     raise ValueError('There is no mean of no weights.')
   return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.size))
@@ -216,7 +366,7 @@ def _per_chain(log_density_fn, num_chains):
   """Returns the log density as a function that refuses values other than [n]."""
 
   def checked(x):
-    log_density = dtypes.accumulated(log_density_fn(x))
+    log_density = dtypes.at_least_float32(log_density_fn(x))
     checks.per_example(num_chains, log_density=log_density)
     return log_density
 
@@ -225,7 +375,7 @@ def _per_chain(log_density_fn, num_chains):
 
 def _accumulated(x):
   """Returns x with half-precision leaves in float32: small steps add up."""
-  return jax.tree.map(dtypes.accumulated, x)
+  return jax.tree.map(dtypes.at_least_float32, x)
 
 
 def _evaluate(log_density_fn, x):

@@ -251,8 +251,8 @@ def feature_svgd_direction(
   """
   checks.choice(('count', 'row_sum'), normalize=normalize)
   checks.choice(_FORMS, form=form)
-  dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
-  score = dtypes.accumulated(score)
+  dtype, x = dtypes.floating(x).dtype, dtypes.at_least_float32(x)
+  score = dtypes.at_least_float32(score)
   checks.like(x, score=score)
   xs, scores = collectives.all_gather((x, score), axis_name)
   rows = _own_rows(x, axis_name)
@@ -287,7 +287,7 @@ def feature_repulsion(
     axis_name: the mapped axis over which the particles are split.
   """
   checks.choice(_FORMS, form=form)
-  dtype, x = dtypes.floating(x).dtype, dtypes.accumulated(x)
+  dtype, x = dtypes.floating(x).dtype, dtypes.at_least_float32(x)
   xs, rows = collectives.all_gather(x, axis_name), _own_rows(x, axis_name)
   return _repelled(xs, feature_fn, kernel, form, rows)[2].astype(dtype)
 
@@ -348,7 +348,7 @@ def _features(feature_fn, x):
       f'feature_fn has shape {features.shape}; wanted: ({len(x)}, f), a row for each '
       'particle.'
     )
-  return dtypes.accumulated(features)
+  return dtypes.at_least_float32(features)
 
 
 def stein_matrix(
@@ -748,6 +748,8 @@ class FeatureSVGD:
   form: str = struct.field(pytree_node=False, default='exact')
   normalize: str = struct.field(pytree_node=False, default='count')
 
+  needs_features = True  # `energies.direction` gives them
+
   def __call__(
     self,
     x: Array,
@@ -816,12 +818,12 @@ def _check_particles(x, score, at):
 
 def _first(tree):
   """Returns the first of particles with leaves [n, ...]."""
-  return jax.tree.map(lambda leaf: dtypes.accumulated(leaf)[0], tree)
+  return jax.tree.map(lambda leaf: dtypes.at_least_float32(leaf)[0], tree)
 
 
 def _flattened(tree):
   """Returns particles with leaves [n, ...] as points [n, d]."""
-  tree = jax.tree.map(dtypes.accumulated, tree)
+  tree = jax.tree.map(dtypes.at_least_float32, tree)
   return jax.vmap(lambda one: flatten_util.ravel_pytree(one)[0])(tree)
 
 
@@ -845,7 +847,7 @@ def _points(x, score):
       'Points and scores must be [n, d] alike, n and d at least 1; got '
       f'{np.shape(x)} and {np.shape(score)}.'
     )
-  return dtypes.accumulated(x), dtypes.accumulated(score)
+  return dtypes.at_least_float32(x), dtypes.at_least_float32(score)
 
 
 def _slope_ratio(kernel):

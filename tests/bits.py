@@ -19,94 +19,122 @@ from flax import traverse_util
 import jax
 import numpy as np
 
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 from stein_jax.runs import training
 from tests import primitives
 
+
+def _direction(**fields):
+  return dict(step=dict(direction=fields))
+
+
 # What the smoke scales leave out: a name of the case, the config, its changes.
 OPTIONS = {
   'cd_langevin': ('contrastive_divergence_mnist', {}),
-  'cd_mala': ('contrastive_divergence_mnist', {'step.sampler': 'mala'}),
-  'cd_gibbs': ('contrastive_divergence_mnist', {'step.sampler': 'gibbs'}),
-  'pcd': ('contrastive_divergence_mnist', {'persistent': True}),
-  'stein_cd_imq': ('stein_cd_mnist', {'step.kernel': 'imq'}),
+  'cd_mala': (
+    'contrastive_divergence_mnist',
+    dict(step=dict(chain=dict(name='MALA', step_size=1.0))),
+  ),
+  'cd_gibbs': (
+    'contrastive_divergence_mnist',
+    dict(step=dict(chain=dict(name='Gibbs'))),
+  ),
+  'pcd': ('contrastive_divergence_mnist', dict(persistent=True)),
+  'stein_cd_imq': ('stein_cd_mnist', _direction(kernel='IMQ')),
   'stein_cd_rational_quadratic': (
     'stein_cd_mnist',
-    {'step.kernel': 'rational_quadratic', 'step.bandwidth_scale': 0.5},
+    _direction(
+      kernel=dict(name='RationalQuadratic', bandwidth=dict(scale=0.5))
+    ),
   ),
   'stein_cd_row_sum': (
     'stein_cd_mnist',
-    {'step.normalize': 'row_sum', 'step.bandwidth_log': 'none'},
+    _direction(normalize='row_sum', kernel=dict(bandwidth=dict(log='none'))),
   ),
   'stein_cd_unit_ball': (
     'stein_cd_mnist',
-    {'step.normalize': 'unit_ball', 'step.num_steps': 2},
+    dict(step=dict(direction=dict(normalize='unit_ball'), num_steps=2)),
   ),
-  'stein_cd_symmetric': ('stein_cd_mnist', {'step.symmetric': True}),
-  'svgd_imq': ('svgd_toy', {'step.kernel': 'imq', 'step.bandwidth_log': 'n'}),
-  'svgd_row_sum': ('svgd_toy', {'step.normalize': 'row_sum'}),
+  'stein_cd_symmetric': ('stein_cd_mnist', dict(step=dict(symmetric=True))),
+  'svgd_imq': (
+    'svgd_toy',
+    _direction(kernel=dict(name='IMQ', bandwidth=dict(log='n'))),
+  ),
+  'svgd_row_sum': ('svgd_toy', _direction(normalize='row_sum')),
   **{
-    f'steingan_{space}_{repulsion}': (
+    f'steingan_{space}_{form}': (
       'steingan_mnist',
-      {'step.kernel_space': space, 'step.repulsion': repulsion},
+      dict(
+        step=dict(
+          direction=dict(name='FeatureSVGD', form=form),
+          first_features=space == 'first_features',
+        )
+      ),
     )
     for space in ('features', 'first_features')
-    for repulsion in ('exact', 'swapped', 'nearest')
+    for form in ('exact', 'swapped', 'nearest')
   },
   **{
-    f'steingan_{controller}': (
+    f'steingan_{name}': (
       'steingan_mnist_joint',
-      {'step.controller': controller},
+      dict(step=dict(controller=controller)),
     )
-    for controller in (
-      'none',
-      'discount',
-      'discount_printed',
-      'speed',
-      'freeze',
-      'freeze_ahead',
-    )
+    for name, controller in dict(
+      none='Fixed',
+      discount='Discount',
+      discount_printed=dict(name='Discount', when='behind'),
+      speed='Speed',
+      freeze='Freeze',
+      freeze_ahead='FreezeAhead',
+    ).items()
   },
-  'steingan_no_kernel': ('steingan_mnist', {'step.kernel': 'none'}),
-  'steingan_bandwidth': ('steingan_mnist', {'step.bandwidth': 0.7}),
+  'steingan_no_kernel': (
+    'steingan_mnist',
+    dict(step=dict(direction='Score')),
+  ),
+  'steingan_bandwidth': (
+    'steingan_mnist',
+    _direction(kernel=dict(bandwidth=0.7)),
+  ),
   'steingan_fresh': (
     'steingan_mnist',
-    {'step.negatives': 'fresh', 'step.num_generator_steps': 2},
+    dict(step=dict(negatives='fresh', num_generator_steps=2)),
   ),
   'steingan_pulling_away': (
     'steingan_mnist_joint',
-    {'step.diversity': 'pulling_away'},
+    dict(step=dict(diversity='pulling_away')),
   ),
   'steingan_entropy': (
     'steingan_mnist',
-    {'step.diversity': 'batch_norm_entropy'},
+    dict(step=dict(diversity='batch_norm_entropy')),
   ),
-  'steingan_separate': ('steingan_cifar10', {'step.joint': False}),
+  'steingan_separate': ('steingan_cifar10', dict(step=dict(joint=False))),
   **{
-    f'gan_{loss}': ('gan_mnist', {'step.loss': loss})
+    f'gan_{loss}': ('gan_mnist', dict(step=dict(loss=loss)))
     for loss in ('wasserstein', 'margin', 'minimax')
   },
   'gan_every': (
     'gan_mnist',
-    {'step.generator_every': 2, 'step.num_generator_steps': 1},
+    dict(step=dict(generator_every=2, num_generator_steps=1)),
   ),
-  'gan_l1': ('gan_mnist', {'step.joint': True}),
+  'gan_l1': ('gan_mnist', dict(step=dict(joint=True))),
   **{
     f'amortized_{projection}': (
       'amortized_svgd_toy',
-      {'step.projection': projection},
+      dict(step=dict(projection=projection)),
     )
     for projection in ('regression', 'gauss_newton', 'chain_rule')
   },
   **{
     f'score_matching_{objective}': (
       'score_matching_mnist',
-      {'step.objective': objective},
+      dict(step=dict(objective=objective)),
     )
     for objective in ('exact', 'sliced', 'denoising')
   },
-  'langevin_ebm_fresh': ('langevin_ebm_mnist', {'num_chains': 0}),
-  'coopnets_clip': ('coopnets_mnist', {'step.energy_l2': 0.1}),
+  'langevin_ebm_fresh': ('langevin_ebm_mnist', dict(num_chains=0)),
+  'coopnets_clip': ('coopnets_mnist', dict(step=dict(energy_l2=0.1))),
 }
 
 
@@ -115,10 +143,9 @@ def cases():
   for path in sorted(pathlib.Path('configs').glob('*.py')):
     yield path.stem, get_config(path.stem)
   for case, (name, changes) in OPTIONS.items():
-    config = get_config(name)
-    for field, value in changes.items():
-      config.update_from_flattened_dict({field: value})
-    yield case, config
+    module = importlib.import_module(f'configs.{name}')
+    fields = configs.changed(module.get_config.given('smoke'), changes)
+    yield case, configs.complete(fields)
 
 
 def get_config(name):

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from stein_jax import algorithms
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 
 def convolution(*widths, sides):
@@ -51,7 +51,7 @@ class NetworksTest(parameterized.TestCase):
     ('wl16', 6.98, (3, 128, 128, 256, 256, 512, 512), (3, 4, 3, 4, 3, 4)),
   )
   def test_steingan(self, scale, millions, widths, sides):
-    config = conformance_test.get_config('steingan_celeba', scale)
+    config = smoke.get_config('steingan_celeba', scale)
     weights = convolution(*widths, sides=sides)
     self.assertAlmostEqual(weights / 1e6, millions, delta=0.005)
     both_ways = norms(*widths[2:]) + norms(*widths[1:-1])
@@ -60,7 +60,7 @@ class NetworksTest(parameterized.TestCase):
 
   @parameterized.parameters('', 'lsun')
   def test_dcgan(self, scale):
-    config = conformance_test.get_config('gan_celeba', scale)
+    config = smoke.get_config('gan_celeba', scale)
     weights = convolution(3, 128, 256, 512, 1024, sides=[5] * 4) + 4 * 4 * 1024
     self.assertAlmostEqual(weights / 1e6, 17.2, delta=0.05)
     expected = [weights + norms(256, 512, 1024), self.generator_size()]
@@ -138,7 +138,7 @@ class TfdsTest(parameterized.TestCase):
       **{test: examples(4)},
     )
     # The whole config is traced on them.
-    whole = conformance_test.get_config(name, scale)
+    whole = smoke.get_config(name, scale)
     _, source, _ = training.check(whole)
     self.assertLen(source, 128)
     batch = source[np.array([7, 0])]
@@ -152,7 +152,7 @@ class TfdsTest(parameterized.TestCase):
     np.testing.assert_allclose(blue, 200 / 127.5 - 1, atol=1e-6)
 
     # Small networks learn from them, and the report shows walks.
-    config = conformance_test.get_config(name)
+    config = smoke.get_config(name)
     config.data = dict(whole.data, size=8)
     config.evaluation.data = dict(whole.evaluation.data, size=8)
     state = training.train(config, self.folder / 'run')
@@ -164,7 +164,7 @@ class TfdsTest(parameterized.TestCase):
     self.assertIn('Random walks in latent space', page)
 
   def test_what_is_not_prepared_is_refused_before_anything_is_written(self):
-    config = conformance_test.get_config('gan_celeba', '')
+    config = smoke.get_config('gan_celeba', '')
     with self.assertRaisesRegex(FileNotFoundError, "'celeb_a' is not prepared"):
       training.train(config, self.folder / 'run')
     self.assertFalse((self.folder / 'run').exists())

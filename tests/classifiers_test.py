@@ -88,7 +88,7 @@ class NetworkTest(parameterized.TestCase):
   @parameterized.parameters(('cnn', 12, 12, 1), ('resnet', 8, 8, 3))
   def test_images_are_alone(self, kind, *shape):
     learner, x = _learner(kind, *shape), _images(4, *shape)
-    self.assertNotIn('axis_name', learner.takes)
+    self.assertNotIn('axis_name', learners.keywords(learner))
     changed = x.at[1:].add(3 * _images(3, *shape, seed=1))
     for before, after in zip(
       _run(learner, x), _run(learner, changed), strict=True
@@ -119,8 +119,8 @@ class NetworkTest(parameterized.TestCase):
     )
 
   def test_shortcuts_of_the_resnet(self):
-    # Without what the blocks add, the first layer passes: every other pixel
-    # of every other, and channels of zeros.
+    # Blocks that add nothing pass on every other pixel of the first layer, twice, and
+    # channels of zeros.
     learner, x = _learner('resnet', 8, 8, 3), 2 * _images(4, 8, 8, 3)
     of = dict(learner.params['params'])
     first = nn.Conv(4, (3, 3), padding=1, use_bias=False)
@@ -141,7 +141,7 @@ class NetworkTest(parameterized.TestCase):
 
   def test_dropout(self):
     learner, x = _learner('cnn', 12, 12, 1), _images(4, 12, 12, 1)
-    self.assertEqual(learner.takes, ('rng',))
+    self.assertEqual(learners.keywords(learner), ('rng',))
     features, logits = _run(learner, x)
     keys = jax.random.split(jax.random.key(1), 3000)
     run = lambda rng: learners.call(learner, learner.params, x, rng=rng)
@@ -149,7 +149,7 @@ class NetworkTest(parameterized.TestCase):
     np.testing.assert_allclose(
       all_features, np.broadcast_to(features, all_features.shape), atol=1e-6
     )
-    # Of its share r = 1/4 the factor 0 or 4/3 has variance r / (1 - r) = 1/3.
+    # At a share r = 1/4 the factor, 0 or 4/3, has variance r / (1 - r) = 1/3.
     kernel = learner.params['params']['Dense_1']['kernel']
     variance = np.square(features) @ np.square(kernel) / 3
     error = np.sqrt(variance / len(keys))
@@ -203,7 +203,7 @@ class ShiftedTest(parameterized.TestCase):
     np.testing.assert_array_equal(still, x)
 
   def test_crops_by_hand(self):
-    # 123/456/789 and its border, by the nearest pixel.
+    # The rows 123, 456 and 789, with the nearest pixels as a border.
     border = np.array(
       [
         [1, 1, 2, 3, 3],
@@ -219,7 +219,7 @@ class ShiftedTest(parameterized.TestCase):
       for left in range(3)
     ]
     counts = self.count(crops, distance=1, flip=False)
-    # Each of nine with chance 1/9: 100 of 900, of deviation 9.4.
+    # Each of nine has probability 1/9: a count of 100 with deviation 9.4.
     np.testing.assert_array_less(np.abs(counts - 100), 4 * 9.4)
 
   def test_flip_only_mirrors(self):
@@ -228,7 +228,7 @@ class ShiftedTest(parameterized.TestCase):
       np.array([[3, 2, 1], [6, 5, 4], [9, 8, 7]]),
     ]
     counts = self.count(crops, distance=0, flip=True)
-    # Each with chance one half: 450 of 900, of deviation 15.
+    # Each of two has probability 1/2: a count of 450 with deviation 15.
     np.testing.assert_array_less(np.abs(counts - 450), 4 * 15)
 
   def test_far_and_mirrored(self):
@@ -251,8 +251,8 @@ class ShiftedTest(parameterized.TestCase):
     np.testing.assert_array_equal(moved[..., 0], -moved[..., 1])
 
   def test_further_than_the_image_is_wide(self):
-    # Of a row of columns 1, 2, 3 moved by s in -9, ..., 9 columns, column j then
-    # holds j - s, or the nearest that there is.
+    # If columns 1, 2, 3 move by s in -9, ..., 9, column j then holds j - s, or the
+    # nearest number that there is.
     x = jnp.tile(jnp.arange(1, 4, dtype=jnp.uint8)[:, None], (500, 1, 1, 1))
     moved = self.shift(x, distance=9, flip=False)
     self.assertEqual(moved.dtype, np.uint8)  # pixels are moved, not computed
@@ -275,7 +275,7 @@ class ShiftedTest(parameterized.TestCase):
     classifiers.CNN(), classifiers.AllConvolutional(), classifiers.ResNet(8)
   )
   def test_networks_refuse_one_image_alone(self, network):
-    # Of [h, w, c] flax takes the rows for examples.
+    # flax would take the rows of [h, w, c] for examples.
     x = jax.ShapeDtypeStruct((8, 8, 3), jnp.float32)
     with self.assertRaisesRegex(ValueError, r'\[n, h, w, c\].*\(8, 8, 3\)'):
       jax.eval_shape(network.init, jax.random.key(0), x)
@@ -285,7 +285,7 @@ class ShiftedTest(parameterized.TestCase):
     return np.asarray(shifted(jax.random.key(1), x))
 
   def count(self, expected, **kwargs):
-    """Returns how often each image comes up in 900; none other must."""
+    """Returns how often each image is among 900, which must have no others."""
     x = jnp.tile(jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1), (900, 1, 1, 1))
     actual = self.shift(x, **kwargs)[..., 0]
     same = (actual[:, None] == np.array(expected)[None]).all((2, 3))

@@ -1,12 +1,7 @@
 """Every config in configs/, at its smoke scale, keeps the contract."""
 
 import functools
-import importlib
-import itertools
-import os
 import pathlib
-import signal
-from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -19,29 +14,13 @@ import pytest
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import parallel
-from stein_jax.runs import reporting
 from stein_jax.runs import training
+from tests import smoke
 
-_CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
-NAMES = sorted(path.stem for path in _CONFIGS.glob('*.py'))
-
-
-def get_config(name, scale='smoke'):
-  return importlib.import_module(f'configs.{name}').get_config(scale)
-
-
-# One config of each algorithm, for what does not depend on the data: of labels if any.
-ALGORITHMS = {
-  get_config(name).algorithm: name
-  for name in sorted(
-    reversed(NAMES),
-    key=lambda name: get_config(name).step.get('conditional', False),
-  )
-}
 # By default the heaviest, of most networks, are not run three times over.
 _RESUMED = sorted(
   name
-  for algorithm, name in ALGORITHMS.items()
+  for algorithm, name in smoke.ALGORITHMS.items()
   if algorithm
   not in (
     'bicycle_gan',
@@ -55,57 +34,23 @@ _RESUMED = sorted(
 )
 
 
-def begin(config):
-  """Returns the algorithm, its first state and the first batch."""
-  algorithm = algorithms.get(config.algorithm)
-  source = datasets.load(**config.data)
-  batch = next(datasets.batches(source, config.batch_size, seed=0))
-  return algorithm, algorithm.init(jax.random.key(0), config, batch), batch
-
-
-def stop_after(num_steps):
-  """Returns a patch that sends this process SIGTERM during that step."""
-  return during(num_steps, lambda: os.kill(os.getpid(), signal.SIGTERM))
-
-
-def during(num_steps, action):
-  """Returns a patch that calls `action` at the beginning of that step."""
-  compile_step, calls = parallel.compile_step, itertools.count(1)
-
-  def patched(*args, **kwargs):
-    step = compile_step(*args, **kwargs)
-
-    def stopping(*args):
-      if next(calls) == num_steps:
-        action()
-      return step(*args)
-
-    return stopping
-
-  return mock.patch.object(parallel, 'compile_step', patched)
-
-
-def metric_lines(workdir):
-  """Returns the lines of the metrics file without what the clock decides."""
-  lines = reporting.read_metrics(workdir)
-  return [
-    {k: v for k, v in line.items() if k != 'steps_per_second'} for line in lines
-  ]
-
-
 class ConfigTest(parameterized.TestCase):
-  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  @parameterized.parameters(sorted(smoke.ALGORITHMS.values()))
   def test_step_and_sample(self, name):
     self.step_and_sample(name)
 
-  @parameterized.parameters(sorted(set(NAMES) - set(ALGORITHMS.values())))
+  @parameterized.parameters(
+    sorted(set(smoke.NAMES) - set(smoke.ALGORITHMS.values()))
+  )
   @pytest.mark.slow
   def test_step_and_sample_of_every_other_config(self, name):
     self.step_and_sample(name)
 
-  @parameterized.parameters(sorted(set(NAMES) - set(ALGORITHMS.values())))
+  @parameterized.parameters(
+    sorted(set(smoke.NAMES) - set(smoke.ALGORITHMS.values()))
+  )
   def test_every_other_config_is_traced(self, name):
-    config = get_config(name)
+    config = smoke.get_config(name)
     training.check(config)
     algorithm = algorithms.get(config.algorithm)
     batch = next(
@@ -118,9 +63,9 @@ class ConfigTest(parameterized.TestCase):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
 
   def step_and_sample(self, name):
-    config = get_config(name)
+    config = smoke.get_config(name)
     training.check(config)
-    algorithm, state, batch = begin(config)
+    algorithm, state, batch = smoke.begin(config)
     step = jax.jit(functools.partial(algorithm.step, **config.step))
     after, metrics = step(state, batch, jax.random.key(1))
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
@@ -160,33 +105,33 @@ class ConfigTest(parameterized.TestCase):
       if hasattr(samples, 'shape'):
         self.assertEqual(samples.shape[1:], batch['image'].shape[1:])
 
-  @parameterized.parameters(NAMES)
+  @parameterized.parameters(smoke.NAMES)
   def test_every_hyper_parameter_is_reachable_from_a_flag(self, name):
-    config = get_config(name, '')
+    config = smoke.get_config(name, '')
     algorithm = algorithms.get(config.algorithm)
     keywords = set(algorithm.step.__kwdefaults__) - {'axis_name'}
     self.assertEqual(set(config.step), keywords)
 
-  @parameterized.parameters(NAMES)
+  @parameterized.parameters(smoke.NAMES)
   def test_unknown_scale_is_refused(self, name):
     with self.assertRaisesRegex(ValueError, 'huge.*smoke'):
-      get_config(name, 'huge')
+      smoke.get_config(name, 'huge')
 
   @parameterized.parameters(*_RESUMED)
   def test_a_stopped_run_that_goes_on_equals_an_uninterrupted_one(self, name):
-    self.stop_and_go_on(get_config(name))
+    self.stop_and_go_on(smoke.get_config(name))
 
   # The mark is of the function: of a parameterized test it would be lost.
-  @parameterized.parameters(sorted(set(NAMES) - set(_RESUMED)))
+  @parameterized.parameters(sorted(set(smoke.NAMES) - set(_RESUMED)))
   @pytest.mark.slow
   def test_so_does_one_of_every_other_config(self, name):
-    self.stop_and_go_on(get_config(name))
+    self.stop_and_go_on(smoke.get_config(name))
 
   def stop_and_go_on(self, config):
     folder = pathlib.Path(self.create_tempdir().full_path)
     straight = training.train(config, folder / 'straight')
     # Step 3 of 4: off the checkpoint and logging intervals.
-    with stop_after(3):
+    with smoke.stop_after(3):
       stopped = training.train(config, folder / 'stopped')
     self.assertEqual(int(stopped.step), 3)
     resumed = training.train(config, folder / 'stopped')
@@ -194,22 +139,23 @@ class ConfigTest(parameterized.TestCase):
       jax.tree.leaves(straight), jax.tree.leaves(resumed)
     )
     self.assertEqual(
-      metric_lines(folder / 'straight'), metric_lines(folder / 'stopped')
+      smoke.metric_lines(folder / 'straight'),
+      smoke.metric_lines(folder / 'stopped'),
     )
 
   @parameterized.parameters('gan_mnist', 'steingan_mnist')
   def test_a_generator_of_another_shape_is_refused(self, name):
-    config = get_config(name)
+    config = smoke.get_config(name)
     config.data.shape = (12, 12, 1)
     with self.assertRaisesRegex(ValueError, r'data \(12, 12, 1\), samples'):
-      begin(config)
+      smoke.begin(config)
 
 
 class MappedModesTest(parameterized.TestCase):
   def runs_of_seeds(self, name):
     """Returns a function of a key, init and one step, and three keys."""
-    config = get_config(name)
-    algorithm, _, batch = begin(config)
+    config = smoke.get_config(name)
+    algorithm, _, batch = smoke.begin(config)
 
     def run(key):
       state = algorithm.init(key, config, batch)
@@ -217,7 +163,7 @@ class MappedModesTest(parameterized.TestCase):
 
     return run, jax.random.split(jax.random.key(0), 3)
 
-  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  @parameterized.parameters(sorted(smoke.ALGORITHMS.values()))
   def test_seeds_can_be_an_axis(self, name):
     # What cannot be mapped fails at trace time; the numbers are a slow test's.
     run, keys = self.runs_of_seeds(name)
@@ -228,7 +174,7 @@ class MappedModesTest(parameterized.TestCase):
       [(3, *leaf.shape) for leaf in jax.tree.leaves(alone)],
     )
 
-  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  @parameterized.parameters(sorted(smoke.ALGORITHMS.values()))
   @pytest.mark.slow
   def test_a_seed_among_others_is_what_it_is_alone(self, name):
     run, keys = self.runs_of_seeds(name)
@@ -244,25 +190,26 @@ class MappedModesTest(parameterized.TestCase):
   # The two that cost the most are among all modes, which are slow.
   @parameterized.parameters(
     sorted(
-      set(ALGORITHMS.values()) - {'bicycle_gan_facades', 'steingan_cifar10'}
+      set(smoke.ALGORITHMS.values())
+      - {'bicycle_gan_facades', 'steingan_cifar10'}
     )
   )
   def test_jit_and_shard_map_agree_and_trace_once(self, name):
     self.modes_agree(name, ('jit', 'shard_map'))
 
-  @parameterized.parameters(sorted(ALGORITHMS.values()))
+  @parameterized.parameters(sorted(smoke.ALGORITHMS.values()))
   @pytest.mark.slow
   def test_all_modes_agree_and_trace_once(self, name):
     self.modes_agree(name, parallel.MODES)
 
   def modes_agree(self, name, modes):
     """Checks that some steps in each mode, on all devices, come to the same state."""
-    config = get_config(name)
+    config = smoke.get_config(name)
     # As many rows on each device as on one of four.
     more = config.batch_size * jax.device_count() // 4
     config.batch_size = max(config.batch_size, more)
     ends, changes_with_key = {}, []
-    algorithm, first, batch = begin(config)
+    algorithm, first, batch = smoke.begin(config)
     spec = parallel.partition(first, getattr(algorithm, 'SPLIT', ()))
 
     def start():

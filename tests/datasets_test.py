@@ -11,6 +11,7 @@ from unittest import mock
 import zipfile
 import zlib
 
+from absl import logging
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -19,6 +20,9 @@ import numpy as np
 from PIL import Image
 
 from stein_jax import datasets
+from stein_jax.datasets import _tfds
+from stein_jax.datasets import sets
+from stein_jax.datasets import sources
 
 TFDS_MNIST = unittest.skipUnless(
   os.path.isdir(os.path.join(os.environ.get('TFDS_DATA_DIR', ''), 'mnist')),
@@ -95,11 +99,11 @@ class SourcesTest(parameterized.TestCase):
     np.testing.assert_allclose(
       [images.mean(), images.std()], [0.1307, 0.3081], atol=5e-5
     )
-    self.assertLen(datasets._data_source('mnist', 'train[:50000]'), 50_000)
+    self.assertLen(_tfds.data_source('mnist', 'train[:50000]'), 50_000)
 
   @TFDS_MNIST
   def test_records_are_read_on_demand_and_resized(self):
-    records = datasets._data_source('mnist', 'test')
+    records = _tfds.data_source('mnist', 'test')
     source = datasets.Records(records, size=14)
     whole = datasets.load('mnist', split='test')[np.array([5, 3])]['image']
     small = source[np.array([5, 3])]['image']
@@ -109,7 +113,7 @@ class SourcesTest(parameterized.TestCase):
 
   def test_noise_to_condition_on(self):
     plain = datasets.load('synthetic')[:]
-    rows = datasets.load('synthetic', condition=True)[:]
+    rows = datasets.load('synthetic', pairs=True)[:]
     self.assertEqual(rows.keys(), {'image', 'label', 'condition'})
     for name in plain:
       np.testing.assert_array_equal(rows[name], plain[name])
@@ -117,6 +121,56 @@ class SourcesTest(parameterized.TestCase):
     self.assertEqual(rows['condition'].dtype, np.float32)
     self.assertBetween(rows['condition'].max(), 0.9, 1)
     self.assertFalse(np.array_equal(rows['condition'], rows['image']))
+
+  def test_labels_as_a_condition(self):
+    plain = datasets.load('digits')
+    source = datasets.load('digits', condition='label')
+    self.assertEqual(source.num_classes, 10)
+    self.assertLen(source, len(plain))
+    batch, expected = source[np.array([4, 0])], plain[np.array([4, 0])]
+    self.assertEqual(batch.keys(), {'image', 'label', 'condition'})
+    self.assertNotIn('condition', expected)
+    for name in expected:
+      np.testing.assert_array_equal(batch[name], expected[name])
+    np.testing.assert_array_equal(batch['condition'], expected['label'])
+    self.assertEqual(batch['condition'].dtype, np.int32)
+    batch['condition'][:] = 7  # neither the labels nor the source change
+    np.testing.assert_array_equal(batch['label'], expected['label'])
+    again = source[np.array([4, 0])]
+    np.testing.assert_array_equal(again['condition'], expected['label'])
+
+  def test_labels_in_bytes_as_a_condition(self):
+    # Bytes would be pixels, if they were no labels.
+    path = self.create_tempdir().full_path + '/images.npz'
+    np.savez(path, image=np.zeros((3, 2)), label=np.uint8([0, 255, 3]))
+    source = datasets.load('npz', path=path, condition='label')
+    np.testing.assert_array_equal(source[:]['condition'], [0, 255, 3])
+    self.assertEqual(source.num_classes, 256)
+
+  @parameterized.parameters(
+    (dict(name='toy'), "condition='label'.*'toy' has no labels"),
+    (dict(name='synthetic', pairs=True), r'has a condition.*\(8, 8, 1\)'),
+    (dict(name='mnits'), "name='mnits'"),
+  )
+  def test_a_condition_that_is_refused(self, section, message):
+    with self.assertRaisesRegex(ValueError, message):
+      datasets.load(**section, condition='label')
+
+  def test_a_data_set_is_a_function_of_one_file(self):
+    def ones(split: str = 'train'):
+      del split
+      return datasets.Arrays({'image': np.ones((2, 3))})
+
+    ones.__module__ = sets.__name__
+    with mock.patch.object(sets, 'ones', ones, create=True):
+      self.assertLen(datasets.load('ones', split='test'), 2)
+      self.assertIs(datasets.ones, ones)
+      with self.assertRaisesRegex(TypeError, 'takes: split'):
+        datasets.load('ones', size=3)
+      with self.assertRaisesRegex(ValueError, 'allowed: .*ones'):
+        datasets.load('twos')
+    with self.assertRaises(AttributeError):
+      _ = datasets.ones
 
   def test_square_takes_the_centre(self):
     image = np.zeros((4, 8, 3), np.uint8)
@@ -136,12 +190,13 @@ class SourcesTest(parameterized.TestCase):
         datasets.load(name)
 
   @parameterized.parameters(
-    (dict(name='mnits'), ValueError, "'mnits'.*'mnist'"),
+    (dict(name='mnits'), ValueError, "name='mnits'.*allowed: .*mnist"),
     (dict(name='digits', splt='train'), TypeError, 'splt.*split'),
     (dict(name='digits', split='valid'), ValueError, "'valid'.*'test'"),
     (dict(name='toy', density='logistic'), ValueError, 'logistic.*banana'),
     (dict(name='toy', num_examples=0), ValueError, '0.*at least 1'),
     (dict(name='synthetic', pixels='bytes'), ValueError, "'bytes'.*'unit'"),
+    (dict(name='digits', condition=True), ValueError, "True.*'none', 'label'"),
   )
   def test_bad_sections_are_refused(self, section, error, message):
     with self.assertRaisesRegex(error, message):
@@ -389,7 +444,7 @@ class FolderTest(parameterized.TestCase):
 
   def test_files_are_decoded_once(self):
     self.load(side='left')
-    with mock.patch.object(datasets, 'square') as square:
+    with mock.patch.object(sources, 'square') as square:
       self.load(side='right', mirrored=True)
       self.load(side='left', mask='box')
     square.assert_not_called()
@@ -601,7 +656,7 @@ class PicturesTest(parameterized.TestCase):
   def test_what_is_left_out_is_told(self):
     for name in ('2.webp', '.DS_Store'):
       (self.folder / 'train' / name).write_bytes(b'')
-    with mock.patch.object(datasets.logging, 'warning') as warning:
+    with mock.patch.object(logging, 'warning') as warning:
       self.seen(Image.new('L', (4, 4)))
     (call,) = warning.mock_calls
     self.assertEqual(call.args[2:], (1, 2, 'train', '2.webp'))
@@ -630,11 +685,11 @@ class PicturesTest(parameterized.TestCase):
     records.__getitems__ = mock.Mock(return_value=[row])
     with (
       mock.patch.object(
-        datasets,
+        _tfds,
         '_builder',
         return_value=types.SimpleNamespace(data_path=self.folder),
       ),
-      mock.patch.object(datasets, '_data_source', return_value=records),
+      mock.patch.object(_tfds, 'data_source', return_value=records),
     ):
       for content, reads in ((b'a', 1), (b'a', 1), (b'b', 2)):
         shard.write_bytes(content)
@@ -666,7 +721,7 @@ class ArraysTest(parameterized.TestCase):
       datasets.load('npz', path=path),
       datasets.load('toy', num_examples=3),
       datasets.load('breast_cancer'),
-      datasets.load('synthetic', num_examples=3, condition=True),
+      datasets.load('synthetic', num_examples=3, pairs=True),
     ):
       before = source[:]
       for batch in (source[indices], source[:]):
@@ -793,7 +848,7 @@ class DeclaredRangeTest(parameterized.TestCase):
   )
   def test_floats_within_and_their_rounding_are_not(self, pixels, low, high):
     images = self.images(low, high)
-    with mock.patch.object(datasets.logging, 'warning') as warning:
+    with mock.patch.object(logging, 'warning') as warning:
       rows = self.load(images, pixels=pixels)[:]['image']
     np.testing.assert_allclose(rows, images, atol=1e-6)
     warning.assert_not_called()
@@ -807,7 +862,7 @@ class DeclaredRangeTest(parameterized.TestCase):
     (np.array([0, 1] * 4, np.uint8).reshape(2, 2, 2), 'unit'),
   )
   def test_an_unlikely_range_is_told(self, images, pixels):
-    with mock.patch.object(datasets.logging, 'warning') as warning:
+    with mock.patch.object(logging, 'warning') as warning:
       self.load(images, pixels=pixels)
     warning.assert_called_once()
 
@@ -819,6 +874,10 @@ class DeclaredRangeTest(parameterized.TestCase):
       dict(split='train', pixels='unit', scale=4.0),
     ),
     (dict(name='toy'), dict(split='train')),
+    (
+      dict(name='mnist', condition='label'),
+      dict(split='train', pixels='unit', condition='label'),
+    ),
   )
   def test_a_file_has_the_range_of_what_it_stands_for(self, section, kept):
     found = datasets.from_file(section, 'x.npz')

@@ -77,17 +77,18 @@ _WITHOUT_ARRAYS = {
   'energies.likelihoods.log_partition': 'an energy',
   'energies.likelihoods.exact_log_partition': 'an energy',
   'energies.chains.whole': 'conditions, as they are',
+  'energies.chains.target': 'an energy',
+  'revision.init': 'a batch, as it is',
+  'revision.propose_and_revise': 'a shape',
+  'samplers.target': 'a function',
   'generators.drawing.create': 'shapes',
   'generators.drawing.create_pair': 'shapes',
-  'generators.losses.follow': 'functions',
+  'generators.losses.chain_rule_loss': 'functions',
   'generators.walks.interpolate': 'a key',
   'generators.drawing.latent': 'a key',
-  'generators.drawing.num_classes': 'a generator',
   'generators.walks.random_walk': 'a key',
   'generators.drawing.check_label': 'labels, which are integers',
 }
-# Sources are read from files; a state and a batch of one's source are float32.
-_READ = tuple(f'datasets.{name}' for name in datasets.NAMES)
 _OF_AN_ALGORITHM = ('init', 'step', 'sample')
 
 
@@ -164,6 +165,10 @@ _mlp = lambda: learner(energies.MLP(widths=(4,)), (6, 2))
 _CURVED = energies.ConvNet((2,), (3,), (2,), activation='swish')
 _conv = lambda: learner(_CURVED, (3, 4, 4, 1))
 _mixing = lambda: learner(energies.Discriminator(widths=(2, 2)), (3, 4, 4, 1))
+# Of two vectors.
+_beside = lambda: _mlp().replace(
+  apply_fn=lambda params, x, c: 0.5 * jnp.sum((x - c) ** 2, 1)
+)
 _experts = energies.MultiModal(widths=(2,), dense=3, num_experts=2)
 _multimodal = lambda: learner(_experts, (3, 4, 4, 1))
 _plane = lambda: generator(generators.MLP(2, 2, (3,)))
@@ -286,8 +291,8 @@ class _Norm(nn.Module):
 
 DOORS = {
   'dtypes.floating': Door(dtypes.floating, (_X,), keeps=True),
-  'dtypes.accumulated': Door(dtypes.accumulated, (_X,)),
-  'dtypes.together': Door(dtypes.together, (_X, _Y), parts=True),
+  'dtypes.at_least_float32': Door(dtypes.at_least_float32, (_X,)),
+  'dtypes.promoted': Door(dtypes.promoted, (_X, _Y), parts=True),
   'dtypes.on_host': Door(dtypes.on_host, (_X,), host=True),
   # Kernels.
   'kernels.rbf': Door(kernels.rbf, (_SQ_DIST, np.array(9)), keeps=True),
@@ -366,42 +371,59 @@ DOORS = {
     (_X,),
   ),
   # Metrics.
-  'metrics.inception_score': Door(
+  'metrics.classes.inception_score': Door(
     lambda x: metrics.inception_score(x, 2), (_ROWS,), host=True
   ),
-  'metrics.frechet_distance': Door(
+  'metrics.laws.frechet_distance': Door(
     metrics.frechet_distance, (_ROWS, _MORE_ROWS), host=True
   ),
-  'metrics.manifold_metrics': Door(
+  'metrics.laws.manifold_metrics': Door(
     lambda x, y: metrics.manifold_metrics(x, y, nearest_k=2),
     (_ROWS, _MORE_ROWS),
     host=True,
   ),
-  'metrics.class_histogram': Door(metrics.class_histogram, (_ROWS,), host=True),
-  'metrics.histogram_entropy': Door(
+  'metrics.classes.class_histogram': Door(
+    metrics.class_histogram, (_ROWS,), host=True
+  ),
+  'metrics.classes.histogram_entropy': Door(
     metrics.histogram_entropy, (np.array([0, 1, 0]),), host=True
   ),
-  'metrics.pairwise_distance': Door(
+  'metrics.distances.pairwise_distance': Door(
     metrics.pairwise_distance, (_X,), host=True
   ),
-  'metrics.nearest_neighbour_distance': Door(
+  'metrics.distances.nearest_neighbour_distance': Door(
     metrics.nearest_neighbour_distance, (_X,), host=True
   ),
-  'metrics.nearest_training': Door(
+  'metrics.distances.nearest_training': Door(
     lambda x, y: metrics.nearest_training(x, y)[0], (_X, _Y), host=True
   ),
-  'metrics.psnr': Door(metrics.psnr, (_BITS, _OTHER_BITS), host=True),
-  'metrics.ssim': Door(metrics.ssim, (_BITS, _OTHER_BITS), host=True),
-  'metrics.two_sample_test': Door(
+  'metrics.images.psnr': Door(metrics.psnr, (_BITS, _OTHER_BITS), host=True),
+  'metrics.images.ssim': Door(metrics.ssim, (_BITS, _OTHER_BITS), host=True),
+  'metrics.laws.two_sample_test': Door(
     lambda x, y: metrics.two_sample_test(_KEY, x, y, num_permutations=9),
     (_X, _Y),
   ),
-  'metrics.linear_probe': Door(
+  'metrics.classes.linear_probe': Door(
     lambda x, y: metrics.linear_probe(x, np.arange(9) % 2, y, np.arange(8) % 2),
     (_ROWS, _MORE_ROWS),
     host=True,
   ),
-  'metrics.duplicates': Door(
+  'metrics.classes.accuracy': Door(
+    lambda x: metrics.accuracy(x, np.arange(9) % 3), (_ROWS,), host=True
+  ),
+  'metrics.classes.classifier_metrics': Door(
+    lambda f, x, g, y: metrics.classifier_metrics(f, x, g, y),
+    (_ROWS, _ROWS, _MORE_ROWS, _MORE_ROWS),
+    host=True,
+    parts=True,
+  ),
+  'metrics.images.recovery': Door(
+    metrics.recovery,
+    (_BITS, _OTHER_BITS, levels(2, 12, 12, 1, seed=12, high=2)),
+    host=True,
+    parts=True,
+  ),
+  'metrics.classes.duplicates': Door(
     lambda x: metrics.duplicates(x, np.arange(9), num_distinct=9, copies=2)[0],
     (_ROWS,),
     host=True,
@@ -420,7 +442,7 @@ DOORS = {
     (_X,),
     slow=True,
   ),
-  'metrics.energy_distance': Door(metrics.energy_distance, (_X, _Y)),
+  'metrics.laws.energy_distance': Door(metrics.energy_distance, (_X, _Y)),
   'runs.pictures.picture': Door(
     _png,
     (_BITS, _OTHER_BITS),
@@ -447,7 +469,7 @@ DOORS = {
     host=True,
     parts=True,
   ),
-  'metrics.diversity': Door(
+  'metrics.distances.diversity': Door(
     metrics.diversity,
     (_X, _Y, _SCORE),
     host=True,
@@ -459,7 +481,9 @@ DOORS = {
     lambda x: energies.value(_mlp(), _mlp().params, x), (_X,)
   ),
   'energies.values.score': Door(
-    lambda x, company: energies.score(_mixing(), x, company=company),
+    lambda x, normalized_with: energies.score(
+      _mixing(), x, normalized_with=normalized_with
+    ),
     (_IMAGES, _OTHERS),
     keeps=True,
   ),
@@ -473,8 +497,16 @@ DOORS = {
     (_X, _SCORE),
     parts=True,
   ),
-  'energies.chains.chain': Door(
-    lambda x: energies.chain(_mlp(), _KEY, x), (_X,), keeps=True
+  'energies.losses.ascend_likelihood': Door(
+    lambda x, y: energies.ascend_likelihood(_mlp(), x, y)[0].params,
+    (_X, _Y),
+    parts=True,
+    slow=True,
+  ),
+  'energies.chains.run_chain': Door(
+    lambda x: energies.run_chain(_mlp(), samplers.Langevin(0.1), _KEY, x)[0],
+    (_X,),
+    keeps=True,
   ),
   'energies.losses.free_energy': Door(
     # With weight 1 it is 0, and rounding, where all examples are one to the experts.
@@ -497,8 +529,7 @@ DOORS = {
       _KEY,
       3,
       condition=condition,
-      sampler='langevin',
-      num_steps=1,
+      chain=samplers.Langevin(0.3),
     ),
     (_IMAGES,),
     slow=True,
@@ -538,8 +569,8 @@ DOORS = {
   'generators.drawing.decode_batch': Door(
     lambda z: generators.decode_batch(_plane(), _plane().params, z), (_Y,)
   ),
-  'generators.losses.divergence': Door(
-    generators.divergence, (_X, levels(6, 2, high=4))
+  'generators.losses.kl_divergence': Door(
+    generators.kl_divergence, (_X, levels(6, 2, high=4))
   ),
   'generators.drawing.generate': Door(
     lambda c: generators.generate(
@@ -549,7 +580,9 @@ DOORS = {
   ),
   'generators.losses.pulling_away': Door(generators.pulling_away, (_ROWS,)),
   'revision.revise': Door(
-    lambda x: revision.revise(State(_mlp(), _plane()), _KEY, x, num_steps=1),
+    lambda x: revision.revise(
+      State(_mlp(), _plane()), _KEY, x, chain=samplers.Langevin(0.1)
+    ),
     (_X,),
     slow=True,
     keeps=True,
@@ -560,13 +593,17 @@ DOORS = {
   ),
   'revision.sample': Door(
     lambda c: revision.sample(
-      State(None, _given()), _KEY, 6, condition=c, num_steps=0
+      State(_beside(), _given()),
+      _KEY,
+      6,
+      condition=c,
+      chain=samplers.Langevin(0.1),
     ),
     (_X,),
     slow=True,
   ),
-  'generators.losses.variational': Door(
-    lambda x: generators.variational(_vae(), _KEY, x)(_vae().params),
+  'generators.losses.variational_loss': Door(
+    lambda x: generators.variational_loss(_vae(), _KEY, x)(_vae().params),
     (_IMAGES,),
     slow=True,
   ),
@@ -609,7 +646,9 @@ DOORS = {
     functools.partial(layers.conv_transpose, stride=2, padding=1, size=(8, 8)),
     (levels(2, 4, 4, 2), _CONV),
   ),
-  'layers.spectral': Door(layers.spectral, (_CONV,), slow=True),
+  'layers.spectral_normalized': Door(
+    layers.spectral_normalized, (_CONV,), slow=True
+  ),
   'layers.with_label': Door(
     layers.with_label, (_ROWS, levels(9, 2, high=2)), keeps=True
   ),
@@ -738,10 +777,10 @@ DOORS = {
     whole=True,
     nan='a picture has no nan',
   ),
-  'datasets.to_unit': Door(
+  'datasets.sections.to_unit': Door(
     lambda x: datasets.to_unit(x, _SECTION), (_BITS,), host=True
   ),
-  'datasets.from_unit': Door(
+  'datasets.sections.from_unit': Door(
     lambda x: datasets.from_unit(x, _SECTION), (_BITS,), host=True
   ),
   'runs.reporting.mean_interval': Door(
@@ -761,7 +800,7 @@ def _operator():
 # Files are made of bytes alone.
 _OF_BYTES = {
   'runs.images.png': lambda x: images.read_png(images.png(x)),
-  'datasets.square': lambda x: datasets.square(x, 2),
+  'datasets.sources.square': lambda x: datasets.square(x, 2),
 }
 
 
@@ -779,7 +818,8 @@ def public():
 def known(name):
   """Returns whether a function has a row, or owes none."""
   *modules, last = name.split('.')
-  owes = modules[0] in _FORMULAS and last[0].islower()  # networks owe none
+  # Networks and private modules owe none.
+  owes = modules[0] in _FORMULAS and last[0].islower() and '._' not in name
   return not owes or name in (*DOORS, *_WITHOUT_ARRAYS)
 
 
@@ -843,10 +883,12 @@ class DoorsTest(parameterized.TestCase):
   @parameterized.parameters(jnp.float16, jnp.bfloat16, jnp.int8, jnp.bool_)
   def test_promotion_may_be_strict(self, dtype):
     with jax.numpy_dtype_promotion('strict'):
-      found = dtypes.accumulated(jnp.ones(2, dtype))
+      found = dtypes.at_least_float32(jnp.ones(2, dtype))
     self.assertEqual(found.dtype, jnp.float32)
 
-  @parameterized.parameters(dtypes.floating, dtypes.accumulated, dtypes.on_host)
+  @parameterized.parameters(
+    dtypes.floating, dtypes.at_least_float32, dtypes.on_host
+  )
   def test_complex_numbers_are_refused(self, function):
     with self.assertRaisesRegex(TypeError, 'complex64 is of no real numbers'):
       function(np.ones(2, np.complex64))

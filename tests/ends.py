@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 
 def main(folder, seed, mode, *names):
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True)
   for name in names:
-    config = conformance_test.get_config(name)
+    config = smoke.get_config(name)
     config.seed, config.parallel, config.batch_size = int(seed), mode, 8
     with tempfile.TemporaryDirectory() as workdir:
       state = training.train(config, workdir)

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _GONE = '/proc/nowhere'  # no folder can be made there, whoever one is
@@ -88,10 +88,10 @@ class PrimitivesTest(parameterized.TestCase):
 
 @pytest.mark.slow
 class StrictTest(parameterized.TestCase):
-  @parameterized.parameters(conformance_test.NAMES)
+  @parameterized.parameters(smoke.NAMES)
   def test_every_config_is_traced(self, name):
-    config = conformance_test.get_config(name)
-    for field, value in conformance_test.get_config(name, '').items():
+    config = smoke.get_config(name)
+    for field, value in smoke.get_config(name, '').items():
       if field.endswith('optimizer'):
         config[field] = value
     with jax.numpy_dtype_promotion('strict'):

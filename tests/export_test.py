@@ -24,7 +24,7 @@ from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax import samplers
 from stein_jax import stein
-from tests import conformance_test
+from tests import smoke
 
 _PLATFORMS = ('tpu', 'cuda')
 _COLLECTIVE = re.compile(
@@ -134,12 +134,12 @@ class PlatformTest(parameterized.TestCase):
     self.assertIn('stablehlo', exported(draw, _KEY, platform=platform))
 
   @parameterized.product(
-    name=sorted(conformance_test.ALGORITHMS.values()), platform=_PLATFORMS
+    name=sorted(smoke.ALGORITHMS.values()), platform=_PLATFORMS
   )
   @pytest.mark.slow
   def test_steps(self, name, platform):
-    config = conformance_test.get_config(name)
-    algorithm, state, batch = conformance_test.begin(config)
+    config = smoke.get_config(name)
+    algorithm, state, batch = smoke.begin(config)
     step = functools.partial(algorithm.step, **config.step)
     rng = jax.random.key(1)
     module = exported(step, state, batch, rng, platform=platform)
@@ -165,11 +165,11 @@ class PodTest(parameterized.TestCase):
     self.assertEqual(found[0], found[1])
     self.assertEqual(found[0], found[2])
 
-  @parameterized.parameters(sorted(conformance_test.ALGORITHMS.values()))
+  @parameterized.parameters(sorted(smoke.ALGORITHMS.values()))
   @pytest.mark.slow
   def test_steps_have_as_many_collectives_on_any_pod(self, name):
-    config = conformance_test.get_config(name)
-    algorithm, _, batch = conformance_test.begin(config)
+    config = smoke.get_config(name)
+    algorithm, _, batch = smoke.begin(config)
     found = []
     for num in (8, 256):
       rows = 16 * num  # more than the few points of a shorter median

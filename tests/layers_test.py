@@ -60,7 +60,7 @@ class ConvTest(parameterized.TestCase):
   def take(self, as_product):
     """Makes small convolutions one product of matrices, or none."""
     size = 2**21 if as_product else 0
-    self.enter_context(mock.patch.object(layers, '_IN_CACHE', size))
+    self.enter_context(mock.patch.object(layers, '_PATCH_ENTRIES', size))
 
   @parameterized.product(
     stride=(1, 2),
@@ -210,7 +210,7 @@ class ConvTest(parameterized.TestCase):
   @parameterized.parameters(True, False)
   def test_one_image_under_a_kernel_of_each_device(self, as_product):
     self.take(as_product)
-    # The other way about: the slope of the image is the sum over the kernels.
+    # The image is whole and the kernels are split: its slope is a sum over kernels.
     x, kernels = _normal(1, 5, 4, 2), _normal(4, 3, 3, 2, 3, seed=1)
     total = lambda conv, x, kernel: jnp.sum(
       conv(x, kernel, stride=2, padding='same') ** 3
@@ -410,7 +410,9 @@ class SpectralTest(parameterized.TestCase):
     u, v = rng.normal(size=rows), rng.normal(size=shape[-1])
     matrix = 10 * np.outer(u / np.linalg.norm(u), v / np.linalg.norm(v))
     matrix = matrix + 0.1 * rng.normal(size=matrix.shape)
-    normed = jax.jit(layers.spectral)(jnp.float32(matrix.reshape(shape)))
+    normed = jax.jit(layers.spectral_normalized)(
+      jnp.float32(matrix.reshape(shape))
+    )
     self.assertEqual(normed.shape, shape)
     np.testing.assert_allclose(
       normed.reshape(rows, -1),
@@ -422,7 +424,7 @@ class SpectralTest(parameterized.TestCase):
   @parameterized.parameters((5, 5), (64, 64), (8, 100))
   def test_of_random_numbers(self, *shape):
     kernels = [_normal(*shape, seed=seed) for seed in range(20)]
-    normed = jax.jit(jax.vmap(layers.spectral))(jnp.stack(kernels))
+    normed = jax.jit(jax.vmap(layers.spectral_normalized))(jnp.stack(kernels))
     largest = np.linalg.norm(normed, 2, (1, 2))
     # Twelve steps find sqrt(m_24 / m_23) of the moments of the squared singular
     # values, weighted by the start's squares, so at least (w_1)^(1/48) of the
@@ -435,7 +437,9 @@ class SpectralTest(parameterized.TestCase):
   def test_more_steps_come_nearer(self):
     kernel = _normal(64, 64)
     largest = [
-      np.linalg.norm(jax.jit(layers.spectral, static_argnums=1)(kernel, num), 2)
+      np.linalg.norm(
+        jax.jit(layers.spectral_normalized, static_argnums=1)(kernel, num), 2
+      )
       for num in (1, 30)
     ]
     self.assertGreater(largest[0], 1.1)
@@ -443,7 +447,7 @@ class SpectralTest(parameterized.TestCase):
 
   def test_zeros_stay_zeros(self):
     def run(kernel):
-      normed = layers.spectral(kernel)
+      normed = layers.spectral_normalized(kernel)
       return jnp.sum(normed), normed
 
     slope, normed = jax.jit(jax.grad(run, has_aux=True))(
@@ -457,7 +461,7 @@ class SpectralTest(parameterized.TestCase):
     # c / value - (c.W) u v' / value^2.
     matrix = np.diag([5.0, 1.0, 0.5]) + 0.1 * np.asarray(_normal(3, 3))
     weights = np.asarray(_normal(3, 3, seed=1), np.float64)
-    total = lambda w: jnp.sum(weights * layers.spectral(w))
+    total = lambda w: jnp.sum(weights * layers.spectral_normalized(w))
     slope = jax.jit(jax.grad(total))(jnp.float32(matrix))
     u, values, v = np.linalg.svd(matrix)
     outer = np.outer(u[:, 0], v[0])
@@ -491,6 +495,14 @@ class OneHotTest(parameterized.TestCase):
   def test_what_is_known_to_be_wrong_is_refused(self, label, message):
     with self.assertRaisesRegex(ValueError, message):
       layers.one_hot(label, 3)
+
+  @parameterized.parameters(True, False)
+  def test_labels_without_classes_are_refused(self, traced):
+    encode = lambda label: layers.one_hot(label, 0)
+    with self.assertRaisesRegex(
+      ValueError, 'num_classes=0, but label is given'
+    ):
+      (jax.jit(encode) if traced else encode)(np.zeros(2, np.int32))
 
 
 class WithLabelTest(parameterized.TestCase):

@@ -10,6 +10,9 @@ from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 import optax
 
+from stein_jax import classifiers
+from stein_jax import energies
+from stein_jax import generators
 from stein_jax import layers
 from stein_jax import learners
 
@@ -39,6 +42,12 @@ class _Mixing(nn.Module):
 
   def twice(self, x, *, axis_name=None, rng=None):
     return 2 * x
+
+  def alone(self, rng, x):
+    return rng, x
+
+  def forwarded(self, **context):
+    return context
 
 
 class _Random(nn.Module):
@@ -171,6 +180,38 @@ class CreateTest(parameterized.TestCase):
     learner = learners.create(jax.random.key(0), Count(), optax.sgd(1.0), 4)
     self.assertEqual(learner.input_shape, ())
 
+  def test_holds_its_network(self):
+    module = generators.MLP(prior='uniform')
+    learner = generators.create(
+      jax.random.key(0), module, optax.sgd(1.0), num=4
+    )
+    self.assertIs(learner.module, module)
+    self.assertEqual(learner.apply_fn, module.apply)
+    self.assertEqual((learner.prior, learner.num_classes), ('uniform', 0))
+    self.assertEqual((learner.input_shape, learner.batch_size), ((2,), 4))
+
+  def test_classes_are_those_of_labels_that_it_is_given(self):
+    x, y = jnp.zeros((5, 4, 4, 1)), jnp.arange(5) % 3
+    for module, inputs, num_classes in (
+      (energies.Discriminator((2,), num_classes=3), (x, y), 3),
+      (energies.Discriminator((2,)), (x,), 0),
+      (classifiers.CNN(num_classes=3, widths=(2,), dense=2), (x,), 0),
+    ):
+      learner = learners.create(
+        jax.random.key(0), module, optax.sgd(1.0), *inputs
+      )
+      self.assertEqual((learner.num_classes, learner.prior), (num_classes, ''))
+
+  def test_states_compare_by_their_networks(self):
+    # A compiled step is for one network: another of equal size must not pass as it.
+    one, other = (
+      _learner(optax.identity()).replace(tx=None, apply_fn=None, module=module)
+      for module in (nn.Dense(2), nn.Dense(2, use_bias=False))
+    )
+    same = one.replace(module=nn.Dense(2))
+    self.assertEqual(jax.tree.structure(one), jax.tree.structure(same))
+    self.assertNotEqual(jax.tree.structure(one), jax.tree.structure(other))
+
   def test_other_collections_are_constants(self):
     x, y = _data()
     learner = learners.create(jax.random.key(0), _Shifted(), optax.adam(0.1), x)
@@ -197,7 +238,7 @@ class CreateTest(parameterized.TestCase):
     )
     self.assertEqual(learner.params['params']['size'].shape, (7,))
     self.assertEqual((learner.input_shape, learner.batch_size), ((3,), 5))
-    self.assertEqual(learner.takes, ('axis_name', 'rng', 'label'))
+    self.assertEqual(learners.keywords(learner), ('axis_name', 'rng', 'label'))
 
   @parameterized.parameters(0.0, 0.1)
   def test_l2_joins_the_gradient(self, l2):
@@ -235,7 +276,7 @@ class CreateTest(parameterized.TestCase):
     moved, _ = jax.jit(_step)(learner.replace(params=params), x, y)
     rest = (np.asarray(x) @ start['kernel'] + start['bias'] - y) / len(x)
     gradient = {'kernel': x.T @ rest, 'bias': np.sum(rest, 0)}
-    # The penalty joins first; then both leaves are one vector.
+    # The penalty is added first. Then the norm is that of both leaves together.
     gradient = {k: np.asarray(g) + 0.7 * start[k] for k, g in gradient.items()}
     norm = sum(np.sum(g**2) for g in gradient.values()) ** 0.5
     self.assertBetween(norm, 1, 50)
@@ -256,7 +297,7 @@ class CreateTest(parameterized.TestCase):
 
 
 class _Wrapped(nn.Module):
-  """Hands on whatever it is given, so that nobody knows what it takes."""
+  """Forwards all keywords, so that its signature does not show what it takes."""
 
   inner: nn.Module
 
@@ -317,7 +358,7 @@ class _Positional(nn.Module):
 
 
 class NetworkTest(parameterized.TestCase):
-  """What would silently go without its axis or its key is refused."""
+  """A network that would silently miss its axis or its key is refused."""
 
   def create(self, module):
     return learners.create(
@@ -354,9 +395,11 @@ class NetworkTest(parameterized.TestCase):
       )
 
   def test_what_works_is_taken(self):
-    self.assertEqual(self.create(_Positional()).takes, ('axis_name', 'rng'))
+    self.assertEqual(
+      learners.keywords(self.create(_Positional())), ('axis_name', 'rng')
+    )
     plain = nn.Sequential([nn.Dense(3), nn.LayerNorm()])
-    self.assertEqual(self.create(plain).takes, ())
+    self.assertEqual(learners.keywords(self.create(plain)), ())
 
   def test_the_key_of_dropout(self):
     rng = jax.random.key(1)
@@ -398,7 +441,7 @@ class CallTest(parameterized.TestCase):
       self.assertEqual(args, ('params', 'x', 'y'))
       expected = {name: offered[name] for name in taken}
       self.assertEqual(kwargs, {**expected, **context})
-    # Without an axis and a key they still are said to be None.
+    # An axis or a key that is not given is passed as None.
     _, kwargs = learners.call(recorded, 'params')
     self.assertEqual(kwargs, dict.fromkeys(taken))
 
@@ -428,6 +471,51 @@ class CallTest(parameterized.TestCase):
     )
     self.assertEqual(moved.params['params']['shift'], -2)
     self.assertEqual(moved.step, 1)
+
+  def test_a_method_is_given_what_its_own_signature_has(self):
+    x = _data()[0]
+    rng = jax.random.key(1)
+    for mixes in (True, False):
+      learner = learners.create(
+        jax.random.key(0), _Mixing(mixes), optax.sgd(1.0), x
+      )
+      run = lambda *args, learner=learner, **kwargs: learners.call(
+        learner, learner.params, *args, axis_name=_AXIS, **kwargs
+      )
+      key, rows = run(rng, x, method='alone')
+      self.assertIs(key, rng)
+      self.assertIs(rows, x)
+      self.assertEqual(
+        run(method='forwarded', more=1, rng=rng),
+        {'rng': rng, 'more': 1} | ({'axis_name': _AXIS} if mixes else {}),
+      )
+
+  def test_a_plain_function(self):
+    x, y = _data()
+    squares = lambda params, x, *, axis_name='unset', **_: (
+      (x @ params['kernel'] - y) ** 2,
+      axis_name,
+    )
+    for keywords, name in (((), 'unset'), (('axis_name',), _AXIS)):
+      learner = learners.wrap(
+        squares,
+        {'kernel': jnp.zeros((3, 2))},
+        optax.sgd(0.5),
+        jax.ShapeDtypeStruct((8, 3), float),
+        keywords=keywords,
+      )
+      self.assertEqual((learner.input_shape, learner.batch_size), ((3,), 8))
+      self.assertEqual(learners.mixes(learner), bool(keywords))
+      given = dict(axis_name=_AXIS, rng=jax.random.key(0))
+      values, found = learners.call(learner, learner.params, x, **given)
+      np.testing.assert_array_equal(values, y**2)
+      self.assertEqual(found, name)
+    moved, _ = learners.descend(
+      learner, lambda p: (jnp.mean(learners.call(learner, p, x)[0]), {})
+    )
+    # The mean of 16 squares of x K - y at K = 0.
+    slope = -2 * np.asarray(x).T @ np.asarray(y) / 16
+    np.testing.assert_allclose(moved.params['kernel'], -0.5 * slope, rtol=1e-5)
 
   def recording(self, learner):
     """Returns the learner with a network that returns its arguments."""

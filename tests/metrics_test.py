@@ -301,6 +301,28 @@ class ClassHistogramTest(parameterized.TestCase):
     )
 
 
+class AccuracyTest(parameterized.TestCase):
+  def test_share_of_hits(self):
+    logits = np.array([[2.0, 1.0], [-np.inf, 0.0], [0.0, 0.0], [1.0, 2.0]])
+    # The first of equal logits counts.
+    for labels, share in (([0, 1, 0, 1], 1), ([0, 1, 1, 0], 0.5)):
+      self.assertEqual(metrics.accuracy(logits, np.array(labels)), share)
+
+  @parameterized.parameters(np.nan, np.inf)
+  def test_without_a_largest_logit_it_is_nan(self, value):
+    logits = np.array([[2.0, 1.0], [value, 0.0]])
+    self.assertTrue(np.isnan(metrics.accuracy(logits, np.array([0, 0]))))
+
+  @parameterized.parameters(
+    ([0, 2], '=2 must be in 0, ..., 1'),
+    ([0], r'\(1,\); wanted: \(2,\)'),
+    ([0.0, 1.0], 'float64'),
+  )
+  def test_labels_that_are_refused(self, labels, message):
+    with self.assertRaisesRegex(ValueError, message):
+      metrics.accuracy(np.zeros((2, 2)), np.array(labels))
+
+
 def slow_distances(x, y):
   x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
   return np.linalg.norm(x[:, None] - y[None], axis=-1)
@@ -670,8 +692,10 @@ class TwoSampleTest(parameterized.TestCase):
 
   def test_refusals(self):
     x, rng = jnp.zeros((4, 2)), jax.random.key(0)
-    with self.assertRaisesRegex(ValueError, 'columns'):
+    with self.assertRaisesRegex(ValueError, r'\(4, 2\) and \(4, 3\)'):
       metrics.two_sample_test(rng, x, jnp.zeros((4, 3)))
+    with self.assertRaisesRegex(ValueError, 'needs a point; got 4 and 0'):
+      metrics.two_sample_test(rng, x, x[:0])
     with self.assertRaisesRegex(ValueError, r'\[n, d\]'):
       metrics.two_sample_test(rng, x, x[0])
     with self.assertRaisesRegex(ValueError, 'num_permutations=0'):
@@ -764,6 +788,64 @@ class LinearProbeTest(parameterized.TestCase):
     bad[3, 1] = value
     for train, test in ((bad, x), (x, bad)):
       self.assertTrue(np.isnan(metrics.linear_probe(train, y, test, y)))
+
+
+class EnergyDistanceTest(parameterized.TestCase):
+  def test_energy_distance_is_zero_for_one_law_and_known_for_two(self):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 2000, 1)).astype(np.float32)
+    # On a line E|x - y| for unit Gaussians d apart minus that at 0, doubled;
+    # at d = 3, E|N(3, 2)| = 3.0688 and E|N(0, 2)| = 2 / sqrt(pi).
+    scale = 2**0.5
+    from scipy import stats
+
+    folded = stats.foldnorm(3 / scale, scale=scale).mean()
+    expected = 2 * folded - 2 * 2 / np.pi**0.5
+    self.assertAlmostEqual(float(metrics.energy_distance(x, y)), 0, delta=0.01)
+    self.assertAlmostEqual(
+      float(metrics.energy_distance(x, y + 3)), expected, delta=0.15
+    )
+
+  def test_energy_distance_of_bytes(self):
+    # 2 (5 + 255 + 245 + 5) / 4 - 250 - 250; in bytes the differences wrap.
+    x, y = np.array([[0], [250]], np.uint8), np.array([[5], [255]], np.uint8)
+    self.assertEqual(float(metrics.energy_distance(x, y)), -245)
+
+  def test_energy_distance_of_half_precision(self):
+    # 300^2 pairs are more than float16 can count.
+    x, y = np.random.default_rng(0).normal(size=(2, 300, 2))
+    x, y = x.astype(np.float16), (y + 0.2).astype(np.float16)
+    apart = lambda a, b: np.linalg.norm(
+      np.float64(a)[:, None] - np.float64(b)[None], axis=-1
+    )
+    within = lambda a: apart(a, a).sum() / (300 * 299)
+    expected = 2 * apart(x, y).mean() - within(x) - within(y)
+    found = metrics.energy_distance(jnp.asarray(x), jnp.asarray(y))
+    self.assertEqual(found.dtype, jnp.float32)
+    # A mean distance is about 2, and single precision has 6e-8 of it.
+    self.assertAlmostEqual(float(found), expected, delta=4e-6)
+
+  def test_energy_distance_has_a_slope_where_points_coincide(self):
+    # On a line d/dx |x - y| = sign: 2 E|x - y| = (|x0| + |x0 - 2| + |x1| + |x1 - 2|)
+    # / 2 and E|x - x'| = |x0 - x1|, at x = (0, 3).
+    x, y = jnp.array([[0.0], [3.0]]), jnp.array([[0.0], [2.0]])
+    slope = jax.grad(metrics.energy_distance)(x, y)
+    np.testing.assert_allclose(slope, [[-0.5 + 1], [1 - 1]], atol=1e-6)
+
+  def test_energy_distance_of_blocks(self):
+    points = jax.ShapeDtypeStruct((3000, 2), jnp.float32)
+    program = str(jax.make_jaxpr(metrics.energy_distance)(points, points))
+    self.assertNotIn('[3000,3000', program)
+
+  @parameterized.parameters(
+    ((1, 2), (3, 2), '1 and 3 points'),
+    ((3, 2), (0, 2), '3 and 0 points'),
+    ((3,), (3,), r'\[n, d\]'),
+    ((3, 2), (3, 1), r'\(3, 2\) and \(3, 1\)'),
+  )
+  def test_energy_distance_refuses(self, shape, other, message):
+    with self.assertRaisesRegex(ValueError, message):
+      metrics.energy_distance(np.zeros(shape), np.zeros(other))
 
 
 if __name__ == '__main__':

@@ -4,26 +4,19 @@ In jit, pmap and shard_map they agree, or the pair is refused before it is compi
 Random numbers are made comparable: each is a function of its row in the whole batch.
 """
 
-import contextlib
 import functools
 from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
-from flax import linen as nn
 import jax
 from jax import flatten_util
-from jax import lax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 import optax
 import pytest
 
-from stein_jax import algorithms
-from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax.algorithms import amortized_svgd
@@ -31,227 +24,15 @@ from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import langevin_ebm
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import stein_cd
-from stein_jax.generators import networks
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
-from tests import conformance_test
-
-_CONFIGS = dict(
-  bicycle_gan='bicycle_gan_facades',
-  contrastive_divergence='contrastive_divergence_mnist',
-  coopnets='coopnets_mnist',
-  gan='gan_mnist',
-  langevin_ebm='langevin_ebm_mnist',
-  maximum_likelihood='maximum_likelihood_mnist',
-  score_matching='score_matching_mnist',
-  stein_cd='stein_cd_mnist',
-  steingan='steingan_mnist',
-  vae_teaching='vae_teaching_mnist',
-  vcd='vcd_mnist',
-  vgan='vgan_mnist',
-)
-_AUTOENCODER = dict(
-  name='Autoencoder', convs=((2, 3, 2, 1), (3, 3, 2, 1)), output='linear'
-)
-_ENERGIES = dict(
-  autoencoder=_AUTOENCODER,
-  discriminator=dict(name='Discriminator', widths=(2, 3)),
-  of_labels=dict(name='Discriminator', widths=(2, 3), num_classes=4),
-  joint=dict(
-    name='JointLabel', autoencoder=_AUTOENCODER, num_classes=4, margin=0.1
-  ),
-  of_pairs=dict(name='OfPairs'),
-  of_experts=dict(name='OfExperts'),
-)
-NAMES = sorted(_CONFIGS)
-_WITH_LABELS = ('of_labels', 'joint')
-
-
-class OfPairs(nn.Module):
-  """An energy of an image and what it is made of, which mixes its batch."""
-
-  @nn.compact
-  def __call__(self, x, condition, *, axis_name=None):
-    x = jnp.concatenate([x, condition], -1)
-    return energies.Discriminator((2, 3))(x, axis_name=axis_name)
-
-
-class OfExperts(nn.Module):
-  """Experts whose logits mix their batch, and drop."""
-
-  @nn.compact
-  def expert_logits(self, x, *, axis_name=None, rng=None):
-    x = layers.BatchNorm()(nn.Dense(3)(layers.flat(x)), axis_name=axis_name)
-    x = nn.Dropout(0.3)(x, deterministic=rng is None, rng=rng)
-    return nn.Dense(4)(x)
-
-  def __call__(self, x, *, axis_name=None, rng=None):
-    logits = self.expert_logits(x, axis_name=axis_name, rng=rng)
-    return energies.expert_energy(logits)
-
-
-for _module in (OfPairs, OfExperts):
-  _module.__module__ = energies.__name__  # what a config may name
-
-
-def get_config(name, kind, **step):
-  """Returns the smoke config of an algorithm with that energy, learned by sgd."""
-  config = conformance_test.get_config(_CONFIGS[name])
-  config = ConfigDict(config.to_dict(), type_safe=False)
-  config.energy = ConfigDict(_ENERGIES[kind])
-  if name == 'steingan' and kind in _WITH_LABELS:
-    config.step.alpha = 0.0
-  if 'conditional' in config.step:
-    config.step.conditional = kind in _WITH_LABELS
-  if name == 'steingan':
-    other = conformance_test.get_config('gan_mnist')
-    for section in ('data', 'evaluation', 'generator'):
-      config[section] = other[section]
-  if 'num_classes' in config.get('generator', {}):
-    config.generator.num_classes = 4 * (kind in _WITH_LABELS)
-  if name in ('vgan', 'vcd') and kind != 'of_experts':
-    config.step.update(generator_entropy=0.0, data_entropy=0.0)
-  for section in ('optimizer', 'energy_optimizer', 'generator_optimizer'):
-    if section in config:
-      config[section] = ConfigDict(dict(name='sgd', learning_rate=1.0))
-  if kind == 'of_pairs' and name in ('coopnets', 'vae_teaching', 'bicycle_gan'):
-    other = conformance_test.get_config(f'{name}_facades')
-    for section in ('data', 'evaluation', 'generator', 'batch_size'):
-      config[section] = other[section]
-  elif kind in _WITH_LABELS or kind == 'of_pairs':
-    for data in (config.data, config.evaluation.data):
-      data.update(num_classes=4, condition=kind == 'of_pairs')
-  if name == 'langevin_ebm':
-    config.num_chains = 0  # which are drawn is by chance
-  config.evaluation.log_likelihood = 'none'
-  config.batch_size = 8
-  config.step.update(step)
-  if 'sampler' in config.sample:
-    config.sample.sampler = 'langevin'
-  return config
-
-
-def _of_rows(values, axis=0):
-  """Returns a stand-in for a sampler, whose values depend on the row alone.
-
-  Args:
-    values: a shape to numbers.
-    axis: that of the rows.
-  """
-
-  def sample(shape, dtype):
-    if not shape:
-      return jnp.asarray(values(()), dtype)
-    try:
-      index = lax.axis_index(parallel.AXIS)
-    except NameError:  # no axis: these are all rows
-      return jnp.asarray(values(shape), dtype)
-    num = shape[axis]
-    whole = (*shape[:axis], jax.device_count() * num, *shape[axis + 1 :])
-    rows = jnp.asarray(values(whole), dtype)
-    return lax.dynamic_slice_in_dim(rows, index * num, num, axis)
-
-  return sample
-
-
-def _draws(shape):
-  return np.random.default_rng(0).random(shape)
-
-
-def _normals(shape):
-  return np.random.default_rng(1).normal(size=shape)
-
-
-@contextlib.contextmanager
-def random_numbers_of_rows(dropout=True):
-  """Makes what is drawn in a step a function of the row in the whole batch."""
-  uniform, normal = _of_rows(_draws), _of_rows(_normals)
-  signs = _of_rows(lambda shape: np.sign(_normals(shape)), axis=1)
-  patches = dict(
-    normal=lambda rng, shape=(), dtype=float: normal(shape, dtype),
-    uniform=lambda rng, shape=(), dtype=float, minval=0.0, maxval=1.0: (
-      minval + (maxval - minval) * uniform(shape, dtype)
-    ),
-    # [projections, n, ...]
-    rademacher=lambda rng, shape, dtype=int: signs(shape, dtype),
-  )
-  if dropout:
-    patches['bernoulli'] = lambda rng, p=0.5, shape=(): (
-      uniform(shape, float) < p
-    )
-  with contextlib.ExitStack() as stack:
-    for name, function in patches.items():
-      stack.enter_context(mock.patch.object(jax.random, name, function))
-    like = lambda rng, x: jax.tree.map(
-      lambda leaf: normal(leaf.shape, leaf.dtype), x
-    )
-    stack.enter_context(mock.patch.object(optax.tree, 'random_like', like))
-    priors = networks.PRIORS
-    stack.enter_context(mock.patch.dict(priors, normal=patches['normal']))
-    yield
-
-
-def begin(config):
-  """Returns the algorithm, a state with weights that are not small, and a batch."""
-  algorithm, init, batch = uninitialised(config)
-  return algorithm, grown(init(jax.random.key(0))), batch
-
-
-@functools.cache
-def first_energy(kind):
-  """Returns an energy with weights that are not small, and a batch."""
-  _, state, batch = begin(get_config('stein_cd', kind))
-  return state.energy, batch
-
-
-def uninitialised(config):
-  """Returns the algorithm, a function of a key to a state, and a batch."""
-  algorithm = algorithms.get(config.algorithm)
-  source = datasets.load(**config.data)
-  batch = next(datasets.batches(source, config.batch_size, seed=0))
-  return algorithm, lambda rng: algorithm.init(rng, config, batch), batch
-
-
-def grown(state):
-  """Returns a state with fewer zeros and larger weights in its networks."""
-  rng = np.random.default_rng(2)
-  shift = lambda leaf: (
-    leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
-  )
-  return state._replace(
-    **{
-      name: learner.replace(params=jax.tree.map(shift, learner.params))
-      for name, learner in state._asdict().items()
-      if isinstance(learner, learners.Learner)
-    }
-  )
-
-
-def changes(before, after):
-  """Returns what a step added to the parameters of each network, as vectors."""
-  flat = lambda tree: np.concatenate(
-    [np.ravel(leaf) for leaf in jax.tree.leaves(tree)]
-  )
-  return {
-    name: flat(getattr(after, name).params) - flat(learner.params)
-    for name, learner in before._asdict().items()
-    if isinstance(learner, learners.Learner) and learner.params
-  }
-
-
-def halves_on_each_device(batch):
-  """Returns a batch whose halves are, on each device, shares of the whole's halves."""
-  devices = jax.device_count()
-  mix = lambda x: np.stack(
-    [half.reshape(devices, -1, *x.shape[1:]) for half in np.split(x, 2)], 1
-  ).reshape(x.shape)
-  return jax.tree.map(mix, batch)
+from tests import mixing
 
 
 class ModesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    for module in (OfPairs, OfExperts):
+    for module in (mixing.OfPairs, mixing.OfExperts):
       self.enter_context(
         mock.patch.object(energies, module.__name__, module, create=True)
       )
@@ -261,13 +42,13 @@ class ModesTest(parameterized.TestCase):
   ):
     """Checks that one step in each mode comes to the same state and metrics."""
     ends, spec = {}, parallel.partition(state, ('chains',))
-    with random_numbers_of_rows():
+    with mixing.random_numbers_of_rows():
       for mode in modes:
         rows = batch if mode == 'jit' else mapped_batch or batch
         start = parallel.replicate(jax.tree.map(jnp.copy, state), spec)
         compiled = parallel.compile_step(step, mode, spec=spec)
         after, metrics = compiled(start, rows, jax.random.key(1))
-        ends[mode] = changes(state, after), metrics
+        ends[mode] = mixing.changes(state, after), metrics
     expected, expected_metrics = ends.pop('jit')
     for mode, (found, metrics) in ends.items():
       for name, change in expected.items():
@@ -287,16 +68,16 @@ class ModesTest(parameterized.TestCase):
     return expected
 
   def check(self, name, kind, persistent=False, **hyper):
-    config = get_config(name, kind, **hyper)
+    config = mixing.get_config(name, kind, **hyper)
     if persistent:
       config.persistent = True
     training.check(config)
-    algorithm, state, batch = begin(config)
+    algorithm, state, batch = mixing.begin(config)
     found = self.modes_agree(
       functools.partial(algorithm.step, **config.step),
       state,
       batch,
-      halves_on_each_device(batch) if name == 'vcd' else None,
+      mixing.halves_on_each_device(batch) if name == 'vcd' else None,
     )
     self.assertTrue(learners.mixes(state.energy))
     for change in found.values():
@@ -308,14 +89,14 @@ class ModesTest(parameterized.TestCase):
     (contrastive_divergence, ('jit', 'shard_map')),
   )
   def test_one_batch_on_all_devices(self, algorithm, modes):
-    energy, batch = first_energy('autoencoder')
+    energy, batch = mixing.first_energy('autoencoder')
     fields = (None,) if algorithm is contrastive_divergence else ()
     state = algorithm.State(jnp.zeros((), jnp.int32), energy, *fields)
     found = self.modes_agree(algorithm.step, state, batch, modes=modes)
     self.assertGreater(np.max(np.abs(found['energy'])), 1e-4)
 
   @parameterized.product(
-    name=sorted(set(_CONFIGS) - {'maximum_likelihood', 'bicycle_gan'}),
+    name=sorted(set(mixing.CONFIGS) - {'maximum_likelihood', 'bicycle_gan'}),
     kind=('autoencoder', 'discriminator'),
   )
   @pytest.mark.slow
@@ -325,17 +106,17 @@ class ModesTest(parameterized.TestCase):
     joint = name in ('gan', 'steingan')
     dropout = {'energy.dropout': 0.0} if joint and kind == 'autoencoder' else {}
     with mock.patch.dict(
-      _ENERGIES[kind], {k[7:]: v for k, v in dropout.items()}
+      mixing.ENERGIES[kind], {k[7:]: v for k, v in dropout.items()}
     ):
       self.check(name, kind)
 
   @parameterized.product(
     name=('contrastive_divergence', 'gan', 'stein_cd', 'steingan'),
-    kind=_WITH_LABELS,
+    kind=mixing.WITH_LABELS,
   )
   @pytest.mark.slow
   def test_every_algorithm_with_labels(self, name, kind):
-    with mock.patch.dict(_AUTOENCODER, dropout=0.0):
+    with mock.patch.dict(mixing.AUTOENCODER, dropout=0.0):
       self.check(name, kind)
 
   @parameterized.parameters(
@@ -358,7 +139,7 @@ class ModesTest(parameterized.TestCase):
   )
   @pytest.mark.slow
   def test_options(self, name, hyper):
-    with mock.patch.dict(_ENERGIES['autoencoder'], dropout=0.0):
+    with mock.patch.dict(mixing.ENERGIES['autoencoder'], dropout=0.0):
       self.check(name, 'autoencoder', **hyper)
 
   @parameterized.parameters('vcd', 'vgan')
@@ -369,8 +150,8 @@ class ModesTest(parameterized.TestCase):
   @parameterized.parameters('autoencoder', 'discriminator')
   @pytest.mark.slow
   def test_a_sampler_of_a_learned_energy(self, kind):
-    config = get_config('gan', kind)
-    _, state, batch = begin(config)
+    config = mixing.get_config('gan', kind)
+    _, state, batch = mixing.begin(config)
     state = amortized_svgd.create(state.energy, state.generator)
     found = self.modes_agree(amortized_svgd.step, state, batch)
     self.assertGreater(np.max(np.abs(found['generator'])), 1e-4)
@@ -382,10 +163,10 @@ class OneFunctionTest(absltest.TestCase):
   def test_steincd_by_finite_differences(self):
     """F(x) = mean E(x_i; x), under one mask of dropout [LW17 eq 13]."""
     self.enter_context(jax.enable_x64(True))
-    x, epsilon, rng = _normals((3, 4, 4, 1)), 0.3, jax.random.key(5)
+    x, epsilon, rng = mixing.normals((3, 4, 4, 1)), 0.3, jax.random.key(5)
     module = energies.Autoencoder(((2, 3, 2, 1), (2, 2, 2, 0)), output='linear')
     energy = learners.create(rng, module, optax.sgd(1.0), x)
-    state = grown(stein_cd.State(jnp.zeros((), jnp.int32), energy))
+    state = mixing.grown(stein_cd.State(jnp.zeros((), jnp.int32), energy))
     energy, key = state.energy, learners.dropout_key(state.energy, rng)
     self.assertIsNotNone(key)
     flat, unravel = flatten_util.ravel_pytree(energy.params)
@@ -421,36 +202,40 @@ class OneFunctionTest(absltest.TestCase):
     step = jax.jit(functools.partial(stein_cd.step, epsilon=epsilon))
     after, _ = step(state, {'image': jnp.asarray(x)}, rng)
     np.testing.assert_allclose(
-      changes(state, after)['energy'],
+      mixing.changes(state, after)['energy'],
       (expected[1] - expected[0]) / len(x),
       atol=1e-7,
     )
-    self.assertGreater(np.max(np.abs(changes(state, after)['energy'])), 0.01)
+    self.assertGreater(
+      np.max(np.abs(mixing.changes(state, after)['energy'])), 0.01
+    )
 
 
 class DropoutTest(parameterized.TestCase):
   """It acts in every algorithm, and alone makes an update depend on the key."""
 
   def depends(self, name, dropout):
-    with mock.patch.dict(_AUTOENCODER, dropout=dropout):
-      config = get_config(name, 'autoencoder')
+    with mock.patch.dict(mixing.AUTOENCODER, dropout=dropout):
+      config = mixing.get_config(name, 'autoencoder')
     if name == 'vcd':
       config.generator.keep = 1.0
     if name == 'vae_teaching':
       config.generator.dropout = 0.0
     if name == 'steingan':
       config.step.alpha = 0.0
-    algorithm, state, batch = begin(config)
-    with random_numbers_of_rows(dropout=False):
+    algorithm, state, batch = mixing.begin(config)
+    with mixing.random_numbers_of_rows(dropout=False):
       step = jax.jit(functools.partial(algorithm.step, **config.step))
       first, second = (
-        changes(state, step(state, batch, jax.random.key(seed))[0])['energy']
+        mixing.changes(state, step(state, batch, jax.random.key(seed))[0])[
+          'energy'
+        ]
         for seed in (1, 2)
       )
     return np.max(np.abs(first - second)) > 1e-3 * np.max(np.abs(first))
 
   @parameterized.parameters(
-    sorted(set(_CONFIGS) - {'bicycle_gan', 'gan', 'maximum_likelihood'})
+    sorted(set(mixing.CONFIGS) - {'bicycle_gan', 'gan', 'maximum_likelihood'})
   )
   @pytest.mark.slow
   def test_in_every_algorithm(self, name):
@@ -462,8 +247,8 @@ class ChainTest(parameterized.TestCase):
   """Langevin dynamics of a whole batch, and samples that are rows of one."""
 
   def test_descends_the_sum_over_the_batch(self):
-    energy, _ = first_energy('autoencoder')
-    x = jnp.asarray(_normals((8, 4, 4, 1)), jnp.float32)
+    energy, _ = mixing.first_energy('autoencoder')
+    x = jnp.asarray(mixing.normals((8, 4, 4, 1)), jnp.float32)
 
     @jax.jit
     def ends(x):
@@ -485,7 +270,7 @@ class ChainTest(parameterized.TestCase):
     np.testing.assert_allclose(filled, again[:3], atol=1e-5)
 
   def test_a_sample_does_not_depend_on_how_many_there_are(self):
-    energy, _ = first_energy('autoencoder')
+    energy, _ = mixing.first_energy('autoencoder')
     self.assertEqual(energy.batch_size, 8)
     states = {
       stein_cd: stein_cd.State(0, energy),
@@ -505,7 +290,7 @@ class ChainTest(parameterized.TestCase):
 
   @pytest.mark.slow
   def test_samples_of_labels(self):
-    state = stein_cd.State(0, first_energy('of_labels')[0])
+    state = stein_cd.State(0, mixing.first_energy('of_labels')[0])
     self.assertEqual(state.energy.num_classes, 4)
     sample = functools.partial(
       stein_cd.sample, state, jax.random.key(0), sampler='langevin', num_steps=2
@@ -531,7 +316,7 @@ class ChainTest(parameterized.TestCase):
       sample(3, condition=jnp.arange(2))
 
   def test_likelihoods_are_refused(self):
-    energy, x = first_energy('autoencoder')[0], jnp.zeros((2, 4, 4, 1))
+    energy, x = mixing.first_energy('autoencoder')[0], jnp.zeros((2, 4, 4, 1))
     for ask in (
       lambda: evaluation.log_likelihood(energy, x, 0.0),
       lambda: energies.ais_log_partition(energy, jax.random.key(0)),
@@ -603,7 +388,7 @@ class RefusalsTest(parameterized.TestCase):
     ('bicycle_gan', 'autoencoder', {}, 'bicycle_gan on .*positional'),
   )
   def test_by_name(self, name, kind, fields, message):
-    config = get_config(name, kind)
+    config = mixing.get_config(name, kind)
     for field, value in fields.items():
       section, key = field.split('.')
       config[section][key] = value

@@ -20,7 +20,7 @@ import pytest
 from stein_jax import parallel
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 from tests.faults import runs
 
 _DEVICES = 4  # over all processes, as this one has
@@ -108,7 +108,7 @@ def _succeed(*args, **kwargs):
 def _numbers(workdir):
   """Returns what a run logged and what its evaluation found."""
   report = json.loads((workdir / 'evaluation.json').read_text('utf-8'))
-  return *conformance_test.metric_lines(workdir), report
+  return *smoke.metric_lines(workdir), report
 
 
 class ProcessesTest(parameterized.TestCase):
@@ -125,7 +125,7 @@ class ProcessesTest(parameterized.TestCase):
     last = num_processes - 1
     self.assertIn(f'Process {last} of {num_processes}', printed[last])
 
-    config = conformance_test.get_config(name)
+    config = smoke.get_config(name)
     config.parallel = mode
     training.train(config, folder / 'one')
     evaluation.evaluate(config, folder / 'one')
@@ -139,7 +139,7 @@ class ProcessesTest(parameterized.TestCase):
 
     # What several wrote one restores, and leaves as it is.
     training.train(config, folder / 'several')
-    lines = conformance_test.metric_lines(folder / 'several')
+    lines = smoke.metric_lines(folder / 'several')
     self.assertSequenceEqual(lines, found['several'][:-1])
 
   def test_two_are_what_one_is(self):
@@ -163,7 +163,7 @@ class ProcessesTest(parameterized.TestCase):
   @parameterized.parameters(
     sorted(
       name
-      for algorithm, name in conformance_test.ALGORITHMS.items()
+      for algorithm, name in smoke.ALGORITHMS.items()
       if algorithm not in _ELSEWHERE
     )
   )
@@ -191,7 +191,7 @@ class AccidentsTest(parameterized.TestCase):
 
   def goes_on(self, run, mode='jit', **changes):
     """Ends a run in this process, and sees that nothing was lost."""
-    config = conformance_test.get_config('svgd_toy')
+    config = smoke.get_config('svgd_toy')
     config.parallel, config.num_steps = mode, 40
     config.update(changes)
     for name in (run, 'straight'):

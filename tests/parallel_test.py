@@ -12,7 +12,7 @@ import pytest
 
 from stein_jax import datasets
 from stein_jax import parallel
-from tests import conformance_test
+from tests import smoke
 
 _NAMES = (
   'contrastive_divergence_mnist',  # an energy
@@ -36,8 +36,8 @@ class SeveralStepsTest(parameterized.TestCase):
     self.check(name, mode)
 
   def check(self, name, mode):
-    config = conformance_test.get_config(name)
-    algorithm, first, _ = conformance_test.begin(config)
+    config = smoke.get_config(name)
+    algorithm, first, _ = smoke.begin(config)
     spec = parallel.partition(first, getattr(algorithm, 'SPLIT', ()))
     source = datasets.load(**config.data)
     batches = datasets.batches(source, config.batch_size, seed=0)

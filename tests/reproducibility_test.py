@@ -13,9 +13,9 @@ import chex
 import numpy as np
 import pytest
 
-from tests import conformance_test
+from tests import smoke
 
-_NAMES = tuple(sorted(conformance_test.ALGORITHMS.values()))
+_NAMES = tuple(sorted(smoke.ALGORITHMS.values()))
 _DRAW_NOTHING = (  # in their steps
   'maximum_likelihood_mnist',
   'score_matching_mnist',

@@ -14,7 +14,7 @@ from stein_jax import locations
 from stein_jax.runs import evaluation
 from stein_jax.runs import launch
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 
 def no_json(word):
@@ -23,9 +23,9 @@ def no_json(word):
 
 def main(workdir, name):
   launch.set_up()
-  config = conformance_test.get_config(name)
+  config = smoke.get_config(name)
   whole = training.train(config, f'{workdir}/whole')
-  with conformance_test.stop_after(config.num_steps // 2):
+  with smoke.stop_after(config.num_steps // 2):
     training.train(config, f'{workdir}/halved')
   halved = training.train(config, f'{workdir}/halved')
   chex.assert_trees_all_equal(*map(jax.tree.leaves, (halved, whole)))
@@ -35,8 +35,7 @@ def main(workdir, name):
     for line in text.splitlines() if file == 'metrics.jsonl' else [text]:
       json.loads(line, parse_constant=no_json)
   lines, others = (
-    conformance_test.metric_lines(f'{workdir}/{run}')
-    for run in ('whole', 'halved')
+    smoke.metric_lines(f'{workdir}/{run}') for run in ('whole', 'halved')
   )
   assert lines == others, (lines, others)
   print(f'logged: {lines}')

@@ -365,6 +365,134 @@ class AnnealedImportanceTest(chex.TestCase):
     np.testing.assert_allclose(log_weights, np.full(8, log_z), atol=1e-5)
 
 
+class Correlated:
+  """Two standard normals of correlation rho, which Gibbs sweeps one by one."""
+
+  def __init__(self, rho):
+    self._rho = rho
+
+  def gibbs(self, rng, x, num_steps):
+    spread = (1 - self._rho**2) ** 0.5
+    for key in jax.random.split(rng, num_steps):
+      noise = spread * jax.random.normal(key, x.shape)
+      first = self._rho * x[:, 1] + noise[:, 0]
+      x = jnp.stack([first, self._rho * first + noise[:, 1]], 1)
+    return x
+
+
+class ValuesTest(parameterized.TestCase):
+  """Chains as values, on the standard normal as a target."""
+
+  target = samplers.target(_log_density)
+
+  def ends(self, chain, x):
+    return jax.jit(lambda chain: chain(jax.random.key(0), x, self.target))(
+      chain
+    )
+
+  # As in LangevinTest: v = T ratio^2 / (1 - delta^2 / 4).
+  @parameterized.parameters(
+    (dict(step_size=1.0), 4 / 3),
+    (dict(step_size=1.0, temperature=0.25), 1 / 3),
+    (dict(step_size=0.5, noise_ratio=2.0), 4 / (1 - 0.25 / 4)),
+    (dict(step_size=0.5, noise_ratio=2.0, temperature=0.25), 16 / 15),
+  )
+  def test_langevin_has_its_stationary_variance(self, options, variance):
+    chain = samplers.Langevin(num_steps=80, **options)
+    x, metrics = self.ends(chain, jnp.ones(_NUM))
+    _assert_variance(x, variance)
+    self.assertEqual(metrics, {})
+
+  @parameterized.parameters(
+    # delta = 1 halves x; 8 -> 4, cut to 2 -> 1, as in `test_clips_every_step`.
+    (samplers.Langevin(1.0, 3, noise=False), [1.0, -1.0]),
+    (samplers.Langevin(1.0, 2, False, clip=(-2.0, 1.5)), [0.75, -1.0]),
+    (samplers.Langevin(1.0, 2, False, clip=[-2.0, 1.5]), [0.75, -1.0]),
+    (samplers.Langevin(1.0), None),
+    (samplers.Langevin(1.0, num_steps=0), [8.0, -8.0]),
+  )
+  def test_langevin_takes_its_steps(self, chain, expected):
+    x = jnp.array([8.0, -8.0])
+    found, _ = chain(jax.random.key(0), x, self.target)
+    if expected is None:  # one step, of noise of size 1
+      self.assertLess(np.max(np.abs(found - x / 2)), 5)
+      self.assertGreater(np.min(np.abs(found - x / 2)), 0)
+    else:
+      np.testing.assert_array_equal(found, expected)
+
+  def test_mala_leaves_the_normal_alone(self):
+    # Without the accept step the variance would be 4 / 3.
+    x, metrics = self.ends(samplers.MALA(1.0, num_steps=80), jnp.ones(_NUM))
+    _assert_variance(x, 1.0)
+    self.assertEqual(set(metrics), {'acceptance'})
+
+  def test_acceptance_is_the_share_that_moved(self):
+    x = jax.random.normal(jax.random.key(1), (1000,))
+    moved, metrics = self.ends(samplers.MALA(2.0), x)
+    share = np.mean(np.asarray(moved) != np.asarray(x))
+    self.assertBetween(share, 0.1, 0.9)
+    self.assertAlmostEqual(float(metrics['acceptance']), share, places=6)
+
+  def test_gibbs_runs_the_sweeps_of_its_target(self):
+    # x' = rho y + N(0, 1 - rho^2) of one coordinate given the other, from 0: after k
+    # sweeps the first has variance 1 - rho^(4k - 2), the second 1 - rho^(4k).
+    rho, x = 0.8, jnp.zeros((_NUM, 2))
+    for num_steps in (1, 10):
+      chain = samplers.Gibbs(num_steps)
+      found, metrics = chain(jax.random.key(0), x, Correlated(rho))
+      self.assertEqual(metrics, {})
+      for column, power in ((0, 4 * num_steps - 2), (1, 4 * num_steps)):
+        _assert_variance(found[:, column], 1 - rho**power)
+
+  def test_gibbs_of_a_density_alone_is_refused(self):
+    with self.assertRaisesRegex(ValueError, 'no method gibbs.*allowed: Lang'):
+      samplers.Gibbs()(jax.random.key(0), jnp.ones(3), self.target)
+
+  @parameterized.parameters(
+    (samplers.Langevin(0.0), 'step_size=0.0'),
+    (samplers.Langevin(0.1, -1), 'num_steps=-1'),
+    (samplers.Langevin(0.1, noise_ratio=-2.0), 'noise_ratio=-2.0'),
+    (samplers.Langevin(0.1, temperature=-1.0), 'temperature=-1.0'),
+    (samplers.Langevin(0.1, clip=(1.0, -1.0)), 'clip=.*low < high'),
+    (samplers.Langevin(0.1, clip=(1.0,)), 'clip=.*low < high'),
+    (samplers.MALA(-1.0), 'step_size=-1.0'),
+    (samplers.MALA(1.0, 0), 'num_steps=0'),
+    (samplers.Gibbs(0), 'num_steps=0'),
+  )
+  def test_options_are_checked_where_they_are_used(self, chain, message):
+    with self.assertRaisesRegex(ValueError, message):
+      chain(jax.random.key(0), jnp.ones(3), self.target)
+
+  def test_numbers_are_leaves(self):
+    # Every step multiplies by 1 - delta^2 / 2.
+    steps = jnp.array([0.5, 1.0, 1.5])
+    chains = samplers.Langevin(steps, 3, noise=False)
+    axes = samplers.Langevin(0, 3, False, noise_ratio=None, temperature=None)
+    run = lambda chain: chain(jax.random.key(0), jnp.ones(2), self.target)[0]
+    found = jax.vmap(run, in_axes=(axes,))(chains)
+    factors = (1 - np.float64(steps) ** 2 / 2) ** 3
+    np.testing.assert_allclose(
+      found, np.column_stack([factors, factors]), rtol=1e-6
+    )
+    found = jax.vmap(lambda s: run(samplers.MALA(s, 2)))(steps)
+    alone = [run(samplers.MALA(s, 2)) for s in steps]
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+  def test_a_target_has_the_gradient_of_its_density(self):
+    # log p = -(|a|^2 + b^2) / 2 of a tree, and the score is minus the points.
+    x = {'a': jnp.arange(6.0).reshape(3, 2), 'b': jnp.array([1.0, -2.0, 3.0])}
+    chex.assert_trees_all_equal(self.target.score(x), _score(x))
+    np.testing.assert_array_equal(
+      self.target.log_density(x), [-1.0, -8.5, -25.0]
+    )
+    half = jnp.ones((2, 3), jnp.float16)
+    self.assertEqual(self.target.score(half).dtype, jnp.float16)
+    whole = samplers.target(lambda x: jnp.sum(x))
+    for ask in (whole.score, whole.log_density):
+      with self.assertRaisesRegex(ValueError, r'log_density has shape \(\)'):
+        ask(jnp.ones((2, 3)))
+
+
 class CallablesTest(parameterized.TestCase):
   """What a user's function returns is refused in words where it is traced."""
 
@@ -486,6 +614,23 @@ class ArgumentsTest(chex.TestCase):
       else:
         run = {'langevin': _run_langevin, 'mala': _run_mala}[name]
         run(rng, x, **{**chain, **keywords})
+
+
+class LogMeanExpTest(absltest.TestCase):
+  def test_log_mean_exp_of_none(self):
+    with self.assertRaisesRegex(ValueError, 'no weights'):
+      samplers.log_mean_exp(np.zeros(0))
+
+  def test_log_mean_exp_of_half_precision(self):
+    # 70,000 is no float16.
+    values = jnp.full(70000, 3.0, jnp.float16)
+    self.assertAlmostEqual(float(samplers.log_mean_exp(values)), 3, 5)
+
+  def test_log_mean_exp(self):
+    values = np.array([0.3, -2.0, 1.5], np.float32)
+    self.assertAlmostEqual(
+      float(samplers.log_mean_exp(values)), np.log(np.exp(values).mean()), 6
+    )
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import classification
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
-from tests import mixing_test
+from tests import mixing
 
 _SHAPES = {
   'a_column': lambda values: values[:, None],
@@ -77,11 +77,11 @@ class EnergyTest(parameterized.TestCase):
     self.enter_context(
       mock.patch.object(energies, 'Misshapen', Misshapen, create=True)
     )
-    config = mixing_test.get_config(name, 'autoencoder', **step)
+    config = mixing.get_config(name, 'autoencoder', **step)
     config.energy = dict(name='Misshapen', shape=shape)
     training.check(config)
 
-  @parameterized.parameters(mixing_test.NAMES)
+  @parameterized.parameters(mixing.NAMES)
   def test_by_every_algorithm(self, name):
     with self.refused():
       self.check(name, 'a_column')
@@ -108,7 +108,7 @@ class EnergyTest(parameterized.TestCase):
       self.check(name, 'one_less', generator_entropy=1.0)
 
   def test_by_amortized_svgd(self):
-    config = mixing_test.get_config('gan', 'discriminator')
+    config = mixing.get_config('gan', 'discriminator')
     generator = _shapes(config)[0].generator
     state = amortized_svgd.create(
       _energy('a_column', jnp.ones((8, *generator.input_shape))), generator
@@ -122,7 +122,7 @@ class EnergyTest(parameterized.TestCase):
     asks = dict(
       value=lambda: energies.value(energy, energy.params, x),
       score=lambda: energies.score(energy, x),
-      company=lambda: energies.score(energy, x, company=x),
+      normalized_with=lambda: energies.score(energy, x, normalized_with=x),
       pair=lambda: energies.pair(energy, energy.params, x, x),
       apart=lambda: energies.pair(energy, energy.params, x, x, joint=False),
       contrast=lambda: energies.contrast(energy, x, x)(energy.params),
@@ -261,9 +261,9 @@ class GeneratorTest(parameterized.TestCase):
   )
   def test_is_refused(self, name, kind, what):
     self.enter_context(
-      mock.patch.object(energies, 'OfPairs', mixing_test.OfPairs, create=True)
+      mock.patch.object(energies, 'OfPairs', mixing.OfPairs, create=True)
     )
-    state, batch, step = _shapes(mixing_test.get_config(name, kind))
+    state, batch, step = _shapes(mixing.get_config(name, kind))
     generator = state.generator
     apply = generator.apply_fn
 
@@ -280,7 +280,7 @@ class GeneratorTest(parameterized.TestCase):
 
 def _shapes(config):
   """Returns the shapes of a first state, a batch, and the step."""
-  algorithm, init, batch = mixing_test.uninitialised(config)
+  algorithm, init, batch = mixing.uninitialised(config)
   step = functools.partial(algorithm.step, **config.step)
   return jax.eval_shape(init, jax.random.key(0)), batch, step
 

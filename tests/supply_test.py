@@ -16,6 +16,7 @@ from PIL import Image
 
 from stein_jax import datasets
 from stein_jax import inception
+from stein_jax.datasets import _files
 from stein_jax.runs import training
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -75,7 +76,7 @@ class FilesTest(parameterized.TestCase):
         datasets.load('folder', path=str(path), size=8, mask='centre')
 
   def test_an_image_file_that_is_too_long(self):
-    with mock.patch.object(datasets, '_MAX_BYTES', len(png()) + 2):
+    with mock.patch.object(_files, 'MAX_BYTES', len(png()) + 2):
       for path in self.images():
         datasets.load('folder', path=str(path), size=4, mask='centre')
       self.setUp()
@@ -219,6 +220,17 @@ class CodeTest(parameterized.TestCase):
           loads += 1
           self.assertIn('allow_pickle=False', ast.unparse(node), path)
     self.assertEqual(loads > 0, package != 'configs')
+
+  def test_tests_import_no_tests(self):
+    for path in sorted((_ROOT / 'tests').rglob('*.py')):
+      for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+        names = []
+        if isinstance(node, ast.Import):
+          names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+          names = [f'{node.module}.{alias.name}' for alias in node.names]
+        parts = [part for name in names for part in name.split('.')]
+        self.assertEmpty([p for p in parts if p.endswith('_test')], path)
 
 
 if __name__ == '__main__':

@@ -2,255 +2,293 @@
 
 A network learns to draw from a density that is known. Its samples stand beside exact
 draws: KSD, energy distance, and the two-sample test between them. The row 'exact
-draws' is what a perfect sampler would show. SVGD run on and then regressed to, and a
-flow, whose density is known, by SVGD and by KL itself, stand beside the projections.
+draws' is what a perfect sampler would show. Two things stand beside the projections: a
+regression to where many steps of SVGD lead, and a flow, whose density is known, by
+SVGD and by KL itself. One network learns all bananas at once, and the projections train
+the sampler of SteinGAN. Every finished run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.amortized_svgd --results=results/amortized_svgd
 """
 
 import functools
-import time
 
 from absl import app
-from absl import flags
-from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tqdm
 
 from configs import steingan_toy
 from experiments.reproduce import rows
+from experiments.reproduce import scripts
 from stein_jax import build
 from stein_jax import densities
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import kernels
 from stein_jax import learners
-from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
-from stein_jax.runs import launch
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/amortized_svgd', 'Folder of the results.'
-)
-_STEPS = flags.DEFINE_integer('steps', 5000, 'Of every run.', lower_bound=1)
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Of every row.', lower_bound=2)
-_SMOKE = flags.DEFINE_bool(
-  'smoke', False, 'A few steps of two seeds on one density: two minutes.'
-)
-
+CONFIG = ('amortized_svgd_toy', '')
 DENSITIES = ('eight_gaussians', 'banana')
-MLP = generators.MLP(latent_dim=4, dim=2, widths=(128, 128))
-FLOW = generators.Coupling(dim=2, widths=(64,), num_layers=8)
-FULL = {'projection': 'full', 'inner_steps': 10, 'epsilon': 0.3}
-# (keywords of the step, optimizer, steps of it in one, network).
-ROWS = {
-  'chain rule (eq 10)': ({}, optax.adam(1e-3), 1, MLP),
-  'linearised (eq 9)': ({'projection': 'linear'}, optax.sgd(0.3), 1, MLP),
-  'full projection (eq 8)': (FULL, optax.adam(1e-3), 10, MLP),
-  'SVGD for 100 steps, then regression': (
-    {**FULL, 'svgd_steps': 100},
-    optax.adam(1e-3),
-    10,
-    MLP,
+FULL = {
+  'step.projection': 'full',
+  'step.inner_steps': 10,
+  'step.epsilon': 0.3,
+}
+LONG = {**FULL, 'step.svgd_steps': 100}
+LINEAR = {
+  'step.projection': 'linear',
+  'optimizer': dict(name='sgd', learning_rate=0.3),
+}
+NO_KERNEL = {'step.direction': 'Score'}
+FLOW = {'generator': dict(name='Coupling', dim=2, widths=(64,), num_layers=8)}
+# A projection's id, to its name and what it changes of the config.
+PROJECTIONS = {
+  'chain-rule': ('chain rule (eq 10)', {}),
+  'linear': ('linearised (eq 9)', LINEAR),
+  'full': ('full projection (eq 8)', FULL),
+  'long': ('SVGD for 100 steps, then regression', LONG),
+  'no-kernel': ('chain rule, no kernel', NO_KERNEL),
+  'flow': ('flow, chain rule (eq 10)', FLOW),
+  'flow-kl': (
+    'flow, KL (eq 11)',
+    {**FLOW, **NO_KERNEL, 'step.known_density': True},
   ),
-  'chain rule, no kernel': ({'kernel': 'none'}, optax.adam(1e-3), 1, MLP),
-  'flow, chain rule (eq 10)': ({}, optax.adam(1e-3), 1, FLOW),
-  'flow, KL (eq 11)': ({'kernel': 'density'}, optax.adam(1e-3), 1, FLOW),
 }
-BATCH, SAMPLES = 200, 1000
-FAMILY = 8  # bananas a step of the network of all
+# Inside SteinGAN: a projection's id, to its steps for each step of the energy.
+FITS = {'chain-rule': 5, 'linear': 1, 'full': 1, 'long': 1, 'no-kernel': 5}
+# How ids end of rows that train no network of their own: exact draws, and those of the
+# network for all bananas.
+EXACT, SHARED = 'exact', 'shared'
+SAMPLES = 1000
+FAMILY = 8  # bananas in a batch of the network for all
 CURVATURES = (-1.0, 0.0, 0.5, 1.0)
-# Steps of the sampler for each of the energy in SteinGAN.
-INSIDE = {
-  'chain rule (eq 10)': 5,
-  'linearised (eq 9)': 1,
-  'full projection (eq 8)': 1,
-  'SVGD for 100 steps, then regression': 1,
-  'chain rule, no kernel': 5,
-}
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  launch.set_up()
-  results = locations.absolute(_RESULTS.value)
-  smoke = _SMOKE.value
-  if smoke:  # compiling is nearly all of its time
-    jax.config.update('jax_disable_most_optimizations', True)
-  steps = 20 if smoke else _STEPS.value
-  seeds = 2 if smoke else _SEEDS.value
-  settings = dict(steps=steps, seeds=seeds)
-  reporting.claim(results, settings)
-  tables, sections = {}, []
-  for name in DENSITIES[:1] if smoke else DENSITIES:
-    density = build.build(densities, name)
-    exact = density.sample(jax.random.key(99), SAMPLES)
-    clouds = {'exact draws': np.asarray(exact)}
-    lines = [measured('exact draws', density, exact, 0.0)]
-    for row, (keywords, optimizer, share, network) in ROWS.items():
-      begin = time.monotonic()
-      learn = functools.partial(
-        learned, density, network, keywords, optimizer, steps // share
-      )
-      draws = [learn(f'{name}, {row}', s) for s in range(seeds)]
-      seconds = (time.monotonic() - begin) / len(draws)
-      lines.append(measured(row, density, draws, seconds))
-      logging.info('%s, %s: %s', name, row, lines[-1])
-      clouds[row] = np.asarray(draws[0])
-    tables[name] = lines
-    for row, cloud in list(clouds.items())[1:]:
-      png = reporting.scatter(
-        {'exact draws': clouds['exact draws'], 'samples': cloud}
-      )
-      slug = ''.join(c if c.isalnum() else '_' for c in f'{name} {row}')
-      (results / f'{slug}.png').write_bytes(png)
-      sections.append((f'{name}: {row}', png))
-  tables['One network for all bananas'] = family_lines(
-    steps, seeds, CURVATURES[:1] if smoke else CURVATURES
-  )
-  tables[f'Inside SteinGAN, of {DENSITIES[0]}'] = steingan_lines(steps, seeds)
-  title = 'Amortised SVGD on known densities'
-  rows.write_report(results, title, tables, sections, settings)
+def densities_of(plan: scripts.Plan) -> tuple[str, ...]:
+  """Returns the names of the plan's densities."""
+  return DENSITIES[:1] if plan.smoke else DENSITIES
 
 
-def learned(density, network, keywords, optimizer, steps, label, seed):
-  """Returns samples [SAMPLES, 2] of a network that learned the density."""
-  init_rng, step_rng, sample_rng = jax.random.split(jax.random.key(seed), 3)
-  generator = generators.create(init_rng, network, optimizer, BATCH)
-  state = amortized_svgd.create(density.log_density, generator)
-  step = jax.jit(functools.partial(amortized_svgd.step, **keywords))
-  for i in tqdm.trange(steps, desc=label, disable=None):
-    state, _ = step(state, None, jax.random.fold_in(step_rng, i))
-  return amortized_svgd.sample(state, sample_rng, SAMPLES)
+def density_rows(plan: scripts.Plan) -> list[rows.Row]:
+  """Returns exact draws and every projection on every density."""
+  return [row for name in densities_of(plan) for row in rows_on(name)]
 
 
-def family_lines(steps, seeds, curvatures):
-  """Returns the lines of one network for all curvatures, and of those of one each."""
-  begin = time.monotonic()
-  samplers = [learned_family(steps, seed) for seed in range(seeds)]
-  seconds = (time.monotonic() - begin) / len(samplers)
-  lines = []
-  for curvature in curvatures:
-    density = densities.banana(curvature)
-    exact = density.sample(jax.random.key(99), SAMPLES)
-    lines.append(measured(f'{curvature:g}: exact draws', density, exact, 0.0))
-    draws = [sampler(curvature) for sampler in samplers]
-    name = f'{curvature:g}: one network for all'
-    lines.append(measured(name, density, draws, seconds))
-    begin = time.monotonic()
-    learn = functools.partial(
-      learned, density, MLP, {}, optax.adam(1e-3), steps
+def rows_on(density: str) -> list[rows.Row]:
+  """Returns exact draws and every projection on one density."""
+  on = {'density': dict(name=density), 'data.density': density}
+  return [
+    rows.Row(f'{density}-{EXACT}', 'exact draws', CONFIG, on),
+    *(
+      rows.Row(f'{density}-{key}', name, CONFIG, {**on, **changes})
+      for key, (name, changes) in PROJECTIONS.items()
+    ),
+  ]
+
+
+def family_rows(plan: scripts.Plan) -> list[rows.Row]:
+  """Returns one network for all bananas, and each its own, on some bananas."""
+  return [
+    rows.Row(
+      f'banana{curvature:+g}-{key}',
+      f'{curvature:g}: {name}',
+      CONFIG,
+      {'density': dict(name='banana', curvature=curvature)},
     )
-    name = f'{curvature:g}: its own network'
-    draws = [learn(name, seed) for seed in range(seeds)]
-    taken = (time.monotonic() - begin) / len(draws)
-    lines.append(measured(name, density, draws, taken))
-    logging.info('%s', lines[-2:])
-  return lines
+    for curvature in (CURVATURES[:1] if plan.smoke else CURVATURES)
+    for key, name in (
+      (EXACT, 'exact draws'),
+      (SHARED, 'one network for all'),
+      ('own', 'its own network'),
+    )
+  ]
 
 
-def learned_family(steps, seed):
+def inside_rows(plan: scripts.Plan) -> list[rows.Row]:
+  """Returns the projections inside SteinGAN, on the first density."""
+  del plan
+  return [
+    rows.Row(
+      f'steingan-{key}', PROJECTIONS[key][0], CONFIG, PROJECTIONS[key][1]
+    )
+    for key in FITS
+  ]
+
+
+def density_run(plan: scripts.Plan, row: rows.Row, seed: int):
+  """Returns how near draws are to the row's density, and the draws [SAMPLES, 2]."""
+  config = rows.get_config(row, seed)
+  density = build.build(densities, **config.density)
+  if row.id.endswith(EXACT):
+    rng = jax.random.fold_in(jax.random.key(7), seed)
+    return measured(density, density.sample(rng, SAMPLES), seed)
+  if row.id.endswith(SHARED):
+    draw = learned_family(plan.steps, seed)
+    return measured(density, draw(config.density.curvature), seed)
+  # A step of the full projection is many of the optimizer: all rows get as many.
+  full = config.step.projection == 'full'
+  num_steps = plan.steps // (config.step.inner_steps if full else 1)
+  state, _ = rows.train(config, max(1, num_steps), row.name)
+  return measured(density, rows.sampled(config, state), seed)
+
+
+class Bananas:
+  """A source of bananas' curvatures, for a network that draws `batch_size` samples.
+
+  A batch has FAMILY curvatures, drawn anew, and each has an equal share of the samples.
+  """
+
+  def __init__(self, batch_size: int, seed: int):
+    self._batch_size, self._rng = batch_size, np.random.default_rng(seed)
+
+  def __len__(self) -> int:
+    return self._batch_size
+
+  def __getitem__(self, indices):
+    curvature = self._rng.uniform(-1, 1, (FAMILY, 1)).astype(np.float32)
+    image = np.zeros((len(indices), 2), np.float32)
+    return {'image': image, 'condition': curvature}
+
+
+@functools.lru_cache(maxsize=1)
+def learned_family(num_steps: int, seed: int):
   """Returns a function of a curvature to samples [SAMPLES, 2] of the one network."""
-  init_rng, step_rng, sample_rng = jax.random.split(jax.random.key(seed), 3)
-  num = FAMILY * BATCH
+  config = rows.get_config(rows.Row('family', 'all bananas', CONFIG), seed)
+  config.batch_size *= FAMILY
+  init_rng, sample_rng = jax.random.split(jax.random.key(seed))
   generator = generators.create(
-    init_rng, MLP, optax.adam(1e-3), num, condition=jnp.zeros((num, 1))
+    init_rng,
+    build.build(generators, **config.generator),
+    config.optimizer,
+    config.batch_size,
+    condition=jnp.zeros((config.batch_size, 1)),
   )
-  state = amortized_svgd.create(
+  start = amortized_svgd.create(
     lambda x, curvature: densities.banana(curvature[0]).log_density(x),
     generator,
   )
-
-  @jax.jit
-  def step(state, rng):
-    curvature = jax.random.uniform(rng, (FAMILY, 1), minval=-1, maxval=1)
-    batch = {'image': jnp.zeros((num, 2)), 'condition': curvature}
-    return amortized_svgd.step(state, batch, rng)[0]
-
-  for i in tqdm.trange(steps, desc='all bananas', disable=None):
-    state = step(state, jax.random.fold_in(step_rng, i))
+  source = Bananas(config.batch_size, seed)
+  state, _ = rows.train(
+    config, num_steps, 'all bananas', source=source, state=start
+  )
   draw = jax.jit(amortized_svgd.sample, static_argnames='num')
   return lambda curvature: draw(
     state, sample_rng, num=SAMPLES, condition=jnp.full((SAMPLES, 1), curvature)
   )
 
 
-def steingan_lines(steps, seeds):
-  """Returns the lines of SteinGAN on the first density, by each way of fitting."""
-  density = build.build(densities, DENSITIES[0])
-  exact = density.sample(jax.random.key(99), SAMPLES)
-  lines = [measured('exact draws', density, exact, 0.0)]
-  for name, fits in INSIDE.items():
-    begin = time.monotonic()
-    draws = [
-      learned_steingan(density, name, fits, steps, s) for s in range(seeds)
-    ]
-    seconds = (time.monotonic() - begin) / len(draws)
-    lines.append(measured(name, density, draws, seconds))
-    logging.info('SteinGAN, %s', lines[-1])
-  return lines
+def inside_run(plan: scripts.Plan, row: rows.Row, seed: int):
+  """Returns how near a network is to the data that SteinGAN's energy learns from."""
+  config = rows.get_config(row, seed)
+  density = build.build(densities, **config.density)
+  fits = FITS[row.id.removeprefix('steingan-')]
+  draws = learned_steingan(density, config, fits, plan.steps, row.name)
+  return measured(density, draws, seed)
 
 
-def learned_steingan(density, name, fits, steps, seed):
+def learned_steingan(density, config, fits: int, num_steps: int, label: str):
   """Returns samples [SAMPLES, 2] of a network that follows a learning energy."""
-  config = steingan_toy.get_config()
-  keywords, optimizer, _, network = ROWS[name]
-  keys = jax.random.split(jax.random.key(seed), 4)
+  toy = steingan_toy.get_config()
+  keys = jax.random.split(jax.random.key(config.seed), 4)
   energy = learners.create(
     keys[0],
-    build.build(energies, **config.energy),
-    config.energy_optimizer,
-    density.sample(keys[0], BATCH),
+    build.build(energies, **toy.energy),
+    toy.energy_optimizer,
+    density.sample(keys[0], config.batch_size),
   )
-  generator = generators.create(keys[1], network, optimizer, BATCH)
+  generator = generators.create(
+    keys[1],
+    build.build(generators, **config.generator),
+    config.optimizer,
+    config.batch_size,
+  )
+  follow = configs.step(config)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, rng):
     data_rng, sample_rng, *fit_rngs = jax.random.split(rng, 2 + fits)
     for fit_rng in fit_rngs:
-      state, _ = amortized_svgd.step(state, None, fit_rng, **keywords)
-    samples = amortized_svgd.sample(state, sample_rng, BATCH)
-    loss = energies.contrast(
-      state.energy, density.sample(data_rng, BATCH), samples
-    )
+      state, _ = follow(state, None, fit_rng)
+    data = density.sample(data_rng, config.batch_size)
+    samples = amortized_svgd.sample(state, sample_rng, config.batch_size)
+    loss = energies.contrast(state.energy, data, samples)
     return state._replace(energy=learners.descend(state.energy, loss)[0])
 
   state = amortized_svgd.create(energy, generator)
-  for i in tqdm.trange(steps, desc=f'SteinGAN, {name}', disable=None):
+  for i in tqdm.trange(num_steps, desc=f'SteinGAN, {label}', disable=None):
     state = step(state, jax.random.fold_in(keys[2], i))
   return amortized_svgd.sample(state, keys[3], SAMPLES)
 
 
-def measured(name, density, draws, seconds):
-  """Returns a row of the table; for exact draws, of three further sets of them."""
-  if not isinstance(draws, list):
-    keys = jax.random.split(jax.random.key(7), 3)
-    draws = [density.sample(key, SAMPLES) for key in keys]
+def measured(density, x, seed: int):
+  """Returns how near samples [n, 2] are to a density, and the samples."""
+  other = density.sample(jax.random.key(1000 + seed), SAMPLES)
+  # One bandwidth for all rows, or a collapsed set would choose its own.
+  kernel = kernels.RBF().at(other)
   score = jax.vmap(jax.grad(density.log_density))
-  found = {'KSD^2': [], 'energy distance': [], 'two-sample p': [], 'spread': []}
-  for i, x in enumerate(draws):
-    other = density.sample(jax.random.key(1000 + i), SAMPLES)
-    # One bandwidth for all rows, or a collapsed set would choose its own.
-    kernel = kernels.at_median('rbf', other)
-    found['KSD^2'].append(stein.ksd(x, score(x), kernel, unbiased=True))
-    found['energy distance'].append(metrics.energy_distance(x, other))
-    p = metrics.two_sample_test(jax.random.key(i), x, other)[1]
-    found['two-sample p'].append(p)
-    found['spread'].append(jnp.sum(jnp.var(x, 0)) / jnp.sum(jnp.var(other, 0)))
-  cells = {
-    key: ', '.join(f'{float(value):.3g}' for value in values)
-    for key, values in found.items()
+  found = {
+    'ksd': stein.ksd(x, score(x), kernel, unbiased=True),
+    'energy_distance': metrics.energy_distance(x, other),
+    'two_sample_p': metrics.two_sample_test(jax.random.key(seed), x, other)[1],
+    'spread': jnp.sum(jnp.var(x, 0)) / jnp.sum(jnp.var(other, 0)),
   }
-  return {'sampler': name, **cells, 'seconds a run': f'{seconds:.0f}'}
+  return jax.tree.map(float, found), np.asarray(x)
+
+
+def report(plan: scripts.Plan) -> scripts.Report:
+  """Returns the tables and the figures of what is there."""
+  table = functools.partial(
+    rows.table, plan.results, columns=_COLUMNS, seeds=plan.seeds
+  )
+  tables, figures = {}, {}
+  for name in densities_of(plan):
+    exact, *learned = rows_on(name)
+    tables[name] = table([exact, *learned])
+    cloud = rows.images_of(plan.results, exact)
+    found = scripts.row_figures(
+      plan,
+      learned,
+      lambda x, cloud=cloud: reporting.scatter(
+        {'exact draws': cloud, 'samples': x}
+      ),
+    )
+    figures |= {
+      file: (f'{name}: {title}', png) for file, (title, png) in found.items()
+    }
+  tables['One network for all bananas'] = table(family_rows(plan))
+  inside = [rows_on(DENSITIES[0])[0], *inside_rows(plan)]
+  tables[f'Inside SteinGAN, on {DENSITIES[0]}'] = table(inside)
+  title = 'Amortised SVGD on known densities'
+  return scripts.Report(title, tables, figures)
+
+
+_COLUMNS = {
+  'KSD^2': 'ksd',
+  'energy distance': 'energy_distance',
+  'two-sample p': 'two_sample_p',
+  'spread': 'spread',
+  'seconds': 'seconds',
+}
+
+SCRIPT = scripts.Script(
+  'amortized_svgd',
+  steps=scripts.Option(5000, 'Steps of every run.', smoke=20, minimum=1),
+  seeds=3,
+  parts={
+    'densities': scripts.Part(density_rows, density_run),
+    'family': scripts.Part(family_rows, density_run),
+    'steingan': scripts.Part(inside_rows, inside_run),
+  },
+  report=report,
+)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(scripts.main(SCRIPT))

@@ -53,12 +53,8 @@ def starts(density, num_steps):
   return {
     'noise': lambda rng, num: density.start(rng, num, None),
     'data': density.sample,
-    'sampler that learned from data': functools.partial(
-      ancestral, flow, from_data
-    ),
-    'sampler that learned from the density': functools.partial(
-      ancestral, network, from_density
-    ),
+    'learned-from-data': functools.partial(ancestral, flow, from_data),
+    'learned-from-density': functools.partial(ancestral, network, from_density),
   }
 
 
@@ -88,8 +84,10 @@ def modes_of(density, start, seed: int, looks: int) -> np.ndarray:
 def share_error(modes: np.ndarray) -> np.ndarray:
   """Returns the total variation [t] of the modes' shares from equal ones.
 
-  Of the modes [t, n] of n chains: 0 where all modes have as many, 1 - 1 / modes where
-  one has all.
+  It is 0 where all modes have as many chains, and 1 - 1 / modes where one has all.
+
+  Args:
+    modes: the mode [t, n] of each of n chains.
   """
   k = len(MEANS)
   shares = np.mean(modes[:, :, None] == np.arange(k), 1)

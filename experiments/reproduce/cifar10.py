@@ -1,13 +1,13 @@
 """LW17 Table 1 and WL16's: SteinGAN, without kernel and DCGAN as data sets.
 
-What conditional models draw, beside real images and 500 of them copied, has two
-judges: the inception score, by a classifier trained on the real images here (WL16's
-row 'model trained on CIFAR-10': a ResNet on CIFAR-10, a small CNN on MNIST and
-Fashion-MNIST) and by the ImageNet Inception where `--inception` names its file; and
-the accuracy on real test images of that classifier when it learns from the samples
-alone. Without `--steps` and `--width` networks and lengths are those of the configs:
-on CIFAR-10 the authors' whole. Every run has checkpoints, and every finished one is
-a file: an interrupted call continues.
+What conditional models draw is judged twice, beside real images and 500 of them copied.
+The inception score is by a classifier trained on the real images here (WL16's row
+'model trained on CIFAR-10': a ResNet on CIFAR-10, a small CNN on MNIST and
+Fashion-MNIST), and by the ImageNet Inception where `--inception` names its file. The
+accuracy is that classifier's on real test images when it learns from the samples alone.
+Without `--steps` and `--width` networks and lengths are those of the configs, on
+CIFAR-10 the authors' own. Every run has checkpoints, and every finished one is a file:
+an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.cifar10 --results=results/cifar10 --npz=cifar10.npz
@@ -15,63 +15,16 @@ Example:
 """
 
 import functools
-import pathlib
-from typing import NamedTuple
 
 from absl import app
-from absl import flags
-import jax
 import numpy as np
 
 from experiments.reproduce import rows
+from experiments.reproduce import scripts
 from stein_jax import datasets
-from stein_jax import generators
-from stein_jax import locations
 from stein_jax import metrics
-from stein_jax.runs import images
-from stein_jax.runs import launch
+from stein_jax.runs import judges
 from stein_jax.runs import training
-
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/cifar10', 'Folder of the results.'
-)
-_DATASET = flags.DEFINE_enum(
-  'dataset',
-  'cifar10',
-  ['cifar10', 'mnist', 'fashion_mnist'],
-  'What is learned.',
-)
-_NPZ = flags.DEFINE_string(
-  'npz', None, 'Images in place of the data set, as `train` takes them.'
-)
-_INCEPTION = flags.DEFINE_string(
-  'inception', None, 'File of the ImageNet Inception of 2015, a second judge.'
-)
-_STEPS = flags.DEFINE_integer(
-  'steps', None, "Of every model; the configs' own without.", lower_bound=1
-)
-_CLASSIFIER_STEPS = flags.DEFINE_integer(
-  'classifier_steps',
-  None,
-  "Of every classifier; the config's own without.",
-  lower_bound=1,
-)
-_WIDTH = flags.DEFINE_integer(
-  'width', 1, "Networks have the configs' widths over this.", lower_bound=1
-)
-_DEPTH = flags.DEFINE_integer(
-  'depth', 32, 'Of the ResNet: 8, 14, 20 and so on.', lower_bound=8
-)
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of every model.', lower_bound=1)
-_SAMPLES = flags.DEFINE_integer(
-  'samples',
-  50_000,
-  'Drawn of each, and as many copies and real images.',
-  lower_bound=1000,
-)
-_SMOKE = flags.DEFINE_bool(
-  'smoke', False, 'A few steps of every row, on noise: a minute.'
-)
 
 # SteinGAN, DCGAN, and what judges them.
 CONFIGS = {
@@ -98,80 +51,41 @@ PRINTED = {
 }
 
 
-class Plan(NamedTuple):
-  """What one call is to do."""
-
-  results: pathlib.Path
-  dataset: str
-  npz: str | None
-  inception: str | None
-  steps: int | None
-  classifier_steps: int | None
-  width: int
-  depth: int
-  seeds: int
-  samples: int
-  smoke: bool
-
-
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  launch.set_up()
-  smoke = _SMOKE.value
-  if smoke:  # compiling is nearly all of its time
-    jax.config.update('jax_disable_most_optimizations', True)
-  plan = Plan(
-    locations.absolute(_RESULTS.value),
-    _DATASET.value,
-    _NPZ.value,
-    _INCEPTION.value,
-    steps=4 if smoke else _STEPS.value,
-    classifier_steps=4 if smoke else _CLASSIFIER_STEPS.value,
-    width=1 if smoke else _WIDTH.value,
-    depth=8 if smoke else _DEPTH.value,
-    seeds=1 if smoke else _SEEDS.value,
-    samples=60 if smoke else _SAMPLES.value,
-    smoke=smoke,
-  )
-  settings = rows.claim(plan)
-  config = classifier_config(plan)
-  judge, accuracy = rows.trained_judge(plan.results, config, config.num_steps)
-  judges = {'': judge}
-  if plan.inception:
-    judges['imagenet_'] = judges.inception_judge(plan.inception)
-  run = functools.partial(run_row, plan, judges, accuracy)
-  rows.run_all(plan.results, table_rows(plan), plan.seeds, run)
-  report(plan, {**settings, 'test accuracy of the judge': f'{accuracy:.2%}'})
-
-
-def table_rows(plan: Plan) -> list[rows.Row]:
+def table_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the rows of the table."""
   steingan, gan, classifier = (
     (name, 'smoke' if plan.smoke else scale)
-    for name, scale in CONFIGS[plan.dataset]
+    for name, scale in CONFIGS[plan.options.dataset]
   )
   return [
-    rows.Row('real images', classifier),
-    rows.Row('500 duplicates', classifier),
-    rows.Row('DCGAN', gan),
-    rows.Row('SteinGAN', steingan),
-    rows.Row('SteinGAN without kernel', steingan, {'step.kernel': 'none'}),
+    rows.Row('real', 'real images', classifier),
+    rows.Row('duplicates', '500 duplicates', classifier),
+    rows.Row('dcgan', 'DCGAN', gan),
+    rows.Row('steingan', 'SteinGAN', steingan),
+    rows.Row(
+      'steingan-no-kernel',
+      'SteinGAN without kernel',
+      steingan,
+      {'step.direction': 'Score'},
+    ),
   ]
 
 
-def config_of(plan: Plan, row: rows.Row, seed: int):
+def config_of(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the row's config on the plan's data."""
   config = rows.get_config(row, seed)
-  return config if plan.smoke else rows.on_data(config, plan.dataset, plan.npz)
+  if plan.smoke:  # which is on noise
+    return config
+  return rows.on_data(config, plan.options.dataset, plan.options.npz)
 
 
-def classifier_config(plan: Plan):
+def classifier_config(plan: scripts.Plan):
   """Returns the config of the network that judges, and that learns from samples."""
   config = config_of(plan, table_rows(plan)[0], 0)
   if 'depth' in config.classifier:
-    config.classifier.depth = plan.depth
-  return rows.lasting(config, plan.classifier_steps or config.num_steps)
+    config.classifier.depth = plan.options.depth
+  num_steps = plan.options.classifier_steps or config.num_steps
+  return rows.with_length(config, num_steps)
 
 
 def narrowed(config, factor: int):
@@ -193,20 +107,21 @@ def narrowed(config, factor: int):
   return config
 
 
-def run_row(plan: Plan, judges, accuracy: float, row: rows.Row, seed: int):
-  """Returns what is found of a row's images, and 100 of them in [0, 1].
+@functools.lru_cache(maxsize=1)
+def trained_judge(plan: scripts.Plan) -> tuple[judges.Judge, float]:
+  """Returns what has learned from all real images, and its test accuracy."""
+  config = classifier_config(plan)
+  return rows.trained_judge(plan.results, config, config.num_steps)
 
-  `accuracy` is the judge's, which has learned from all real images: how much of it,
-  and of the inception score of the test images, a row keeps is found too.
+
+def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
+  """Returns how good a row's images are as data, and 100 of them in [0, 1].
+
+  Names that begin with "kept/" are shares of what real images reach.
   """
-  if row.name == 'real images':
-    pictures, labels = real_images(plan, row, seed)
-    pictures, labels = pictures[: plan.samples], labels[: plan.samples]
-  elif row.name == '500 duplicates':
-    pictures, labels = duplicates(plan, row, seed)
-  else:
-    pictures, labels = drawn(plan, row, seed)
-  found = said(plan, judges, pictures, labels)
+  make = {'real': real_images, 'duplicates': duplicates}.get(row.id, drawn)
+  pictures, labels = make(plan, row, seed)
+  found = judged(plan, pictures, labels)
   path = rows.result_path(plan.results, row, seed)
   config = classifier_config(plan)
   learned = rows.accuracy_from(
@@ -218,7 +133,7 @@ def run_row(plan: Plan, judges, accuracy: float, row: rows.Row, seed: int):
   )
   kept = {
     'accuracy': 100 * learned,
-    'kept/accuracy': learned / accuracy,
+    'kept/accuracy': learned / trained_judge(plan)[1],
     'kept/inception_score': (
       found['inception_score'] / found['inception_score_of_data']
     ),
@@ -226,43 +141,37 @@ def run_row(plan: Plan, judges, accuracy: float, row: rows.Row, seed: int):
   return {**found, **kept}, pictures[:100]
 
 
-def drawn(plan: Plan, row: rows.Row, seed: int):
+def drawn(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns samples of a conditional model in [0, 1], and the labels asked for."""
-  config = narrowed(config_of(plan, row, seed), plan.width)
-  config = rows.lasting(config, plan.steps or config.num_steps)
-  workdir = rows.result_path(plan.results, row, seed).with_suffix('')
-  generator = training.train(config, workdir).generator
-  samples = rows.drawn(generator, plan.samples, seed + 1)
-  labels = np.arange(plan.samples) % generators.num_classes(generator)
+  config = narrowed(config_of(plan, row, seed), plan.options.width)
+  config = rows.with_length(config, plan.steps or config.num_steps)
+  path = rows.result_path(plan.results, row, seed)
+  generator = training.train(config, path.with_name(path.stem)).generator
+  samples = rows.drawn(generator, plan.options.samples, seed + 1)
+  labels = np.arange(len(samples)) % generator.num_classes
   return datasets.to_unit(samples, config.data), labels
 
 
-def duplicates(plan: Plan, row: rows.Row, seed: int):
+def duplicates(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns 500 training images, in as many copies as it takes, and their labels."""
   num = 6 if plan.smoke else 500
   pictures, labels = metrics.duplicates(
-    *real_images(plan, row, seed),
+    *_all_images(plan, row, seed),
     num_distinct=num,
-    copies=plan.samples // num,
+    copies=plan.options.samples // num,
     seed=seed,
   )
   order = np.random.default_rng(seed).permutation(len(pictures))
   return pictures[order], labels[order]
 
 
-def said(plan: Plan, judges, pictures, labels) -> dict[str, float]:
-  """Returns what judges say of images in [0, 1] beside real test images."""
-  config = classifier_config(plan)
-  test = datasets.load(**config.evaluation.data)[:]['image']
-  data = datasets.to_unit(test, config.evaluation.data)
-  found = metrics.diversity(pictures[:1000], data[:1000])
-  for name, judge in judges.items():
-    numbers = judges.judged(judge, pictures, data, labels=labels)
-    found |= {f'{name}{key}': value for key, value in numbers.items()}
-  return found
+def real_images(plan: scripts.Plan, row: rows.Row, seed: int):
+  """Returns as many training images in [0, 1] as are drawn, and their labels."""
+  num = plan.options.samples
+  return tuple(x[:num] for x in _all_images(plan, row, seed))
 
 
-def real_images(plan: Plan, row: rows.Row, seed: int):
+def _all_images(plan, row, seed):
   """Returns the training images in [0, 1] and their labels, in random order."""
   config = config_of(plan, row, seed)
   batch = datasets.load(**config.data)[:]
@@ -271,8 +180,22 @@ def real_images(plan: Plan, row: rows.Row, seed: int):
   return pictures, batch['label'][order]
 
 
-def report(plan: Plan, settings) -> None:
-  """Writes table.md, pictures and report.html of what is there; prints tables."""
+def judged(plan: scripts.Plan, pictures, labels) -> dict[str, float]:
+  """Returns what the judges say of images in [0, 1] beside real test images."""
+  config = classifier_config(plan)
+  test = datasets.load(**config.evaluation.data)[:]['image']
+  data = datasets.to_unit(test, config.evaluation.data)
+  found = metrics.diversity(pictures[:1000], data[:1000])
+  found |= judges.judged(trained_judge(plan)[0], pictures, data, labels=labels)
+  if plan.options.inception:
+    imagenet = judges.inception_judge(plan.options.inception)
+    numbers = judges.judged(imagenet, pictures, data, labels=labels)
+    found |= {f'imagenet_{key}': value for key, value in numbers.items()}
+  return found
+
+
+def report(plan: scripts.Plan) -> scripts.Report:
+  """Returns the tables and pictures of what is there."""
   classifier = classifier_config(plan).classifier
   judge = classifier.name + (
     f'-{classifier.depth}' if 'depth' in classifier else ''
@@ -288,22 +211,15 @@ def report(plan: Plan, settings) -> None:
     'pairwise distance': 'samples/pairwise_distance',
     'seconds': 'seconds',
   }
-  lines = rows.table(plan.results, table_rows(plan), columns, plan.seeds)
-  printed = rows.printed(_PRINTED_COLUMNS, PRINTED)
-  sections = []
-  for row in table_rows(plan):
-    path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
-    if path.exists():
-      shown = np.load(path, allow_pickle=False)
-      png = images.png(images.grid(shown, columns=10), zoom=2)
-      path.with_suffix('.png').write_bytes(png)
-      sections.append((row.name, png))
-  rows.write_report(
-    plan.results,
-    f'Samples as data: {plan.dataset}',
-    {'Here': lines, 'Printed, of CIFAR-10': printed},
-    sections,
-    settings,
+  table = table_rows(plan)
+  return scripts.Report(
+    f'Samples as data: {plan.options.dataset}; the judge has '
+    f'{trained_judge(plan)[1]:.2%} of the test images right',
+    {
+      'Here': rows.table(plan.results, table, columns, plan.seeds),
+      'Printed, of CIFAR-10': rows.printed(_PRINTED_COLUMNS, PRINTED),
+    },
+    scripts.row_figures(plan, table),
   )
 
 
@@ -313,6 +229,43 @@ _PRINTED_COLUMNS = (
   'accuracy of a ResNet trained on them (%)',
 )
 
+SCRIPT = scripts.Script(
+  'cifar10',
+  steps=scripts.Option(
+    None, "Steps of every model; the configs' own without.", smoke=4, minimum=1
+  ),
+  seeds=3,
+  parts={'rows': scripts.Part(table_rows, run_row)},
+  report=report,
+  options={
+    'dataset': scripts.Option(
+      'cifar10', 'What is learned.', choices=tuple(CONFIGS)
+    ),
+    'npz': scripts.NPZ,
+    'inception': scripts.Option(
+      None, 'File of the ImageNet Inception of 2015, a second judge.'
+    ),
+    'classifier_steps': scripts.Option(
+      None,
+      "Steps of every classifier; the config's own without.",
+      smoke=4,
+      minimum=1,
+    ),
+    'width': scripts.Option(
+      1, "Networks have the configs' widths over this.", smoke=1, minimum=1
+    ),
+    'depth': scripts.Option(
+      32, 'Layers of the ResNet: 8, 14, 20 and so on.', smoke=8, minimum=8
+    ),
+    'samples': scripts.Option(
+      50_000,
+      'Samples drawn of each model, and as many copies and real images.',
+      smoke=60,
+      minimum=1000,
+    ),
+  },
+)
+
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(scripts.main(SCRIPT))

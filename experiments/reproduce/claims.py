@@ -7,17 +7,17 @@ class Claim(NamedTuple):
   """An order that a paper states.
 
   Attributes:
-    source: where.
-    says: what.
-    folder: of the script's results; others of it begin with that and a dash.
-    key: of the number in a run's result; or one for each row.
-    order: names of rows, the largest first.
-    printed: the paper's numbers in that order, '' where it has none.
+    source: where it stands.
+    says: what it says.
+    script: the module of `experiments.reproduce` whose results decide it.
+    key: name of the number in a run's result; or one name for each row.
+    order: ids of rows, the largest first.
+    printed: the paper's numbers in that order; '' stands for one that is missing.
   """
 
   source: str
   says: str
-  folder: str
+  script: str
   key: str | tuple[str, ...]
   order: tuple[str, ...]
   printed: tuple[str, ...] = ()
@@ -26,24 +26,23 @@ class Claim(NamedTuple):
 _IS, _FRECHET, _NATS = 'inception_score', 'frechet_distance', 'test'
 # The paper's setting, and the one that can match its model.
 _SETTINGS = (('paper', ''), ('centred', ', centred'))
-# (row, row that it beats, whose printed inception score and distance); the chain of
-# 'large steps' is that of the EBM from noise.
-_LARGE = 'VAE teaching, large steps'
+_LARGE = 'teaching-large'  # its chain is that of the EBM from noise
+# A row, one that it beats, what the claim calls that, its printed score and distance.
 _TEACHING = (
-  ('VAE teaching', 'CoopNets', '6.55', '36.4'),
-  (_LARGE, 'CoopNets, large steps', '6.55', '36.4'),
-  (_LARGE, 'Langevin EBM from noise', '6.02', '40.58'),
-  (_LARGE, 'DCGAN', '6.40', '37.11'),
-  (_LARGE, 'WGAN-GP', '6.50', '36.4'),
+  ('teaching', 'coopnets', 'CoopNets', '6.55', '36.4'),
+  (_LARGE, 'coopnets-large', 'CoopNets, large steps', '6.55', '36.4'),
+  (_LARGE, 'langevin-noise', 'Langevin EBM from noise', '6.02', '40.58'),
+  (_LARGE, 'dcgan', 'DCGAN', '6.40', '37.11'),
+  (_LARGE, 'wgan-gp', 'WGAN-GP', '6.50', '36.4'),
 )
-# (row, printed PSNR and SSIM).
+# A row, what the claim calls it, its printed PSNR and SSIM.
 _RECOVERY = (
-  ('conditional CoopNets', '20.47', '0.77'),
-  ('GAN and L1, after pix2pix', '19.34', '0.74'),
-  ('cVAE-GAN', '19.43', '0.68'),
-  ('cVAE-GAN++', '19.14', '0.64'),
-  ('BicycleGAN', '19.07', '0.64'),
-  ('conditional VAE', '', ''),
+  ('coopnets', 'conditional CoopNets', '20.47', '0.77'),
+  ('gan-l1', 'GAN and L1, after pix2pix', '19.34', '0.74'),
+  ('cvae-gan', 'cVAE-GAN', '19.43', '0.68'),
+  ('cvae-gan-pp', 'cVAE-GAN++', '19.14', '0.64'),
+  ('bicycle-gan', 'BicycleGAN', '19.07', '0.64'),
+  ('vae', 'conditional VAE', '', ''),
 )
 CLAIMS = (
   Claim(
@@ -51,14 +50,14 @@ CLAIMS = (
     'SteinCD is at least CD-10, and CD-10 at least CD-1, in test likelihood',
     'rbm',
     _NATS,
-    ('SteinCD, phi / n', 'CD-10 Langevin', 'CD-1 Langevin'),
+    ('stein-cd', 'cd-10-langevin', 'cd-1-langevin'),
   ),
   Claim(
     'LW17 Figure 1(a)',
     'SteinCD is at least CD-1 in test likelihood, centred',
     'rbm',
     _NATS,
-    ('SteinCD, phi / n, centred', 'CD-1 Gibbs, centred'),
+    ('stein-cd-centred', 'cd-1-gibbs-centred'),
   ),
   *(
     Claim(source, f'{says}{suffix}', 'steingan', key, order)
@@ -68,31 +67,31 @@ CLAIMS = (
         'LW17 Figure 1(b)',
         'SteinGAN has a lower likelihood than SteinCD',
         _NATS,
-        (f'{setting}, alpha 1', f'{setting}, alpha 0'),
+        (f'{setting}-alpha-1', f'{setting}-alpha-0'),
       ),
       (
         'LW17 Figure 1(c)',
         'SteinGAN has better images than SteinCD',
         _IS,
-        (f'{setting}, alpha 0', f'{setting}, alpha 1'),
+        (f'{setting}-alpha-0', f'{setting}-alpha-1'),
       ),
       (
         'LW17 Figure 1(b)',
         'a quarter of SteinCD lifts the likelihood to SteinCD or above',
         _NATS,
-        (f'{setting}, alpha 0.25', f'{setting}, alpha 1'),
+        (f'{setting}-alpha-0.25', f'{setting}-alpha-1'),
       ),
       (
         'LW17 Figure 1(c)',
         'the inception score falls little until alpha = 1, and then it does',
         _IS,
-        (f'{setting}, alpha 0.5', f'{setting}, alpha 1'),
+        (f'{setting}-alpha-0.5', f'{setting}-alpha-1'),
       ),
       (
         'LW17 Figure 1(d)',
         'without the kernel samples are far less diverse',
         'samples/pairwise_distance',
-        (f'{setting}, alpha 0', f'{setting}, no kernel'),
+        (f'{setting}-alpha-0', f'{setting}-no-kernel'),
       ),
     )
   ),
@@ -102,8 +101,8 @@ CLAIMS = (
     'steingan',
     _IS,
     (
-      'centred, alpha 0',
-      'fresh sampler on a finished SteinCD energy',
+      'centred-alpha-0',
+      'fresh-sampler',
     ),
   ),
   Claim(
@@ -111,7 +110,7 @@ CLAIMS = (
     'inception scores barely see 500 duplicates, accuracy does (share kept)',
     'cifar10',
     ('kept/inception_score', 'kept/accuracy'),
-    ('500 duplicates', '500 duplicates'),
+    ('duplicates', 'duplicates'),
     ('0.988', '0.486'),
   ),
   Claim(
@@ -119,7 +118,7 @@ CLAIMS = (
     "SteinGAN's accuracy beats that without kernel",
     'cifar10',
     'accuracy',
-    ('SteinGAN', 'SteinGAN without kernel'),
+    ('steingan', 'steingan-no-kernel'),
     ('61.09', '60.50'),
   ),
   Claim(
@@ -127,7 +126,7 @@ CLAIMS = (
     "SteinGAN's accuracy beats DCGAN's",
     'cifar10',
     'accuracy',
-    ('SteinGAN', 'DCGAN'),
+    ('steingan', 'dcgan'),
     ('61.09', '44.78'),
   ),
   *(
@@ -136,7 +135,7 @@ CLAIMS = (
       f"GAN's features are worse than VGAN's, k = {k} (test error, %)",
       'vgan',
       'error',
-      (f'GAN, k = {k}', f'VGAN, k = {k}'),
+      (f'gan-k-{k}', f'vgan-k-{k}'),
       printed,
     )
     for k, printed in ((1, ('84.7', '36.5')), (3, ('86.6', '32.5')))
@@ -146,7 +145,7 @@ CLAIMS = (
     'VGAN gains from three generator steps (test error, %)',
     'vgan',
     'error',
-    ('VGAN, k = 1', 'VGAN, k = 3'),
+    ('vgan-k-1', 'vgan-k-3'),
     ('36.5', '32.5'),
   ),
   *(
@@ -159,15 +158,15 @@ CLAIMS = (
       printed,
     )
     for says, order, printed in (
-      ('hurts at rho = 0', ('VCD, rho = 0', 'no augmentation'), ('2.9', '2.2')),
+      ('hurts at rho = 0', ('rho-0', 'no-augmentation'), ('2.9', '2.2')),
       (
         'helps at rho = 0.01',
-        ('no augmentation', 'VCD, rho = 0.01'),
+        ('no-augmentation', 'rho-0.01'),
         ('2.2', '1.7'),
       ),
       (
         'hurts most at rho = 1',
-        ('VCD, rho = 1', 'VCD, rho = 0'),
+        ('rho-1', 'rho-0'),
         ('21', '2.9'),
       ),
     )
@@ -177,24 +176,24 @@ CLAIMS = (
     'an unbounded energy explodes, a bounded one does not (difference of energies)',
     'vgan',
     'largest_gap',
-    ('without either, no bound, generator behind', 'without either'),
+    ('unbounded-behind', 'no-entropy'),
   ),
   *(
     claim
-    for teaching, other, score, distance in _TEACHING
+    for teaching, other, name, score, distance in _TEACHING
     for claim in (
       Claim(
         'X21 Table 1',
-        f'VAE teaching beats {other} in inception score',
-        'vae-teaching',
+        f'VAE teaching beats {name} in inception score',
+        'vae_teaching',
         _IS,
         (teaching, other),
         ('6.65', score),
       ),
       Claim(
         'X21 Table 1',
-        f'VAE teaching beats {other} in Frechet distance',
-        'vae-teaching',
+        f'VAE teaching beats {name} in Frechet distance',
+        'vae_teaching',
         _FRECHET,
         (other, teaching),
         (distance, '36.2'),
@@ -203,22 +202,22 @@ CLAIMS = (
   ),
   *(
     claim
-    for other, psnr, ssim in _RECOVERY
+    for other, name, psnr, ssim in _RECOVERY
     for claim in (
       Claim(
         'X21 Table 2',
-        f'VAE teaching recovers better than {other} (PSNR, dB)',
+        f'VAE teaching recovers better than {name} (PSNR, dB)',
         'recovery',
         'samples/psnr',
-        ('conditional VAE teaching', other),
+        ('teaching', other),
         ('21.62', psnr),
       ),
       Claim(
         'X21 Table 2',
-        f'VAE teaching recovers better than {other} (SSIM)',
+        f'VAE teaching recovers better than {name} (SSIM)',
         'recovery',
         'samples/ssim',
-        ('conditional VAE teaching', other),
+        ('teaching', other),
         ('0.78', ssim),
       ),
     )

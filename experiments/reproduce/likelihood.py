@@ -11,28 +11,48 @@ from stein_jax import datasets
 
 
 class Images(NamedTuple):
-  train: jax.Array  # [n, d] float32
+  train: (
+    jax.Array | None
+  )  # [n, d] float32; None where only likelihoods are asked for
   valid: jax.Array  # [n, d] float64, as likelihoods are measured in it
   test: jax.Array
 
 
+@functools.lru_cache(maxsize=1)
 def load(name: str, limit: int | None = None) -> Images:
   """Returns the images: of 60,000 a random 50,000 train and 10,000 validate.
 
   With a limit, so many validate and test, and five times as many train.
   """
-  flat = lambda source: source[:]['image'].reshape(len(source), -1)
-  images = flat(datasets.load(name, split='train'))
+  images = _rows(name, 'train')
   order = np.random.default_rng(0).permutation(len(images))
   cut = len(images) * 5 // 6
-  test = flat(datasets.load(name, split='test'))
+  return Images(
+    jnp.asarray(images[order[:cut][: limit and 5 * limit]]),
+    _double(images[order[cut:][:limit]]),
+    _double(_rows(name, 'test')[:limit]),
+  )
+
+
+@functools.lru_cache(maxsize=1)
+def held_out(limit: int | None = None) -> Images:
+  """Returns what the RBMs' configs leave of MNIST, the last 10,000 to validate.
+
+  With a limit, so many validate and test.
+  """
+  valid, test = _rows('mnist', 'train[50000:]'), _rows('mnist', 'test')
+  return Images(None, _double(valid[:limit]), _double(test[:limit]))
+
+
+def _rows(name, split):
+  """Returns the images [n, d] of a split."""
+  source = datasets.load(name, split=split)
+  return source[:]['image'].reshape(len(source), -1)
+
+
+def _double(x):
   with jax.enable_x64(True):
-    double = lambda x: jnp.asarray(x, jnp.float64)
-    return Images(
-      jnp.asarray(images[order[:cut][: limit and 5 * limit]]),
-      double(images[order[cut:][:limit]]),
-      double(test[:limit]),
-    )
+    return jnp.asarray(x, jnp.float64)
 
 
 def exact_log_likelihoods(

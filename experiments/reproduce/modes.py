@@ -3,79 +3,93 @@
 The density is known: four Gaussians, each farther out than the last. Chains start at
 noise, at data, or ancestrally, at what a sampler draws: a flow that has learned from
 data by its likelihood, or a network that has learned the density by amortised SVGD.
-Over the chains' length: how far the shares of the modes among all of them are from
-the true ones, and how many modes a chain has been in by then.
+The table has, over the chains' length, how far the modes' shares of all chains are from
+the true ones, and how many modes a chain has been in by then. Every finished run is a
+file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.modes --results=results/modes
 """
 
 from absl import app
-from absl import flags
 import numpy as np
 
 from experiments.reproduce import chains
 from experiments.reproduce import rows
-from stein_jax import locations
-from stein_jax.runs import launch
+from experiments.reproduce import scripts
 from stein_jax.runs import reporting
 
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/modes', 'Folder of the results.'
+ROWS = (
+  rows.Row('noise', 'noise'),
+  rows.Row('data', 'data'),
+  rows.Row('learned-from-data', 'sampler that learned from data'),
+  rows.Row('learned-from-density', 'sampler that learned from the density'),
 )
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Of every start.', lower_bound=2)
-_SMOKE = flags.DEFINE_bool('smoke', False, 'Short chains: half a minute.')
+# What is measured of chains at each look: its title, and the function of their modes.
+MEASURES = {
+  'shares': ('error of the shares', chains.share_error),
+  'visited': ('modes that a chain has been in', chains.visited),
+}
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  launch.set_up()
-  results = locations.absolute(_RESULTS.value)
-  looks, learning = (10, 20) if _SMOKE.value else (1000, 2000)
-  settings = dict(looks=looks, learning=learning, seeds=_SEEDS.value)
-  reporting.claim(results, settings)
+def looks_of(plan: scripts.Plan) -> int:
+  """Returns how often chains of the plan's length are looked at."""
+  return max(1, plan.steps // chains.STRIDE)
+
+
+def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
+  """Returns the measures [looks + 1] of the chains of one start; no images."""
   density = chains.density()
-  paths = {
-    name: np.stack(
-      [
-        chains.modes_of(density, start, seed, looks)
-        for seed in range(_SEEDS.value)
-      ]
-    )
-    for name, start in chains.starts(density, learning).items()
+  start = chains.starts(density, plan.options.learning_steps)[row.id]
+  modes = chains.modes_of(density, start, seed, looks_of(plan))
+  found = {
+    name: measure(modes).tolist() for name, (_, measure) in MEASURES.items()
   }
-  report(results, settings, paths)
+  return found, None
 
 
-def report(results, settings, paths) -> None:
-  """Writes table.md, two figures and report.html; prints the table."""
-  looks = settings['looks']
-  length = chains.STRIDE * np.arange(looks + 1)
-  measures = {
-    'error of the shares': ('shares', chains.share_error),
-    'modes that a chain has been in': ('visited', chains.visited),
+def report(plan: scripts.Plan) -> scripts.Report:
+  """Returns the table and the figures of what is there."""
+  runs = {
+    row.name: found
+    for row in ROWS
+    if (found := rows.results(plan.results, row, plan.seeds))
   }
-  sections, lines = [], []
-  for title, (name, measure) in measures.items():
+  length = chains.STRIDE * np.arange(looks_of(plan) + 1)
+  figures = {}
+  for name, (title, _) in MEASURES.items():
     series = {
-      start: (length[1:], np.stack([measure(m)[1:] for m in modes], 1))
-      for start, modes in paths.items()
+      start: (length[1:], np.stack([run[name][1:] for run in found], 1))
+      for start, found in runs.items()
     }
     png = reporting.curves(series, xlabel='steps of a chain', ylabel=title)
-    (results / f'{name}.png').write_bytes(png)
-    sections.append((title, png))
-  for start, modes in paths.items():
-    for i in sorted({0, looks // 100, looks}):
+    figures[name] = (title, png)
+  lines = []
+  for start, found in runs.items():
+    for i in sorted({0, looks_of(plan) // 100, looks_of(plan)}):
       line = {'start': start, 'steps': length[i]}
-      for title, (_, measure) in measures.items():
-        mean, half = reporting.mean_interval([measure(m)[i] for m in modes])
+      for name, (title, _) in MEASURES.items():
+        mean, half = reporting.mean_interval([run[name][i] for run in found])
         line[title] = f'{mean:.3f} ± {half:.3f}'
       lines.append(line)
-  rows.write_report(
-    results, 'Chains and modes', {'Modes': lines}, sections, settings
-  )
+  return scripts.Report('Chains and modes', {'Modes': lines}, figures)
+
+
+SCRIPT = scripts.Script(
+  'modes',
+  steps=scripts.Option(
+    10_000, 'Langevin steps of every chain.', smoke=100, minimum=1
+  ),
+  seeds=3,
+  parts={'rows': scripts.Part(lambda plan: ROWS, run_row)},
+  report=report,
+  options={
+    'learning_steps': scripts.Option(
+      2000, 'Steps of a sampler that learns.', smoke=20, minimum=1
+    ),
+  },
+)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(scripts.main(SCRIPT))

@@ -11,8 +11,9 @@ Example:
   python -m experiments.reproduce.page --results=results
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import pathlib
+from typing import NamedTuple
 
 from absl import app
 from absl import flags
@@ -23,17 +24,15 @@ from experiments.reproduce import rows
 from stein_jax import locations
 from stein_jax.runs import reporting
 
-_RESULTS = flags.DEFINE_string(
-  'results', 'results', 'Folder with a folder of each script.'
-)
+_SETTINGS = 'settings.json'
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   reporting.set_up_logging()
-  folder = locations.absolute(_RESULTS.value)
-  if not list(folder.glob('*/settings.json')):
+  folder = locations.absolute(flags.FLAGS['results'].value)
+  if not list(folder.glob(f'*/{_SETTINGS}')):
     raise app.UsageError(
       f'{folder} holds no results; `make reproduce-rbm` and the like make them.'
     )
@@ -42,26 +41,29 @@ def main(argv):
 
 def write(folder: pathlib.Path) -> list[dict[str, str]]:
   """Writes results.md and results.html of all scripts' folders; returns the claims."""
-  found = {path.parent.name: path for path in folder.glob('*/settings.json')}
-  numbers = {name: results(path.parent) for name, path in found.items()}
-  lines = [
-    each for claim in claims.CLAIMS for each in claim_lines(claim, numbers)
-  ]
+  found = {
+    path.parent.name: reporting.read_json(path)
+    for path in sorted(folder.glob(f'*/{_SETTINGS}'))
+  }
+  runs = {
+    name: Runs(settings.get('script', ''), results(folder / name))
+    for name, settings in found.items()
+  }
+  lines = [each for claim in claims.CLAIMS for each in claim_lines(claim, runs)]
   sections = [('Claims', lines)]
   text = [f'# Results\n\n{reporting.table(lines)}']
-  for name, path in sorted(found.items()):
-    settings = reporting.read_json(path)
+  for name, settings in found.items():
     sections.append((name, settings))
     text.append(f'## {name}\n\n`{reporting.to_json(settings)}`\n')
-    table = path.with_name('table.md')
+    table = folder / name / 'table.md'
     if table.exists():
       text.append(table.read_text('utf-8'))
       sections += [
         (f'{name}: {title or "table"}', content)
         for title, content in tables(table.read_text('utf-8'))
       ]
-    figures = [*path.parent.glob('*.png'), *path.parent.glob('runs/*.png')]
-    for png in sorted(figures):
+    at = folder / name
+    for png in sorted([*at.glob('*.png'), *at.glob('runs/*.png')]):
       sections.append((f'{name}: {png.stem}', png.read_bytes()))
       text.append(f'![{png.stem}]({png.relative_to(folder).as_posix()})\n')
   (folder / 'results.md').write_text('\n'.join(text), 'utf-8')
@@ -86,34 +88,40 @@ def tables(text: str) -> list[tuple[str, list[dict[str, str]]]]:
   return found
 
 
+class Runs(NamedTuple):
+  """The finished runs of a folder.
+
+  Attributes:
+    script: whose they are.
+    results: id of a row to the results of its runs.
+  """
+
+  script: str
+  results: Mapping[str, list[dict]]
+
+
 def results(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """Returns the results of finished runs by the name of their row."""
+  """Returns the results of a folder's finished runs by the id of their row."""
   found = {}
   for path in sorted((folder / 'runs').glob('*.json')):
     run = reporting.read_json(path)
-    found.setdefault(run['name'], []).append(run)
-  together = folder / 'results.json'  # of all seeds at once, and several rates
-  if together.exists():
-    best = lambda row: np.mean(row['valid'][-1])
-    kept = sorted(reporting.read_json(together)['main'], key=best)
-    found |= {
-      row['name']: [{'test': x} for x in row['test'][-1]] for row in kept
-    }
+    # Runs of older versions have names alone: no claim can find them.
+    if 'id' in run:
+      found.setdefault(run['id'], []).append(run)
   return found
 
 
-def claim_lines(claim: claims.Claim, numbers) -> list[dict[str, str]]:
+def claim_lines(
+  claim: claims.Claim, runs: Mapping[str, Runs]
+) -> list[dict[str, str]]:
   """Returns the page's lines of a claim: one for each folder that has rows of it."""
-  folders = [
-    name
-    for name, found in sorted(numbers.items())
-    if f'{name}-'.startswith(f'{claim.folder}-')
-    and not set(claim.order).isdisjoint(found)
+  lines = [
+    line(claim, name, found.results)
+    for name, found in runs.items()
+    if found.script == claim.script
+    and not set(claim.order).isdisjoint(found.results)
   ]
-  return [
-    line(claim, name, numbers.get(name, {}))
-    for name in folders or [claim.folder]
-  ]
+  return lines or [line(claim, '', {})]
 
 
 def line(claim: claims.Claim, folder: str, found) -> dict[str, str]:
@@ -122,8 +130,8 @@ def line(claim: claims.Claim, folder: str, found) -> dict[str, str]:
   if isinstance(keys, str):
     keys = [keys] * len(claim.order)
   values = [
-    [run[key] for run in found.get(name, []) if key in run]
-    for key, name in zip(keys, claim.order, strict=True)
+    [run[key] for run in found.get(row, []) if key in run]
+    for key, row in zip(keys, claim.order, strict=True)
   ]
   shown = [
     rows.cell(key, v) if v else 'not run'
@@ -137,7 +145,7 @@ def line(claim: claims.Claim, folder: str, found) -> dict[str, str]:
     'here': join(shown),
     'printed': join(value or '?' for value in claim.printed),
     'verdict': verdict(values),
-    'command': f'make reproduce-{claim.folder}',
+    'command': f'make reproduce-{claim.script}',
     'results': folder,
   }
 
@@ -168,4 +176,7 @@ def interval(larger, smaller) -> tuple[float, float]:
 
 
 if __name__ == '__main__':
+  flags.DEFINE_string(
+    'results', 'results', 'Folder with a folder of each script.'
+  )
   app.run(main)

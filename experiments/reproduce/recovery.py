@@ -1,69 +1,41 @@
 """X21 Table 2: hidden parts of photographs recovered, seven ways.
 
 Conditional VAE teaching, conditional CoopNets, a GAN with an L1 term (after pix2pix),
-cVAE-GAN, cVAE-GAN++, BicycleGAN and a conditional VAE, with one generator; beside
-them the photograph with its hidden part left grey and the printed table. Peak
-signal-to-noise ratio and structural similarity on the test images, of what a model
-makes of the whole image, and of that with the known pixels put back.
+cVAE-GAN, cVAE-GAN++, BicycleGAN and a conditional VAE share one generator; beside
+them stand the photograph with its hidden part left grey and the printed table. The
+table has peak signal-to-noise ratio and structural similarity on the test images, of
+what a model makes of the whole image, and of that with the known pixels put back.
 Every finished run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.recovery --results=results/recovery --path=facades.zip
 """
 
-import functools
-import pathlib
-from typing import NamedTuple
-
 from absl import app
-from absl import flags
-import jax
 import numpy as np
 
 from experiments.reproduce import rows
-from stein_jax import algorithms
+from experiments.reproduce import scripts
 from stein_jax import datasets
-from stein_jax import locations
 from stein_jax.runs import evaluation
 from stein_jax.runs import images
-from stein_jax.runs import launch
 
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/recovery', 'Folder of the results.'
-)
-_PATH = flags.DEFINE_string(
-  'path', 'facades.zip', 'Folder or zip of train/ and test/; see the configs.'
-)
-_SIDE = flags.DEFINE_enum(
-  'side', 'left', ['left', 'all'], 'Half of a pair, or the whole image.'
-)
-_MASK = flags.DEFINE_enum(
-  'mask', 'centre', ['centre', 'box', 'half'], 'What is hidden.'
-)
-_SCALE = flags.DEFINE_enum(
-  'scale', 'narrow', ['narrow', 'full'], 'Of the configs: 64 or 128 pixels.'
-)
-_STEPS = flags.DEFINE_integer(
-  'steps', 600, 'Updates of every model.', lower_bound=1
-)
-_SEEDS = flags.DEFINE_integer('seeds', 2, 'Runs of every row.', lower_bound=2)
-_SMOKE = flags.DEFINE_bool(
-  'smoke', False, 'A few steps of two seeds of every row, on noise: a minute.'
-)
-
+NO_LATENT = {'step.latent_weight': 0.0}
+# A row's id, to its name, its config and what it changes.
 METHODS = {
-  'conditional VAE teaching': ('vae_teaching_facades', {}),
-  'conditional CoopNets': ('coopnets_facades', {}),
-  'GAN and L1, after pix2pix': ('gan_facades', {}),
-  'cVAE-GAN': (
+  'teaching': ('conditional VAE teaching', 'vae_teaching_facades', {}),
+  'coopnets': ('conditional CoopNets', 'coopnets_facades', {}),
+  'gan-l1': ('GAN and L1, after pix2pix', 'gan_facades', {}),
+  'cvae-gan': (
+    'cVAE-GAN',
     'bicycle_gan_facades',
-    {'step.prior_weight': 0.0, 'step.latent_weight': 0.0},
+    {**NO_LATENT, 'step.prior_weight': 0.0},
   ),
-  'cVAE-GAN++': ('bicycle_gan_facades', {'step.latent_weight': 0.0}),
-  'BicycleGAN': ('bicycle_gan_facades', {}),
-  'conditional VAE': ('vae_facades', {}),
+  'cvae-gan-pp': ('cVAE-GAN++', 'bicycle_gan_facades', NO_LATENT),
+  'bicycle-gan': ('BicycleGAN', 'bicycle_gan_facades', {}),
+  'vae': ('conditional VAE', 'vae_facades', {}),
 }
-GREY = 'hidden part left grey'
+GREY = 'grey'
 # Facades, then Paris StreetView; neither mask nor resolution is stated.
 PRINTED = {
   'pix2pix': ('19.34', '0.74', '15.17', '0.75'),
@@ -75,96 +47,55 @@ PRINTED = {
 }
 
 
-class Plan(NamedTuple):
-  """What one call is to do."""
-
-  results: pathlib.Path
-  path: str
-  side: str
-  mask: str
-  scale: str
-  steps: int
-  seeds: int
-
-
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  launch.set_up()
-  smoke = _SMOKE.value
-  if smoke:  # compiling is nearly all of its time
-    jax.config.update('jax_disable_most_optimizations', True)
-  plan = Plan(
-    locations.absolute(_RESULTS.value),
-    _PATH.value,
-    _SIDE.value,
-    _MASK.value,
-    'smoke' if smoke else _SCALE.value.replace('full', ''),
-    steps=4 if smoke else _STEPS.value,
-    seeds=2 if smoke else _SEEDS.value,
-  )
-  settings = rows.claim(plan)
-  run = functools.partial(run_row, plan)
-  rows.run_all(plan.results, method_rows(plan), plan.seeds, run)
-  report(plan, settings)
-
-
-def method_rows(plan: Plan) -> list[rows.Row]:
+def method_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the rows of the table."""
+  scale = 'smoke' if plan.smoke else plan.options.scale.replace('full', '')
   return [
     *(
-      rows.Row(name, (config, plan.scale), changes)
-      for name, (config, changes) in METHODS.items()
+      rows.Row(key, name, (config, scale), changes)
+      for key, (name, config, changes) in METHODS.items()
     ),
-    rows.Row(GREY, ('vae_facades', plan.scale), single=True),
+    rows.Row(
+      GREY, 'hidden part left grey', ('vae_facades', scale), single=True
+    ),
   ]
 
 
-def run_row(plan: Plan, row: rows.Row, seed: int):
+def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns how near the recovered test images are, and a page [3, 10, ...] of them."""
   config = rows.get_config(row, seed)
-  if plan.scale != 'smoke':
+  if not plan.smoke:  # which is on noise
+    where = {name: plan.options[name] for name in ('path', 'side', 'mask')}
     for section in (config.data, config.evaluation.data):
-      section.update(path=plan.path, side=plan.side, mask=plan.mask)
-  test = datasets.load(**config.evaluation.data)
-  batch = test[:]
-  if row.name == GREY:
-    samples = batch['condition']
-  else:
-    state, _ = rows.train(config, plan.steps, row.name)
-    config.evaluation.num_samples = len(test)
-    draw = evaluation.sampler(algorithms.get(config.algorithm), config, test)
-    samples = np.asarray(draw(state))
+      section.update(where)
+  batch = datasets.load(**config.evaluation.data)[:]
+  if row.id == GREY:
+    found = evaluation.recovered(batch['condition'], batch, config.data)
+    return found, None
+  state, _ = rows.train(config, plan.steps, row.name)
+  config.evaluation.num_samples = len(batch['image'])
+  samples = rows.sampled(config, state)
   page = [x[:10] for x in (batch['condition'], samples, batch['image'])]
   found = evaluation.recovered(samples, batch, config.data)
   return found, datasets.to_unit(np.stack(page), config.data)
 
 
-def report(plan: Plan, settings) -> None:
-  """Writes table.md, pictures and report.html of what is there; prints the table."""
-  lines = rows.table(plan.results, method_rows(plan), _COLUMNS, plan.seeds)
-  pages = {}
-  for row in method_rows(plan):
-    path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
-    if row.name != GREY and path.exists():
-      pages[row.name] = np.load(path, allow_pickle=False)
-  sections = []
+def report(plan: scripts.Plan) -> scripts.Report:
+  """Returns the tables, and a page of images, of what is there."""
+  methods = method_rows(plan)
+  pages = {row.name: rows.images_of(plan.results, row) for row in methods}
+  pages = {name: page for name, page in pages.items() if page is not None}
+  figures = {}
   if pages:
     known, _, true = next(iter(pages.values()))
     page = np.stack([known, *(page[1] for page in pages.values()), true])
     png = images.png(images.strips(page), zoom=2)
-    (plan.results / 'recovered.png').write_bytes(png)
-    sections = [(f'Known; {"; ".join(pages)}; true', png)]
-  rows.write_report(
-    plan.results,
-    'Recovery of hidden parts',
-    {
-      'Test images': lines,
-      'Printed': rows.printed(_PRINTED_COLUMNS, PRINTED),
-    },
-    sections,
-    settings,
-  )
+    figures = {'recovered': (f'Known; {"; ".join(pages)}; true', png)}
+  tables = {
+    'Test images': rows.table(plan.results, methods, _COLUMNS, plan.seeds),
+    'Printed': rows.printed(_PRINTED_COLUMNS, PRINTED),
+  }
+  return scripts.Report('Recovery of hidden parts', tables, figures)
 
 
 _COLUMNS = {
@@ -182,5 +113,28 @@ _PRINTED_COLUMNS = (
 )
 
 
+SCRIPT = scripts.Script(
+  'recovery',
+  steps=scripts.Option(600, 'Updates of every model.', smoke=4, minimum=1),
+  seeds=2,
+  parts={'rows': scripts.Part(method_rows, run_row)},
+  report=report,
+  options={
+    'path': scripts.Option(
+      'facades.zip', 'Folder or zip of train/ and test/; see the configs.'
+    ),
+    'side': scripts.Option(
+      'left', 'Half of a pair, or the whole image.', choices=('left', 'all')
+    ),
+    'mask': scripts.Option(
+      'centre', 'What is hidden.', choices=('centre', 'box', 'half')
+    ),
+    'scale': scripts.Option(
+      'narrow', '64 or 128 pixels.', choices=('narrow', 'full')
+    ),
+  },
+)
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(scripts.main(SCRIPT))

@@ -1,10 +1,12 @@
-"""Rows of a table: a run for each seed, each finished run a file.
+"""Rows of a table: a run for each seed, and each finished run a file.
 
-A call that is interrupted goes on where it was, and a table shows what has been run.
+A call that is interrupted goes on with the first run that has no file, and a table
+shows what has been run. The runs here keep no checkpoints: they take minutes, they
+collect what is measured on the way, and one whose numbers go bad is a finding, where
+`train` would end with an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import functools
 import importlib
 import pathlib
 import time
@@ -16,9 +18,9 @@ from ml_collections import ConfigDict
 import numpy as np
 import tqdm
 
-from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import generators
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import judges
 from stein_jax.runs import reporting
@@ -29,27 +31,29 @@ class Row(NamedTuple):
   """One line of a table; a run for every seed.
 
   Attributes:
+    id: what files and claims call it; it stays when the name changes.
     name: what the table says.
     config: its file in configs/ and scale.
-    changes: to the config's fields, by dotted name.
-    single: one run is enough: a row for comparison.
+    changes: values for fields of the config, by dotted name; a mapping stands for a
+      whole section.
+    single: whether one run is enough, as for a row of comparison.
   """
 
+  id: str
   name: str
-  config: tuple[str, str]
+  config: tuple[str, str] = ('', '')
   changes: Mapping[str, Any] = {}
   single: bool = False
 
 
 def get_config(row: Row, seed: int):
-  """Returns the row's config; KeyError where it changes what is not there."""
+  """Returns the row's config, as flags would make it of its file and changes."""
   name, scale = row.config
-  config = importlib.import_module(f'configs.{name}').get_config(scale)
-  config.lock()
-  config.update_from_flattened_dict(dict(row.changes))
-  config.unlock()
-  config.seed = seed
-  return config
+  module = importlib.import_module(f'configs.{name}')
+  fields = module.get_config.given(scale)
+  for field, value in {**row.changes, 'seed': seed}.items():
+    fields = configs.with_field(fields, field, value)
+  return configs.complete(fields)
 
 
 def on_data(config, dataset: str, npz: str | None):
@@ -61,7 +65,7 @@ def on_data(config, dataset: str, npz: str | None):
   return config
 
 
-def lasting(config, num_steps: int):
+def with_length(config, num_steps: int):
   """Returns the config with that length, and its schedules stretched to it."""
   share = num_steps / config.num_steps
   for name in config:
@@ -74,122 +78,61 @@ def lasting(config, num_steps: int):
   return config
 
 
-def claim(plan: NamedTuple) -> dict[str, Any]:
-  """Returns the settings of a plan, whose folder of `results` is made theirs.
-
-  But for how many `seeds`: each has files of its own, and a later call may add some.
-
-  Raises:
-    ValueError: the folder holds the results of other settings.
-  """
-  settings = plan._asdict()
-  folder = settings.pop('results')
-  reporting.claim(folder, {k: v for k, v in settings.items() if k != 'seeds'})
-  return settings
-
-
-def run_all(
-  folder: pathlib.Path, rows: Sequence[Row], seeds: int, run: Callable
-) -> None:
-  """Runs what is not finished yet, one seed of every row after another.
-
-  So a call that is interrupted leaves as many seeds of each; see `finished`.
-  """
-  for seed in range(seeds):
-    for row in rows:
-      if seed == 0 or not row.single:
-        finished(folder, row, seed, run)
-
-
-def finished(
-  folder: pathlib.Path,
-  row: Row,
-  seed: int,
-  run: Callable[[Row, int], tuple[dict[str, Any], np.ndarray]],
-) -> dict[str, Any]:
-  """Returns a run's result, from its file if an earlier call finished it.
-
-  Args:
-    folder: of the results.
-    row: what is run.
-    seed: of the run.
-    run: row and seed to what is found and images, which are saved beside it.
-  """
-  path = result_path(folder, row, seed)
-  if path.exists():
-    return reporting.read_json(path)
-  begin = time.monotonic()
-  result, samples = run(row, seed)
-  seconds = time.monotonic() - begin
-  result = dict(name=row.name, seed=seed, seconds=seconds, **result)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  np.save(path.with_suffix('.npy'), samples)
-  reporting.write_json(path, result)
-  shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
-  logging.info('%s: %s', row.name, shown)
-  return result
-
-
-def result_path(folder: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
-  """Returns where a run's result is kept; its images are beside it, as .npy."""
-  slug = ''.join(c if c.isalnum() else '_' for c in row.name.lower())
-  return folder / 'runs' / f'{slug}_{seed}.json'
-
-
-def results(folder: pathlib.Path, row: Row, seeds: int) -> list[dict]:
-  """Returns the results of the row's seeds that are finished."""
-  paths = [result_path(folder, row, seed) for seed in range(seeds)]
-  return [reporting.read_json(path) for path in paths if path.exists()]
-
-
 def train(
   config,
   num_steps: int,
   label: str,
   *,
   source=None,
+  state=None,
   every: int = 500,
   look: Callable | None = None,
-  prepare: Callable | None = None,
 ):
-  """Returns the state after so many steps, and what `look` saw on the way.
+  """Returns the state after `train`'s steps, and what `look` saw on the way.
 
   Args:
-    config: of the algorithm.
-    num_steps: of training.
-    label: of the progress bar.
-    source: of the batches; the config's without.
+    config: of the run; its schedules stay as they are.
+    num_steps: steps of training.
+    label: text of the progress bar.
+    source: where the batches come from; None for the config's data.
+    state: where training begins; None for what the algorithm makes of the config.
     every: steps between looks.
-    look: state and batch to something JSON can hold.
-    prepare: batch and key to the batch that is trained on.
+    look: function of the state to something JSON can hold.
   """
-  algorithm = algorithms.get(config.algorithm)
+  config.num_steps = num_steps
   source = source or datasets.load(**config.data)
-  batches = datasets.batches(source, config.batch_size, seed=config.seed)
-  init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
-  state = algorithm.init(init_rng, config, next(batches))
-  step = jax.jit(
-    functools.partial(algorithm.step, **config.step), donate_argnums=0
-  )
-  seen, metrics = [], {}
-  for i in tqdm.trange(num_steps, desc=label, unit='step', disable=None):
-    batch, rng = next(batches), jax.random.fold_in(step_rng, i)
-    if prepare:
-      batch = prepare(batch, jax.random.fold_in(rng, 1))
-    state, metrics = step(state, batch, rng)
-    if look and (i + 1) % every == 0:
-      seen.append(look(state, batch))
-  bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+  if state is None:
+    batch = training.first_batch(config, source)
+    state = training.initial_state(config, batch)
+  calls = training.steps(config, source, state)
+  seen, last = [], {}
+  with tqdm.tqdm(
+    total=num_steps, desc=label, unit='step', disable=None
+  ) as progress:
+    for done, state, metrics in calls:
+      progress.update(done - progress.n)
+      if look and done % every == 0:
+        seen.append(look(state))
+      last = metrics
+  # The table shows what such a run has come to, and so does not stop it.
+  bad = [name for name, value in last.items() if not np.isfinite(value)]
   if bad:
     logging.warning('%s diverged: %s not finite.', label, ', '.join(bad))
   return state, seen
 
 
+def sampled(config, state) -> np.ndarray:
+  """Returns the samples [num, ...] of a state that its config's evaluation asks for."""
+  test = datasets.load(**config.evaluation.data)
+  draw = evaluation.sampler(config, test)
+  return np.asarray(draw(state))
+
+
 def drawn(generator, num: int, seed: int) -> np.ndarray:
-  """Returns samples [num, ...] of a generator, its output noise left out."""
-  module = generator.apply_fn.__self__.clone(output_noise=0.0)
+  """Returns samples [num, ...] of a generator without its output noise."""
+  module = generator.module.clone(output_noise=0.0)
   draw = jax.jit(generators.sample, static_argnames='num')
-  generator = generator.replace(apply_fn=module.apply)
+  generator = generator.replace(module=module, apply_fn=module.apply)
   return np.asarray(draw(generator, jax.random.key(seed), num=num))
 
 
@@ -201,7 +144,7 @@ def trained_judge(
   It is trained once; a call that is interrupted goes on.
   """
   workdir = folder / 'classifier'
-  accuracy = _trained(workdir, config, num_steps)
+  accuracy = _trained_classifier(workdir, config, num_steps)
   logging.info('The judge: %.2f %% of the test images.', 100 * accuracy)
   return judges.judge(config, workdir), accuracy
 
@@ -212,25 +155,80 @@ def accuracy_from(
   """Returns the test accuracy of a classifier that learned from these images.
 
   Args:
-    workdir: of its run; the images are kept beside it.
-    config: of the classifier; its training data are not read.
-    num_steps: of training.
-    pictures: [n, h, w, c] in [0, 1].
-    labels: [n].
+    workdir: folder of its run; the images are kept beside it.
+    config: the classifier's; its training data are not read.
+    num_steps: steps of training.
+    pictures: images [n, h, w, c] in [0, 1].
+    labels: their labels [n].
   """
-  path = workdir.with_suffix('.npz')
+  path = workdir.with_name(f'{workdir.name}.npz')
   path.parent.mkdir(parents=True, exist_ok=True)
+  # Bytes, as real images are: no classifier can tell the two by their precision.
   pixels = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
   np.savez(path, train_image=pixels, train_label=labels)
   config.data = ConfigDict(datasets.from_file(config.data, str(path)))
-  return _trained(workdir, config, num_steps)
+  return _trained_classifier(workdir, config, num_steps)
 
 
-def _trained(workdir, config, num_steps):
+def _trained_classifier(workdir, config, num_steps):
   """Returns the test accuracy of a classifier, trained or gone on with."""
-  config = lasting(config, num_steps)
+  config = with_length(config, num_steps)
   training.train(config, workdir)
   return evaluation.evaluate(config, workdir)['test/accuracy']
+
+
+def result_path(folder: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+  """Returns where a run's result is kept; its images are beside it, as .npy."""
+  return folder / 'runs' / f'{row.id}_{seed}.json'
+
+
+def keep(
+  folder: pathlib.Path,
+  row: Row,
+  seed: int,
+  result: Mapping[str, Any],
+  images: np.ndarray | None,
+) -> None:
+  """Writes what was found of a run, and its images if there are any."""
+  path = result_path(folder, row, seed)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if images is not None:
+    np.save(path.with_suffix('.npy'), images)
+  # The result comes last: where it is, the run is finished.
+  reporting.write_json(
+    path, dict(id=row.id, name=row.name, seed=seed, **result)
+  )
+  shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
+  logging.info('%s: %s', row.name, shown)
+
+
+def finish(folder: pathlib.Path, row: Row, seed: int, run: Callable) -> None:
+  """Runs one seed of a row, unless an earlier call finished it.
+
+  Args:
+    folder: of the results.
+    row: what is run.
+    seed: number of the run.
+    run: function of row and seed to the result and to images, or None for them.
+  """
+  if result_path(folder, row, seed).exists():
+    return
+  begin = time.monotonic()
+  result, images = run(row, seed)
+  seconds = time.monotonic() - begin
+  keep(folder, row, seed, {'seconds': seconds, **result}, images)
+
+
+def results(folder: pathlib.Path, row: Row, seeds: int) -> list[dict]:
+  """Returns the results of the row's seeds that are finished."""
+  paths = [result_path(folder, row, seed) for seed in range(seeds)]
+  return [reporting.read_json(path) for path in paths if path.exists()]
+
+
+def images_of(folder: pathlib.Path, row: Row) -> np.ndarray | None:
+  """Returns the images of a row's first run, or None where there are none yet."""
+  path = result_path(folder, row, 0).with_suffix('.npy')
+  return np.load(path, allow_pickle=False) if path.exists() else None
 
 
 def table(
@@ -268,37 +266,6 @@ def printed(
     dict(zip(('', *columns), (name, *cells), strict=True))
     for name, cells in values.items()
   ]
-
-
-def write_report(
-  folder: pathlib.Path,
-  title: str,
-  tables: Mapping[str, list[dict[str, Any]]],
-  sections: Sequence[tuple[str, Any]],
-  settings: Mapping[str, Any],
-) -> None:
-  """Writes table.md and report.html, and prints the tables that are not empty.
-
-  Args:
-    folder: of the results.
-    title: of the page.
-    tables: title to lines.
-    sections: of the page, after the tables; see `reporting.write_page`.
-    settings: of the call.
-  """
-  tables = {name: lines for name, lines in tables.items() if lines}
-  text = '\n'.join(
-    f'{name}\n\n{reporting.table(lines)}' for name, lines in tables.items()
-  )
-  (folder / 'table.md').write_text(text, 'utf-8')
-  page = folder / 'report.html'
-  about = [
-    ('Settings', {key: str(value) for key, value in settings.items()}),
-    ('Code', f'commit {reporting.commit()}'),
-  ]
-  reporting.write_page(page, title, [*tables.items(), *sections, *about])
-  print(text)
-  print(f'Report: {page.absolute()}')
 
 
 def cell(key: str, values: Sequence[float]) -> str:

@@ -1,249 +1,219 @@
 """LW17 Figure 1(b)-(d) on MNIST, and the repulsions of the joint model of WL16.
 
-An RBM and its sampler, from SteinGAN (alpha = 0) to SteinCD (alpha = 1) and without
-kernel, in the paper's setting and in one that can match its model; a fresh sampler on
-SteinCD's finished energy; and how far the cheap repulsions are from the exact one while
-the conditional autoencoder energy is trained, whose samples are judged by
-`experiments.reproduce.cifar10 --dataset=mnist`. Likelihoods are exact, in float64, at
-the last step; samples are judged by a CNN trained here. Every finished run is a file:
-an interrupted call continues.
+Part 'figure' trains an RBM with its sampler, from SteinGAN (alpha = 0) to SteinCD
+(alpha = 1) and without kernel, in the paper's setting and in one that can match its
+model. Part 'fresh' trains a fresh sampler on SteinCD's finished energy. Part 'choices'
+takes the centred setting apart: it has another kernel or none, other ways to keep
+samples apart, and the paper's choices put back one by one, beside what the exact
+negative phase reaches in as many steps; there the samples' spread stands beside the
+model's own. Part 'joint' asks the same of the conditional autoencoder energy, and how
+far the cheap repulsions are from the exact one while it is trained.
 
-Part 'choices' takes the centred setting apart: another kernel or none, other ways to
-keep samples apart, and the paper's choices put back one by one, beside what the exact
-negative phase reaches in as many steps. There the samples' spread stands beside the
-model's own. Part 'deep' asks the same of the conditional autoencoder energy: the exact
-repulsion, none, and noise on the output.
+Likelihoods are exact, in float64, at the last step. A CNN that is trained here judges
+the samples; `experiments.reproduce.cifar10 --dataset=mnist` judges those of the
+conditional energy further. Every finished run is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.steingan --results=results/steingan
 """
 
 import functools
-import pathlib
-from typing import NamedTuple
 
 from absl import app
-from absl import flags
 import jax
 import numpy as np
-import tqdm
 
 from experiments.reproduce import likelihood
 from experiments.reproduce import rows
+from experiments.reproduce import scripts
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import kernels
-from stein_jax import locations
+from stein_jax import learners
 from stein_jax import metrics
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
-from stein_jax.runs import images
+from stein_jax.runs import configs
 from stein_jax.runs import judges
-from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
-_RESULTS = flags.DEFINE_string(
-  'results', 'results/steingan', 'Folder of the results.'
-)
-_STEPS = flags.DEFINE_integer(
-  'steps', 6000, 'Steps of every RBM run.', lower_bound=1
-)
-_JOINT_STEPS = flags.DEFINE_integer(
-  'joint_steps', 3000, 'Steps of every conditional run.', lower_bound=4
-)
-_CHOICE_STEPS = flags.DEFINE_integer(
-  'choice_steps', 6000, "Steps of every run of 'choices'.", lower_bound=1
-)
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of every row.', lower_bound=2)
-_PARTS = flags.DEFINE_multi_enum(
-  'part',
-  ['figure', 'frozen', 'choices', 'deep'],
-  ['figure', 'frozen', 'choices', 'deep'],
-  'What to run; the report shows what has been run.',
-)
-_SMOKE = flags.DEFINE_bool(
-  'smoke', False, 'A few steps of two seeds of every row: five minutes.'
-)
-
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0)
+PAPER = ('steingan_mnist', '')
+CENTRED = ('steingan_mnist', 'centred')
+JOINT = ('steingan_mnist_joint', 'narrow')
+NO_KERNEL = {'step.direction': 'Score'}
 # The paper's rate for both, 3e-4, lets the energy run away from the sampler.
-PAPER = {
+PAPER_CHANGES = {
   'energy_optimizer.learning_rate': 1e-5,
   'generator_optimizer.learning_rate': 1e-3,
   'generator.width': 8,
 }
+EXACT = {'step.direction.form': 'exact'}
+NOISE = {'generator.output_noise': 0.3}
+# Of the conditional model: a row's id, to its name and what it changes.
+JOINT_CHANGES = {
+  'joint-swapped': ('swapped repulsion, as it is', {}),
+  'joint-exact': ('exact repulsion', EXACT),
+  'joint-no-kernel': ('no kernel', NO_KERNEL),
+  'joint-noise-0.1': ('output noise 0.1', {'generator.output_noise': 0.1}),
+  'joint-noise-0.3': ('output noise 0.3', NOISE),
+  'joint-exact-noise-0.3': (
+    'exact repulsion, output noise 0.3',
+    {**EXACT, **NOISE},
+  ),
+}
+APART = {**NO_KERNEL, 'step.diversity': 'pulling_away'}
+ENTROPY = {
+  **NO_KERNEL,
+  'step.diversity': 'batch_norm_entropy',
+  'generator.norm_gain': True,
+}
+QUIET = {'generator.output_noise': 0.0}
+# Of the centred setting: a row's id, to its name and what it changes.
+CHOICES = {
+  'choice-none': ('as it is', {}),
+  'choice-imq': ('IMQ kernel', {'step.direction.kernel.name': 'IMQ'}),
+  'choice-pixels': ('kernel on pixels', {'step.direction.name': 'SVGD'}),
+  'choice-first-features': (
+    'kernel on the first features',
+    {'step.first_features': True},
+  ),
+  'choice-bandwidth-quarter': (
+    'bandwidth a quarter',
+    {'step.direction.kernel.bandwidth.scale': 1.0},
+  ),
+  'choice-bandwidth-four': (
+    'bandwidth four times',
+    {'step.direction.kernel.bandwidth.scale': 16.0},
+  ),
+  'choice-bandwidth-1': (
+    'fixed bandwidth 1',
+    {'step.direction.kernel.bandwidth': 1.0},
+  ),
+  'choice-no-kernel': ('no kernel', NO_KERNEL),
+  'choice-pulling-away': ('no kernel, pulling away', APART),
+  'choice-pulling-away-10': (
+    'no kernel, pulling away, weight 10',
+    {**APART, 'step.diversity_weight': 10.0},
+  ),
+  'choice-entropy': ('no kernel, entropy of norms', ENTROPY),
+  'choice-entropy-0.1': (
+    'no kernel, entropy of norms, weight 0.1',
+    {**ENTROPY, 'step.diversity_weight': 0.1},
+  ),
+  'choice-gamma-0.7': ('gamma 0.7', {'step.negative_weight': 0.3}),
+  'choice-not-centred': ('RBM not centred', {'energy.centered': False}),
+  'choice-sigmoid': ('sigmoid output', {'generator.output': 'sigmoid'}),
+  'choice-no-noise': ('no output noise', QUIET),
+  'choice-no-noise-pixels': (
+    'no output noise, kernel on pixels',
+    {**QUIET, 'step.direction.name': 'SVGD'},
+  ),
+}
+EXACT_NEGATIVES = rows.Row(
+  'exact-negatives', 'exact negatives', ('maximum_likelihood_mnist', '')
+)
+FRESH = rows.Row(
+  'fresh-sampler',
+  'fresh sampler on a finished SteinCD energy',
+  PAPER,
+  PAPER_CHANGES,
+)
+STEIN_CD = rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', ''))
+JUDGE = rows.Row('judge', 'judge', ('classification_mnist', ''))
 
 
-class Plan(NamedTuple):
-  """What one call is to do."""
-
-  results: pathlib.Path
-  steps: int
-  joint_steps: int
-  choice_steps: int
-  seeds: int
-  samples: int  # judged, of each run
-  smoke: bool
-
-
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  launch.set_up()
-  smoke = _SMOKE.value
-  if smoke:  # compiling is nearly all of its time
-    jax.config.update('jax_disable_most_optimizations', True)
-  plan = Plan(
-    locations.absolute(_RESULTS.value),
-    steps=20 if smoke else _STEPS.value,
-    joint_steps=4 if smoke else _JOINT_STEPS.value,
-    choice_steps=4 if smoke else _CHOICE_STEPS.value,
-    seeds=2 if smoke else _SEEDS.value,
-    samples=200 if smoke else 10_000,
-    smoke=smoke,
-  )
-  settings = rows.claim(plan)
-
-  @functools.cache
-  def judge():
-    config = rows.get_config(JUDGE, 0)
-    num_steps = 20 if smoke else config.num_steps
-    return rows.trained_judge(plan.results, config, num_steps)[0]
-
-  parts = {
-    'figure': (figure_rows(), rbm_run),
-    'frozen': ([FROZEN], frozen_run),
-    'choices': (choice_rows(), choice_run),
-    'deep': (deep_rows(), joint_run),
-  }
-  for part in _PARTS.value:
-    part_rows, run = parts[part]
-    run = functools.partial(run, plan, judge)
-    rows.run_all(plan.results, part_rows, plan.seeds, run)
-  report(plan, settings)
-
-
-def figure_rows() -> list[rows.Row]:
+def figure_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the rows of Figure 1(b)-(d), in the paper's setting and centred."""
+  del plan
   found = []
-  for setting, scale, changes in (
-    ('paper', '', PAPER),
-    ('centred', 'centred', {}),
+  for setting, config, changes in (
+    ('paper', PAPER, PAPER_CHANGES),
+    ('centred', CENTRED, {}),
   ):
-    config = ('steingan_mnist', scale)
     found += [
-      rows.Row(f'{setting}, alpha {a:g}', config, {**changes, 'step.alpha': a})
-      for a in ALPHAS
+      rows.Row(
+        f'{setting}-alpha-{alpha:g}',
+        f'{setting}, alpha {alpha:g}',
+        config,
+        {**changes, 'step.alpha': alpha},
+      )
+      for alpha in ALPHAS
     ]
-    no_kernel = {**changes, 'step.kernel': 'none'}
-    found.append(rows.Row(f'{setting}, no kernel', config, no_kernel))
+    found.append(
+      rows.Row(
+        f'{setting}-no-kernel',
+        f'{setting}, no kernel',
+        config,
+        {**changes, **NO_KERNEL},
+      )
+    )
   return found
 
 
-FROZEN = rows.Row(
-  'fresh sampler on a finished SteinCD energy', ('steingan_mnist', ''), PAPER
-)
-JUDGE = rows.Row('judge', ('classification_mnist', ''))
-
-
-def deep_rows() -> list[rows.Row]:
+def joint_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the conditional model and ways to spread its samples."""
-  choices = {
-    'swapped repulsion, as it is': {},
-    'exact repulsion': {'step.repulsion': 'exact'},
-    'no kernel': {'step.kernel': 'none'},
-    'output noise 0.1': {'generator.output_noise': 0.1},
-    'output noise 0.3': {'generator.output_noise': 0.3},
-    'exact repulsion, output noise 0.3': {
-      'step.repulsion': 'exact',
-      'generator.output_noise': 0.3,
-    },
-  }
-  config = ('steingan_mnist_joint', 'narrow')
+  del plan
   return [
-    rows.Row(f'conditional, {name}', config, changes)
-    for name, changes in choices.items()
+    rows.Row(key, f'conditional, {name}', JOINT, changes)
+    for key, (name, changes) in JOINT_CHANGES.items()
   ]
 
 
-def choice_rows() -> list[rows.Row]:
+def choice_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the centred setting with one choice at a time made otherwise."""
-  apart = {'step.kernel': 'none', 'step.diversity': 'pulling_away'}
-  entropy = {
-    'step.kernel': 'none',
-    'step.diversity': 'batch_norm_entropy',
-    'generator.norm_gain': True,
-  }
-  choices = {
-    'as it is': {},
-    'IMQ kernel': {'step.kernel': 'imq'},
-    'kernel on pixels': {'step.kernel_space': 'pixels'},
-    'kernel on the first features': {'step.kernel_space': 'first_features'},
-    'bandwidth a quarter': {'step.bandwidth_scale': 1.0},
-    'bandwidth four times': {'step.bandwidth_scale': 16.0},
-    'fixed bandwidth 1': {'step.bandwidth': 1.0},
-    'no kernel': {'step.kernel': 'none'},
-    'no kernel, pulling away': apart,
-    'no kernel, pulling away, weight 10': {
-      **apart,
-      'step.diversity_weight': 10.0,
-    },
-    'no kernel, entropy of norms': entropy,
-    'no kernel, entropy of norms, weight 0.1': {
-      **entropy,
-      'step.diversity_weight': 0.1,
-    },
-    'gamma 0.7': {'step.negative_weight': 0.3},
-    'RBM not centred': {'energy.centered': False},
-    'sigmoid output': {'generator.output': 'sigmoid'},
-    'no output noise': {'generator.output_noise': 0.0},
-    'no output noise, kernel on pixels': {
-      'generator.output_noise': 0.0,
-      'step.kernel_space': 'pixels',
-    },
-  }
-  config = ('steingan_mnist', 'centred')
+  del plan
   return [
-    rows.Row('exact negatives', ('maximum_likelihood_mnist', '')),
+    EXACT_NEGATIVES,
     *(
-      rows.Row(f'choice: {name}', config, changes)
-      for name, changes in choices.items()
+      rows.Row(key, f'choice: {name}', CENTRED, changes)
+      for key, (name, changes) in CHOICES.items()
     ),
   ]
 
 
-def rbm_run(plan: Plan, judge, row: rows.Row, seed: int):
+@functools.lru_cache(maxsize=1)
+def judge(plan: scripts.Plan) -> judges.Judge:
+  """Returns the classifier that judges samples, trained by the first who asks."""
+  config = rows.get_config(JUDGE, 0)
+  num_steps = 20 if plan.smoke else config.num_steps
+  return rows.trained_judge(plan.results, config, num_steps)[0]
+
+
+def rbm_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result and samples of one run of an RBM with its sampler."""
   config = rows.get_config(row, seed)
   state, result = learned_rbm(plan, config, plan.steps, row.name)
-  found, samples = sampled(plan, judge, config, state.generator)
+  found, samples = judged(plan, config, state.generator)
   return {**result, **found}, samples
 
 
-def choice_run(plan: Plan, judge, row: rows.Row, seed: int):
+def choice_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result of one choice, how its samples spread, and 200 of them."""
   config = rows.get_config(row, seed)
-  centred = rows.get_config(choice_rows()[1], seed)
-  if config.algorithm == 'maximum_likelihood':
+  if row.id == EXACT_NEGATIVES.id:
+    # It has no sampler, and all else as the rows beside it.
+    centred = rows.get_config(rows.Row('', '', CENTRED), seed)
     config.energy, config.optimizer = centred.energy, centred.energy_optimizer
-  section = config.get('energy_optimizer', config.get('optimizer'))
-  section.learning_rate.transition_steps = plan.choice_steps
-  state, result = learned_rbm(plan, config, plan.choice_steps, row.name)
-  if config.algorithm == 'maximum_likelihood':
-    return result, np.zeros((0,))
-  found, samples = sampled(plan, judge, config, state.generator)
-  spread = beside_model(state, min(plan.samples, 1000), seed)
+    config.num_steps = centred.num_steps
+  num_steps = plan.options.choice_steps
+  config = rows.with_length(config, num_steps)
+  state, result = learned_rbm(plan, config, num_steps, row.name)
+  if row.id == EXACT_NEGATIVES.id:
+    return result, None
+  found, samples = judged(plan, config, state.generator)
+  spread = beside_model(state, min(plan.options.samples, 1000), seed)
   return {**result, **found, **spread}, samples
 
 
-def learned_rbm(plan: Plan, config, num_steps: int, label: str):
+def learned_rbm(plan: scripts.Plan, config, num_steps: int, label: str):
   """Returns the state after training, and exact likelihoods on the way."""
-  data = likelihood_data(plan.smoke)
+  data = likelihood.held_out(1000 if plan.smoke else None)
   module = build.build(energies, **config.energy)
 
-  def look(state, _):
+  def look(state):
     params = jax.tree.map(lambda leaf: leaf[None], state.energy.params)
     valid, test = likelihood.exact_log_likelihoods(module, params, data)
     return float(valid[0]), float(test[0])
@@ -257,14 +227,15 @@ def learned_rbm(plan: Plan, config, num_steps: int, label: str):
 
 
 def beside_model(state, num, seed) -> dict[str, float]:
-  """Returns the samples' variance along B'x over the model's, and what else it has.
+  """Returns how far a sampler's samples spread, beside what its energy draws exactly.
 
-  Both with their noise: 1 is right, less a collapse. The model's own distance is of
-  its noise-free means, by enumeration.
+  'variance_ratio' is the samples' variance along B'x over the model's, both with their
+  noise: 1 is right, and less says that samples have collapsed.
+  'model/pairwise_distance' is that of the model's noise-free means.
   """
   keys = jax.random.split(jax.random.key(1000 + seed), 3)
-  ask = lambda key, method: state.energy.apply_fn(
-    state.energy.params, key, num, method=method
+  ask = lambda key, method: learners.call(
+    state.energy, state.energy.params, key, num, method=method
   )
   weight = state.energy.params['params']['weight']
   spread = lambda x: np.sum(np.var(x.reshape(num, -1) @ weight, 0))
@@ -275,59 +246,66 @@ def beside_model(state, num, seed) -> dict[str, float]:
   }
 
 
-def frozen_run(plan: Plan, judge, row: rows.Row, seed: int):
+def fresh_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result and samples of a fresh sampler on a finished energy."""
   config = rows.get_config(row, seed)
-  stein_cd = rows.get_config(rows.Row('', ('stein_cd_mnist', ''), {}), seed)
-  steps = plan.steps if plan.smoke else stein_cd.num_steps
-  energy, _ = rows.train(stein_cd, steps, 'SteinCD')
+  stein_cd = rows.get_config(STEIN_CD, seed)
+  num_steps = plan.steps if plan.smoke else stein_cd.num_steps
+  energy = rows.train(stein_cd, num_steps, STEIN_CD.name)[0].energy
   generator = generators.create(
     jax.random.key(1000 + seed),
     build.build(generators, **config.generator),
     config.generator_optimizer,
     config.batch_size,
   )
-  state = amortized_svgd.create(energy.energy, generator)
-  step = jax.jit(amortized_svgd.step, donate_argnums=0)
-  for i in tqdm.trange(plan.steps, desc=row.name, disable=None):
-    state, _ = step(state, None, jax.random.fold_in(jax.random.key(seed), i))
-  return sampled(plan, judge, config, state.generator)
+  # The sampler alone is trained: by amortised SVGD at its defaults.
+  config.algorithm, config.step = 'amortized_svgd', {}
+  config = configs.complete(config)
+  start = amortized_svgd.create(energy, generator)
+  state, _ = rows.train(config, plan.steps, row.name, state=start)
+  return judged(plan, config, state.generator)
 
 
-def joint_run(plan: Plan, judge, row: rows.Row, seed: int):
+def joint_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result and samples of the conditional model.
 
-  With how far the cheap repulsions are from the exact one, at four moments of
+  The result has how far the cheap repulsions are from the exact one at four moments of
   training: the cosine of the angle and the ratio of norms.
   """
-  config = rows.lasting(rows.get_config(row, seed), plan.joint_steps)
+  num_steps = plan.options.joint_steps
+  config = rows.with_length(rows.get_config(row, seed), num_steps)
+  source = datasets.load(**config.data)
+  data = source[: 8 if plan.smoke else 100]['image']
+
+  def look(state):
+    found = repulsions(state, data, jax.random.key(0))
+    return [int(state.step), jax.tree.map(float, found)]
+
   state, seen = rows.train(
-    config,
-    plan.joint_steps,
-    row.name,
-    every=plan.joint_steps // 4,
-    look=functools.partial(repulsions, num=8 if plan.smoke else 100),
+    config, num_steps, row.name, source=source, every=num_steps // 4, look=look
   )
-  found, samples = sampled(plan, judge, config, state.generator)
+  found, samples = judged(plan, config, state.generator)
   return {**found, 'repulsions': seen}, samples
 
 
-def sampled(plan: Plan, judge, config, generator):
-  """Returns what is found of a sampler, and 200 of its samples, without noise."""
+def judged(plan: scripts.Plan, config, generator):
+  """Returns how good a sampler is without its noise, and 200 of its samples."""
+  num = plan.options.samples
   data = datasets.load(**config.evaluation.data)[:]['image']
-  samples = rows.drawn(generator, plan.samples, config.seed)
-  classes = generators.num_classes(generator)
+  samples = rows.drawn(generator, num, config.seed)
+  classes = generator.num_classes
   labels = np.arange(len(samples)) % classes if classes else None
   found = judges.judged(
-    judge(), np.clip(samples, 0, 1), data[: plan.samples], labels=labels
+    judge(plan), np.clip(samples, 0, 1), data[:num], labels=labels
   )
   found |= metrics.diversity(samples[:1000], data[:1000])
   return found, samples[:200]
 
 
 @jax.jit
-def _repulsions(state, data, rng):
-  """Returns (cosine, norm ratio) of 'swapped' and 'nearest' to 'exact'."""
+def repulsions(state, data, rng):
+  """Returns the (cosine, norm ratio) to 'exact' of 'swapped', then of 'nearest'."""
+  # A generator's samples are of its ten classes in turn.
   labels = np.arange(len(data)) % 10
   samples = generators.generate(
     state.generator, state.generator.params, rng, len(data), label=labels
@@ -338,7 +316,7 @@ def _repulsions(state, data, rng):
       state.energy, state.energy.params, data, x, method='features'
     )[1]
 
-  kernel = kernels.at_median('rbf', features(samples), scale=0.25)
+  kernel = kernels.RBF(kernels.Median(0.25)).at(features(samples))
   exact, *others = (
     stein.feature_repulsion(samples, features, kernel, form=form).ravel()
     for form in ('exact', 'swapped', 'nearest')
@@ -350,39 +328,18 @@ def _repulsions(state, data, rng):
   ]
 
 
-def repulsions(state, batch, num):
-  """Returns the step, and how far each cheap repulsion is from the exact one."""
-  found = _repulsions(state, batch['image'][:num], jax.random.key(0))
-  return [int(state.step), jax.tree.map(float, found)]
-
-
-@functools.lru_cache(maxsize=1)
-def likelihood_data(smoke: bool) -> likelihood.Images:
-  """Returns MNIST's validation and test images in float64."""
-  flat = lambda source: source[:]['image'].reshape(len(source), -1)
-  valid = flat(datasets.load('mnist', split='train[50000:]'))
-  test = flat(datasets.load('mnist', split='test'))
-  limit = 1000 if smoke else None
-  with jax.enable_x64(True):
-    double = lambda x: jax.numpy.asarray(x[:limit], jax.numpy.float64)
-    return likelihood.Images(None, double(valid), double(test))
-
-
-def report(plan: Plan, settings) -> None:
-  """Writes table.md, the figures and report.html of what is there; prints tables."""
+def report(plan: scripts.Plan) -> scripts.Report:
+  """Returns the tables and figures of what is there."""
+  table = functools.partial(rows.table, plan.results, seeds=plan.seeds)
   tables = {
-    'RBM and sampler': rows.table(
-      plan.results, [*figure_rows(), FROZEN], _RBM_COLUMNS, plan.seeds
+    'RBM and sampler': table([*figure_rows(plan), FRESH], _RBM_COLUMNS),
+    'The centred setting, choice by choice': table(
+      choice_rows(plan), _CHOICE_COLUMNS
     ),
-    'The centred setting, choice by choice': rows.table(
-      plan.results, choice_rows(), _CHOICE_COLUMNS, plan.seeds
-    ),
-    'The conditional model': rows.table(
-      plan.results, deep_rows(), _DEEP_COLUMNS, plan.seeds
-    ),
+    'The conditional model': table(joint_rows(plan), _JOINT_COLUMNS),
     'Cheap repulsions beside the exact one': _repulsion_table(plan),
   }
-  sections = []
+  figures = {}
   for key, label in (
     ('test', 'test log likelihood (nats)'),
     ('inception_score', 'inception score'),
@@ -390,19 +347,10 @@ def report(plan: Plan, settings) -> None:
     series = _by_alpha(plan, key)
     if series:
       png = reporting.curves(series, xlabel='alpha', ylabel=label)
-      (plan.results / f'{key}.png').write_bytes(png)
-      sections.append((f'{label} against alpha', png))
-  shown = [*figure_rows(), FROZEN, *choice_rows()[1:], *deep_rows()]
-  for row in shown:
-    path = rows.result_path(plan.results, row, 0).with_suffix('.npy')
-    if path.exists():
-      samples = np.load(path, allow_pickle=False)[:100]
-      png = images.png(images.grid(samples, columns=10), zoom=2)
-      path.with_suffix('.png').write_bytes(png)
-      sections.append((row.name, png))
-  rows.write_report(
-    plan.results, 'SteinGAN on MNIST', tables, sections, settings
-  )
+      figures[key] = (f'{label} against alpha', png)
+  shown = [*figure_rows(plan), FRESH, *choice_rows(plan), *joint_rows(plan)]
+  figures |= scripts.row_figures(plan, shown)
+  return scripts.Report('SteinGAN on MNIST', tables, figures)
 
 
 _RBM_COLUMNS = {
@@ -413,7 +361,7 @@ _RBM_COLUMNS = {
   'class entropy': 'class_entropy',
   'seconds': 'seconds',
 }
-_DEEP_COLUMNS = {
+_JOINT_COLUMNS = {
   'own label': 'own_label',
   'inception score': 'inception_score',
   'Frechet distance': 'frechet_distance',
@@ -437,12 +385,10 @@ def _by_alpha(plan, key):
   """Returns {setting: (alphas, values [alphas, seeds])} of the figure's rows."""
   series = {}
   for setting in ('paper', 'centred'):
-    figure = [
-      r for r in figure_rows() if r.name.startswith(f'{setting}, alpha')
-    ]
     values = [
       [r[key] for r in rows.results(plan.results, row, plan.seeds)]
-      for row in figure
+      for row in figure_rows(plan)
+      if row.id.startswith(f'{setting}-alpha')
     ]
     if all(len(v) == plan.seeds for v in values):
       series[setting] = (ALPHAS, np.array(values))
@@ -450,7 +396,8 @@ def _by_alpha(plan, key):
 
 
 def _repulsion_table(plan):
-  results = rows.results(plan.results, deep_rows()[0], plan.seeds)
+  """Returns a line for each look at the repulsions, of the first seed."""
+  results = rows.results(plan.results, joint_rows(plan)[0], 1)
   return [
     {
       'step': step,
@@ -459,11 +406,35 @@ def _repulsion_table(plan):
       'nearest: cosine': f'{nearest[0]:.3f}',
       'nearest: norm ratio': f'{nearest[1]:.3g}',
     }
-    for step, (swapped, nearest) in (
-      results[0]['repulsions'] if results else []
-    )
+    for result in results
+    for step, (swapped, nearest) in result['repulsions']
   ]
 
 
+SCRIPT = scripts.Script(
+  'steingan',
+  steps=scripts.Option(6000, 'Steps of every RBM run.', smoke=20, minimum=4),
+  seeds=3,
+  parts={
+    'figure': scripts.Part(figure_rows, rbm_run),
+    'fresh': scripts.Part(lambda plan: [FRESH], fresh_run),
+    'choices': scripts.Part(choice_rows, choice_run),
+    'joint': scripts.Part(joint_rows, joint_run),
+  },
+  report=report,
+  options={
+    'joint_steps': scripts.Option(
+      3000, 'Steps of every conditional run.', smoke=4, minimum=4
+    ),
+    'choice_steps': scripts.Option(
+      6000, "Steps of every run of 'choices'.", smoke=4, minimum=4
+    ),
+    'samples': scripts.Option(
+      10_000, 'Samples judged, of each run.', smoke=200, minimum=200
+    ),
+  },
+)
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(scripts.main(SCRIPT))

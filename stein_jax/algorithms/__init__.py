@@ -10,9 +10,11 @@ Each defines, and the loop asks for nothing else:
 
 `sample` is absent where there is nothing to draw (`classification`). Optional too:
 
+  FIELDS = dict(num_chains=0)          fields of the config that `init` reads, with
+                                       their defaults, beside sections of networks
   SPLIT = ('chains',)                  the fields of State whose leading
                                        axis is split over devices like the batch
-  revise(state, rng, x, *, condition=None, num_steps, ...) -> like x
+  revise(state, rng, x, *, condition=None, chain) -> like x
                                        what `sample` does to a generator's images,
                                        with its keywords; reports show every step
 

@@ -24,10 +24,11 @@ from stein_jax import densities
 from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
-from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
+
+_PROJECTIONS = ('chain_rule', 'full', 'linear')
 
 
 class State(NamedTuple):
@@ -60,12 +61,13 @@ def create(
       return -value
 
     checks.log_density(log_density, jnp.zeros(generator.input_shape))
-    energy = learners.Learner.create(
-      apply_fn=lambda params, *x: jax.vmap(one)(*x),
-      params={},
-      tx=optax.identity(),
-      input_shape=generator.input_shape,
-    ).replace(step=jnp.zeros((), jnp.int32))
+    samples = (generator.batch_size, *generator.input_shape)
+    energy = learners.wrap(
+      lambda params, *x: jax.vmap(one)(*x),
+      {},
+      optax.identity(),
+      jax.ShapeDtypeStruct(samples, float),
+    )
   checks.same_shape(energy=energy.input_shape, samples=generator.input_shape)
   return State(jnp.zeros((), jnp.int32), generator, energy)
 
@@ -88,10 +90,8 @@ def step(
   rng: PRNGKey,
   *,
   projection: str = 'chain_rule',
-  kernel: str = 'rbf',
-  normalize: str = 'count',
-  bandwidth_scale: float = 1.0,
-  bandwidth_log: str = 'n+1',
+  direction: Callable[..., Array] = stein.SVGD(),
+  known_density: bool = False,
   epsilon: float = 0.1,
   svgd_steps: int = 1,
   inner_steps: int = 10,
@@ -112,31 +112,25 @@ def step(
       the samples are to be, `svgd_steps` steps x + epsilon phi on, by `inner_steps`
       steps of the optimizer [WL16 eq 8] [LW17 eq 20]; or 'linear', the same to first
       order in the parameters [WL16 eq 9], whose solution is the optimizer's gradient.
-    kernel: a name in `kernels.PROFILES`, at its median bandwidth; 'none': each
-      sample follows its own score; or 'density': that less the score of the
-      generator's own density, which it must know, by `log_density`: the
-      reparameterised gradient of KL, without a kernel [WL16 eq 11].
-    normalize: of the direction: 'count', 'row_sum' or 'unit_ball'; see
-      `stein.svgd_direction`.
-    bandwidth_scale: factor on the median bandwidth.
-    bandwidth_log: what divides the median: the logarithm of 'n+1' or of 'n', or
-      'none'.
-    epsilon: of 'full': how far the samples are to move in a step.
-    svgd_steps: of 'full': 1 as printed; many fit the network to what SVGD makes of
-      its samples in the end.
-    inner_steps: of 'full'.
-    damping: of 'linear': see `least_squares`; 0 is the least-norm solution, as far
-      as `cg_steps` go.
-    cg_steps: of 'linear': at most so many steps of conjugate gradients.
+    direction: what makes phi of points and scores; see `energies.direction`.
+    known_density: whether phi is the score less that of the generator's own density,
+      which it must know, by `log_density`: the reparameterised gradient of KL, without
+      a kernel [WL16 eq 11]. The direction must be `stein.Score` then.
+    epsilon: how far the samples are to move in a step of 'full'.
+    svgd_steps: steps of 'full', 1 as printed; many fit the network to what SVGD makes
+      of its samples in the end.
+    inner_steps: steps of the optimizer in a step of 'full'.
+    damping: of the least squares of 'linear', see `least_squares`; 0 is the least-norm
+      solution, as far as `cg_steps` go.
+    cg_steps: at most so many steps of conjugate gradients for 'linear'.
     axis_name: the mapped axis over which the samples are split.
 
   Raises:
     ValueError: an argument is out of its range; or an energy that mixes its batch is
       to be of a family, whose members never meet.
   """
-  checks.choice(('chain_rule', 'full', 'linear'), projection=projection)
-  checks.choice((*kernels.PROFILES, 'none', 'density'), kernel=kernel)
-  checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
+  checks.choice(_PROJECTIONS, projection=projection)
+  checks.positive(epsilon=epsilon)
   checks.non_negative(damping=damping)
   checks.count(
     svgd_steps=svgd_steps, inner_steps=inner_steps, cg_steps=cg_steps
@@ -145,11 +139,6 @@ def step(
   num = state.generator.batch_size if batch is None else len(batch['image'])
   family = (batch or {}).get('condition')
   condition = None if family is None else _repeat(family, num)
-  if family is not None and learners.mixes(state.energy):
-    raise ValueError(
-      'This energy mixes its batch, and the members of a family never meet: its norm '
-      "must be 'layer' or 'none'."
-    )
   draw = functools.partial(
     generators.generate,
     state.generator,
@@ -158,33 +147,22 @@ def step(
     condition=condition,
     axis_name=axis_name,
   )
-  direct = functools.partial(
-    _direction,
-    state,
-    condition=condition,
-    num_members=1 if family is None else len(family),
-    kernel=kernel,
-    normalize=normalize,
-    rule=dict(scale=bandwidth_scale, log=bandwidth_log),
-    axis_name=axis_name,
-  )
+  phi_at = _phi(state, family, condition, direction, known_density, axis_name)
+
+  # The generator descends -G(xi).phi, phi held fixed [alg 1, eq 10].
   if projection == 'chain_rule':
+    loss = generators.chain_rule_loss(draw, phi_at, axis_name=axis_name)
     generator, metrics, _ = learners.descend(
-      state.generator,
-      generators.follow(draw, direct, axis_name=axis_name),
-      axis_name=axis_name,
+      state.generator, loss, axis_name=axis_name
     )
     return State(state.step + 1, generator, state.energy), metrics
 
-  samples = dtypes.accumulated(draw(state.generator.params))
-  direction = direct(samples)
+  # Or it is fitted to where its samples are to be [alg 1, eq 8 and 9].
+  samples = dtypes.at_least_float32(draw(state.generator.params))
+  phi = phi_at(samples)
   if projection == 'full':
-    target = lax.fori_loop(
-      1,
-      svgd_steps,
-      lambda _, x: x + epsilon * direct(x),
-      samples + epsilon * direction,
-    )
+    move = lambda _, x: x + epsilon * phi_at(x)
+    target = lax.fori_loop(1, svgd_steps, move, samples + epsilon * phi)
     generator, metrics = _reach(
       state.generator, draw, target, inner_steps, axis_name
     )
@@ -192,7 +170,7 @@ def step(
     change = least_squares(
       draw,
       state.generator.params,
-      direction,
+      phi,
       damping=damping,
       num_steps=cg_steps,
       axis_name=axis_name,
@@ -201,7 +179,7 @@ def step(
       grads=jax.tree.map(jnp.negative, change)
     )
     metrics = {}
-  moved = jnp.mean(jnp.sum(direction.reshape(num, -1) ** 2, -1))
+  moved = jnp.mean(jnp.sum(phi.reshape(num, -1) ** 2, -1))
   metrics = {**metrics, 'generator/move': collectives.pmean(moved, axis_name)}
   return State(state.step + 1, generator, state.energy), metrics
 
@@ -217,9 +195,9 @@ def least_squares(
 ):
   """Returns the change D of the parameters that moves samples by phi [WL16 eq 9].
 
-  D = (J' J + shift I)^-1 J' phi, J the Jacobian of the samples: the minimum of
-  |J D - phi|^2 + shift |D|^2, and of least norm where shift is 0. J is never
-  formed: conjugate gradients, begun at 0, ask for J' J D alone.
+  With J the Jacobian of the samples, D = (J' J + shift I)^-1 J' phi minimises
+  |J D - phi|^2 + shift |D|^2, and is the shortest such D where shift is 0. J is never
+  formed: conjugate gradients begin at 0 and ask for products J' J D alone.
 
   Args:
     draw: parameters to samples [n, ...].
@@ -238,18 +216,18 @@ def least_squares(
   """
   checks.non_negative(damping=damping)
   checks.count(num_steps=num_steps)
-  direction = dtypes.accumulated(direction)
-  wide = jax.tree.map(dtypes.accumulated, params)
+  direction = dtypes.at_least_float32(direction)
+  wide = jax.tree.map(dtypes.at_least_float32, params)
   flat, unravel_own = flatten_util.ravel_pytree(wide)
   unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
-  # All in one dtype, the wider of the parameters' and the samples'.
+  # The whole solution is in one dtype, the wider of the parameters' and the samples'.
   dtype = np.promote_types(flat.dtype, direction.dtype)
   flat = flat.astype(dtype)
   at = lambda flat: draw(unravel(flat)).astype(dtype)
   checks.shape(jax.eval_shape(at, flat).shape, direction=direction)
   direction = direction.astype(dtype)
 
-  # J'v over all devices' samples; the mean inside as in `learners.descend`.
+  # This is J'v over all devices' samples; the mean is inside as in `learners.descend`.
   def pull(v):
     dot = lambda flat: collectives.pmean(jnp.vdot(at(flat), v), axis_name)
     return collectives.pmean(jax.grad(dot)(flat), axis_name)
@@ -259,24 +237,27 @@ def least_squares(
   size = collectives.pmean(jnp.vdot(direction, direction), axis_name)
   shift = damping * jnp.vdot(target, target) / jnp.where(size > 0, size, 1)
   product = lambda change: pull(push(change)) + shift * change
-  least = 1e-12 * jnp.vdot(target, target)
+  tolerance = 1e-12 * jnp.vdot(target, target)
 
+  # `jax.scipy.sparse.linalg.cg` does not pass shard_map's check (jax 0.10.2, 0.12.0):
+  # the solution counts as varying over devices, as the noise that `draw` holds does.
+  # It would also stop at a residual of nan with what it has, which may be zeros.
   def unsolved(state):
-    i, _, _, _, residual = state
-    solved = (residual <= least) & jnp.isfinite(residual)
+    i, _, _, _, sq_residual = state
+    solved = (sq_residual <= tolerance) & jnp.isfinite(sq_residual)
     return (i < num_steps) & ~solved
 
   def improve(state):
-    i, solution, rest, along, residual = state
+    i, solution, residual, along, sq_residual = state
     image = product(along)
-    rate = residual / jnp.vdot(along, image)
-    rest = rest - rate * image
-    following = jnp.vdot(rest, rest)
+    rate = sq_residual / jnp.vdot(along, image)
+    residual = residual - rate * image
+    following = jnp.vdot(residual, residual)
     return (
       i + 1,
       solution + rate * along,
-      rest,
-      rest + following / residual * along,
+      residual,
+      residual + following / sq_residual * along,
       following,
     )
 
@@ -287,53 +268,46 @@ def least_squares(
   )
 
 
-def _direction(
-  state,
-  samples,
-  *,
-  condition,
-  num_members,
-  kernel,
-  normalize,
-  rule,
-  axis_name,
-):
-  """Returns phi at the samples, like them."""
+def _phi(state, family, condition, direction, known_density, axis_name):
+  """Returns a function of samples [n, ...] to phi at them, like them."""
+  if known_density and not isinstance(direction, stein.Score):
+    raise ValueError(
+      'known_density=True takes no kernel: direction must be Score.'
+    )
+  if family is not None and learners.mixes(state.energy):
+    raise ValueError(
+      'This energy mixes its batch, and the members of a family never meet: its norm '
+      "must be 'layer' or 'none'."
+    )
   given = () if condition is None else (condition,)
-  score = energies.score(state.energy, samples, *given, axis_name=axis_name)
-  if kernel == 'none':
-    return score
-  if kernel == 'density':
 
-    def own(x):
-      log_density = learners.call(
-        state.generator,
-        state.generator.params,
-        x,
-        *given,
-        method='log_density',
-      )
-      checks.per_example(len(x), log_density=log_density)
-      return jnp.sum(log_density)
-
-    return score - jax.grad(own)(samples)
-
-  def smooth(x, score, axis_name=None):
-    return stein.svgd_direction(
-      x,
-      score,
-      kernels.at_median(kernel, x, axis_name=axis_name, **rule),
-      normalize=normalize,
-      axis_name=axis_name,
+  def of_all(samples):
+    return energies.direction(
+      state.energy, direction, samples, axis_name=axis_name
     )
 
-  if condition is None:
-    flat = samples.reshape(len(samples), -1)
-    phi = smooth(flat, score.reshape(flat.shape), axis_name)
-  else:  # samples meet those of their own density, all on one device
-    share = lambda x: x.reshape(num_members, len(x) // num_members, -1)
-    phi = jax.vmap(smooth)(share(samples), share(score))
-  return phi.reshape(samples.shape)
+  def of_each_member(samples):
+    score = energies.score(state.energy, samples, *given, axis_name=axis_name)
+    # Samples meet those of their own density, all on one device.
+    share = lambda x: x.reshape(len(family), len(x) // len(family), -1)
+    phi = jax.vmap(direction)(share(samples), share(score))
+    return phi.reshape(samples.shape)
+
+  def by_density(samples):
+    score = energies.score(state.energy, samples, *given, axis_name=axis_name)
+    return score - jax.grad(own_log_density)(samples)
+
+  def own_log_density(x):
+    generator = state.generator
+    log_density = learners.call(
+      generator, generator.params, x, *given, method='log_density'
+    )
+    checks.per_example(len(x), log_density=log_density)
+    return jnp.sum(log_density)
+
+  if known_density:
+    return by_density
+  return of_all if family is None else of_each_member
 
 
 def _repeat(family, num):

@@ -8,6 +8,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+from jax import lax
 from jax import nn
 import jax.numpy as jnp
 
@@ -101,35 +102,21 @@ def step(
     call, state.generator, method='encode', key=dropout_rng
   )
   z = generators.latent(state.generator, latent_rng, len(data))
-  draws = not (checks.absent(prior_weight) and checks.absent(latent_weight))
+  drawn = functools.partial(_decoded, decode, data.shape, z, condition)
+  coded = functools.partial(
+    _coded, decode, encode, data, condition, code_rng, z.shape
+  )
+  draws = not (checks.is_zero(prior_weight) and checks.is_zero(latent_weight))
 
-  def drawn(params):
-    """Returns images of draws of the prior."""
-    images = decode(params, z, *condition)
-    checks.shape(data.shape, samples=images)
-    return images
-
-  def coded(params):
-    """Returns images of the data's codes, and the divergence of these."""
-    mean, log_variance = encode(params, data, *condition)
-    checks.shape(z.shape, mean=mean, log_variance=log_variance)
-    unit = jax.random.normal(code_rng, mean.shape, mean.dtype)
-    code = mean + jnp.exp(0.5 * log_variance) * unit
-    divergence = jnp.mean(generators.divergence(mean, log_variance))
-    images = decode(params, code, *condition)
-    checks.shape(data.shape, samples=images)
-    return images, divergence
-
+  # Each discriminator learns to tell the data from images of one kind.
   before, prior_energy = state.generator.params, state.prior_energy
   learned = functools.partial(_tell_apart, data, condition, context)
   energy, metrics = learned(coded(before)[0], state.energy)
   if draws:
     prior_energy, _ = learned(drawn(before), prior_energy)
-  fooled = lambda energy, images: jnp.mean(
-    nn.softplus(
-      energies.value(energy, energy.params, images, *condition, **context)
-    )
-  )
+
+  # Generator and encoder descend what the discriminators and the data say.
+  fooled = functools.partial(_fooled, condition=condition, context=context)
 
   def generator_loss(params):
     images, divergence = coded(params)
@@ -143,7 +130,7 @@ def step(
     if draws:
       images = drawn(params)
       # The encoder itself does not learn from images of no data.
-      mean, _ = encode(jax.lax.stop_gradient(params), images, *condition)
+      mean, _ = encode(lax.stop_gradient(params), images, *condition)
       metrics['generator/latent_error'] = jnp.mean(jnp.abs(mean - z))
       loss += prior_weight * fooled(prior_energy, images)
       loss += latent_weight * metrics['generator/latent_error']
@@ -161,6 +148,29 @@ def sample(
 ) -> Array:
   """Returns samples [num, ...], of the images [num, ...] if conditional."""
   return generators.sample(state.generator, rng, num, condition=condition)
+
+
+def _decoded(decode, shape, code, condition, params):
+  """Returns the images of codes [n, k], or refuses those of another shape."""
+  images = decode(params, code, *condition)
+  checks.shape(shape, samples=images)
+  return images
+
+
+def _coded(decode, encode, data, condition, rng, shape, params):
+  """Returns images of the data's codes, and the divergence of these from the prior."""
+  mean, log_variance = encode(params, data, *condition)
+  checks.shape(shape, mean=mean, log_variance=log_variance)
+  unit = jax.random.normal(rng, mean.shape, mean.dtype)
+  code = mean + jnp.exp(0.5 * log_variance) * unit
+  divergence = jnp.mean(generators.kl_divergence(mean, log_variance))
+  return _decoded(decode, data.shape, code, condition, params), divergence
+
+
+def _fooled(energy, images, *, condition, context):
+  """Returns mean -log D(images) [], which falls as the discriminator is fooled."""
+  values = energies.value(energy, energy.params, images, *condition, **context)
+  return jnp.mean(nn.softplus(values))
 
 
 def _tell_apart(data, condition, context, images, energy):

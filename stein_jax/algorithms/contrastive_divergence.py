@@ -9,9 +9,11 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import learners
+from stein_jax import samplers
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 SPLIT = ('chains',)
+FIELDS = dict(persistent=False)
 
 
 class State(NamedTuple):
@@ -23,16 +25,24 @@ class State(NamedTuple):
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state; persistent chains start at the batch.
 
-  Conditional where `config.step` says so.
+  The energy is conditional where the batch has a condition.
+
+  Raises:
+    ValueError: persistent chains of a condition, which do not go on under another.
   """
   checks.flag(persistent=config.persistent)
-  conditional = config.get('step', {}).get('conditional', False)
+  condition = energies.conditions(batch)
+  if condition and config.persistent:
+    raise ValueError(
+      'persistent=True: chains of one condition do not go on under another; '
+      'allowed: False.'
+    )
   energy = learners.create(
     rng,
     build.build(energies, **config.energy),
     config.optimizer,
     batch['image'],
-    *([batch['label']] if conditional else []),
+    *condition,
   )
   chains = jnp.array(batch['image']) if config.persistent else None
   return State(jnp.zeros((), jnp.int32), energy, chains)
@@ -43,10 +53,7 @@ def step(
   batch: Batch,
   rng: PRNGKey,
   *,
-  sampler: str = 'langevin',
-  num_steps: int = 1,
-  step_size: float = 0.1,
-  conditional: bool = False,
+  chain: samplers.Chain = samplers.Langevin(0.1),
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one CD-k update [LW17 eq 10] and its metrics.
@@ -55,51 +62,29 @@ def step(
 
   Args:
     state: with `chains` for PCD: they are where the chains start and stay.
-    batch: 'image' [n, ...], and 'label' [n] if conditional.
+    batch: 'image' [n, ...], and 'condition' [n, ...] where the energy is E(x, y)
+      [LW17 eq 25]; chains keep the data's.
     rng: key of the step.
-    sampler: 'langevin' [LW17 eq 11], 'mala' or 'gibbs'.
-    num_steps: k.
-    step_size: delta of Langevin and MALA.
-    conditional: the energy is E(x, y) [LW17 eq 25]; chains keep the data's labels, so
-      that none persists.
+    chain: what makes the negatives, in k steps; LW17's is Langevin [LW17 eq 11].
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
-  if conditional and state.chains is not None:
-    raise ValueError(
-      'conditional=True: chains of one label do not go on under another; allowed: '
-      'persistent=False.'
-    )
   dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
-  data = batch['image']
-  label = (batch['label'],) if conditional else ()
+  data, condition = batch['image'], energies.conditions(batch)
+  context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
+
+  # Negatives: k steps of the chain, from the data or from where the last ones ended.
   start = data if state.chains is None else state.chains
-  samples = energies.chain(
-    state.energy,
-    rng,
-    start,
-    *label,
-    sampler=sampler,
-    num_steps=num_steps,
-    step_size=step_size,
-    dropout_rng=dropout_rng,
-    axis_name=axis_name,
+  samples, chain_metrics = energies.run_chain(
+    state.energy, chain, rng, start, *condition, **context
   )
-  energy, metrics = learners.descend(
-    state.energy,
-    energies.contrast(
-      state.energy,
-      data,
-      samples,
-      *label,
-      joint=False,
-      rng=dropout_rng,
-      axis_name=axis_name,
-    ),
-    axis_name=axis_name,
+
+  # The update of equation 10: the energy falls at the data and rises at the negatives.
+  energy, metrics = energies.ascend_likelihood(
+    state.energy, data, samples, *condition, **context
   )
   chains = None if state.chains is None else samples
-  return State(state.step + 1, energy, chains), metrics
+  return State(state.step + 1, energy, chains), {**metrics, **chain_metrics}
 
 
 sample = energies.sample_state  # a chain of the energy

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 from jax import nn
 import jax.numpy as jnp
-import numpy as np
 
 from stein_jax import build
 from stein_jax import checks
@@ -33,10 +32,7 @@ class State(NamedTuple):
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state.
-
-  Conditional on labels where `config.step` says so, on images where there are any.
-  """
+  """Returns the first state, conditional where the batch has a condition."""
   energy, generator = generators.create_pair(
     rng,
     build.build(energies, **config.energy),
@@ -44,8 +40,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     build.build(generators, **config.generator),
     config.generator_optimizer,
     batch['image'],
-    batch['label'] if config.step.conditional else None,
-    batch.get('condition'),
+    **generators.given(batch.get('condition')),
   )
   return State(jnp.zeros((), jnp.int32), energy, generator)
 
@@ -61,7 +56,6 @@ def step(
   generator_every: int = 1,
   num_generator_steps: int = 1,
   joint: bool = True,
-  conditional: bool = False,
   l1_weight: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
@@ -74,8 +68,8 @@ def step(
 
   Args:
     state: the networks.
-    batch: 'image' [n, ...]; 'label' [n] if conditional; 'condition' [n, ...] where
-      images are made of images.
+    batch: 'image' [n, ...], and 'condition' [n, ...], the labels or images that both
+      networks are given, if any.
     rng: key of the step.
     loss: of the generator: 'non_saturating', -mean log D(samples); 'minimax',
       mean log (1 - D(samples)), as printed; 'wasserstein', by which both
@@ -88,7 +82,6 @@ def step(
     generator_every: steps until the generator's turn.
     num_generator_steps: k, in its turn, each after the first with new noise.
     joint: normalise data and samples in one batch; see `energies.pair`.
-    conditional: labels enter both networks; samples are given the batch's.
     l1_weight: of the mean over pixels of |samples - data| in the generator's loss,
       for samples made of images: pix2pix's [IZZE17].
     axis_name: the mapped axis over which the batch is split.
@@ -99,69 +92,50 @@ def step(
   checks.count(
     generator_every=generator_every, num_generator_steps=num_generator_steps
   )
-  if loss == 'wasserstein' and learners.mixes(state.energy):
-    raise ValueError(
-      "loss='wasserstein' bounds the slope at each example, and this energy "
-      "mixes its batch; allowed: norm='layer' or 'none'."
-    )
   rng = collectives.fold_in_index(rng, axis_name)
   between_rng, *noise_rngs, dropout_rng = jax.random.split(
     rng, num_generator_steps + 2
   )
-  data = dtypes.accumulated(batch['image'])
-  given = {'label': batch['label']} if conditional else {}
-  if 'condition' in batch:
-    given['condition'] = batch['condition']
-  condition = tuple(given.values())
-  draw = functools.partial(
-    generators.generate,
-    state.generator,
-    num=len(data),
-    **given,
-    axis_name=axis_name,
+  data = dtypes.at_least_float32(batch['image'])
+  condition = energies.conditions(batch)
+  draw = generators.drawer(state.generator, batch, axis_name=axis_name)
+  context = dict(joint=joint, axis_name=axis_name, rng=dropout_rng)
+  apart = lambda params, samples: energies.pair(
+    state.energy, params, data, samples, *condition, **context
   )
+
+  # The discriminator learns to tell data from samples.
   samples = draw(state.generator.params, noise_rngs[0])
-  energies_of = functools.partial(
-    energies.pair,
-    state.energy,
-    joint=joint,
-    axis_name=axis_name,
-    rng=dropout_rng,
+  energy_loss = functools.partial(
+    _energy_loss, loss=loss, margin=margin, apart=apart, samples=samples
   )
-
-  def energy_loss(params):
-    real, fake = energies_of(params, data, samples, *condition)
-    metrics = {'energy/data': jnp.mean(real), 'energy/samples': jnp.mean(fake)}
-    if loss == 'margin':
-      return jnp.mean(real + nn.relu(margin - fake)), metrics
-    if loss != 'wasserstein':
-      return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
-    learner = state.energy.replace(params=params)
-    rngs = between_rng, dropout_rng
-    slope = _slope(learner, data, samples, *condition, rngs=rngs)
-    metrics['energy/slope'] = jnp.mean(slope)
-    value = jnp.mean(real) - jnp.mean(fake)
-    return value + penalty * jnp.mean((slope - 1) ** 2), metrics
-
-  def generator_loss(params, noise_rng):
-    made = draw(params, noise_rng)
-    fake = energies_of(energy.params, data, made, *condition)[1]
-    value = _LOSSES[loss](fake)
-    metrics = {'generator/loss': value}
-    if not checks.absent(l1_weight):
-      metrics['generator/absolute_error'] = jnp.mean(jnp.abs(made - data))
-      value += l1_weight * metrics['generator/absolute_error']
-    return value, metrics
-
+  if loss == 'wasserstein':
+    energy_loss = _with_penalty(
+      energy_loss,
+      state.energy,
+      penalty,
+      (between_rng, dropout_rng),
+      data,
+      samples,
+      *condition,
+    )
   energy, energy_metrics = learners.descend(
     state.energy, energy_loss, axis_name=axis_name
   )
+
+  # The generator learns from the new one, when it is its turn.
   moved = state.generator
   for noise_rng in noise_rngs:
+    generator_loss = functools.partial(
+      _generator_loss,
+      draw=functools.partial(draw, rng=noise_rng),
+      fake=lambda made: apart(energy.params, made)[1],
+      loss=loss,
+      l1_weight=l1_weight,
+      data=data,
+    )
     moved, generator_metrics = learners.descend(
-      moved,
-      functools.partial(generator_loss, noise_rng=noise_rng),
-      axis_name=axis_name,
+      moved, generator_loss, axis_name=axis_name
     )
   due = state.step % generator_every == generator_every - 1
   generator = jax.tree.map(
@@ -178,8 +152,48 @@ def sample(
 
   Where it is conditional the condition is labels [num], or images [num, h, w, c].
   """
-  name = 'label' if np.ndim(condition) == 1 else 'condition'
-  return generators.sample(state.generator, rng, num, **{name: condition})
+  return generators.sample(
+    state.generator, rng, num, **generators.given(condition)
+  )
+
+
+def _energy_loss(params, *, loss, margin, apart, samples):
+  """Returns the discriminator's loss and metrics, without a penalty."""
+  real, fake = apart(params, samples)
+  metrics = {'energy/data': jnp.mean(real), 'energy/samples': jnp.mean(fake)}
+  if loss == 'margin':
+    return jnp.mean(real + nn.relu(margin - fake)), metrics
+  if loss == 'wasserstein':
+    return jnp.mean(real) - jnp.mean(fake), metrics
+  return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
+
+
+def _with_penalty(energy_loss, energy, weight, rngs, *batch):
+  """Returns the loss with weight mean (|grad E| - 1)^2 between data and samples."""
+  if learners.mixes(energy):
+    raise ValueError(
+      "loss='wasserstein' bounds the slope at each example, and this energy "
+      "mixes its batch; allowed: norm='layer' or 'none'."
+    )
+
+  def penalized(params):
+    value, metrics = energy_loss(params)
+    slope = _slope(energy.replace(params=params), *batch, rngs=rngs)
+    metrics['energy/slope'] = jnp.mean(slope)
+    return value + weight * jnp.mean((slope - 1) ** 2), metrics
+
+  return penalized
+
+
+def _generator_loss(params, *, draw, fake, loss, l1_weight, data):
+  """Returns the generator's loss of its samples' energies, and metrics."""
+  made = draw(params)
+  value = _LOSSES[loss](fake(made))
+  metrics = {'generator/loss': value}
+  if not checks.is_zero(l1_weight):
+    metrics['generator/absolute_error'] = jnp.mean(jnp.abs(made - data))
+    value += l1_weight * metrics['generator/absolute_error']
+  return value, metrics
 
 
 def _slope(energy, data, samples, *condition, rngs):

@@ -1,6 +1,5 @@
 """Langevin EBM: a network energy learned from chains of its own [X21] [DM19]."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,9 +10,11 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import learners
+from stein_jax import samplers
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 SPLIT = ('chains',)
+FIELDS = dict(num_chains=0)
 
 
 class State(NamedTuple):
@@ -62,11 +63,7 @@ def step(
   batch: Batch,
   rng: PRNGKey,
   *,
-  num_steps: int = 60,
-  step_size: float = 0.01,
-  noise: bool = True,
-  temperature: float = 1.0,
-  clip: Sequence[float] = (),
+  chain: samplers.Chain = samplers.Langevin(0.01, 60),
   start_scale: float = 1.0,
   restart: float = 0.05,
   energy_l2: float = 0.0,
@@ -81,12 +78,8 @@ def step(
     state: the energy, and the chains that persist.
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
-    num_steps: of Langevin dynamics.
-    step_size: delta.
-    noise: of the dynamics; False descends the energy.
-    temperature: of that noise.
-    clip: (low, high) that every step is cut to; empty for no cut.
-    start_scale: noise is start_scale U(-1, 1).
+    chain: what draws from the energy; a value of `samplers`.
+    start_scale: half the width of the noise, start_scale U(-1, 1).
     restart: chance that a chain which persists starts at noise again.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
     axis_name: the mapped axis over which the batch, and the chains, are split.
@@ -98,43 +91,31 @@ def step(
   rng = collectives.fold_in_index(rng, axis_name)
   start_rng, choice_rng, restart_rng, chain_rng = jax.random.split(rng, 4)
   data, condition = batch['image'], energies.conditions(batch)
+  context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
+
+  # Starts: noise; or rows of the buffer, a few of which are replaced by noise.
   start = _noise(start_rng, data.shape, start_scale)
   if state.chains is not None:
     chosen = jax.random.permutation(choice_rng, len(state.chains))[: len(data)]
     again = jax.random.bernoulli(restart_rng, restart, (len(data),))
     again = again.reshape(-1, *(1,) * (data.ndim - 1))
     start = jnp.where(again, start, state.chains[chosen])
-  samples = energies.chain(
-    state.energy,
-    chain_rng,
-    start,
-    *condition,
-    num_steps=num_steps,
-    step_size=step_size,
-    noise=noise,
-    temperature=temperature,
-    clip=clip,
-    axis_name=axis_name,
-    dropout_rng=dropout_rng,
+
+  # Samples of the energy: a short run of its dynamics.
+  samples, chain_metrics = energies.run_chain(
+    state.energy, chain, chain_rng, start, *condition, **context
   )
-  energy, metrics = learners.descend(
-    state.energy,
-    energies.contrast(
-      state.energy,
-      data,
-      samples,
-      *condition,
-      energy_l2=energy_l2,
-      joint=False,
-      axis_name=axis_name,
-      rng=dropout_rng,
-    ),
-    axis_name=axis_name,
+
+  # The energy falls at the data and rises at the samples.
+  energy, metrics = energies.ascend_likelihood(
+    state.energy, data, samples, *condition, energy_l2=energy_l2, **context
   )
+
+  # The buffer keeps where the chains ended.
   chains = state.chains
   if chains is not None:
     chains = chains.at[chosen].set(samples)
-  return State(state.step + 1, energy, chains), metrics
+  return State(state.step + 1, energy, chains), {**metrics, **chain_metrics}
 
 
 def sample(
@@ -143,11 +124,7 @@ def sample(
   num: int,
   *,
   condition: Array | None = None,
-  num_steps: int = 60,
-  step_size: float = 0.01,
-  noise: bool = True,
-  temperature: float = 1.0,
-  clip: Sequence[float] = (),
+  chain: samplers.Chain = samplers.Langevin(0.01, 60),
   start_scale: float = 1.0,
 ) -> Array:
   """Returns the ends [num, ...] of chains from noise; see `step`.
@@ -162,18 +139,15 @@ def sample(
   if state.chains is not None:
     repeated = rows > len(state.chains)
     start = jax.random.choice(start_rng, state.chains, (rows,), repeated)
-  return energies.chain(
+  moved, _ = energies.run_chain(
     state.energy,
+    chain,
     chain_rng,
     start,
     *given,
-    num_steps=num_steps,
-    step_size=step_size,
-    noise=noise,
-    temperature=temperature,
-    clip=clip,
     block_size=state.energy.batch_size,
-  )[:num]
+  )
+  return moved[:num]
 
 
 def _noise(rng, shape, scale):

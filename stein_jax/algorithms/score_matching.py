@@ -1,5 +1,6 @@
 """Score matching: Stein's, Hyvarinen's (exact or sliced), and denoising."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,10 +11,9 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import energies
-from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
-from stein_jax.types import Array, Batch, Metrics, PRNGKey
+from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey
 
 
 class State(NamedTuple):
@@ -38,10 +38,7 @@ def step(
   rng: PRNGKey,
   *,
   objective: str = 'stein',
-  normalize: str = 'count',
-  kernel: str = 'rbf',
-  bandwidth_scale: float = 1.0,
-  bandwidth_log: str = 'n+1',
+  direction: Callable[..., Array] = stein.SVGD(),
   num_projections: int = 1,
   noise_scale: float = 0.1,
   axis_name: str | None = None,
@@ -56,16 +53,13 @@ def step(
     rng: key of the projections, the noise and the energy's dropout.
     objective: 'stein', 'exact', 'closed_form', 'sliced' or 'denoising': the
       functions of this module.
-    normalize: of the Stein direction: 'count', 'row_sum' or 'unit_ball'.
-    kernel: of 'stein': a name in `kernels.PROFILES`, at its median bandwidth.
-    bandwidth_scale: factor on the median bandwidth.
-    bandwidth_log: of the median rule: its divisor, see `kernels.median_bandwidth`.
-    num_projections: of 'sliced'.
-    noise_scale: of 'denoising', in units of x.
+    direction: what makes phi of points and scores for 'stein'; see
+      `energies.direction`.
+    num_projections: random directions that 'sliced' takes.
+    noise_scale: standard deviation that 'denoising' adds, in units of x.
     axis_name: the mapped axis over which the batch is split.
   """
-  checks.positive(bandwidth_scale=bandwidth_scale, noise_scale=noise_scale)
-  checks.choice(('n+1', 'n', 'none'), bandwidth_log=bandwidth_log)
+  checks.positive(noise_scale=noise_scale)
   checks.count(num_projections=num_projections)
   data, energy = batch['image'], state.energy
   context = dict(
@@ -74,15 +68,7 @@ def step(
   )
   rng = collectives.fold_in_index(rng, axis_name)
   if objective == 'stein':
-    loss_fn = stein_objective(
-      energy,
-      data,
-      kernel=kernel,
-      bandwidth_scale=bandwidth_scale,
-      bandwidth_log=bandwidth_log,
-      normalize=normalize,
-      **context,
-    )
+    loss_fn = stein_objective(energy, data, direction=direction, **context)
   elif objective == 'sliced':
     loss_fn = sliced_objective(energy, data, rng, num_projections, **context)
   elif objective == 'denoising':
@@ -113,42 +99,33 @@ def step(
 
 
 def stein_objective(
-  energy,
-  x,
+  energy: learners.Learner,
+  x: Array,
   *,
-  kernel='rbf',
-  bandwidth_scale=1.0,
-  bandwidth_log='n+1',
-  normalize='count',
-  axis_name=None,
-  dropout_rng=None,
-):
+  direction: Callable[..., Array] = stein.SVGD(),
+  axis_name: str | None = None,
+  dropout_rng: PRNGKey | None = None,
+) -> Callable[[Params], Array]:
   """Returns a loss of the parameters: half the gradient of KSD^2 [LW17 eq 15].
 
-  mean_i d/dt f(x_i + t phi(x_i)) at t = 0 with phi held fixed: the exact cross
-  derivative, without a step size. Its value is an estimate of KSD^2's first
-  term only; descend it, do not read it.
+  It is mean_i d/dt f(x_i + t phi(x_i)) at t = 0 with phi held fixed: the exact cross
+  derivative, without a step size. Its value estimates the first term of KSD^2 only;
+  it is there to be descended, not to be read.
+
+  Args:
+    energy: the learner.
+    x: data [n, ...].
+    direction: what makes phi of points and scores; see `energies.direction`.
+    axis_name: the mapped axis over which the data are split.
+    dropout_rng: key of the energy's dropout.
   """
   context = dict(axis_name=axis_name, rng=dropout_rng)
-  x = dtypes.accumulated(x)
-  flat = x.reshape(len(x), -1)
-  direction = stein.svgd_direction(
-    flat,
-    energies.score(energy, x, **context).reshape(flat.shape),
-    kernels.at_median(
-      kernel,
-      flat,
-      scale=bandwidth_scale,
-      log=bandwidth_log,
-      axis_name=axis_name,
-    ),
-    normalize=normalize,
-    axis_name=axis_name,
-  ).reshape(x.shape)
+  x = dtypes.at_least_float32(x)
+  phi = energies.direction(energy, direction, x, **context)
 
   def loss_fn(params):
     log_density = lambda x: -energies.value(energy, params, x, **context)
-    return jnp.mean(jax.jvp(log_density, (x,), (direction,))[1])
+    return jnp.mean(jax.jvp(log_density, (x,), (phi,))[1])
 
   return loss_fn
 
@@ -163,7 +140,7 @@ def exact_objective(energy, x, *, closed_form=False, dropout_rng=None):
       one derivative per coordinate.
     dropout_rng: key of the energy's dropout.
   """
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
 
   def autodiff_laplacian(params):
     total = lambda x: jnp.sum(
@@ -202,7 +179,7 @@ def sliced_objective(
   The variance-reduced form with Rademacher v; its mean over v is the exact one.
   """
   checks.count(num_projections=num_projections)
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   shape = (num_projections, *x.shape)
   projections = jax.random.rademacher(rng, shape, x.dtype)
 
@@ -230,7 +207,7 @@ def denoising_objective(
   loss of order d.
   """
   checks.positive(noise_scale=noise_scale)
-  x = dtypes.accumulated(x)
+  x = dtypes.at_least_float32(x)
   noise = jax.random.normal(rng, x.shape, x.dtype)
   noisy = x + noise_scale * noise
 

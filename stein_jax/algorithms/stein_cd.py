@@ -1,5 +1,6 @@
 """Stein contrastive divergence: CD whose chain is a step of SVGD [LW17]."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,7 +9,6 @@ from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import energies
-from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
@@ -20,14 +20,13 @@ class State(NamedTuple):
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state; conditional where `config.step` says so."""
-  conditional = config.get('step', {}).get('conditional', False)
+  """Returns the first state, conditional where the batch has a condition."""
   energy = learners.create(
     rng,
     build.build(energies, **config.energy),
     config.optimizer,
     batch['image'],
-    *([batch['label']] if conditional else []),
+    *energies.conditions(batch),
   )
   return State(jnp.zeros((), jnp.int32), energy)
 
@@ -37,71 +36,53 @@ def step(
   batch: Batch,
   rng: PRNGKey,
   *,
+  direction: Callable[..., Array] = stein.SVGD(),
   epsilon: float = 0.1,
   num_steps: int = 1,
   symmetric: bool = False,
-  normalize: str = 'count',
-  kernel: str = 'rbf',
-  bandwidth_scale: float = 1.0,
-  bandwidth_log: str = 'n+1',
-  conditional: bool = False,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SteinCD update [LW17 alg 1] and its metrics.
 
-  Descends mean E(x) - mean E(x + epsilon phi(x)), phi held fixed [LW17 eq 13]. To an
-  energy that mixes its batch data and samples are a batch each.
+  The energy descends mean E(x) - mean E(x + epsilon phi(x)), phi held fixed
+  [LW17 eq 13]. To an energy that mixes its batch data and samples are a batch each.
 
   Args:
     state: the energy.
-    batch: 'image' [n, ...], and 'label' [n] if conditional; the minibatch is its own
-      set of particles.
+    batch: 'image' [n, ...], and 'condition' [n, ...] where the energy is E(x, y)
+      [LW17 eq 25]: images move, under their labels. The minibatch is its own set of
+      particles.
     rng: key of the energy's dropout; all else is deterministic.
-    epsilon: size of a step along the direction.
+    direction: what makes phi of points and scores; see `energies.direction`.
+    epsilon: size of a step along phi.
     num_steps: SVGD steps that make the negatives.
-    symmetric: contrast x + eps phi with x - eps phi, halved, in place of x
+    symmetric: contrast x + epsilon phi with x - epsilon phi, halved, in place of x
       [LW17 eq 17].
-    normalize: of the direction: 'count' as printed, 'row_sum' or 'unit_ball'; see
-      `stein.svgd_direction`.
-    kernel: a name in `kernels.PROFILES`, at its median bandwidth.
-    bandwidth_scale: factor on the median bandwidth.
-    bandwidth_log: of the median rule: its divisor, see `kernels.median_bandwidth`.
-    conditional: the energy is E(x, y) [LW17 eq 25]; images move, under their labels.
     axis_name: the mapped axis over which the batch is split.
   """
-  checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
-  checks.choice(('n+1', 'n', 'none'), bandwidth_log=bandwidth_log)
+  checks.positive(epsilon=epsilon)
   checks.count(num_steps=num_steps)
-  data = batch['image']
-  label = (batch['label'],) if conditional else ()
+  data, condition = batch['image'], energies.conditions(batch)
   context = dict(
     axis_name=axis_name,
     rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
   )
 
+  # The data move along phi [alg 1, the negative phase].
   def move(x, epsilon):
     for _ in range(num_steps):
-      flat = x.reshape(len(x), -1)
-      direction = stein.svgd_direction(
-        flat,
-        energies.score(state.energy, x, *label, **context).reshape(flat.shape),
-        kernels.at_median(
-          kernel,
-          flat,
-          scale=bandwidth_scale,
-          log=bandwidth_log,
-          axis_name=axis_name,
-        ),
-        normalize=normalize,
-        axis_name=axis_name,
+      phi = energies.direction(
+        state.energy, direction, x, *condition, **context
       )
-      x = x + epsilon * direction.reshape(x.shape)
+      x = x + epsilon * phi
     return x
 
   samples = move(data, epsilon)
   positives = move(data, -epsilon) if symmetric else data
+
+  # The energy descends the contrast with them [alg 1, the update].
   contrast = energies.contrast(
-    state.energy, positives, samples, *label, joint=False, **context
+    state.energy, positives, samples, *condition, joint=False, **context
   )
 
   def energy_loss(params):

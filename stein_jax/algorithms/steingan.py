@@ -3,6 +3,7 @@
 SteinCD-GAN(alpha) mixes the negatives of SteinCD in: alpha = 0 is SteinGAN.
 """
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -12,39 +13,31 @@ import jax.numpy as jnp
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import controllers
 from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
-from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
-from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey
+from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey, Tree
 
-_SPACES = ('pixels', 'features', 'first_features')
 _DIVERSITIES = ('none', 'pulling_away', 'batch_norm_entropy')
 _NEGATIVES = ('before', 'fresh')
-_CONTROLLERS = (
-  'none',
-  'discount',
-  'discount_printed',
-  'speed',
-  'freeze',
-  'freeze_ahead',
-)
 
 
 class State(NamedTuple):
   step: Array
   energy: learners.Learner
   generator: learners.Learner
-  gap: Array  # [] of the last step; 0 without a controller
+  gap: Array  # [] of the last step; 0 where the controller does not need it
+  control: Tree  # the controller's
   first: Params | None = (
-    None  # the energy's at the start, if the kernel keeps to them
+    None  # the energy's at the start, if features keep to them
   )
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state; conditional where `config.step` says so."""
+  """Returns the first state, conditional where the batch has a condition."""
   energy, generator = generators.create_pair(
     rng,
     build.build(energies, **config.energy),
@@ -52,13 +45,20 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     build.build(generators, **config.generator),
     config.generator_optimizer,
     batch['image'],
-    batch['label'] if config.step.conditional else None,
+    **generators.given(batch.get('condition')),
   )
+  options = build.defaults(step) | build.values(step, config.step)
   first = None
-  if config.step.kernel_space == 'first_features':
+  if options['first_features']:
     first = jax.tree.map(jnp.array, energy.params)  # a copy: states are donated
-  zero = jnp.zeros((), jnp.int32)
-  return State(zero, energy, generator, jnp.zeros(()), first)
+  return State(
+    jnp.zeros((), jnp.int32),
+    energy,
+    generator,
+    jnp.zeros(()),
+    options['controller'].init(),
+    first,
+  )
 
 
 def step(
@@ -66,185 +66,166 @@ def step(
   batch: Batch,
   rng: PRNGKey,
   *,
-  kernel: str = 'rbf',
-  kernel_space: str = 'pixels',
-  repulsion: str = 'exact',
-  normalize: str = 'count',
-  bandwidth_scale: float = 1.0,
-  bandwidth_log: str = 'n+1',
-  bandwidth: float = 0.0,
+  direction: Callable[..., Array] = stein.SVGD(),
+  first_features: bool = False,
   diversity: str = 'none',
   diversity_weight: float = 1.0,
   num_generator_steps: int = 1,
   negatives: str = 'before',
   negative_weight: float = 1.0,
-  controller: str = 'none',
+  controller: controllers.Fixed = controllers.Fixed(),
   alpha: float = 0.0,
   epsilon: float = 0.1,
   joint: bool = True,
-  conditional: bool = False,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SteinGAN step [LW17 alg 2] [WL16 alg 2].
 
   The generator moves its samples along the direction [LW17 eq 21]; then the energy
-  descends mean E(data) - (1 - gamma) mean E(samples) [LW17 eq 23] [WL16 eq 16].
+  descends mean E(data) - weight mean E(samples).
 
   Args:
     state: the networks.
-    batch: 'image' [n, ...], and 'label' [n] if conditional.
+    batch: 'image' [n, ...], and 'condition' where both networks take labels or images;
+      samples are given the batch's.
     rng: key of the step.
-    kernel: a name in `kernels.PROFILES`, at its median bandwidth, or 'none': each
-      sample follows its own score, without repulsion.
-    kernel_space: 'pixels'; 'features' of the energy; or 'first_features', those of
-      the energy as it was at the start.
-    repulsion: of a feature kernel: 'exact', 'swapped' or 'nearest'; see
-      `stein.feature_svgd_direction`.
-    normalize: of the direction: 'count', 'row_sum' or 'unit_ball'; see
-      `stein.svgd_direction`.
-    bandwidth_scale: factor on the median bandwidth.
-    bandwidth_log: what divides that median: the logarithm of 'n+1' or of 'n', or
-      'none'.
-    bandwidth: one for all steps, in place of the median of each; 0 for that.
-    diversity: what else keeps samples apart, beside the kernel or, without one, in
-      its place: 'none'; 'pulling_away', of the energy's features; or
-      'batch_norm_entropy', of the generator. Each is a function of `generators`.
-    diversity_weight: of it in the generator's loss, mean E(samples) its other part
-      without a kernel.
+    direction: what makes phi of points and scores: `stein.SVGD` on pixels,
+      `stein.FeatureSVGD` on the energy's features, or `stein.Score` without a kernel.
+    first_features: whether features are those of the energy's first parameters.
+    diversity: what else keeps samples apart: 'none', 'pulling_away' of the energy's
+      features of the samples, or 'batch_norm_entropy' of the generator; see
+      `generators`.
+    diversity_weight: factor on it.
     num_generator_steps: k, each with noise of its own.
     negatives: the samples that the energy sees: 'before', those that moved in the
       generator's last step, as it drew them before it; or 'fresh', new ones of the
       generator after it, as WL16's algorithm has it.
     negative_weight: 1 - gamma.
-    controller: 'none'; 'discount': the weight falls to a third (gamma from 0.7 to
-      0.9) where samples are reconstructed worse than data, the energy being ahead,
-      as in LW17's code; 'discount_printed': where they are reconstructed better, as
-      in its text; 'speed': there the energy learns at 5 times its rate; 'freeze':
-      also, it does not learn where the two errors differ by more than 0.5;
-      'freeze_ahead': 'discount' and 'speed', frozen only where it is ahead by that
-      much.
+    controller: what changes the energy's step by how far it is ahead.
     alpha: chance that a step of the energy uses the negatives of SteinCD, one SVGD
       step from the data, in place of the generator's; with labels, those of the
       data.
-    epsilon: of SteinCD.
+    epsilon: size of that step.
     joint: normalise data and samples in one batch; see `energies.pair`.
-    conditional: labels enter both networks; samples are given the batch's.
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range.
   """
-  checks.choice((*kernels.PROFILES, 'none'), kernel=kernel)
-  checks.choice(_SPACES, kernel_space=kernel_space)
-  checks.choice(_DIVERSITIES, diversity=diversity)
-  checks.choice(_CONTROLLERS, controller=controller)
   checks.choice(_NEGATIVES, negatives=negatives)
-  checks.choice(('exact', 'swapped', 'nearest'), repulsion=repulsion)
-  checks.choice(stein.NORMALIZATIONS, normalize=normalize)
   checks.count(num_generator_steps=num_generator_steps)
-  checks.positive(epsilon=epsilon, bandwidth_scale=bandwidth_scale)
-  checks.non_negative(
-    negative_weight=negative_weight,
-    alpha=alpha,
-    bandwidth=bandwidth,
-    diversity_weight=diversity_weight,
-  )
+  checks.non_negative(negative_weight=negative_weight, alpha=alpha)
   checks.at_most(1, alpha=alpha)
-  shared_rng, rng = jax.random.split(rng)  # the one the same on all devices
+  checks.positive(epsilon=epsilon)
+  # All devices choose the same negatives, and draw samples of their own.
+  shared_rng, rng = jax.random.split(rng)
   rng = collectives.fold_in_index(rng, axis_name)
   dropout_rng, gap_rng, noise_rng = jax.random.split(rng, 3)
-  data = dtypes.accumulated(batch['image'])
-  label = batch['label'] if conditional else None
-  condition = () if label is None else (label,)
-  if kernel != 'none' and not checks.absent(bandwidth):
-    kernel = functools.partial(kernels.PROFILES[kernel], bandwidth=bandwidth)
-  direct = functools.partial(
-    _direction,
-    state.energy,
-    seen=_seen(state, kernel_space),
-    kernel=kernel,
-    repulsion=repulsion,
-    normalize=normalize,
-    rule=dict(scale=bandwidth_scale, log=bandwidth_log),
-    axis_name=axis_name,
-  )
-  # An energy that does not mix its batch sees every example by itself.
-  company = data if joint and learners.mixes(state.energy) else None
-  penalty = _penalty(
-    diversity, diversity_weight, state.energy, company, axis_name
-  )
-  draw = functools.partial(
-    generators.generate,
-    state.generator,
-    num=len(data),
-    label=label,
-    axis_name=axis_name,
-  )
-  toward = lambda x: direct(x, company, *condition, rng=dropout_rng)
-  generator = state.generator
   *draw_rngs, fresh_rng = jax.random.split(noise_rng, num_generator_steps + 1)
+  data = dtypes.at_least_float32(batch['image'])
+  condition = energies.conditions(batch)
+  draw = generators.drawer(state.generator, batch, axis_name=axis_name)
+  phi_at, features = _followed(
+    state,
+    (data, *condition),
+    direction,
+    first_features,
+    joint=joint,
+    axis_name=axis_name,
+    rng=dropout_rng,
+  )
+  penalty = _penalty(diversity, diversity_weight, features, axis_name)
+
+  # The generator moves its samples along phi [alg 2, the generator's update].
+  generator = state.generator
   for draw_rng in draw_rngs:
-    generator, generator_metrics, samples = learners.descend(
-      generator,
-      generators.follow(
-        functools.partial(draw, rng=draw_rng),
-        toward,
-        penalty=penalty,
-        axis_name=axis_name,
-      ),
+    loss = generators.chain_rule_loss(
+      functools.partial(draw, rng=draw_rng),
+      phi_at,
+      penalty=penalty,
       axis_name=axis_name,
     )
+    generator, generator_metrics, samples = learners.descend(
+      generator, loss, axis_name=axis_name
+    )
 
+  # Negatives are its samples or, of SteinCD, the data moved [LW17 sec 4].
   if negatives == 'fresh':
-    samples = draw(generator.params, rng=fresh_rng)
+    samples = draw(generator.params, fresh_rng)
   seen = samples
-  if not checks.absent(alpha):
-    moved = data + epsilon * toward(data)
+  if not checks.is_zero(alpha):
+    moved = data + epsilon * phi_at(data)
     seen = jnp.where(jax.random.bernoulli(shared_rng, alpha), moved, samples)
-  discount, rate, frozen = _control(controller, state.gap)
-  energy, energy_metrics = learners.descend(
+
+  # The energy descends the contrast with them [alg 2, the energy's update].
+  factors, control = controller.update(state.gap, state.control)
+  energy, energy_metrics = _energy_step(
     state.energy,
-    energies.contrast(
-      state.energy,
-      data,
-      seen,
-      *condition,
-      negative_weight=negative_weight * discount,
-      joint=joint,
-      axis_name=axis_name,
-      rng=dropout_rng,
-    ),
-    rate=rate,
+    (data, seen, *condition),
+    negative_weight,
+    factors,
+    joint=joint,
     axis_name=axis_name,
+    rng=dropout_rng,
   )
-  energy = jax.tree.map(
-    lambda old, new: jnp.where(frozen, old, new), state.energy, energy
-  )
+
+  # The controller's next step depends on who is ahead now.
   gap = state.gap
-  if controller != 'none':
+  if controller.needs_gap:
     gap = _gap(energy, data, samples, joint, gap_rng, axis_name)
     gap = gap.astype(state.gap.dtype)
   metrics = {**generator_metrics, **energy_metrics}
-  return State(state.step + 1, energy, generator, gap, state.first), metrics
+  state = State(state.step + 1, energy, generator, gap, control, state.first)
+  return state, metrics
 
 
 def sample(
   state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
 ) -> Array:
-  """Returns samples [num, ...] of the generator, of the labels [num] if given."""
-  return generators.sample(state.generator, rng, num, label=condition)
+  """Returns samples [num, ...] of the generator, on the condition if given."""
+  return generators.sample(
+    state.generator, rng, num, **generators.given(condition)
+  )
 
 
-def _control(controller, gap):
-  """Returns factors on the energy's negatives and rate, and whether it is frozen."""
-  behind = jnp.where(jnp.isnan(gap), gap, (gap > 0).astype(gap.dtype))
-  discount = (1 + 2 * behind) / 3
-  speed = 1 + 4 * behind
-  return {
-    'none': (1, 1, False),
-    'discount': (discount, 1, False),  # LW17, on CIFAR-10, as its code does
-    'discount_printed': ((3 - 2 * behind) / 3, 1, False),  # LW17 as printed
-    'speed': (1, speed, False),  # LW17, on faces and bedrooms
-    'freeze': (1, speed, jnp.abs(gap) > 0.5),  # WL16 as printed
-    'freeze_ahead': (discount, speed, gap < -0.5),  # WL16 as its code does
-  }[controller]
+def _followed(
+  state, examples, direction, first_features, *, joint, axis_name, rng
+):
+  """Returns functions of samples: to phi at them, and to the energy's features."""
+  data, *condition = examples
+  # An energy that does not mix its batch sees every example by itself.
+  mixed = joint and learners.mixes(state.energy)
+  context = dict(normalized_with=data if mixed else None, axis_name=axis_name)
+  features_of = _first_energy(state) if first_features else None
+
+  def phi_at(x):
+    return energies.direction(
+      state.energy,
+      direction,
+      x,
+      *condition,
+      features_of=features_of,
+      rng=rng,
+      **context,
+    )
+
+  return phi_at, energies.features(state.energy, **context)
+
+
+def _energy_step(energy, examples, weight, factors, *, axis_name, **context):
+  """Returns the energy after its step, unless it is frozen, and metrics."""
+  contrast = energies.contrast(
+    energy,
+    *examples,
+    negative_weight=weight * factors.negatives,
+    axis_name=axis_name,
+    **context,
+  )
+  moved, metrics = learners.descend(
+    energy, contrast, rate=factors.rate, axis_name=axis_name
+  )
+  keep = lambda old, new: jnp.where(factors.frozen, old, new)
+  return jax.tree.map(keep, energy, moved), metrics
 
 
 def _gap(energy, data, samples, joint, rng, axis_name):
@@ -263,80 +244,23 @@ def _gap(energy, data, samples, joint, rng, axis_name):
   return means[0] - means[1]
 
 
-def _direction(
-  energy,
-  x,
-  company,
-  *condition,
-  seen,
-  kernel,
-  repulsion,
-  normalize,
-  rule,
-  rng,
-  axis_name,
-):
-  """Returns phi at x, like x; company is what x is normalised together with."""
-  score = energies.score(
-    energy, x, *condition, company=company, axis_name=axis_name, rng=rng
-  )
-  if kernel == 'none':
-    return score
-  if seen is None:
-    flat = x.reshape(len(x), -1)
-    return stein.svgd_direction(
-      flat,
-      score.reshape(flat.shape),
-      kernels.at_median(kernel, flat, axis_name=axis_name, **rule),
-      normalize=normalize,
-      axis_name=axis_name,
-    ).reshape(x.shape)
-
-  # Every device holds all features, without dropout: the kernel is one for all.
-  features = _features(seen, collectives.all_gather(company, axis_name))
-  whole = collectives.all_gather(x, axis_name)
-  return stein.feature_svgd_direction(
-    x,
-    score,
-    features,
-    kernels.at_median(kernel, features(whole), **rule),
-    form=repulsion,
-    normalize=normalize,
-    axis_name=axis_name,
-  )
-
-
-def _penalty(diversity, weight, energy, company, axis_name):
-  """Returns what keeps samples apart, a loss of parameters and samples, or None."""
+def _penalty(diversity, weight, features, axis_name):
+  """Returns what keeps samples apart, of parameters and samples; None for 'none'."""
+  checks.non_negative(diversity_weight=weight)
+  checks.choice(_DIVERSITIES, diversity=diversity)
   if diversity == 'none':
     return None
-  if diversity == 'batch_norm_entropy':
-    return lambda params, _: -weight * generators.batch_norm_entropy(params)
-  see = _features(energy, company, axis_name)
-  apart = functools.partial(generators.pulling_away, axis_name=axis_name)
-  return lambda _, samples: weight * apart(see(samples))
+  if diversity == 'pulling_away':
+    return lambda _, samples: (
+      weight * generators.pulling_away(features(samples), axis_name=axis_name)
+    )
+  return lambda params, _: -weight * generators.batch_norm_entropy(params)
 
 
-def _seen(state, kernel_space):
-  """Returns the energy whose features the kernel is of; None for pixels."""
-  if kernel_space == 'pixels':
-    return None
-  if kernel_space == 'features':
-    return state.energy
+def _first_energy(state):
+  """Returns the energy at its first parameters."""
   if state.first is None:
     raise ValueError(
-      f'kernel_space={kernel_space!r} needs a state that `init` made for it.'
+      'first_features=True needs a state that `init` made for it.'
     )
   return state.energy.replace(params=state.first)
-
-
-def _features(energy, company, axis_name=None):
-  """Returns a function of x to the energy's features [n, f], without dropout."""
-  see = functools.partial(
-    learners.call if company is None else energies.pair,
-    energy,
-    energy.params,
-    method='features',
-    axis_name=axis_name,
-  )
-  return see if company is None else lambda x: see(company, x)[1]

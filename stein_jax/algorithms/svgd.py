@@ -17,12 +17,12 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import densities
 from stein_jax import dtypes
-from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey, Tree
 
 SPLIT = ('particles',)
+FIELDS = dict(num_particles=100)
 
 
 class State(NamedTuple):
@@ -56,12 +56,7 @@ def create(
     )
   first = jax.tree.map(lambda leaf: leaf[0], particles)
   checks.log_density(log_density_fn, first)
-  learner = learners.Learner.create(
-    apply_fn=log_density_fn,
-    params={'particles': particles},
-    tx=optimizer,
-  )
-  learner = learner.replace(step=jnp.zeros((), jnp.int32))
+  learner = learners.wrap(log_density_fn, {'particles': particles}, optimizer)
   return State(jnp.zeros((), jnp.int32), learner)
 
 
@@ -79,10 +74,7 @@ def step(
   batch: Batch | None,
   rng: PRNGKey,
   *,
-  kernel: str = 'rbf',
-  normalize: str = 'count',
-  bandwidth_scale: float = 1.0,
-  bandwidth_log: str = 'n+1',
+  direction: Callable[..., Tree] = stein.SVGD(),
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SVGD step [LW16 alg 1] and its metrics.
@@ -95,59 +87,31 @@ def step(
     state: the particles.
     batch: data behind the log density, or None.
     rng: unused, the update is deterministic.
-    kernel: a name in `kernels.PROFILES`, at its median bandwidth, or a profile.
-    normalize: of the direction: 'count', 'row_sum' or 'unit_ball'; see
-      `stein.svgd_direction`.
-    bandwidth_scale: factor on the median bandwidth.
-    bandwidth_log: what divides the median: the logarithm of 'n+1' or of 'n', or
-      'none'.
+    direction: what makes phi of particles and scores, two trees with leaves [n, ...].
     axis_name: the mapped axis over which the particles, and the batch, are
       split; every particle sees the whole batch.
   """
   del rng
-  checks.positive(bandwidth_scale=bandwidth_scale)
   stored = state.particles.params['particles']
-  particles = jax.tree.map(dtypes.accumulated, stored)
+  particles = jax.tree.map(dtypes.at_least_float32, stored)
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
 
   def log_density(position):
-    value = state.particles.apply_fn(position, *data)
+    value = learners.call(state.particles, position, *data)
     checks.shape((), log_density=value)
     return value
 
-  score_fn = jax.vmap(jax.grad(log_density))
-  ravel = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])
-  unravel = flatten_util.ravel_pytree(jax.tree.map(lambda x: x[0], particles))[
-    1
-  ]
-
-  x, score = ravel(particles), ravel(score_fn(particles))
-  direction = stein.svgd_direction(
-    x,
-    score,
-    kernels.at_median(
-      kernel,
-      x,
-      scale=bandwidth_scale,
-      log=bandwidth_log,
-      axis_name=axis_name,
-    ),
-    normalize=normalize,
-    axis_name=axis_name,
-  )
-  grads = jax.tree.map(
-    lambda slope, leaf: slope.astype(leaf.dtype),
-    jax.vmap(unravel)(-direction),
-    stored,
-  )
+  # Every particle moves along phi, which the optimizer ascends [alg 1].
+  score = jax.vmap(jax.grad(log_density))(particles)
+  phi = direction(particles, score, axis_name=axis_name)
+  grads = jax.tree.map(lambda phi, leaf: (-phi).astype(leaf.dtype), phi, stored)
   learner = state.particles.apply_gradients(grads={'particles': grads})
-  metrics = collectives.pmean(
-    {
-      'particles/move': jnp.mean(jnp.sum(direction**2, -1)),
-      'particles/score': jnp.mean(jnp.sum(score**2, -1)),
-    },
-    axis_name,
-  )
+
+  metrics = {
+    'particles/move': _mean_square(phi),
+    'particles/score': _mean_square(score),
+  }
+  metrics = collectives.pmean(metrics, axis_name)
   return State(state.step + 1, learner), metrics
 
 
@@ -164,3 +128,9 @@ def sample(
   n = jax.tree.leaves(particles)[0].shape[0]
   chosen = jax.random.choice(rng, n, (num,), replace=num > n)
   return jax.tree.map(lambda leaf: leaf[chosen], particles)
+
+
+def _mean_square(tree):
+  """Returns the mean over particles of the squared length of a tree [n, ...]."""
+  rows = jax.vmap(lambda leaves: flatten_util.ravel_pytree(leaves)[0])(tree)
+  return jnp.mean(jnp.sum(rows**2, -1))

@@ -48,13 +48,13 @@ def step(
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
     kl_weight: of the divergence of codes from the prior; see
-      `generators.variational`.
+      `generators.variational_loss`.
     axis_name: the mapped axis over which the batch is split.
   """
   rng = collectives.fold_in_index(rng, axis_name)
   generator, metrics = learners.descend(
     state.generator,
-    generators.variational(
+    generators.variational_loss(
       state.generator,
       rng,
       batch['image'],

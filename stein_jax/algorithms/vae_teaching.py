@@ -1,39 +1,22 @@
-"""An EBM with a VAE as its amortised sampler: variational MCMC teaching [X21]."""
+"""An EBM with a VAE as its amortised sampler: variational MCMC teaching [X21].
 
-from collections.abc import Sequence
-from typing import NamedTuple
+The generator of the state is one with an encoder.
+"""
 
 import jax
 import jax.numpy as jnp
 
-from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
 from stein_jax import revision
-from stein_jax.types import Array, Batch, Metrics, PRNGKey
+from stein_jax import samplers
+from stein_jax.types import Batch, Metrics, PRNGKey
 
-
-class State(NamedTuple):
-  step: Array
-  energy: learners.Learner
-  generator: learners.Learner  # with an encoder
-
-
-def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state."""
-  energy, generator = generators.create_pair(
-    rng,
-    build.build(energies, **config.energy),
-    config.energy_optimizer,
-    build.build(generators, **config.generator),
-    config.generator_optimizer,
-    batch['image'],
-    condition=batch.get('condition'),
-  )
-  return State(jnp.zeros((), jnp.int32), energy, generator)
+State = revision.State
+init = revision.init
 
 
 def step(
@@ -41,11 +24,7 @@ def step(
   batch: Batch,
   rng: PRNGKey,
   *,
-  num_steps: int = 15,
-  step_size: float = 0.002,
-  noise: bool = True,
-  temperature: float = 1.0,
-  clip: Sequence[float] = (),
+  chain: samplers.Chain = samplers.Langevin(0.002, 15),
   kl_weight: float = 2.0,
   kl: str = 'prior',
   num_importance: int = 10,
@@ -63,15 +42,12 @@ def step(
     state: the networks.
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
-    num_steps: of Langevin dynamics.
-    step_size: delta.
-    noise: of the dynamics, as printed; the authors' code is without.
-    temperature: of that noise.
-    clip: (low, high) that every step is cut to; empty for no cut.
-    kl_weight: gamma; see `generators.variational`.
-    kl: of codes to the 'prior', or as printed the 'posterior'.
+    chain: what revises; Langevin dynamics have noise in print, and none in the
+      authors' code.
+    kl_weight: gamma; see `generators.variational_loss`.
+    kl: the law that codes are held to: 'prior', or as printed 'posterior'.
     num_importance: draws for the evidence of 'posterior'.
-    data_weight: of the sum over pixels of |G(z) - data|, z from the prior, for
+    data_weight: weight of the sum over pixels of |G(z) - data|, z from the prior, for
       conditional generators, whose condition says which image is meant; the rest of
       the loss has weight 1 - data_weight, as in `coopnets`.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
@@ -83,30 +59,26 @@ def step(
   rng = collectives.fold_in_index(rng, axis_name)
   latent_rng, chain_rng, code_rng = jax.random.split(rng, 3)
   data, condition = batch['image'], energies.conditions(batch)
-  z = generators.latent(state.generator, latent_rng, len(data))
+  context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
 
-  def propose(params):
-    samples = generators.decode_batch(
-      state.generator, params, z, *condition, axis_name=axis_name
-    )
-    checks.shape(data.shape, samples=samples)
-    return samples
-
-  start = propose(state.generator.params)
-  revised = energies.chain(
-    state.energy,
-    chain_rng,
-    start,
-    *condition,
-    num_steps=num_steps,
-    step_size=step_size,
-    noise=noise,
-    temperature=temperature,
-    clip=clip,
-    axis_name=axis_name,
-    dropout_rng=dropout_rng,
+  # Ancestral Langevin sampling: latents of the prior are decoded, without observation
+  # noise, and the energy's dynamics revise the images.
+  propose, revised, chain_metrics = revision.propose_and_revise(
+    state, latent_rng, chain_rng, data, *condition, chain=chain, **context
   )
-  bound = generators.variational(
+
+  # The EBM's update: it follows the data, with the revised images as its samples.
+  energy, energy_metrics = energies.ascend_likelihood(
+    state.energy,
+    data,
+    revised,
+    *condition,
+    energy_l2=energy_l2,
+    **context,
+  )
+
+  # The VAE's update: it follows the EBM, by the bound of the revised images' evidence.
+  bound = generators.variational_loss(
     state.generator,
     code_rng,
     revised,
@@ -119,33 +91,15 @@ def step(
 
   def generator_loss(params):
     loss, metrics = bound(params)
-    if not checks.absent(data_weight):
+    if not checks.is_zero(data_weight):
       error = jnp.sum(jnp.abs(propose(params) - data)) / len(data)
       loss = (1 - data_weight) * loss + data_weight * error
     return loss, metrics
 
-  energy, energy_metrics = learners.descend(
-    state.energy,
-    energies.contrast(
-      state.energy,
-      data,
-      revised,
-      *condition,
-      energy_l2=energy_l2,
-      joint=False,
-      axis_name=axis_name,
-      rng=dropout_rng,
-    ),
-    axis_name=axis_name,
-  )
   generator, generator_metrics = learners.descend(
     state.generator, generator_loss, axis_name=axis_name
   )
-  metrics = {
-    **energy_metrics,
-    **generator_metrics,
-    **revision.moved(start, revised, axis_name=axis_name),
-  }
+  metrics = {**energy_metrics, **generator_metrics, **chain_metrics}
   return State(state.step + 1, energy, generator), metrics
 
 

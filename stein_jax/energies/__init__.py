@@ -1,18 +1,23 @@
 """Energies E(x) [n], with p(x) proportional to exp(-E(x)).
 
-Modules of flax.linen without mutable state; images [n, h, w, c] or vectors
-[n, d] come in. What a module offers beyond E is a method, called as
-`energy.apply_fn(energy.params, ..., method='log_partition')`.
+The networks are Linen modules without mutable state, and take images [n, h, w, c] or
+vectors [n, d]. A learner of one is called as `value(energy, energy.params, x)`. Some
+have more methods than E, which `learners.call(energy, energy.params, ...,
+method='log_partition')` calls.
 """
 
-from stein_jax.energies.chains import chain
+from stein_jax.energies.chains import run_chain
 from stein_jax.energies.chains import sample_state
+from stein_jax.energies.chains import target
 from stein_jax.energies.chains import whole
+from stein_jax.energies.directions import direction
+from stein_jax.energies.directions import features
 from stein_jax.energies.likelihoods import ais_log_partition
 from stein_jax.energies.likelihoods import check_density
 from stein_jax.energies.likelihoods import exact_log_partition
 from stein_jax.energies.likelihoods import log_likelihood
 from stein_jax.energies.likelihoods import log_partition
+from stein_jax.energies.losses import ascend_likelihood
 from stein_jax.energies.losses import contrast
 from stein_jax.energies.losses import free_energy
 from stein_jax.energies.losses import variational_contrast
@@ -43,19 +48,23 @@ __all__ = [
   'RBM',
   'Unimodal',
   'ais_log_partition',
-  'chain',
+  'ascend_likelihood',
   'check_density',
   'conditions',
   'contrast',
+  'direction',
   'exact_log_partition',
   'expert_energy',
   'expert_entropy',
+  'features',
   'free_energy',
   'log_likelihood',
   'log_partition',
   'pair',
+  'run_chain',
   'sample_state',
   'score',
+  'target',
   'value',
   'variational_contrast',
   'whole',

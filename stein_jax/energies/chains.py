@@ -1,117 +1,201 @@
 """Markov chains of an energy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 import functools
 
+from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from stein_jax import build
 from stein_jax import checks
+from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.energies import values
 from stein_jax.learners import Learner
-from stein_jax.types import Array, PRNGKey
+from stein_jax.types import Array, Metrics, PRNGKey
 
 
-def chain(
+@struct.dataclass
+class EnergyTarget:
+  """The law p(x) proportional to exp(-E(x)), as a chain asks it; see `target`."""
+
+  energy: Learner
+  condition: tuple[Array, ...] = ()
+  dropout_rng: PRNGKey | None = None
+  axis_name: str | None = struct.field(pytree_node=False, default=None)
+
+  def log_density(self, x: Array) -> Array:
+    """Returns -E(x) [n].
+
+    Raises:
+      ValueError: the energy mixes its batch, or is not [n].
+    """
+    self._check_single('Log densities')
+    return -values.value(
+      self.energy, self.energy.params, x, *self.condition, **self._context()
+    )
+
+  def score(self, x: Array) -> Array:
+    """Returns -grad_x E(x), like x; see `energies.score`."""
+    return values.score(self.energy, x, *self.condition, **self._context())
+
+  def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
+    """Returns x after sweeps of the energy's own Gibbs sampler, like x.
+
+    Raises:
+      ValueError: the energy mixes its batch, has no such sampler, or one that
+        returns another shape; or there is a condition.
+    """
+    self._check_single('Gibbs sweeps')
+    if self.condition:
+      raise ValueError(
+        'Gibbs takes no condition, and this energy is given one; allowed: '
+        'Langevin, MALA.'
+      )
+    try:
+      moved = learners.call(
+        self.energy,
+        self.energy.params,
+        rng,
+        x,
+        num_steps,
+        method='gibbs',
+        **self._context(),
+      )
+    except AttributeError as error:
+      raise ValueError(
+        f'This energy has no method gibbs; allowed: Langevin, MALA. {error}'
+      ) from error
+    checks.shape(x.shape, **{"The energy's gibbs": moved})
+    return moved
+
+  def _context(self):
+    return dict(axis_name=self.axis_name, rng=self.dropout_rng)
+
+  def _check_single(self, what):
+    if learners.mixes(self.energy):
+      raise ValueError(
+        f'{what} of single examples are asked of an energy that mixes its batch; '
+        'allowed: Langevin.'
+      )
+
+
+def target(
   energy: Learner,
-  rng: PRNGKey,
-  x: Array,
   *condition: Array,
-  sampler: str = 'langevin',
-  step_size: float = 0.1,
-  num_steps: int = 1,
-  noise: bool = True,
-  temperature: float = 1.0,
-  clip: Sequence[float] = (),
-  block_size: int = 0,
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
-) -> Array:
-  """Returns x after a Markov chain of the energy, like x.
+) -> EnergyTarget:
+  """Returns what a chain of `samplers` moves under: the law of a learned energy.
 
-  An energy that mixes its batch has one chain, of the whole batch over all devices:
-  Langevin dynamics on the joint density prod_i exp(-E(x_i; batch)).
+  An energy that mixes its batch has one law, of the whole batch over all devices:
+  prod_i exp(-E(x_i; batch)). It has a score, which Langevin dynamics follow, and no
+  log densities of single examples.
 
   Args:
     energy: the learner.
+    *condition: what else the energy takes, [n, ...] each.
+    axis_name: the mapped axis over which points are split.
+    dropout_rng: key of the energy's dropout, which a chain keeps for all its steps.
+  """
+  return EnergyTarget(energy, condition, dropout_rng, axis_name)
+
+
+def run_chain(
+  energy: Learner,
+  chain: samplers.Chain,
+  rng: PRNGKey,
+  x: Array,
+  *condition: Array,
+  block_size: int = 0,
+  axis_name: str | None = None,
+  dropout_rng: PRNGKey | None = None,
+) -> tuple[Array, Metrics]:
+  """Returns x after a chain of the energy, like x, and the chain's metrics.
+
+  The metrics are named chain/NAME, and are means over blocks and devices.
+
+  Args:
+    energy: the learner.
+    chain: a value of `samplers`, or any callable of that shape.
     rng: key of the chain.
-    x: its start [n, ...].
-    *condition: what else the energy takes.
-    sampler: 'langevin' or 'mala' with `step_size`, or 'gibbs' where the energy
-      has that method.
-    step_size: delta.
-    num_steps: length of the chain.
-    noise: of 'langevin'; False descends the energy.
-    temperature: of that noise.
-    clip: (low, high) that every step of 'langevin' is cut to; empty for no cut.
+    x: where it starts [n, ...].
+    *condition: what else the energy takes, [n, ...] each.
     block_size: examples at a time, with a key for each block; 0 for all at once. The
       last block is filled with rows of the others.
     axis_name: the mapped axis over which x is split.
     dropout_rng: key of the energy's dropout, the same in all steps of the chain.
 
   Raises:
-    ValueError: an energy that mixes its batch, for a sampler of one example; or a
-      condition for 'gibbs'.
+    ValueError: an option of the chain is out of range, the energy has not what the
+      chain asks of it, or the chain returns anything but points and scalars.
   """
-  checks.choice(('langevin', 'mala', 'gibbs'), sampler=sampler)
-  checks.positive(step_size=step_size)
-  checks.count(num_steps=num_steps)
   checks.count(minimum=0, block_size=block_size)
-  x = dtypes.floating(x)
-  if sampler != 'langevin' and learners.mixes(energy):
-    raise ValueError(
-      f'sampler={sampler!r} moves each example by itself, and this energy mixes its '
-      "batch; allowed: 'langevin'."
-    )
-  if sampler == 'gibbs' and condition:
-    raise ValueError(
-      "sampler='gibbs' takes no condition; allowed: 'langevin', 'mala'."
-    )
-  context = dict(axis_name=axis_name, rng=dropout_rng)
 
   def run(rng, x, *condition):
-    if sampler == 'langevin':
-      return samplers.langevin(
-        rng,
-        x,
-        lambda x: values.score(energy, x, *condition, **context),
-        step_size=step_size,
-        num_steps=num_steps,
-        noise=noise,
-        temperature=temperature,
-        clip=tuple(clip) or None,
-      )
-    if sampler == 'mala':
-      return samplers.mala(
-        rng,
-        x,
-        lambda x: (
-          -values.value(energy, energy.params, x, *condition, **context)
-        ),
-        step_size=step_size,
-        num_steps=num_steps,
-      )[0]
-    moved = learners.call(
-      energy, energy.params, rng, x, num_steps, method='gibbs', **context
+    law = target(
+      energy, *condition, axis_name=axis_name, dropout_rng=dropout_rng
     )
-    checks.shape(x.shape, **{"The energy's gibbs": moved})
-    return moved
+    # The message of a wrong option begins with the name that its flag has.
+    with build.section('chain'):
+      return _checked(chain(rng, x, law), x)
 
-  if not block_size:
-    return run(rng, x, *condition)
-  blocks = -(-len(x) // block_size)
-  filled = jnp.arange(blocks * block_size) % len(x)
+  x = dtypes.floating(x)
+  if block_size:
+    moved, metrics = _in_blocks(run, block_size, rng, x, *condition)
+  else:
+    moved, metrics = run(rng, x, *condition)
+  metrics = {f'chain/{name}': value for name, value in metrics.items()}
+  return moved, collectives.pmean(metrics, axis_name)
+
+
+def _checked(result, x):
+  """Returns points like x and scalars [] if that is what a chain has returned.
+
+  Raises:
+    ValueError: it is something else; a dtype that differs is converted.
+  """
+  if not isinstance(result, tuple) or len(result) != 2:
+    raise ValueError(
+      f'The chain returns a {type(result).__name__}; wanted: a pair of the points '
+      'moved and a dict of metrics.'
+    )
+  moved, metrics = result
+  checks.shape(x.shape, **{'What the chain moved': moved})
+  if not isinstance(metrics, Mapping):
+    raise ValueError(
+      f'The metrics of the chain are a {type(metrics).__name__}; wanted: a dict of '
+      'scalars.'
+    )
+  checks.shape((), **{f'metrics[{name!r}]': v for name, v in metrics.items()})
+  means = {name: dtypes.at_least_float32(v) for name, v in metrics.items()}
+  return moved.astype(x.dtype), means
+
+
+def _in_blocks(run, block_size, rng, *rows):
+  """Returns the points of `run` on block after block, and the means of its metrics.
+
+  Args:
+    run: of a key and blocks of each of the rows to points and metrics.
+    block_size: rows of a block.
+    rng: key of all blocks.
+    *rows: [n, ...] each, the points first.
+  """
+  num = len(rows[0])
+  blocks = -(-num // block_size)
+  filled = jnp.arange(blocks * block_size) % num
   split = lambda array: jnp.asarray(array)[filled].reshape(
     blocks, block_size, *array.shape[1:]
   )
   keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
-  arguments = (keys(jnp.arange(blocks)), *map(split, (x, *condition)))
-  ends = lax.map(lambda block: run(*block), arguments)
-  return ends.reshape(-1, *x.shape[1:])[: len(x)]
+  arguments = (keys(jnp.arange(blocks)), *map(split, rows))
+  moved, metrics = lax.map(lambda block: run(*block), arguments)
+  moved = moved.reshape(-1, *rows[0].shape[1:])[:num]
+  return moved, jax.tree.map(lambda each: jnp.mean(each, 0), metrics)
 
 
 def whole(
@@ -141,16 +225,20 @@ def sample_state(
   num: int,
   *,
   condition: Array | None = None,
-  sampler: str = 'mala',
-  step_size: float = 0.3,
-  num_steps: int = 1000,
+  chain: samplers.Chain = samplers.MALA(0.3, 1000),
 ) -> Array:
   """Returns the ends [num, ...] of chains of `state.energy` started at N(0, I).
 
-  The `sample` of every algorithm that learns an energy alone; further arguments
-  are those of `chain`. Of an energy that knows labels the condition is labels [num];
-  without, they are 0, 1, ... in turn. An energy that mixes its batch has chains of
-  whole batches of the training size.
+  The `sample` of every algorithm that learns an energy alone. An energy that mixes
+  its batch has chains of whole batches of the training size.
+
+  Args:
+    state: with the energy.
+    rng: key of starts and chains.
+    num: how many samples.
+    condition: what else the energy takes [num, ...]; where that is labels they are
+      0, 1, ... in turn unless they are given.
+    chain: what moves them; see `run_chain`.
   """
   energy = state.energy
   if condition is None and energy.num_classes:
@@ -158,13 +246,8 @@ def sample_state(
   rows, given = whole(energy, num, condition)
   start_rng, chain_rng = jax.random.split(rng)
   x = jax.random.normal(start_rng, (rows, *energy.input_shape))
-  return chain(
-    energy,
-    chain_rng,
-    x,
-    *given,
-    sampler=sampler,
-    step_size=step_size,
-    num_steps=num_steps,
-    block_size=energy.batch_size if learners.mixes(energy) else 0,
-  )[:num]
+  block_size = energy.batch_size if learners.mixes(energy) else 0
+  moved, _ = run_chain(
+    energy, chain, chain_rng, x, *given, block_size=block_size
+  )
+  return moved[:num]

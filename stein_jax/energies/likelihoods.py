@@ -1,4 +1,4 @@
-"""Likelihoods of an energy, whose log Z is exact or estimated."""
+"""Likelihoods of an energy, with an exact or an estimated log Z."""
 
 from stein_jax import checks
 from stein_jax import learners
@@ -9,7 +9,7 @@ from stein_jax.types import Array, Params, PRNGKey
 
 
 def check_density(energy: Learner) -> None:
-  """Raises ValueError where exp(-E) is no density of one example."""
+  """Raises ValueError if the energy mixes its batch: exp(-E) is no density then."""
   if learners.mixes(energy):
     raise ValueError(
       'This energy mixes its batch: exp(-E) is no density of one example, and has no '
@@ -18,15 +18,13 @@ def check_density(energy: Learner) -> None:
 
 
 def log_partition(energy: Learner, params: Params) -> Array:
-  """Returns log Z [] by the energy's own method, at the given parameters.
-
-  Z is of the energy without dropout.
+  """Returns log Z [] of the energy without dropout, by the energy's own method.
 
   Raises:
-    ValueError: exp(-E) is no density of one example, or log Z has another shape.
+    ValueError: the energy mixes its batch, or the method's result is not [].
   """
   check_density(energy)
-  found = energy.apply_fn(params, method='log_partition')
+  found = learners.call(energy, params, method='log_partition')
   checks.shape((), **{"The energy's log_partition": found})
   return found
 
@@ -35,7 +33,7 @@ def log_likelihood(energy: Learner, x: Array, log_partition: Array) -> Array:
   """Returns log p(x) = -E(x) - log Z [n], in nats.
 
   Raises:
-    ValueError: exp(-E) is no density of one example, or E is not [n].
+    ValueError: the energy mixes its batch, or E is not [n].
   """
   check_density(energy)
   return -values.value(energy, energy.params, x) - log_partition
@@ -57,11 +55,11 @@ def ais_log_partition(
 ) -> Array:
   """Returns an estimate of log Z [] by annealed importance sampling.
 
-  From N(0, I) a lower bound in expectation; from exact samples `init` an upper
-  one. Arguments as in `samplers.annealed_importance`.
+  From N(0, I) the estimate is a lower bound in expectation. From exact samples `init`
+  it is an upper bound. The arguments are those of `samplers.annealed_importance`.
 
   Raises:
-    ValueError: exp(-E) is no density of one example, or E is not [n].
+    ValueError: the energy mixes its batch, or E is not [n].
   """
   check_density(energy)
   log_weights = samplers.annealed_importance(

@@ -25,13 +25,24 @@ def contrast(
   axis_name: str | None = None,
   rng: PRNGKey | None = None,
 ) -> Callable[[Params], tuple[Array, Metrics]]:
-  """Returns the loss mean E(data) - weight mean E(samples) of the parameters.
+  """Returns the loss mean E(data) - negative_weight * mean E(samples).
 
-  Its gradient is minus that of the log likelihood where the samples, which are
-  constants, come from p [LW17 eq 7]; with a weight 1 - gamma, minus that of the log
-  likelihood plus gamma log Z [LW17 sec 5.2]. With `energy_l2` that times mean
-  E(data)^2 + mean E(samples)^2 is added, which holds energies near 0 [DM19]. Further
-  arguments are those of `pair`.
+  The loss is a function of the energy's parameters, with the samples as constants. If
+  the samples come from p, its gradient is minus that of the log likelihood
+  [LW17 eq 7]; with negative_weight = 1 - gamma, minus that of the log likelihood plus
+  gamma log Z [LW17 sec 5.2].
+
+  Args:
+    energy: the learner.
+    data: examples of the data [n, ...].
+    samples: examples to compare with [n, ...].
+    *condition: further inputs of the energy, the same for data and samples.
+    negative_weight: weight of the samples.
+    energy_l2: weight of mean E(data)^2 + mean E(samples)^2, which keeps energies near
+      0 [DM19].
+    joint: whether data and samples are one batch; see `pair`.
+    axis_name: the mapped axis over which data and samples are split.
+    rng: key of the energy's dropout.
   """
   checks.non_negative(energy_l2=energy_l2)
   samples = lax.stop_gradient(samples)
@@ -49,7 +60,7 @@ def contrast(
     )
     positive, negative = map(jnp.mean, both)
     loss = positive - negative_weight * negative
-    if not checks.absent(energy_l2):
+    if not checks.is_zero(energy_l2):  # a traced weight keeps the term
       loss += energy_l2 * sum(jnp.mean(value**2) for value in both)
     return loss, {
       'energy/data': positive,
@@ -58,6 +69,41 @@ def contrast(
     }
 
   return loss_fn
+
+
+def ascend_likelihood(
+  energy: Learner,
+  data: Array,
+  samples: Array,
+  *condition: Array,
+  energy_l2: float = 0.0,
+  axis_name: str | None = None,
+  dropout_rng: PRNGKey | None = None,
+) -> tuple[Learner, Metrics]:
+  """Returns the energy after one step that descends `contrast`, and its metrics.
+
+  An energy that mixes its batch sees data and samples as a batch each.
+
+  Args:
+    energy: the learner.
+    data: [n, ...].
+    samples: the ends of chains [m, ...], which are constants.
+    *condition: what else the energy takes, the same for both.
+    energy_l2: weight of the mean squared energies.
+    axis_name: the mapped axis over which both are split.
+    dropout_rng: key of the energy's dropout.
+  """
+  loss_fn = contrast(
+    energy,
+    data,
+    samples,
+    *condition,
+    energy_l2=energy_l2,
+    joint=False,
+    axis_name=axis_name,
+    rng=dropout_rng,
+  )
+  return learners.descend(energy, loss_fn, axis_name=axis_name)
 
 
 def free_energy(
@@ -71,19 +117,19 @@ def free_energy(
 ) -> tuple[Array, Array, Array]:
   """Returns mean E(x) - entropy * H(x), mean E(x) and H(x), [] each [Z16 eq 5].
 
-  H is `expert_entropy`; where its weight is 0 it is returned as 0, and the energy
-  need not have experts.
+  H is `expert_entropy`. If its weight is 0 it is returned as 0, and the energy needs
+  no experts.
 
   Args:
     energy: the learner.
-    params: at which it is taken.
-    x: [n, ...].
+    params: parameters of the energy.
+    x: examples [n, ...].
     entropy: weight of H.
     axis_name: the mapped axis over which x is split.
     rng: key of the energy's dropout.
   """
   context = dict(axis_name=axis_name, rng=rng)
-  if checks.absent(entropy):
+  if checks.is_zero(entropy):
     mean = jnp.mean(values.value(energy, params, x, **context))
     return mean, mean, jnp.zeros(())
   logits = learners.call(energy, params, x, method='expert_logits', **context)
@@ -104,7 +150,8 @@ def variational_contrast(
 ) -> Callable[[Params], tuple[Array, Metrics]]:
   """Returns the loss mean E(data) - entropy * H(data) - mean E(samples) [Z16 eq 5].
 
-  A function of the parameters; the samples are constants. See `free_energy`.
+  The loss is a function of the energy's parameters, with the samples as constants. Its
+  first two terms are `free_energy`.
   """
   samples = lax.stop_gradient(samples)
   value_of = functools.partial(

@@ -18,9 +18,10 @@ class MLP(nn.Module):
   """Fully connected energy for low dimensions: dense layers, one output.
 
   Attributes:
-    widths: of the hidden layers.
-    confinement: E carries confinement |x|^2 / 2, so that exp(-E) can be
-      normalised whatever the network does far out.
+    widths: widths of the hidden layers.
+    confinement: weight of the term |x|^2 / 2, with which exp(-E) can be normalised
+      whatever the network does far from the data.
+    activation: activation function of the hidden layers.
   """
 
   widths: Sequence[int] = (128, 128)
@@ -35,7 +36,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     hidden = x
     for width in self.widths:
       hidden = self.activation(nn.Dense(width)(hidden))
@@ -44,21 +45,23 @@ class MLP(nn.Module):
 
 
 class Autoencoder(nn.Module):
-  """Deep autoencoder energy: how badly an image is reconstructed [LW17 eq 24].
+  """Deep autoencoder whose reconstruction error is the energy [LW17 eq 24].
 
-  The decoder is the encoder's mirror with the same kernels, transposed, and norms
-  of its own [WL16 eq 14]. All layers but the last are followed by ReLU, and all but
-  the first and the last by a norm.
+  The decoder mirrors the encoder: it has the same kernels, transposed, and norms of
+  its own [WL16 eq 14]. ReLU follows all layers but the last, and a norm all layers but
+  the first and the last.
 
   Attributes:
-    convs: (width, kernel size, stride, padding) of each layer of the encoder; a
-      dense layer is one whose kernel and stride cover the image.
-    output: 'sigmoid', 'tanh' or 'linear', after the range of the images.
-    residual: of x - reconstruction: its 'l2' norm, 'l1_l2' (that plus the square
-      root of its L1 norm, the authors' choice for faces and bedrooms) or 'squared'.
-    norm: 'batch', by the statistics of the batch at hand; 'layer'; or 'none', each
-      example by itself.
-    dropout: share of inputs set to 0 where a key is given.
+    convs: (width, kernel size, stride, padding) of each layer of the encoder. A layer
+      whose kernel and stride cover the image is a dense layer.
+    output: activation of the last layer, which must fit the range of the images:
+      'sigmoid', 'tanh' or 'linear'.
+    residual: size of x - reconstruction: its 'l2' norm; 'l1_l2', the L2 norm plus the
+      square root of the L1 norm, which the authors chose for faces and bedrooms; or
+      'squared', the square of the L2 norm.
+    norm: kind of the norms: 'batch', by the statistics of the batch at hand; 'layer',
+      which normalises each example by itself; or 'none'.
+    dropout: share of inputs that are set to 0 if a key is given.
   """
 
   convs: Sequence[Sequence[int]] = (
@@ -86,13 +89,15 @@ class Autoencoder(nn.Module):
     return self.norm == 'batch'
 
   @nn.compact
-  def _run(self, x, *, axis_name=None, rng=None):
+  def _encode_and_decode(self, x, *, axis_name=None, rng=None):
     """Returns the features [n, f] and the reconstruction, like x."""
 
     def active(y):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
-    x = _dropout(dtypes.accumulated(x), self.dropout, rng)
+    x = _dropout(dtypes.at_least_float32(x), self.dropout, rng)
+    # The decoder has the same kernels. It needs the sizes because a stride need not
+    # divide them.
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -101,6 +106,7 @@ class Autoencoder(nn.Module):
       kernels.append(kernel)
       sizes.append(x.shape[1:3])
       x = layers.conv(x, kernel, stride=stride, padding=padding)
+      # As in DCGAN, no norm follows the first layer, or the last of the decoder.
       x = active(x) if i else nn.relu(x)
     features = layers.flat(x)
     for i, (_, _, stride, padding) in reversed(list(enumerate(self.convs))):
@@ -118,42 +124,43 @@ class Autoencoder(nn.Module):
 
   def features(self, x: Array, **context) -> Array:
     """Returns the bottleneck [n, f], after its norm and ReLU."""
-    return self._run(x, **context)[0]
+    return self._encode_and_decode(x, **context)[0]
 
   def reconstruct(self, x: Array, **context) -> Array:
     """Returns the reconstruction, like x."""
-    return self._run(x, **context)[1]
+    return self._encode_and_decode(x, **context)[1]
 
   def reconstruction_error(self, x: Array, **context) -> Array:
-    """Returns the residual's size [n]: the energy."""
-    return self.both(x, **context)[1]
+    """Returns the size of the residual [n], which is the energy."""
+    return self.features_and_error(x, **context)[1]
 
-  def both(self, x: Array, **context) -> tuple[Array, Array]:
-    """Returns the features [n, f] and the residual's size [n], of one pass."""
-    features, reconstruction = self._run(x, **context)
+  def features_and_error(self, x: Array, **context) -> tuple[Array, Array]:
+    """Returns the features [n, f] and the size of the residual [n] from one pass."""
+    features, reconstruction = self._encode_and_decode(x, **context)
     return features, _RESIDUALS[self.residual](layers.flat(x - reconstruction))
 
 
 class JointLabel(nn.Module):
   """Energy of an image and its label [LW17 eq 25] [WL16 eq 15].
 
-  E(x, y) = autoencoder's E(x) + max(margin, cross entropy of y given x). Below the
-  margin the label asks for no more, so that confidence is not rewarded for ever.
+  E(x, y) = autoencoder's E(x) + max(margin, cross entropy of y given x). The margin
+  bounds what the energy can gain from more confidence in the label.
 
   Attributes:
-    autoencoder: the energy of the image; its features classify.
-    num_classes: labels y are 0, ..., num_classes - 1.
+    autoencoder: the energy of the image, whose features the classifier takes.
+    num_classes: number of classes, which are labelled 0, ..., num_classes - 1.
     margin: m, in nats.
-    dropout: share of features set to 0 before they classify, where a key is given.
+    dropout: share of features that are set to 0 before the classifier if a key is
+      given.
   """
 
   autoencoder: Autoencoder
-  num_classes: int = 10
+  num_classes: int = 0
   margin: float = 1.0
   dropout: float = 0.0
 
   def __post_init__(self):
-    checks.count(num_classes=self.num_classes)
+    checks.count(minimum=0, num_classes=self.num_classes)
     checks.non_negative(margin=self.margin, dropout=self.dropout)
     checks.at_most(0.99, dropout=self.dropout)
     super().__post_init__()
@@ -163,6 +170,7 @@ class JointLabel(nn.Module):
     """Whether the energy of one example depends on the others of its batch."""
     return self.autoencoder.mixes
 
+  # In setup, since several methods share the classifier.
   def setup(self):
     self.classifier = nn.Dense(
       self.num_classes, use_bias=False, kernel_init=layers.normal()
@@ -176,13 +184,18 @@ class JointLabel(nn.Module):
     axis_name: str | None = None,
     rng: PRNGKey | None = None,
   ) -> Array:
-    """Returns E(x, y) [n] of images and labels [n]; nan of one that is no class.
+    """Returns E(x, y) [n] of images x and labels y [n].
+
+    The energy of a traced label that is not a class is nan.
 
     Raises:
-      ValueError: the labels are no integers [n], or are known and out of range.
+      ValueError: there are no classes, the labels are not integers [n], or labels whose
+        values are known are out of range.
     """
     rng, classifier_rng = _two_keys(rng)
-    features, error = self.autoencoder.both(x, axis_name=axis_name, rng=rng)
+    features, error = self.autoencoder.features_and_error(
+      x, axis_name=axis_name, rng=rng
+    )
     log_probability = nn.log_softmax(self._classify(features, classifier_rng))
     hot = layers.one_hot(y, self.num_classes)
     checks.rows(len(x), label=hot)
@@ -205,7 +218,7 @@ class JointLabel(nn.Module):
     return self.autoencoder.reconstruct(x, **context)
 
   def reconstruction_error(self, x: Array, **context) -> Array:
-    """Returns the autoencoder's energy [n], without the label's."""
+    """Returns the autoencoder's energy [n], without the term of the label."""
     return self.autoencoder.reconstruction_error(x, **context)
 
   def _classify(self, features, rng):
@@ -213,15 +226,16 @@ class JointLabel(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """DCGAN's discriminator as an energy: E = -logit that x is real.
+  """DCGAN's discriminator as an energy: minus the logit that x is real.
 
-  Strided 5x5 convolutions with LeakyReLU(0.2), norms after all but the first, and a
-  dense layer. A label enters every layer as further maps.
+  It has strided 5x5 convolutions with LeakyReLU(0.2), norms after all of them but the
+  first, and a dense layer. A label is more channels of the input of every layer.
 
   Attributes:
-    widths: of the convolutions.
-    num_classes: 0: unconditional.
-    norm: 'batch', 'layer' (each example by itself, for WGAN-GP) or 'none'.
+    widths: widths of the convolutions.
+    num_classes: number of classes of the labels; 0 for an unconditional energy.
+    norm: kind of the norms: 'batch'; 'layer', which normalises each example by itself,
+      as WGAN-GP needs; or 'none'.
   """
 
   widths: Sequence[int] = (64, 128)
@@ -243,18 +257,20 @@ class Discriminator(nn.Module):
   def __call__(
     self, x: Array, *label: Array, axis_name: str | None = None
   ) -> Array:
-    """Returns E(x) or E(x, y) [n]; nan of a label that is no class.
+    """Returns E(x) [n], or E(x, y) [n] of labels y [n].
+
+    The energy of a traced label that is not a class is nan.
 
     Raises:
-      ValueError: a label is missing, or not asked for; the labels are no integers
-        [n], or are known and out of range.
+      ValueError: there are labels without classes or classes without labels, the labels
+        are not integers [n], or labels whose values are known are out of range.
     """
     if len(label) != (self.num_classes > 0):
       raise ValueError(
         f'num_classes={self.num_classes}, but label is '
         f'{"given" if label else "missing"}.'
       )
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     y = layers.one_hot(label[0], self.num_classes) if label else None
     for i, width in enumerate(self.widths):
       x = layers.with_label(x, y)
@@ -262,7 +278,7 @@ class Discriminator(nn.Module):
         f'kernel_{i}', layers.normal(), (5, 5, x.shape[-1], width)
       )
       x = layers.conv(x, kernel, stride=2, padding=2)
-      if i:
+      if i:  # DCGAN has no norm after the first convolution
         x = layers.normalized(self.norm, x, axis_name=axis_name)
       x = nn.leaky_relu(x, 0.2)
     x = layers.with_label(layers.flat(x), y)
@@ -273,20 +289,20 @@ class Discriminator(nn.Module):
 class ConvNet(nn.Module):
   """Convolutional energy, with or without a Gaussian reference [X21].
 
-  E(x) = |x|^2 / (2 sigma^2) - f(x); f is the sum of the outputs of convolutions with
-  LeakyReLU(0.2) and a dense layer. Images that condition it are further channels,
-  of which the reference is not.
+  E(x) = |x|^2 / (2 sigma^2) - f(x), where f is the sum of the outputs of a dense layer
+  after convolutions. Images that condition the energy are more channels of the input of
+  f, and do not enter the reference.
 
   Attributes:
-    widths: of the convolutions, padded 'same'.
-    kernels: their sides.
-    strides: of each.
-    outputs: of the dense layer.
+    widths: widths of the convolutions, which have padding 'same'.
+    kernels: sides of their kernels.
+    strides: their strides.
+    outputs: outputs of the dense layer.
     reference_sigma: sigma, in units of the images; 0 for no reference.
-    activation: 'leaky_relu' or 'swish', which has slopes of its own everywhere.
-    spectral_norm: every layer's largest singular value is about 1; see
-      `layers.spectral`.
-    scale: standard deviation of the first weights.
+    activation: 'leaky_relu', with slope 0.2 below 0; or 'swish', which is smooth.
+    spectral_norm: whether each layer is divided by its largest singular value; see
+      `layers.spectral_normalized`.
+    scale: standard deviation of the initial weights.
   """
 
   widths: Sequence[int] = (64, 128, 256)
@@ -315,44 +331,49 @@ class ConvNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, *condition: Array) -> Array:
-    """Returns E(x) [n], of images and, where conditional, images [n, h, w, c]."""
-    normed = layers.spectral if self.spectral_norm else lambda kernel: kernel
+    """Returns E(x) [n] of images x, conditioned on images [n, h, w, c] if given."""
     start, zeros = layers.normal(self.scale), nn.initializers.zeros
-    x, *condition = dtypes.together(x, *condition)
+
+    def weights(name, shape):
+      kernel = self.param(name, start, shape)
+      if not self.spectral_norm:
+        return kernel
+      return layers.spectral_normalized(kernel)
+
+    x, *condition = dtypes.promoted(x, *condition)
     hidden = jnp.concatenate([x, *condition], -1)
     for i, (width, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)
     ):
       shape = (size, size, hidden.shape[-1], width)
-      kernel = normed(self.param(f'kernel_{i}', start, shape))
+      kernel = weights(f'kernel_{i}', shape)
       hidden = layers.conv(hidden, kernel, stride=stride, padding='same')
       bias = self.param(f'bias_{i}', zeros, (width,))
+      # Ranks are made equal by hand, since the tests let none be promoted.
       hidden = _ACTIVATIONS[self.activation](hidden + bias[None, None, None])
     hidden = layers.flat(hidden)
-    shape = (hidden.shape[-1], self.outputs)
-    output = hidden @ normed(self.param('kernel', start, shape))
+    output = hidden @ weights('kernel', (hidden.shape[-1], self.outputs))
     output = output + self.param('bias', zeros, (self.outputs,))[None]
     total = jnp.sum(output, -1)
     if not self.reference_sigma:
       return -total
-    return (
-      jnp.sum(layers.flat(x) ** 2, -1) / (2 * self.reference_sigma**2) - total
-    )
+    squares = jnp.sum(layers.flat(x) ** 2, -1)
+    return squares / (2 * self.reference_sigma**2) - total
 
 
 class MultiModal(nn.Module):
-  """Bounded energy of experts, each a bit about the image [Z16 eq 8].
+  """Bounded energy of experts, each of which says one bit about the image [Z16 eq 8].
 
-  E = sum_j H(sigmoid(a_j)), the entropies in nats, from 0 to num_experts log 2: low
-  where every expert is sure. So a mode is a code of bits, and there can be many.
+  E = sum_j H(sigmoid(a_j)) with the entropies H in nats, from 0 to num_experts log 2.
+  The energy is low where every expert is sure, so each code of bits can be a mode.
 
-  5x5 convolutions with ReLU and 2x2 max pooling, a dense layer with ReLU, and a
-  dense layer of the logits a.
+  The network has 5x5 convolutions with ReLU and 2x2 max pooling, a dense layer with
+  ReLU, and a dense layer of the logits a.
 
   Attributes:
-    widths: of the convolutions.
+    widths: widths of the convolutions.
     dense: features before the experts.
-    num_experts: K.
+    num_experts: number of experts, K.
   """
 
   widths: Sequence[int] = (64, 64)
@@ -382,13 +403,13 @@ class MultiModal(nn.Module):
 
 
 class Unimodal(nn.Module):
-  """One logit a on the network of `MultiModal`, for the GAN beside it.
+  """Energy of one logit a on the network of `MultiModal`, a GAN's to compare with.
 
   Attributes:
-    form: 'logit', E = -a, by which D = sigmoid(-E); or 'log', E = -log D, bounded
-      below and not above [Z16 eq 7].
-    widths: as in `MultiModal`.
-    dense: as in `MultiModal`.
+    form: 'logit' for E = -a, so that D = sigmoid(-E); or 'log' for E = -log D, which is
+      bounded below but not above [Z16 eq 7].
+    widths: widths of the convolutions.
+    dense: features before the logit.
   """
 
   form: str = 'logit'
@@ -408,6 +429,7 @@ class Unimodal(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
     logit = self.logit(self.trunk(x))[:, 0]
+    # softplus(-a) is -log sigmoid(a) without the sigmoid, whose log could be infinite.
     return -logit if self.form == 'logit' else nn.softplus(-logit)
 
   def features(self, x: Array) -> Array:
@@ -416,14 +438,14 @@ class Unimodal(nn.Module):
 
 
 class _Trunk(nn.Module):
-  """Convolutions with pooling and a dense layer, the authors' for digits."""
+  """Convolutions with pooling and a dense layer, as the authors have for digits."""
 
   widths: Sequence[int]
   dense: int
 
   @nn.compact
   def __call__(self, x):
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     for width in self.widths:
       x = nn.relu(nn.Conv(width, (5, 5), kernel_init=_glorot())(x))
       x = layers.max_pool(x)
@@ -432,26 +454,25 @@ class _Trunk(nn.Module):
 
 def expert_energy(logits: Array) -> Array:
   """Returns sum_j H(sigmoid(a_j)) [n] in nats, of logits [n, k] [Z16 eq 8]."""
-  size = jnp.abs(
-    dtypes.accumulated(logits)
-  )  # H is even; at -|a| it is a sum of positive terms
+  # H is an even function, and at -|a| a sum of positive terms, in which no digits
+  # cancel.
+  size = jnp.abs(dtypes.at_least_float32(logits))
   return jnp.sum(nn.softplus(-size) + size * nn.sigmoid(-size), -1)
 
 
 def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
-  """Returns the entropy of the experts' mean bits [] in nats [Z16 eq 9].
+  """Returns sum_j H(mean_i sigmoid(a_ij)) [] in nats, of logits [n, k] [Z16 eq 9].
 
-  sum_j H(mean_i sigmoid(a_ij)), of logits [n, k]. Less the mean of
-  `expert_energy`, it is the experts' mutual information with the example: 0 where
-  all examples are one.
+  This is the entropy of the experts' mean bits. Minus the mean of `expert_energy` it is
+  their mutual information with the example, which is 0 if all examples are equal.
   """
-  logits = dtypes.accumulated(logits)
-  # Each probability from its own side: one less the other would round.
+  logits = dtypes.at_least_float32(logits)
+  # The mean of 1 - p has a mean of its own, since 1 minus the mean of p would round.
   means = [
     collectives.pmean(jnp.mean(nn.sigmoid(a), 0), axis_name)
     for a in (logits, -logits)
   ]
-  least = jnp.finfo(logits.dtype).tiny  # where the logarithm is finite
+  least = jnp.finfo(logits.dtype).tiny  # keeps the logarithm finite
   return sum(
     -jnp.sum(mean * jnp.log(jnp.maximum(mean, least))) for mean in means
   )
@@ -485,7 +506,7 @@ def _two_keys(rng):
 
 
 def _dropout(x, rate, rng):
-  """Returns x with that share of its entries 0 and the rest scaled up."""
+  """Returns x with a share `rate` of its entries 0 and the others scaled up."""
   if rng is None or rate == 0:
     return x
   keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
@@ -497,12 +518,15 @@ def _root(x):
   return jnp.sqrt(x + _TINY)
 
 
-# Where a reconstruction is perfect the norm has no slope; this rounds the kink.
+# Rounds the kink of the norm at a perfect reconstruction, where it has no slope.
 _TINY = 1e-12
 
 
 def _l1(r):
-  """Returns sum |r|, with slope 0 at 0: autodiff's is 1, which the root magnifies."""
+  """Returns sum |r| [n], with slope 0 at 0.
+
+  Autodiff's slope there is 1, which the square root after it would magnify.
+  """
   return jnp.sum(r * lax.stop_gradient(jnp.sign(r)), -1)
 
 

@@ -11,19 +11,20 @@ from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
 _MAX_ENUMERATED = 20
-_CHUNK = 2**12  # hidden states enumerated at a time
+_CHUNK = 2**12  # hidden states at a time
 
 
 class RBM(nn.Module):
   """Gaussian-Bernoulli restricted Boltzmann machine [LW17 sec 5.1].
 
-  -E(x) = b.x - x.x / 2 + sum_i log 2 cosh((B'x + c)_i), hidden units in {-1, 1}
-  summed out: p(x) is a mixture of 2^num_hidden unit Gaussians N(b + Bh, I).
+  -E(x) = b.x - x.x / 2 + sum_i log 2 cosh((B'x + c)_i), in which hidden units h in
+  {-1, 1} are summed out. So p(x) is a mixture of 2^num_hidden Gaussians N(b + Bh, I).
 
   Attributes:
-    num_hidden: hidden units.
-    centered: replace x by x less a constant mean, that of the images given to
-      `init`. The family is the same, its parameters easier to learn.
+    num_hidden: number of hidden units.
+    centered: whether x is replaced by x - mean, where the mean is that of the images
+      given to `init` and stays constant. The family of densities is the same, but its
+      parameters are easier to learn.
   """
 
   num_hidden: int
@@ -36,13 +37,13 @@ class RBM(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     d = x.shape[1]
     bias = self.param('bias', nn.initializers.zeros, (d,))
-    # Rows are pixels. The range is what the authors' initialiser used.
+    # The authors' initializer draws from this range, whatever width it is asked for.
     self.param('weight', _uniform(0.05), (d, self.num_hidden))
     self.param('hidden_bias', nn.initializers.zeros, (self.num_hidden,))
-    if self.centered:
+    if self.centered:  # in a collection of its own, which no optimizer moves
       self.variable('constants', 'mean', lambda: jnp.mean(x, 0))
     x = self._centre(x)
     hidden = _log_two_cosh(self._logits(x))
@@ -50,22 +51,23 @@ class RBM(nn.Module):
 
   def features(self, x: Array) -> Array:
     """Returns E[h | x] = tanh(B'x + c) [n, num_hidden]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     return jnp.tanh(self._logits(self._centre(x)))
 
   def laplacian(self, x: Array) -> Array:
-    """Returns the trace of E's second derivative at x [n]."""
+    """Returns the trace of the second derivative of E at x, [n]."""
     weight = self._get('weight')
     slope = 1 - self.features(x) ** 2
     return weight.shape[0] - slope @ jnp.sum(weight**2, 0)
 
   def log_partition(self) -> Array:
-    """Returns log Z [], exactly, from all 2^num_hidden hidden states.
+    """Returns the exact log Z [], a sum over all 2^num_hidden hidden states.
 
     log Z = (d/2) log 2 pi + logsumexp_h [c.h + |b + Bh|^2 / 2].
 
     Raises:
-      ValueError: above 20 hidden units; use `samplers.annealed_importance`.
+      ValueError: there are more than 20 hidden units. `samplers.annealed_importance`
+        estimates log Z then.
     """
     log_states = self._log_states()
     return jax.nn.logsumexp(log_states) + (
@@ -75,31 +77,32 @@ class RBM(nn.Module):
   def sample(self, rng: PRNGKey, num: int) -> Array:
     """Returns independent exact samples [num, d], by enumeration of h."""
     hidden_rng, noise_rng = jax.random.split(rng)
-    return _noisy(noise_rng, self.means(hidden_rng, num))
+    return _add_noise(noise_rng, self.means(hidden_rng, num))
 
   def means(self, rng: PRNGKey, num: int) -> Array:
-    """Returns means b + Bh [num, d] of the mixture, of independent exact h."""
+    """Returns means b + Bh [num, d] of the mixture, with h drawn from p(h)."""
     index = jax.random.categorical(rng, self._log_states(), shape=(num,))
     return self._mean(self._hidden(index))
 
   def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
     """Returns x after block Gibbs steps, like x.
 
-    p(h_i = 1 | x) = sigmoid(2 (B'x + c)_i), then x ~ N(b + Bh, I).
+    Each step draws h from p(h_i = 1 | x) = sigmoid(2 (B'x + c)_i), then x from
+    N(b + Bh, I).
     """
 
     def step(flat, rng):
       hidden_rng, noise_rng = jax.random.split(rng)
       probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
       up = jax.random.bernoulli(hidden_rng, probability).astype(flat.dtype)
-      return _noisy(noise_rng, self._mean(2.0 * up - 1.0)), None
+      return _add_noise(noise_rng, self._mean(2.0 * up - 1.0)), None
 
     keys = jax.random.split(rng, num_steps)
-    flat = layers.flat(dtypes.accumulated(x))
+    flat = layers.flat(dtypes.at_least_float32(x))
     return lax.scan(step, flat, keys)[0].reshape(x.shape)
 
   def _log_states(self):
-    """Returns c.h + |b + Bh|^2 / 2 [2^num_hidden], in chunks."""
+    """Returns c.h + |b + Bh|^2 / 2 of all hidden states [2^num_hidden]."""
     if self.num_hidden > _MAX_ENUMERATED:
       raise ValueError(
         f'num_hidden={self.num_hidden}: enumeration stops at '
@@ -112,12 +115,13 @@ class RBM(nn.Module):
       h = self._hidden(index)
       return h @ linear + 0.5 * h @ gram @ h
 
+    # All states at once would be up to 2^20 rows.
     indices = jnp.arange(2**self.num_hidden)
     states = lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
     return states + 0.5 * bias @ bias
 
   def _hidden(self, index):
-    """Returns the hidden state in {-1, 1} [..., num_hidden] of that number."""
+    """Returns hidden states [..., num_hidden] whose bits are those of the index."""
     bits = jnp.stack([(index >> i) & 1 for i in range(self.num_hidden)], -1)
     return (2 * bits - 1).astype(self._get('weight').dtype)
 
@@ -140,11 +144,12 @@ class RBM(nn.Module):
     return lax.stop_gradient(self.get_variable('constants', 'mean'))
 
 
-def _noisy(rng, mean):
+def _add_noise(rng, mean):
   return mean + jax.random.normal(rng, mean.shape, mean.dtype)
 
 
 def _log_two_cosh(x):
+  # cosh itself overflows above 89 in float32.
   return jnp.logaddexp(x, -x)
 
 
@@ -158,12 +163,12 @@ def _uniform(limit):
 class BinaryRBM(nn.Module):
   """Restricted Boltzmann machine of units in {0, 1} [Z16 sec 4].
 
-  E(x) = -b.x - sum_i log(1 + exp((W'x + c)_i)), hidden units summed out. As an
-  energy that a generator plays against it is unbounded below: larger weights make
-  any difference of energies larger.
+  E(x) = -b.x - sum_i log(1 + exp((W'x + c)_i)), in which the hidden units are summed
+  out. Against a generator it has no lower bound, since larger weights make every
+  difference of energies larger.
 
   Attributes:
-    num_hidden: hidden units.
+    num_hidden: number of hidden units.
   """
 
   num_hidden: int
@@ -175,7 +180,7 @@ class BinaryRBM(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
-    x = layers.flat(dtypes.accumulated(x))
+    x = layers.flat(dtypes.at_least_float32(x))
     bias = self.param('bias', nn.initializers.zeros, (x.shape[1],))
     logits = nn.Dense(self.num_hidden, kernel_init=_uniform(0.05))(x)
     return -x @ bias - jnp.sum(nn.softplus(logits), -1)

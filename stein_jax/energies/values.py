@@ -1,4 +1,4 @@
-"""What an energy says: its values, its score, a batch beside another."""
+"""Values of an energy: E, its score, and E of two batches that are compared."""
 
 import functools
 
@@ -13,7 +13,7 @@ from stein_jax.types import Array, Batch, Params, PRNGKey
 
 
 def conditions(batch: Batch) -> tuple[Array, ...]:
-  """Returns what a batch conditions its images on: () or (condition,)."""
+  """Returns (condition,) of a batch whose images have conditions, else ()."""
   return (batch['condition'],) if 'condition' in batch else ()
 
 
@@ -27,20 +27,21 @@ def value(
 ) -> Array:
   """Returns E(x) [n] at the given parameters.
 
-  Of an energy that mixes its batch a number depends on all of x, over all devices.
+  If the energy mixes its batch, each value depends on all of x over all devices.
 
   Args:
     energy: the learner.
-    params: at which it is taken.
-    x: [n, ...].
-    *condition: what else the energy takes, [n, ...] each.
+    params: parameters of the energy.
+    x: examples [n, ...].
+    *condition: further inputs of the energy, [n, ...] each.
     axis_name: the mapped axis over which the batch is split.
     rng: key of the energy's dropout.
 
   Raises:
-    ValueError: the energy has another shape.
+    ValueError: the network's result is not [n].
   """
-  x = dtypes.accumulated(x)
+  # Here, since a network of the user need not do so.
+  x = dtypes.at_least_float32(x)
   values = learners.call(
     energy, params, x, *condition, axis_name=axis_name, rng=rng
   )
@@ -57,34 +58,36 @@ def score(
   energy: Learner,
   x: Array,
   *condition: Array,
-  company: Array | None = None,
+  normalized_with: Array | None = None,
   axis_name: str | None = None,
   rng: PRNGKey | None = None,
 ) -> Array:
-  """Returns grad_x log p = -grad_x E at x, like x.
+  """Returns the score grad_x log p = -grad_x E at x, like x.
 
-  Of an energy that mixes its batch it is the gradient of minus the sum over the batch:
-  with what each example does to the energies of the others.
+  If the energy mixes its batch this is the gradient of minus the sum of all energies,
+  which includes what each example does to the energies of the others.
 
   Args:
     energy: the learner.
-    x: [n, ...].
-    *condition: what else the energy takes, [n, ...] each.
-    company: further examples [n, ...] of the same conditions that are normalised
-      together with x, by an energy that mixes its batch.
+    x: examples [n, ...].
+    *condition: further inputs of the energy, [n, ...] each.
+    normalized_with: other examples [n, ...] with the same conditions, which an energy
+      that mixes its batch normalises together with x.
     axis_name: the mapped axis over which the batch is split.
     rng: key of the energy's dropout.
   """
 
   def total(x):
     context = dict(axis_name=axis_name, rng=rng)
-    if company is None:
+    if normalized_with is None:
       return -jnp.sum(value(energy, energy.params, x, *condition, **context))
-    values = pair(energy, energy.params, company, x, *condition, **context)
+    values = pair(
+      energy, energy.params, normalized_with, x, *condition, **context
+    )
     return -jnp.sum(values[1])
 
   x = dtypes.floating(x)
-  return jax.grad(total)(dtypes.accumulated(x)).astype(x.dtype)
+  return jax.grad(total)(dtypes.at_least_float32(x)).astype(x.dtype)
 
 
 def pair(
@@ -98,20 +101,20 @@ def pair(
   rng: PRNGKey | None = None,
   method: str | None = None,
 ) -> tuple[Array, Array]:
-  """Returns E, or a method's values, of data [n, ...] and of samples [n, ...].
+  """Returns E of data [n, ...] and E of samples [n, ...], or a method's values.
 
   Args:
     energy: the learner.
-    params: at which it is taken.
-    data: one half of the batch.
-    samples: the other.
-    *condition: what else the energy takes, the same for both halves.
-    joint: one batch of both, so that an energy that normalises by the batch cannot
-      tell them apart by their statistics; otherwise each is a batch of its own, of
-      one function: the key drops the same from both.
-    axis_name: the mapped axis over which both are split.
+    params: parameters of the energy.
+    data: one half of the examples.
+    samples: the other half.
+    *condition: further inputs of the energy, the same for both halves.
+    joint: whether both halves are one batch, so that an energy that normalises its
+      batch cannot tell them apart by their statistics. If they are two batches the key
+      drops the same units from both.
+    axis_name: the mapped axis over which both halves are split.
     rng: key of the energy's dropout.
-    method: of the energy; the energy itself without.
+    method: name of a method of the energy; None for E.
   """
   context = dict(axis_name=axis_name, rng=rng)
   if method is None:
@@ -120,9 +123,10 @@ def pair(
     evaluate = functools.partial(
       learners.call, energy, params, method=method, **context
     )
-  # What neither mixes nor drops is the same function of each example either way.
+  # An energy that neither mixes nor drops has the same values in one batch, which is
+  # faster than two.
   if not joint and (learners.mixes(energy) or rng is not None):
     return evaluate(data, *condition), evaluate(samples, *condition)
   twice = [jnp.concatenate([c, c]) for c in condition]
-  values = evaluate(jnp.concatenate(dtypes.together(data, samples)), *twice)
+  values = evaluate(jnp.concatenate(dtypes.promoted(data, samples)), *twice)
   return values[: len(data)], values[len(data) :]

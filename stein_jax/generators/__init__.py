@@ -1,8 +1,9 @@
-"""Generators: a key and a count in, samples [n, ...] out.
+"""Generators: from a key and a number n to samples [n, ...].
 
-Modules of flax.linen that own their noise. `decode` is the network from a latent
-vector on; what normalises by batch statistics is drawn in whole training-size
-batches by `sample`, so that no sample depends on how many were asked for.
+The networks are Linen modules that draw their own noise, and have a method `decode`
+from latent vectors to samples without noise. A network may normalise by the statistics
+of its batch, so `sample` draws whole batches of the training size: no sample depends on
+how many are asked for.
 """
 
 from stein_jax.generators.autoencoders import VAE
@@ -11,15 +12,16 @@ from stein_jax.generators.drawing import create
 from stein_jax.generators.drawing import create_pair
 from stein_jax.generators.drawing import decode
 from stein_jax.generators.drawing import decode_batch
+from stein_jax.generators.drawing import drawer
 from stein_jax.generators.drawing import generate
+from stein_jax.generators.drawing import given
 from stein_jax.generators.drawing import latent
-from stein_jax.generators.drawing import num_classes
 from stein_jax.generators.drawing import sample
 from stein_jax.generators.losses import batch_norm_entropy
-from stein_jax.generators.losses import divergence
-from stein_jax.generators.losses import follow
+from stein_jax.generators.losses import chain_rule_loss
+from stein_jax.generators.losses import kl_divergence
 from stein_jax.generators.losses import pulling_away
-from stein_jax.generators.losses import variational
+from stein_jax.generators.losses import variational_loss
 from stein_jax.generators.networks import DCGAN
 from stein_jax.generators.networks import MLP
 from stein_jax.generators.networks import PRIORS
@@ -39,18 +41,19 @@ __all__ = [
   'TransitionOperator',
   'VAE',
   'batch_norm_entropy',
+  'chain_rule_loss',
   'create',
   'create_pair',
   'decode',
   'decode_batch',
-  'divergence',
-  'follow',
+  'drawer',
   'generate',
+  'given',
   'interpolate',
+  'kl_divergence',
   'latent',
-  'num_classes',
   'pulling_away',
   'random_walk',
   'sample',
-  'variational',
+  'variational_loss',
 ]

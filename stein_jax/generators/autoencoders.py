@@ -1,4 +1,4 @@
-"""Generators with an encoder, whose codes are Gaussian."""
+"""Generators with an encoder whose codes are Gaussian."""
 
 from collections.abc import Sequence
 import itertools
@@ -15,27 +15,30 @@ from stein_jax.types import Array, PRNGKey
 
 
 class VAE(nn.Module):
-  """A decoder of latents and an encoder of images, for Gaussian codes [X21].
+  """A decoder of latent vectors and an encoder of images, with Gaussian codes [X21].
 
-  The decoder is a dense layer and transposed convolutions, with batch norm (offsets
-  alone) and LeakyReLU(0.2) after each but the last; the encoder convolutions with
-  LeakyReLU, and dense layers of mean and log variance. Convolutions are 'same'.
+  The decoder has a dense layer and transposed convolutions, each but the last followed
+  by batch norm without gain and by LeakyReLU(0.2). The encoder has convolutions with
+  LeakyReLU(0.2), and dense layers for mean and log variance. All convolutions have
+  padding 'same'.
 
   Attributes:
-    shape: of an image, (height, width, channels).
+    shape: (height, width, channels) of an image.
     latent_dim: size of the latent vector.
-    base: maps at the lowest resolution.
-    widths: maps of the transposed convolutions but the last.
-    strides: of all of them.
-    kernels: their sides.
-    last_norm: whether the last of `widths` is normalised too.
-    encoder_widths: maps of the encoder's convolutions; empty: there is no encoder.
-    encoder_strides: of each.
-    encoder_kernels: their sides.
-    dropout: share of what each encoder's convolution gives set to 0, where a key is
-      given.
-    output: 'sigmoid', 'tanh' or 'linear'.
-    scale: standard deviation of the first weights.
+    base: number of maps at the lowest resolution.
+    widths: numbers of maps of all transposed convolutions but the last.
+    strides: strides of all transposed convolutions.
+    kernels: sides of their kernels.
+    last_norm: whether a norm follows the last of `widths` too.
+    encoder_widths: numbers of maps of the encoder's convolutions; empty for a network
+      without an encoder.
+    encoder_strides: strides of the encoder's convolutions.
+    encoder_kernels: sides of their kernels.
+    dropout: share of each result of the encoder's convolutions that is set to 0 if a
+      key is given.
+    output: activation of the last layer: 'sigmoid', 'tanh' or 'linear'.
+    scale: standard deviation of the initial weights.
+    prior: distribution of the latent vector, always 'normal'.
   """
 
   shape: Sequence[int] = (28, 28, 1)
@@ -84,22 +87,20 @@ class VAE(nn.Module):
         self.dropout,
         self.scale,
       )
-    sizes = [tuple(self.shape[:2])]
-    for stride in self.strides[::-1]:
-      sizes.append(tuple(-(-extent // stride) for extent in sizes[-1]))
-    self.sizes = sizes[::-1]  # of the maps, lowest resolution first
+    self.sizes = _map_sizes(self.shape[:2], self.strides)
     start = layers.normal(self.scale)
     height, width = self.sizes[0]
     self.first = nn.Dense(
       height * width * self.base, use_bias=False, kernel_init=start
     )
+    # The offset alone and this epsilon are those of the authors' code.
     self.norms = [
       layers.BatchNorm(gain=False, epsilon=1e-3)
       for _ in range(len(self.widths) + self.last_norm)
     ]
     self.rises = [
-      layers.ConvTranspose(maps, size, stride, onto, self.scale)
-      for maps, size, stride, onto in zip(
+      layers.ConvTranspose(maps, kernel, stride, size, self.scale)
+      for maps, kernel, stride, size in zip(
         (*self.widths, self.shape[2]),
         self.kernels,
         self.strides,
@@ -110,14 +111,13 @@ class VAE(nn.Module):
     self.bias = self.param('bias', nn.initializers.zeros, (self.shape[2],))
 
   def encode(
-    self, x: Array, *, axis_name: str | None = None, key: PRNGKey | None = None
+    self, x: Array, *, key: PRNGKey | None = None
   ) -> tuple[Array, Array]:
-    """Returns mean and log variance of the code [n, latent_dim] of images.
+    """Returns mean and log variance of the codes [n, latent_dim] of images.
 
     Raises:
       ValueError: there is no encoder.
     """
-    del axis_name  # no example of the encoder sees another
     if not self.encoder_widths:
       raise ValueError('encoder_widths=() leaves no encoder.')
     return self.encoder(x, key)
@@ -140,28 +140,31 @@ class VAE(nn.Module):
   ) -> Array:
     """Returns samples [num, *shape]."""
     x = self.decode(self.latent(rng, num), axis_name=axis_name)
+    # Sampling alone would leave the encoder without parameters.
     if self.is_initializing() and self.encoder_widths:
       self.encode(x)
     return x
 
 
 class ImageToImage(nn.Module):
-  """A generator of images from images and noise, with an encoder of both [X21].
+  """Generator of images from images and noise, with an encoder of both [X21].
 
-  A 7x7 and strided 3x3 convolutions, residual blocks at the lowest resolution,
-  where the latent vector joins as an offset of every pixel, and the way back up.
-  Norms are each image's own (instance norm), so no image depends on the others. The
-  encoder sees the target beside the condition, as the first half of a conditional
-  variational autoencoder.
+  It has a 7x7 convolution, strided 3x3 convolutions, residual blocks at the lowest
+  resolution, and transposed convolutions. The latent vector adds an offset to all
+  pixels before the blocks. Each image is normalised by itself (instance norm), so no
+  image depends on the others. The encoder is given the target beside the condition, as
+  in a conditional variational autoencoder.
 
   Attributes:
-    shape: of an image, (height, width, channels).
+    shape: (height, width, channels) of an image.
     latent_dim: size of the latent vector.
-    widths: maps at each resolution, halved from one to the next.
-    num_blocks: residual blocks.
-    encoder_widths: maps of the encoder's strided 4x4 convolutions.
-    output: 'sigmoid', 'tanh' or 'linear'.
-    scale: standard deviation of the first weights.
+    widths: numbers of maps at each resolution, which halves from one to the next.
+    num_blocks: number of residual blocks.
+    encoder_widths: numbers of maps of the encoder's strided 4x4 convolutions.
+    output: activation of the last layer: 'sigmoid', 'tanh' or 'linear'.
+    scale: standard deviation of the initial weights.
+    prior: distribution of the latent vector, always 'normal'.
+    mixes: whether the image of one example depends on its batch; see `learners.call`.
   """
 
   shape: Sequence[int] = (64, 64, 3)
@@ -203,15 +206,15 @@ class ImageToImage(nn.Module):
   def encode(
     self, x: Array, condition: Array, *, key: PRNGKey | None = None
   ) -> tuple[Array, Array]:
-    """Returns mean and log variance of the code [n, latent_dim] of images."""
-    x, condition = map(dtypes.accumulated, (x, condition))
+    """Returns mean and log variance of the codes [n, latent_dim] of images."""
+    x, condition = map(dtypes.at_least_float32, (x, condition))
     checks.shape((*x.shape[:-1], *condition.shape[-1:]), condition=condition)
     return self.encoder(jnp.concatenate([x, condition], -1), key)
 
   @nn.compact
   def decode(self, z: Array, condition: Array) -> Array:
-    """Returns images [n, *shape] of latents [n, latent_dim] and images."""
-    z, condition = map(dtypes.accumulated, (z, condition))
+    """Returns images [n, *shape] of latents [n, latent_dim] and conditions."""
+    z, condition = map(dtypes.at_least_float32, (z, condition))
     wanted = (len(z), *self.shape[:2], *condition.shape[-1:])
     checks.shape(wanted, condition=condition)
     start = layers.normal(self.scale)
@@ -223,7 +226,7 @@ class ImageToImage(nn.Module):
       )
       return layers.conv(x, kernel, stride=stride, padding='same')
 
-    numbers = itertools.count()
+    numbers = itertools.count()  # names the kernels in the order of their use
     x = nn.relu(norm(conv(condition, self.widths[0], 7)))
     for maps in self.widths[1:]:
       x = nn.relu(norm(conv(x, maps, 3, stride=2)))
@@ -233,6 +236,7 @@ class ImageToImage(nn.Module):
       y = nn.relu(norm(conv(x, x.shape[-1], 3)))
       x = x + norm(conv(y, x.shape[-1], 3))
     for maps in self.widths[-2::-1]:
+      # Convolutions of two sizes with stride 2 have results of this one.
       size = (2 * x.shape[1], 2 * x.shape[2])
       x = layers.ConvTranspose(maps, 3, 2, size, self.scale)(x)
       x = nn.relu(norm(x))
@@ -245,15 +249,16 @@ class ImageToImage(nn.Module):
     return PRIORS[self.prior](rng, (num, self.latent_dim))
 
   def __call__(self, rng: PRNGKey, num: int, *, condition: Array) -> Array:
-    """Returns samples [num, *shape], of the images [num, h, w, c]."""
+    """Returns samples [num, *shape], given the conditions [num, h, w, c]."""
     x = self.decode(self.latent(rng, num), condition)
+    # Sampling alone would leave the encoder without parameters.
     if self.is_initializing():
       self.encode(x, condition)
     return x
 
 
 class _GaussianEncoder(nn.Module):
-  """Convolutions with LeakyReLU, and dense layers of mean and log variance."""
+  """Convolutions with LeakyReLU, and dense layers for mean and log variance."""
 
   latent_dim: int
   widths: Sequence[int]
@@ -264,7 +269,7 @@ class _GaussianEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x, key=None):
-    x = dtypes.accumulated(x)
+    x = dtypes.at_least_float32(x)
     start = layers.normal(self.scale)
     for i, (maps, size, stride) in enumerate(
       zip(self.widths, self.kernels, self.strides, strict=True)
@@ -274,15 +279,21 @@ class _GaussianEncoder(nn.Module):
       x = layers.conv(x, kernel, stride=stride, padding='same')
       bias = self.param(f'bias_{i}', nn.initializers.zeros, (maps,))
       x = nn.leaky_relu(x + bias[None, None, None], 0.2)
-      x = nn.Dropout(self.dropout)(
-        x,
-        deterministic=key is None,
-        rng=None if key is None else jax.random.fold_in(key, i),
-      )
+      layer_key = None if key is None else jax.random.fold_in(key, i)
+      x = nn.Dropout(self.dropout)(x, deterministic=key is None, rng=layer_key)
     dense = lambda name: nn.Dense(
       self.latent_dim, kernel_init=start, name=name
     )(layers.flat(x))
     return dense('mean'), dense('log_variance')
+
+
+def _map_sizes(size, strides):
+  """Returns the sizes of the maps before, between and after the strides."""
+  # From the image back: a convolution 'same' rounds up where a stride does not divide.
+  sizes = [tuple(size)]
+  for stride in strides[::-1]:
+    sizes.append(tuple(-(-extent // stride) for extent in sizes[-1]))
+  return sizes[::-1]
 
 
 def _check_convolutions(widths, kernels, strides):

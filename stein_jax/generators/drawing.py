@@ -1,6 +1,6 @@
-"""Drawing from a generator: learners of it, batches, samples."""
+"""Learners of generators, and their samples in batches of the training size."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 
 from flax import linen as nn
@@ -14,7 +14,7 @@ from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax.learners import Learner
-from stein_jax.types import Array, Params, PRNGKey
+from stein_jax.types import Array, Batch, Params, PRNGKey
 
 
 def create(
@@ -25,30 +25,31 @@ def create(
   label: Array | None = None,
   condition: Array | None = None,
 ) -> Learner:
-  """Returns a learner of the generator that trains on batches of `num`.
+  """Returns a learner of the generator that trains on batches of `num` samples.
 
   Args:
-    rng: key of the first parameters.
+    rng: key of the initial parameters.
     module: the generator.
-    optimizer: a config section, or what optax makes of it.
-    num: rows of a batch.
-    label: labels [num], of a generator with classes.
-    condition: what else it is conditioned on [num, ...].
+    optimizer: a config section that names an optax function, or its result.
+    num: number of samples in a batch.
+    label: labels [num] of a batch, for a generator with classes.
+    condition: other conditions [num, ...] of a batch.
 
   Raises:
-    ValueError: labels that are no class or not [num], or as many conditions as no
-      batch has; or the generator makes other than `num` samples.
+    ValueError: the labels are not [num] or not among the classes, the conditions are
+      not [num, ...], or the generator does not make `num` samples.
   """
   checks.count(num=num)
   check_label(label, getattr(module, 'num_classes', 0) or None, num)
   checks.num_rows(num, condition=condition)
-  context = _given(label=label, condition=condition)
+  context = _without_none(label=label, condition=condition)
   init_rng, rng = jax.random.split(rng)
   learner = learners.create(init_rng, module, optimizer, rng, num, **context)
   shape = jax.eval_shape(
     lambda params: generate(learner, params, rng, num, **context),
     learner.params,
   ).shape
+  # Its inputs are a key and a number, which show neither.
   return learner.replace(input_shape=shape[1:], batch_size=num)
 
 
@@ -62,17 +63,17 @@ def create_pair(
   label: Array | None = None,
   condition: Array | None = None,
 ) -> tuple[Learner, Learner]:
-  """Returns learners of an energy of the data and of a generator like them.
+  """Returns learners of an energy of the data and of a generator of such data.
 
-  Both are conditioned on labels, or images, that are given.
+  Labels or images that are given condition both networks.
 
   Raises:
-    ValueError: the generator's samples have another shape than the data, or
-      labels or conditions are not those of the data; see `create`.
+    ValueError: the generator's samples have another shape than the data, or the labels
+      or conditions are not those of the data; see `create`.
   """
   data = dtypes.floating(data)
   energy_rng, generator_rng = jax.random.split(rng)
-  given = _given(label=label, condition=condition)
+  given = _without_none(label=label, condition=condition)
   generator = create(
     generator_rng, generator, generator_optimizer, len(data), **given
   )
@@ -96,16 +97,17 @@ def generate(
   """Returns one batch of samples [num, ...] at the given parameters.
 
   Raises:
-    ValueError: a label or a condition for a generator that takes none, labels that
-      are no class or not [num], other than `num` conditions, or other than `num`
-      samples.
+    ValueError: the generator takes no label or no condition and is given one, the
+      labels are not [num] or not among the classes, or conditions or samples are not
+      `num`.
   """
-  context = _given(label=label, condition=condition)
+  context = _without_none(label=label, condition=condition)
   for name in context:
-    if name not in generator.takes:
+    if name not in learners.keywords(generator):
       raise ValueError(f'This generator is unconditional: it takes no {name}.')
   if label is not None:
-    check_label(label, num_classes(generator) or None, num)
+    # A network that takes labels need not say how many classes it has.
+    check_label(label, generator.num_classes or None, num)
   checks.num_rows(num, condition=condition)
   samples = learners.call(
     generator, params, rng, num, axis_name=axis_name, **context
@@ -143,50 +145,67 @@ def sample(
   label: Array | None = None,
   condition: Array | None = None,
 ) -> Array:
-  """Returns samples [num, ...], cut from whole batches of the training size.
+  """Returns samples [num, ...], taken from whole batches of the training size.
 
-  A conditional generator fills its batches with the classes in turn, and
-  of these the labels [num] asked for are taken; without labels they are 0, 1, ...
-  in turn. So no sample depends on the number or the labels of its company. Of images
-  [num, ...] given as the condition each has a sample of its own.
+  A generator with classes fills its batches with all classes in turn, whatever labels
+  are asked for, so that no sample depends on the number or the labels of the others.
+  With images as conditions every image has a sample that is made by itself.
+
+  Args:
+    generator: the learner.
+    rng: key of the samples.
+    num: number of samples.
+    label: labels [num]; 0, 1, ... in turn if None and there are classes. A traced
+      label that is no class gives a sample of nan.
+    condition: images [num, ...].
 
   Raises:
-    ValueError: labels or a condition for an unconditional generator, other than
-      `num` of them, labels that are no class, or more classes than a batch has
-      rows. Traced labels have no value yet: the sample of what is no class is nan.
+    ValueError: the generator is unconditional and is given labels or conditions, there
+      are not `num` of them, labels are not among the classes, or there are more
+      classes than rows of a batch.
   """
   checks.count(minimum=0, num=num)
-  size, classes = generator.batch_size, num_classes(generator)
-  check_label(label, classes, num)
+  check_label(label, generator.num_classes, num)
   if condition is not None:
-    condition = jnp.asarray(condition)
-    if condition.shape[:1] != (num,):
-      raise ValueError(f'{len(condition)} conditions for num={num} samples.')
-    one = lambda rng, image: generate(
-      generator, generator.params, rng, 1, condition=image[None]
-    )[0]
-    keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
-    arguments = (keys(jnp.arange(num)), condition)
-    return lax.map(lambda each: one(*each), arguments, batch_size=size)
-  if not classes:
-    keys = jax.random.split(rng, -(-num // size))
-    draw = lambda rng: generate(generator, generator.params, rng, size)
-    return lax.map(draw, keys).reshape(-1, *generator.input_shape)[:num]
+    return _sample_conditions(generator, rng, num, jnp.asarray(condition))
+  if generator.num_classes:
+    return _sample_classes(generator, rng, num, label)
+  size = generator.batch_size
+  keys = jax.random.split(rng, -(-num // size))
+  draw = lambda rng: generate(generator, generator.params, rng, size)
+  return lax.map(draw, keys).reshape(-1, *generator.input_shape)[:num]
+
+
+def _sample_conditions(generator, rng, num, condition):
+  """Returns a sample of each condition, with a key of its own."""
+  if condition.shape[:1] != (num,):
+    raise ValueError(f'{len(condition)} conditions for num={num} samples.')
+  one = lambda rng, image: generate(
+    generator, generator.params, rng, 1, condition=image[None]
+  )[0]
+  keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
+  arguments = (keys(jnp.arange(num)), condition)
+  return lax.map(
+    lambda each: one(*each), arguments, batch_size=generator.batch_size
+  )
+
+
+def _sample_classes(generator, rng, num, label):
+  """Returns samples of the labels, picked from batches of all classes in turn."""
+  size, classes = generator.batch_size, generator.num_classes
   if classes > size:
     raise ValueError(
       f'{classes} classes do not fit in batches of {size} to sample from.'
     )
   label = jnp.arange(num) % classes if label is None else jnp.asarray(label)
   label = label.astype(jnp.int32)
-  each = size // classes  # rows of a batch that are of one class
-  # The i-th request for its class is answered by batch i // each.
-  asked = jax.nn.one_hot(label, classes, dtype=jnp.int32)
-  rank = jnp.sum((jnp.cumsum(asked, 0) - 1) * asked, 1)
-  batch, slot = rank // each, label + classes * (rank % each)
-  known = _is_class(label, classes)
-  slot = jnp.where(known, slot, size)  # no row
-  request = jnp.full((max(1, -(-num // each)), size), num)
-  request = request.at[batch, slot].set(jnp.arange(num), mode='drop')
+  known = (label >= 0) & (label < classes)
+  batch, row = _places(label, classes, size // classes)
+  row = jnp.where(known, row, size)  # no row, so that mode='drop' leaves it out
+  # request[i, r] is the sample that is row r of batch i: num, which is none, for rows
+  # that nobody asked for.
+  request = jnp.full((max(1, -(-num // (size // classes))), size), num)
+  request = request.at[batch, row].set(jnp.arange(num), mode='drop')
 
   def draw(i):
     return generate(
@@ -211,20 +230,37 @@ def sample(
   return jnp.where(known, samples, jnp.nan)
 
 
+def _places(label, classes, share):
+  """Returns the batch and the row where each request for a class is answered.
+
+  A batch has `share` rows of every class: its row r is of class r % classes. So the
+  i-th request for a class is answered by batch i // share.
+  """
+  asked = jax.nn.one_hot(label, classes, dtype=jnp.int32)
+  rank = jnp.sum((jnp.cumsum(asked, 0) - 1) * asked, 1)
+  return rank // share, label + classes * (rank % share)
+
+
 def decode(
   generator: Learner, rng: PRNGKey, z: Array, *, label: Array | None = None
 ) -> Array:
   """Returns the noise-free sample [m, ...] of each latent [m, k].
 
-  Each is decoded as one row of a training-size batch, beside draws that depend
-  on the key alone: neighbours in latent space are neighbours in the result. Without
-  labels [m] all are of the first class, if there are classes.
+  Each latent is decoded as one row of a training-size batch whose other rows depend on
+  the key alone. So neighbours in latent space are neighbours in the result.
+
+  Args:
+    generator: the learner.
+    rng: key of the other rows.
+    z: latents.
+    label: labels [m]; 0 for all if None and there are classes. A traced label that is
+      no class gives a sample of nan.
 
   Raises:
-    ValueError: latents that are not [m, k], labels for an unconditional generator,
-      or that are no class or not [m]. Of traced labels what is no class gives nan.
+    ValueError: the latents are not [m, k], the generator is unconditional and is given
+      labels, or the labels are not [m] or not among the classes.
   """
-  size, classes = generator.batch_size, num_classes(generator)
+  size, classes = generator.batch_size, generator.num_classes
   others = latent(generator, rng, size)
   checks.shape((*np.shape(z)[:1], *others.shape[1:]), z=z)
   check_label(label, classes, len(z))
@@ -236,10 +272,11 @@ def decode(
     if classes:
       context['label'] = (jnp.arange(size) % classes).at[0].set(label)
     batch = others.at[0].set(z.astype(others.dtype))
-    x = generator.apply_fn(generator.params, batch, method='decode', **context)[
-      0
-    ]
-    return jnp.where(_is_class(label, max(classes, 1)), x, jnp.nan)
+    x = learners.call(
+      generator, generator.params, batch, method='decode', **context
+    )[0]
+    known = (label >= 0) & (label < max(classes, 1))
+    return jnp.where(known, x, jnp.nan)
 
   label = jnp.zeros(len(z)) if label is None else jnp.asarray(label)
   return lax.map(one, (z, label.astype(jnp.int32)))
@@ -247,25 +284,53 @@ def decode(
 
 def latent(generator: Learner, rng: PRNGKey, num: int) -> Array:
   """Returns draws of the generator's prior [num, k]."""
-  return generator.apply_fn(generator.params, rng, num, method='latent')
+  return learners.call(generator, generator.params, rng, num, method='latent')
 
 
-def num_classes(generator: Learner) -> int:
-  """Returns how many classes the generator is conditioned on: 0 for none."""
-  return generator.apply_fn(
-    generator.params, method=lambda module: getattr(module, 'num_classes', 0)
-  )
+def drawer(
+  generator: Learner, batch: Batch, *, axis_name: str | None = None
+) -> Callable[[Params, PRNGKey], Array]:
+  """Returns a function of parameters and a key to samples beside a batch [n, ...].
+
+  There are as many samples as images, each under the condition of its image.
+
+  Args:
+    generator: the learner.
+    batch: 'image' [n, ...], and 'condition' [n, ...] where there is one.
+    axis_name: the mapped axis over which the batch is split.
+  """
+
+  def draw(params, rng):
+    return generate(
+      generator,
+      params,
+      rng,
+      len(batch['image']),
+      **given(batch.get('condition')),
+      axis_name=axis_name,
+    )
+
+  return draw
 
 
-def _given(**conditions):
-  """Returns those that are not None."""
-  return {name: c for name, c in conditions.items() if c is not None}
+def given(condition: Array | None) -> dict[str, Array]:
+  """Returns a condition as the keyword that a generator takes it by.
+
+  One that is [n] is 'label', others are 'condition'; without one there is none.
+  """
+  if condition is None:
+    return {}
+  return {'label' if np.ndim(condition) == 1 else 'condition': condition}
 
 
 def check_label(label: Array | None, classes: int | None, num: int) -> None:
-  """Raises ValueError unless labels, if given, are [num] and of the classes.
+  """Raises ValueError unless labels that are given are [num] and of the classes.
 
-  A generator that does not say how many it has, None, may take any integers.
+  Args:
+    label: the labels, or None.
+    classes: number of classes; None if the generator does not say how many it has,
+      and may take any integers.
+    num: wanted number of labels.
   """
   if label is None:
     return
@@ -275,5 +340,5 @@ def check_label(label: Array | None, classes: int | None, num: int) -> None:
   checks.per_example(num, label=label)
 
 
-def _is_class(label, classes):
-  return (label >= 0) & (label < classes)
+def _without_none(**conditions):
+  return {name: c for name, c in conditions.items() if c is not None}

@@ -19,14 +19,13 @@ PRIORS = {
 
 
 class MLP(nn.Module):
-  """A sampler of vectors: dense layers from a normal latent vector.
-
-  A condition [n, k], if given, stands beside the latent vectors.
+  """Generator of vectors: dense layers, from a latent vector and maybe a condition.
 
   Attributes:
     latent_dim: size of the latent vector.
     dim: size of a sample.
-    widths: of the hidden layers.
+    widths: widths of the hidden layers.
+    prior: distribution of the latent vector, 'normal' or 'uniform' on [-1, 1].
   """
 
   latent_dim: int = 2
@@ -42,7 +41,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def decode(self, z: Array, condition: Array | None = None) -> Array:
-    """Returns samples [n, dim] of latents [n, latent_dim]."""
+    """Returns samples [n, dim] of latents [n, latent_dim] and a condition [n, k]."""
     z = dtypes.floating(z)
     if condition is not None:
       condition = dtypes.floating(condition)
@@ -64,28 +63,30 @@ class MLP(nn.Module):
 
 
 class Coupling(nn.Module):
-  """A sampler of vectors that knows its density: coupling layers [DSB17].
+  """Generator of vectors whose density is known: coupling layers [DSB17].
 
-  Each layer scales and shifts half of the coordinates by a network of the others,
-  which stay: so it can be undone, and the logarithm of its determinant is the sum of
-  the logarithms of the scales, each between -1 and 1.
+  Each layer scales and shifts half of the coordinates by a network of the other half,
+  which it leaves as it is. So a layer can be inverted, and the logarithm of its
+  determinant is the sum of the log scales, each of which lies between -1 and 1.
 
   Attributes:
-    dim: size of a sample, and of the normal latent vector.
-    widths: of the hidden layers of each network.
-    num_layers: of coupling, which take turns with the halves.
+    dim: size of a sample, and of the latent vector.
+    widths: widths of the hidden layers of each network.
+    num_layers: number of layers, which move the two halves in turn.
+    prior: distribution of the latent vector, always 'normal'.
   """
 
   dim: int = 2
   widths: Sequence[int] = (64,)
   num_layers: int = 8
-  prior = 'normal'  # the only one, which makes the density simple
+  prior = 'normal'
 
   def __post_init__(self):
     checks.count(minimum=2, dim=self.dim)
     checks.count(num_layers=self.num_layers)
     super().__post_init__()
 
+  # In setup, since both directions share the networks.
   def setup(self):
     half = self.dim // 2
     moved = [
@@ -95,7 +96,7 @@ class Coupling(nn.Module):
 
   def decode(self, z: Array) -> Array:
     """Returns samples [n, dim] of latents [n, dim]."""
-    z = dtypes.accumulated(z)
+    z = dtypes.at_least_float32(z)
     checks.shape((len(z), self.dim), z=z)
     for i, network in enumerate(self.networks):
       kept, moved = self._halves(z, i)
@@ -104,8 +105,8 @@ class Coupling(nn.Module):
     return z
 
   def log_density(self, x: Array) -> Array:
-    """Returns the log density of the sampler at x [n, dim], [n]."""
-    x = dtypes.accumulated(x)
+    """Returns the log density [n] of the samples' distribution at x [n, dim]."""
+    x = dtypes.at_least_float32(x)
     checks.shape((len(x), self.dim), x=x)
     log_scales = 0.0
     for i, network in reversed(list(enumerate(self.networks))):
@@ -133,7 +134,7 @@ class Coupling(nn.Module):
 
 
 class _Dense(nn.Module):
-  """Dense layers with tanh, and a linear one that starts at 0."""
+  """Dense layers with tanh, and a linear one whose weights are 0 at first."""
 
   widths: Sequence[int]
   outputs: int
@@ -142,36 +143,40 @@ class _Dense(nn.Module):
   def __call__(self, x):
     for width in self.widths:
       x = jnp.tanh(nn.Dense(width)(x))
+    # Zeros make each coupling the identity at first, so that training starts from the
+    # prior.
     return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(x)
 
 
 def _shift_and_scale(outputs):
   shift, log_scale = jnp.split(outputs, 2, -1)
+  # A bounded scale can neither overflow nor vanish in a product of many layers.
   return shift, jnp.tanh(log_scale)
 
 
 class DCGAN(nn.Module):
   """Deep convolutional generator: dense layers, then transposed convolutions.
 
-  Batch normalisation and ReLU after all but the last layer, weights begun at
-  N(0, 0.02^2), biases nowhere but in the norms. A label enters every layer, as
-  further inputs or maps.
+  Batch normalisation and ReLU follow all layers but the last. The initial weights are
+  N(0, 0.02^2), and only the norms have biases. A label is more channels of the input of
+  every layer.
 
   Attributes:
-    shape: of a sample, (height, width, channels).
+    shape: (height, width, channels) of a sample.
     latent_dim: size of the latent vector.
-    dense: widths of dense layers before the first map.
-    base: maps at the lowest resolution.
-    widths: maps of the transposed convolutions between the first and the last,
-      whose maps are the image's channels.
-    strides: of all transposed convolutions; their product divides the size.
-    kernel_size: of all of them.
-    num_classes: 0: unconditional.
-    output: 'sigmoid', 'tanh' or 'linear'.
+    dense: widths of dense layers before the one that makes the first maps.
+    base: number of maps at the lowest resolution.
+    widths: numbers of maps of all transposed convolutions but the last, which makes the
+      channels of the image.
+    strides: strides of all transposed convolutions, whose product divides height and
+      width.
+    kernel_size: side of all their kernels.
+    num_classes: number of classes of the labels; 0 for an unconditional generator.
+    output: activation of the last layer: 'sigmoid', 'tanh' or 'linear'.
     norm_gain: whether the norms learn gain and bias.
-    output_noise: standard deviation of Gaussian noise on the output, a constant:
-      with it the sampler has a density everywhere.
-    prior: of the latent vector: 'uniform' on [-1, 1] or 'normal'.
+    output_noise: standard deviation of Gaussian noise that is added to the output, with
+      which samples have a density everywhere.
+    prior: distribution of the latent vector, 'uniform' on [-1, 1] or 'normal'.
   """
 
   shape: Sequence[int] = (32, 32, 3)
@@ -198,7 +203,7 @@ class DCGAN(nn.Module):
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.choice(PRIORS, prior=self.prior)
     checks.non_negative(output_noise=self.output_noise)
-    if self.kernel_size % 2 == 0:
+    if self.kernel_size % 2 == 0:  # an even kernel has unequal padding
       raise ValueError(f'kernel_size={self.kernel_size} must be odd.')
     if len(self.strides) != len(self.widths) + 1:
       raise ValueError(
@@ -221,44 +226,50 @@ class DCGAN(nn.Module):
   ) -> Array:
     """Returns noise-free samples [n, *shape] of latents [n, latent_dim].
 
+    The sample of a traced label that is not a class is nan.
+
     Raises:
-      ValueError: labels [n] without classes, classes without labels, or labels that
-        are no class; of traced ones what is no class gives nan.
+      ValueError: there are labels without classes or classes without labels, or the
+        labels are not [n] or not among the classes.
     """
-    if (label is None) != (self.num_classes == 0):
-      raise ValueError(
-        f'num_classes={self.num_classes}, but label is '
-        f'{"missing" if label is None else "given"}.'
-      )
-    y = None
-    if label is not None:
-      checks.labels(self.num_classes, label=label)
-      checks.per_example(len(z), label=label)
-      y = layers.one_hot(label, self.num_classes)
+    y = self._one_hot(label, len(z))
     options = dict(
       axis_name=axis_name, gain=self.norm_gain, bias=self.norm_gain
     )
     active = lambda x: nn.relu(layers.normalized('batch', x, **options))
-    dense = lambda x, width: nn.Dense(
-      width, use_bias=False, kernel_init=layers.normal()
-    )(layers.with_label(x, y))
+
+    def dense(x, width):
+      layer = nn.Dense(width, use_bias=False, kernel_init=layers.normal())
+      return layer(layers.with_label(x, y))
+
+    def conv_transpose(x, maps, stride):
+      layer = layers.ConvTranspose(maps, self.kernel_size, stride)
+      return layer(layers.with_label(x, y))
 
     x = z
     for width in self.dense:
       x = active(dense(x, width))
     factor = math.prod(self.strides)
     height, width = self.shape[0] // factor, self.shape[1] // factor
-    # Normalised unit by unit, as the authors do, not yet as maps.
+    # Like the authors' network this normalises each unit by itself, not whole maps.
     x = active(dense(x, height * width * self.base))
     x = x.reshape(len(x), height, width, self.base)
     for maps, stride in zip(self.widths, self.strides[:-1], strict=True):
-      x = layers.with_label(x, y)
-      x = active(layers.ConvTranspose(maps, self.kernel_size, stride)(x))
-    x = layers.with_label(x, y)
-    x = layers.ConvTranspose(self.shape[2], self.kernel_size, self.strides[-1])(
-      x
-    )
+      x = active(conv_transpose(x, maps, stride))
+    x = conv_transpose(x, self.shape[2], self.strides[-1])
     return layers.ACTIVATIONS[self.output](x)
+
+  def _one_hot(self, label, num):
+    if (label is None) != (self.num_classes == 0):
+      raise ValueError(
+        f'num_classes={self.num_classes}, but label is '
+        f'{"missing" if label is None else "given"}.'
+      )
+    if label is None:
+      return None
+    checks.labels(self.num_classes, label=label)
+    checks.per_example(num, label=label)
+    return layers.one_hot(label, self.num_classes)
 
   def latent(self, rng: PRNGKey, num: int) -> Array:
     """Returns draws of the prior [num, latent_dim]."""
@@ -272,7 +283,8 @@ class DCGAN(nn.Module):
     label: Array | None = None,
     axis_name: str | None = None,
   ) -> Array:
-    """Returns samples [num, *shape], of the labels [num] where conditional."""
+    """Returns samples [num, *shape], of the labels [num] if there are classes."""
+    # Split without noise too, so that noise does not change the latents of a key.
     latent_rng, noise_rng = jax.random.split(rng)
     z = self.latent(latent_rng, num)
     x = self.decode(z, label=label, axis_name=axis_name)
@@ -291,8 +303,8 @@ def Deconv(
 ) -> DCGAN:
   """Returns the generator of the RBM experiment [LW17 sec 5.1].
 
-  Two dense and two transposed convolution layers, norms without gain and bias unless
-  asked for; `width` is the maps between the last two, 64 in the paper.
+  It has two dense layers and two transposed convolutions, with `width` maps between
+  these, 64 in the paper. The other arguments are those of `DCGAN`.
   """
   checks.count(width=width)
   return DCGAN(
@@ -309,18 +321,19 @@ def Deconv(
 
 
 class TransitionOperator(nn.Module):
-  """An autoencoder with noise at its bottleneck: images to images [Z16 sec 6].
+  """Autoencoder with a noisy code, which moves images to images [Z16 sec 6].
 
-  Each entry of the code is kept with chance `keep`, or else replaced by a draw from
-  U(-1, 1). The encoder has 5x5 convolutions, each followed by 2x2 max pooling, and
-  a dense layer with tanh; the decoder is a `DCGAN` of the same widths. Batch
-  normalisation follows all layers but the last.
+  Each entry of the code is kept with probability `keep`, and otherwise replaced by a
+  draw from U(-1, 1). The encoder has 5x5 convolutions with 2x2 max pooling and a dense
+  layer with tanh. The decoder is a `DCGAN` of the same widths. Batch normalisation
+  follows all layers but the last.
 
   Attributes:
-    shape: of an image, (height, width, channels).
+    shape: (height, width, channels) of an image.
     latent_dim: size of the code.
-    widths: maps of the convolutions.
-    keep: chance that an entry of the code is kept.
+    widths: numbers of maps of the convolutions.
+    keep: probability that an entry of the code is kept.
+    prior: distribution of the entries that replace others, always 'uniform'.
   """
 
   shape: Sequence[int] = (28, 28, 1)
@@ -328,7 +341,7 @@ class TransitionOperator(nn.Module):
   widths: Sequence[int] = (64, 64)
   keep: float = 0.5
 
-  prior = 'uniform'  # of the code
+  prior = 'uniform'
 
   def __post_init__(self):
     checks.image_shape(shape=self.shape)
@@ -346,12 +359,12 @@ class TransitionOperator(nn.Module):
       base=self.widths[-1],
       widths=self.widths[-2::-1],
       strides=(2,) * len(self.widths),
-      output='linear',
+      output='linear',  # logits, of which a cross entropy cannot overflow
     )
 
   def encode(self, x: Array, *, axis_name: str | None = None) -> Array:
     """Returns codes [n, latent_dim] in (-1, 1)."""
-    return self.encoder(dtypes.accumulated(x), axis_name=axis_name)
+    return self.encoder(dtypes.at_least_float32(x), axis_name=axis_name)
 
   def decode(
     self,
@@ -364,11 +377,11 @@ class TransitionOperator(nn.Module):
     return nn.sigmoid(self.decoder.decode(z, label=label, axis_name=axis_name))
 
   def latent(self, rng: PRNGKey, num: int) -> Array:
-    """Returns draws [num, latent_dim] of what replaces codes."""
+    """Returns draws [num, latent_dim] of the entries that replace those of codes."""
     return PRIORS[self.prior](rng, (num, self.latent_dim))
 
   def reconstruct(self, x: Array, *, axis_name: str | None = None) -> Array:
-    """Returns images like x, without noise."""
+    """Returns images like x, decoded from codes without noise."""
     return nn.sigmoid(self.reconstruction_logits(x, axis_name=axis_name))
 
   def reconstruction_logits(
@@ -390,7 +403,7 @@ class TransitionOperator(nn.Module):
 
 
 class _Encoder(nn.Module):
-  """Convolutions with pooling, and a dense layer with tanh."""
+  """Convolutions with pooling, and a dense layer with tanh, all with batch norm."""
 
   widths: Sequence[int]
   latent_dim: int

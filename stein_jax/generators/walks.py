@@ -1,4 +1,4 @@
-"""Ways through the latent space of a generator."""
+"""Paths through the latent space of a generator."""
 
 import jax
 from jax import lax
@@ -19,10 +19,18 @@ def random_walk(
   step_size: float = 0.01,
   label: Array | None = None,
 ) -> Array:
-  """Returns noise-free samples [num_walks, num_steps, ...] of latent walks.
+  """Returns noise-free samples [num_walks, num_steps, ...] of random latent walks.
 
-  z moves by step_size U(-1, 1) in each coordinate [LW17 sec 5.2], and is cut to
-  [-1, 1] where the prior is uniform. Labels [num_walks] are one for each walk.
+  Each step adds step_size U(-1, 1) to every coordinate of z [LW17 sec 5.2]. Where the
+  prior is uniform, z is then clipped to its range [-1, 1].
+
+  Args:
+    generator: the learner.
+    rng: key of starts and steps.
+    num_walks: number of walks.
+    num_steps: samples of each walk.
+    step_size: largest step in a coordinate.
+    label: labels [num_walks]; all classes in turn if None and there are classes.
   """
   checks.count(num_walks=num_walks, num_steps=num_steps)
   checks.finite(step_size=step_size)
@@ -31,9 +39,7 @@ def random_walk(
   steps = step_size * jax.random.uniform(
     step_rng, (num_steps, *start.shape), minval=-1.0
   )
-  bounded = generator.apply_fn(
-    generator.params, method=lambda module: module.prior == 'uniform'
-  )
+  bounded = generator.prior == 'uniform'
 
   def move(z, step):
     following = z + step
@@ -51,9 +57,14 @@ def interpolate(
   num_points: int,
   label: Array | None = None,
 ) -> Array:
-  """Returns noise-free samples [num_pairs, num_points, ...] on straight lines.
+  """Returns noise-free samples [num_pairs, num_points, ...] on straight latent lines.
 
-  Each line joins two draws of the prior. Labels [num_pairs] are one for each line.
+  Args:
+    generator: the learner.
+    rng: key of the ends, which are draws of the prior.
+    num_pairs: number of lines.
+    num_points: samples of each line, its ends among them.
+    label: labels [num_pairs]; all classes in turn if None and there are classes.
   """
   checks.count(num_pairs=num_pairs, num_points=num_points)
   ends_rng, others_rng = jax.random.split(rng)
@@ -65,7 +76,7 @@ def interpolate(
 
 def _decode_paths(generator, rng, path, label):
   paths, points, _ = path.shape
-  classes = drawing.num_classes(generator)
+  classes = generator.num_classes
   drawing.check_label(label, classes, paths)
   if label is None and classes:
     label = jnp.arange(paths) % classes

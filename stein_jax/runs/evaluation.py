@@ -12,18 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stein_jax import algorithms
-from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import generators
 from stein_jax import kernels
-from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
-from stein_jax import parallel
 from stein_jax import stein
-from stein_jax.runs import checkpoints
+from stein_jax.runs import configs
 from stein_jax.runs import judges as judging
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
@@ -47,10 +42,7 @@ def test_metrics(config, state, source) -> dict[str, float]:
   if hasattr(state, 'classifier'):
     labels = source[:]['label']
     logits = judging.classified(state.classifier, source[:]['image'])[1]
-    checks.labels(logits.shape[1], label=labels)
-    hits = np.argmax(logits, 1) == labels
-    known = np.all(np.isfinite(logits), 1)
-    return {'test/accuracy': float(np.mean(np.where(known, hits, np.nan)))}
+    return {'test/accuracy': metrics.accuracy(logits, labels)}
   if config.evaluation.log_likelihood == 'none':
     return {}
   energy = state.energy
@@ -81,20 +73,22 @@ _jitted_log_likelihood = jax.jit(energies.log_likelihood)
 _jitted_exact = jax.jit(energies.exact_log_partition)
 
 
-def sampler(algorithm, config, source) -> Callable[[Any], Tree]:
+def sampler(config, source) -> Callable[[Any], Tree]:
   """Returns a compiled function of the state: `config.evaluation`'s samples.
 
-  They are made of the first images of the source's conditions, where it has any. Of
-  an algorithm that has nothing to draw, a function that returns None.
+  They are made of the source's first conditions where these are images, and of the
+  classes in turn where they are labels. Where the algorithm has nothing to draw, the
+  function returns None.
   """
-  if not hasattr(algorithm, 'sample'):
+  draw = configs.sample(config)
+  if draw is None:
     return lambda state: None
   rng = jax.random.key(config.seed + 1)
-  num, options = config.evaluation.num_samples, dict(config.sample)
-  if 'condition' in source[slice(0, 1)]:
-    options['condition'] = source[slice(0, num)]['condition']
-    num = len(options['condition'])
-  return jax.jit(lambda state: algorithm.sample(state, rng, num, **options))
+  num, options = config.evaluation.num_samples, {}
+  condition = pictures.image_condition(source[slice(0, num)])
+  if condition is not None:
+    num, options['condition'] = len(condition), condition
+  return jax.jit(lambda state: draw(state, rng, num, **options))
 
 
 def evaluate(
@@ -115,7 +109,7 @@ def evaluate(
     FileNotFoundError: the workdir has no checkpoint.
     PermissionError: it cannot be written.
   """
-  workdir = locations.absolute(workdir)
+  config, workdir = configs.complete(config), locations.absolute(workdir)
   if workdir.exists() and not os.access(workdir, os.W_OK):
     raise PermissionError(f'{workdir} cannot be written.')
   with (
@@ -129,21 +123,23 @@ def evaluate(
 
 def _evaluate(config, workdir, folder, judges):
   """Returns what `evaluate` does, and writes to the folder."""
-  algorithm = algorithms.get(config.algorithm)
+
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
   state = workdirs.restore(config, workdir)
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
   found = test_metrics(config, state, test_source)
-  samples = sampler(algorithm, config, test_source)(state)
+  samples = sampler(config, test_source)(state)
   test_batch = test_source[slice(0, config.evaluation.num_samples)]
   sections = []
   if isinstance(samples, jax.Array):
     samples = np.asarray(samples)
     np.save(folder / 'samples.npy', samples)
     found |= _sample_metrics(config, state, samples, test_batch, source, judges)
-    sections = pictures.sample_sections(config, folder, state, samples, test_batch)
+    sections = pictures.sample_sections(
+      config, folder, state, samples, test_batch
+    )
   numbers = {'step': int(state.step), **found}
   reporting.write_json(folder / 'evaluation.json', numbers)
   reporting.write_page(
@@ -161,10 +157,7 @@ def _evaluate(config, workdir, folder, judges):
 
 
 def recovered(samples, batch, section) -> dict[str, float]:
-  """Returns how near images made of conditions are to the true ones.
-
-  The means of the peak signal-to-noise ratio in dB and the structural similarity over
-  images; where a mask says what was known, also with that put in its place.
+  """Returns `metrics.recovery` of images made of conditions, as 'samples/...'.
 
   Args:
     samples: [n, h, w, c].
@@ -172,27 +165,20 @@ def recovered(samples, batch, section) -> dict[str, float]:
     section: the config's data section, which says what range images have.
 
   Raises:
-    ValueError: images of two shapes, or a mask with other values.
+    ValueError: the images have two shapes, or the mask has other values.
   """
-  unit = functools.partial(datasets.to_unit, section=section)
-  data, versions = unit(batch['image']), {'': unit(samples)}
-  if 'mask' in batch:
-    if not np.isin(batch['mask'], (0, 1)).all():
-      raise ValueError(
-        'mask must be 0 where a pixel is unknown, and 1 elsewhere.'
-      )
-    versions['_pasted'] = np.where(batch['mask'], data, versions[''])
-  found = {}
-  for name, version in versions.items():
-    found[f'samples/psnr{name}'] = np.mean(metrics.psnr(version, data))
-    found[f'samples/ssim{name}'] = np.mean(metrics.ssim(version, data))
-  return {name: float(value) for name, value in found.items()}
+  found = metrics.recovery(
+    datasets.to_unit(samples, section),
+    datasets.to_unit(batch['image'], section),
+    batch.get('mask'),
+  )
+  return {f'samples/{name}': value for name, value in found.items()}
 
 
 def _sample_metrics(config, state, samples, batch, source, judges):
   """Returns the metrics of samples [n, ...] beside a batch of data."""
   data = batch['image']
-  if 'condition' in batch:
+  if pictures.image_condition(batch) is not None:
     return recovered(samples, batch, config.data)
   if min(len(samples), len(data)) < 2:
     return {}
@@ -203,8 +189,7 @@ def _sample_metrics(config, state, samples, batch, source, judges):
     found['samples/two_sample_p'] = float(metrics.two_sample_test(rng, x, y)[1])
     if hasattr(state, 'energy'):
       score = energies.score(state.energy, x)
-      kernel = kernels.at_median('rbf', x)
-      found['samples/ksd'] = float(stein.ksd(x, score, kernel))
+      found['samples/ksd'] = float(stein.ksd(x, score, kernels.RBF()))
     return found
   if samples.ndim != 4:
     return {}

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import algorithms
+from stein_jax import build
 from stein_jax import datasets
 from stein_jax import generators
+from stein_jax.runs import configs
 from stein_jax.runs import images
 from stein_jax.runs import reporting
 
@@ -45,18 +47,24 @@ def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
   return images.png(images.strips(np.stack(rows)), zoom=2)
 
 
+def image_condition(batch):
+  """Returns the images [n, ...] that samples are made of; None for labels, or none."""
+  condition = batch.get('condition')
+  return None if condition is None or condition.ndim < 2 else condition
+
+
 def labels_of(state, num):
   """Returns the labels [num] of a state's samples, None without."""
   if not hasattr(state, 'generator'):
     return None
-  classes = generators.num_classes(state.generator)
+  classes = state.generator.num_classes
   return np.arange(num) % classes if classes else None
 
 
 def sample_sections(config, folder, state, samples, batch):
   """Returns the report's sections of samples, and writes their files."""
   labels = labels_of(state, len(samples))
-  classes = 0 if labels is None else generators.num_classes(state.generator)
+  classes = 0 if labels is None else state.generator.num_classes
   image = picture(samples[:_SHOWN], batch, columns=classes or None)
   if not image:
     return []
@@ -69,7 +77,7 @@ def sample_sections(config, folder, state, samples, batch):
   unit = np.round(255 * datasets.to_unit(samples, config.data))
   arrays = {} if labels is None else {'label': labels}
   np.savez(folder / 'samples.npz', image=unit.astype(np.uint8), **arrays)
-  if 'condition' in batch:
+  if image_condition(batch) is not None:
     title = 'What is known, what was made of it, and the true image'
     return [*sections, (title, recovery_page(samples, batch, config.data))]
   sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
@@ -101,18 +109,22 @@ def _latent_paths(config, state):
   points = generators.interpolate(
     state.generator, rng, num_pairs=8, num_points=15
   )
-  if not (hasattr(algorithm, 'revise') and config.sample.num_steps):
+  # What revises; a chain of no steps, or without a count of them, shows none.
+  options = build.values(algorithm.sample, configs.plain(config.sample))
+  chain = options.get('chain')
+  num_steps = getattr(chain, 'num_steps', 0)
+  if not (hasattr(algorithm, 'revise') and num_steps):
     return {**paths, 'interpolation': ('Between two latent vectors', points)}
-  revise = functools.partial(algorithm.revise, state, **config.sample)
-  ends = revise(rng, points.reshape(-1, *points.shape[2:]))
+  revise = functools.partial(algorithm.revise, state)
+  ends = revise(rng, points.reshape(-1, *points.shape[2:]), chain=chain)
   paths['interpolation'] = (
     'Between two latent vectors, revised',
     ends.reshape(points.shape),
   )
   strip = [generators.sample(state.generator, rng, 8)]
-  for i in range(config.sample.num_steps):
+  for i in range(num_steps):
     key = jax.random.fold_in(rng, i)
-    strip.append(revise(key, strip[-1], num_steps=1))
+    strip.append(revise(key, strip[-1], chain=chain.replace(num_steps=1)))
   title = 'A sample of the generator, and every step of its revision'
   return {**paths, 'revision': (title, jnp.stack(strip, 1))}
 

@@ -17,8 +17,8 @@ from absl import logging
 import jax
 import numpy as np
 
-from stein_jax.runs import images
 from stein_jax import locations
+from stein_jax.runs import images
 
 METRICS_FILE = 'metrics.jsonl'
 _GAP = 'energy/gap'

@@ -9,8 +9,8 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 
-from stein_jax.runs import checkpoints
 from stein_jax import locations
+from stein_jax.runs import checkpoints
 from stein_jax.runs import reporting
 from stein_jax.types import Array, PRNGKey
 

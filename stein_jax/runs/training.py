@@ -1,15 +1,18 @@
 """The one loop that trains every algorithm."""
 
+from collections.abc import Iterator, Mapping, Sequence
 import functools
 
 import jax
 import numpy as np
 
+from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import locations
 from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax.runs import checkpoints
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
@@ -17,7 +20,7 @@ from stein_jax.runs import rollbacks
 from stein_jax.runs import stopping
 from stein_jax.runs import validation
 from stein_jax.runs import workdirs
-from stein_jax.types import Tree
+from stein_jax.types import Batch, Metrics, Tree
 
 read_config = workdirs.read_config
 check = validation.check
@@ -40,7 +43,7 @@ def train(config, workdir) -> Tree:
     FloatingPointError: a metric or the state is not finite.
   """
   workdir = locations.absolute(workdir)
-  parts = check(config)
+  config, *parts = check(config)
   with workdirs.claimed(workdir, config):
     past = rollbacks.read(workdir)
     while True:
@@ -58,32 +61,66 @@ def train(config, workdir) -> Tree:
         raise
 
 
-def _train(config, workdir, algorithm, source, test_source, past):
-  """Returns the last state of a run that has been rolled back as `past` says."""
-  # By name: a run's numbers are the config's, whatever JAX's default is.
-  rng = jax.random.key(config.seed, impl='threefry2x32')
-  init_rng, step_rng = jax.random.split(rng)
-  step_rng = randomness.convert(step_rng, config.prng_impl)
-  # All processes begin with the same state, which may depend on the data.
-  first = next(
+def first_batch(config, source) -> Batch:
+  """Returns the whole of the first batch, in every process."""
+  return next(
     datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
   )
-  state = algorithm.init(init_rng, config, first)
-  spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
-  manager = checkpoints.manager(workdir / 'checkpoints')
-  state = checkpoints.restore(manager, parallel.replicate(state, spec))
+
+
+def initial_state(config, batch: Batch) -> Tree:
+  """Returns the state before the first step, placed on all devices.
+
+  Args:
+    config: of the run.
+    batch: the first one, from `first_batch`: the state may depend on it, and must be
+      the same in all processes.
+  """
+  init = algorithms.get(config.algorithm).init
+  state = init(_keys(config)[0], config, batch)
+  return parallel.replicate(state, _partition(config, state))
+
+
+def steps(
+  config, source, state: Tree, past: Sequence[Mapping[str, int]] = ()
+) -> Iterator[tuple[int, Tree, Metrics]]:
+  """Yields (steps done, state, metrics) after every call, up to `config.num_steps`.
+
+  A call makes `config.steps_per_call` steps. It takes over the memory of the state
+  that was yielded before: what is to be kept of one is copied before the next call.
+
+  Args:
+    config: of the run.
+    source: of the batches.
+    state: from `initial_state`, or a later one; the run goes on from its step.
+    past: the run's rollbacks, which change the keys of the steps after them.
+  """
   step_fn = parallel.compile_step(
-    functools.partial(algorithm.step, **config.step),
+    configs.step(config),
     config.parallel,
-    spec=spec,
+    spec=_partition(config, state),
     steps_per_call=config.steps_per_call,
   )
-  sample = evaluation.sampler(algorithm, config, test_source)
+  done = int(state.step)
+  inputs = _inputs(config, source, done, past)
+  while done < config.num_steps:
+    # A consumer may have left the precision by now: it is entered anew.
+    with jax.default_matmul_precision(config.matmul_precision):
+      state, metrics = step_fn(state, *next(inputs))
+    done += config.steps_per_call
+    yield done, state, metrics
+
+
+def _train(config, workdir, algorithm, source, test_source, past):
+  """Returns the last state of a run that has been rolled back as `past` says."""
+  first = first_batch(config, source)
+  manager = checkpoints.manager(workdir / 'checkpoints')
+  state = checkpoints.restore(manager, initial_state(config, first))
   done = int(state.step)
   checkpoints.drop_later(manager, done)
-  inputs = _inputs(config, source, step_rng, done, past)
-  waiting, stops = None, False
-  guard = _Guard(manager, done)
+  sample = evaluation.sampler(config, test_source)
+  calls = steps(config, source, state, past)
+  waiting, guard = None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
     jax.default_matmul_precision(config.matmul_precision),
@@ -91,12 +128,10 @@ def _train(config, workdir, algorithm, source, test_source, past):
     manager,
     reporting.Reporter(workdir, config, start=done) as reporter,
   ):
-    while done < config.num_steps and not stops:
-      state, metrics = step_fn(state, *next(inputs))
+    for done, state, metrics in calls:
       if waiting:  # is fetched while the next step is on its way
         reporter.scalars(waiting[0], guard.fetch(*waiting, state))
         waiting = None
-      done += config.steps_per_call
       stops = interruption.stops_after(done)
       log, look = due(config.log_every), due(config.eval_every)
       save = due(config.checkpoint_every) or stops
@@ -107,14 +142,16 @@ def _train(config, workdir, algorithm, source, test_source, past):
       elif log:
         waiting = done, metrics
       if look:
-        picture = pictures.picture(sample(state), first)
-        reporter.picture(done, 'samples', picture)
+        png = pictures.picture(sample(state), first)
+        reporter.picture(done, 'samples', png)
       if look or (log and save):
         reporter.scalars(done, metrics)
       if save:
         reporter.flush()
         checkpoints.save(manager, state)
       reporter.advance(done)
+      if stops:
+        break
     if done == config.num_steps:
       reporter.hparams()
     checkpoints.wait(manager)
@@ -151,13 +188,27 @@ class _Guard:
     return metrics
 
 
-def _inputs(config, source, step_rng, done, past):
+def _keys(config):
+  """Returns the key that makes the state, and the key of all steps."""
+  # By name: a run's numbers are the config's, whatever JAX's default is.
+  rng = jax.random.key(config.seed, impl='threefry2x32')
+  init_rng, step_rng = jax.random.split(rng)
+  return init_rng, randomness.convert(step_rng, config.prng_impl)
+
+
+def _partition(config, state):
+  """Returns which leaves of the state are split over the devices, and which copied."""
+  algorithm = algorithms.get(config.algorithm)
+  return parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
+
+
+def _inputs(config, source, done, past):
   """Yields batch and key of every call from step `done` on, stacked where several."""
   num = config.steps_per_call
   batches = datasets.batches(
     source, config.batch_size, seed=config.seed, start=done
   )
-  key_of = functools.partial(rollbacks.key, step_rng, past=past)
+  key_of = functools.partial(rollbacks.key, _keys(config)[1], past=past)
   key_of = jax.jit(jax.vmap(key_of) if num > 1 else key_of)
   while True:
     if num == 1:

@@ -9,46 +9,23 @@ import jax
 from stein_jax import algorithms
 from stein_jax import build
 from stein_jax import checks
-from stein_jax import classifiers
 from stein_jax import datasets
-from stein_jax import densities
 from stein_jax import energies
-from stein_jax.runs import evaluation
-from stein_jax import generators
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import randomness
+from stein_jax.runs import configs
+from stein_jax.runs import evaluation
 from stein_jax.runs import rollbacks
 
-_FIELDS = (
-  'algorithm',
-  'step',
-  'sample',
-  'data',
-  'evaluation',
-  'seed',
-  'batch_size',
-  'num_steps',
-  'parallel',
-  'prng_impl',
-  'steps_per_call',
-  'on_nonfinite',
-  'matmul_precision',
-  'log_every',
-  'eval_every',
-  'checkpoint_every',
-)
-# Sections of an algorithm's own, and what they name.
-_NAMESPACES = {
-  'energy': energies,
-  'generator': generators,
-  'classifier': classifiers,
-  'density': densities,
-}
+# What is no algorithm's own, beside what the loop reads.
+_OWN = ('algorithm', 'step', 'sample', 'data', 'evaluation')
 
 
 def check(config):
-  """Returns (algorithm, training source, test source) of a config that can run.
+  """Returns (config, algorithm, training source, test source), if the config can run.
+
+  The config that comes back is whole: completed, with the classes of the data.
 
   Everything a config can get wrong short of the data's content is refused here:
   the step is traced on shapes, so that its arguments are checked by the code that
@@ -57,30 +34,31 @@ def check(config):
   Raises:
     ValueError, TypeError, FileNotFoundError: with the field and what is allowed.
   """
+  config = configs.complete(config)
   _check_loop(config)
-  algorithm = algorithms.get(config.algorithm)
-  classes = _check_sections(algorithm, config)
   with build.section('data'):
     source = datasets.load(**config.data)
+  config = configs.with_classes(config, source)
+  algorithm = algorithms.get(config.algorithm)
+  classes = _check_sections(config)
   with build.section('evaluation.data'):
     test_source = datasets.load(**config.evaluation.data)
   _check_classes(classes, source, test_source)
   state = _trace(algorithm, config, source)
   _check_evaluable(config, state, source, test_source)
   with build.section('sample'):
-    sampler = evaluation.sampler(algorithm, config, test_source)
+    sampler = evaluation.sampler(config, test_source)
     samples = jax.eval_shape(sampler, state)
   if hasattr(samples, 'shape'):  # those of a tree, or none, are like no data
     data = source[slice(0, 1)]['image']
     checks.same_shape(data=data.shape[1:], samples=samples.shape[1:])
-  return algorithm, source, test_source
+  return config, algorithm, source, test_source
 
 
 def _check_loop(config):
   """Refuses what the loop itself reads."""
-  missing = [name for name in _FIELDS if name not in config]
-  if missing:
-    raise ValueError(f'The config lacks: {", ".join(missing)}.')
+  if 'data' not in config:
+    raise ValueError('The config lacks: data.')
   checks.count(
     batch_size=config.batch_size,
     num_steps=config.num_steps,
@@ -111,26 +89,26 @@ def _check_loop(config):
     )
 
 
-def _check_sections(algorithm, config):
+def _check_sections(config):
   """Refuses sections that are no calls; returns how many classes networks have."""
   named = [
-    name for name in config if name in _NAMESPACES or name.endswith('optimizer')
+    name
+    for name in config
+    if name in configs.FAMILIES or name.endswith('optimizer')
   ]
   for name in ('step', 'sample', 'data', 'evaluation', *named):
     checks.section(**{name: config[name]})
-  for name in ('step', 'sample'):
-    # Both take three arguments before their keywords.
-    function = getattr(algorithm, name, lambda state, rng, num: None)
-    with build.section(name):
-      build.check_call(
-        function, config[name], config.algorithm, None, None, None
-      )
+  configs.step(config)
+  if configs.sample(config) is None and config.sample:
+    raise ValueError(
+      f'sample: {config.algorithm} has nothing to draw, and takes: nothing.'
+    )
   _check_evaluation(config.evaluation)
   classes = {}
   for name in named:
     with build.section(name):
-      if name in _NAMESPACES:
-        built = build.build(_NAMESPACES[name], **config[name])
+      if name in configs.FAMILIES:
+        built = build.build(configs.FAMILIES[name], **config[name])
         classes[name] = getattr(built, 'num_classes', 0)
       else:
         learners.build_optimizer(config[name])
@@ -156,7 +134,7 @@ def _trace(algorithm, config, source):
   rng, fields = jax.random.key(0), _Fields(config)
   with _explained(config, batch):
     state = jax.eval_shape(lambda rng: algorithm.init(rng, fields, batch), rng)
-  unknown = set(config) - fields.read - set(_FIELDS)
+  unknown = set(config) - fields.read - {*configs.LOOP, *_OWN}
   if unknown:
     raise ValueError(
       f'The config has {", ".join(sorted(unknown))}, which {config.algorithm} '
@@ -164,7 +142,7 @@ def _trace(algorithm, config, source):
     )
   spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
   _check_split(config, state, spec)
-  step = functools.partial(algorithm.step, **config.step)
+  step = configs.step(config)
   if config.parallel != 'jit':
     step = parallel.per_device(step, spec=spec)
   with _explained(config, batch), build.section('step'):

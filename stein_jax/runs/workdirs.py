@@ -9,15 +9,18 @@ from absl import logging
 import jax
 from ml_collections import ConfigDict
 
+import stein_jax
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import locations
 from stein_jax import parallel
 from stein_jax.runs import checkpoints
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
 CONFIG_FILE = 'config.json'
 _LOCK_FILE = 'lock'
+_SINCE = (0, 2, 0)  # the first version whose saved configs are read here
 
 
 def read_config(workdir) -> ConfigDict:
@@ -33,7 +36,7 @@ def read_config(workdir) -> ConfigDict:
     raise FileNotFoundError(
       f'{workdir} holds no {CONFIG_FILE}; train there first.'
     )
-  return ConfigDict(_read_json(path))
+  return ConfigDict(_read_config(path))
 
 
 def restore(config, workdir):
@@ -42,11 +45,12 @@ def restore(config, workdir):
   Raises:
     FileNotFoundError: the workdir has no checkpoint.
   """
-  workdir = locations.absolute(workdir)
+  config, workdir = configs.complete(config), locations.absolute(workdir)
   manager = checkpoints.manager(workdir / 'checkpoints', read_only=True)
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
   source = datasets.load(**config.data)
+  config = configs.with_classes(config, source)
   batch = next(
     datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
   )
@@ -56,11 +60,29 @@ def restore(config, workdir):
   return checkpoints.restore(manager, parallel.replicate(state))
 
 
-def _read_json(path):
+def _read_config(path):
+  """Returns the fields of a saved config.
+
+  Raises:
+    ValueError: it is damaged, or of a version whose configs had another layout.
+  """
   try:
-    return reporting.read_json(path)
-  except ValueError as error:  # of the text's encoding too
+    fields = dict(reporting.read_json(path))
+    version = fields.pop('version', '0.1.0')
+    layout = tuple(map(int, version.split('.')))
+  except (
+    ValueError,
+    TypeError,
+    AttributeError,
+  ) as error:  # of its encoding too
     raise ValueError(f'{path} is damaged: {error}') from error
+  if layout < _SINCE:
+    raise ValueError(
+      f'{path.parent} was made by stein_jax {version}, whose configs have another '
+      f'layout than those of {stein_jax.__version__}; go on with that version, or '
+      'choose another workdir.'
+    )
+  return fields
 
 
 @contextlib.contextmanager
@@ -81,7 +103,8 @@ def claimed(workdir, config):
     lock = _locked(workdir)
     # The one who had the lock may have made it another config's by now.
     if not _is_ours(workdir, config):
-      reporting.write_json(workdir / CONFIG_FILE, _as_json(config), indent=2)
+      fields = {'version': stein_jax.__version__, **_as_json(config)}
+      reporting.write_json(workdir / CONFIG_FILE, fields, indent=2)
   except OSError as error:
     raise OSError(
       error.errno, f'{workdir} cannot be written: {error.strerror}'
@@ -129,7 +152,7 @@ def _is_ours(workdir, config):
   if path.exists():
     a, b = (
       reporting.flat_config(each)
-      for each in (_as_json(config), _read_json(path))
+      for each in (_as_json(config), _read_config(path))
     )
     changed = [
       f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'

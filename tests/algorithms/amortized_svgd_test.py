@@ -15,7 +15,6 @@ import numpy as np
 import optax
 import pytest
 
-from stein_jax import collectives
 from stein_jax import densities
 from stein_jax import generators
 from stein_jax import kernels
@@ -23,8 +22,8 @@ from stein_jax import metrics
 from stein_jax import parallel
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
-from tests.algorithms import maximum_likelihood_test as exact
-from tests.algorithms import steingan_test as by_hand
+from tests import draws
+from tests import literal
 
 _PROJECTIONS = ('chain_rule', 'full', 'linear')
 _LATENT = np.random.default_rng(5).normal(size=(9, 3))
@@ -84,7 +83,7 @@ def _change(before, after):
 @functools.lru_cache
 def _start(num, linear=False):
   """Returns a state, its Jacobian [num 2, P], samples and phi [num, 2]."""
-  network = Linear() if linear else by_hand.Fixed((2,), dtype='float64')
+  network = Linear() if linear else literal.FixedLatents((2,), dtype='float64')
   state = amortized_svgd.create(
     _log_density,
     generators.create(jax.random.key(1), network, optax.sgd(0.5), num),
@@ -159,8 +158,8 @@ class ProjectionTest(parameterized.TestCase):
     state = amortized_svgd.create(
       _log_density, generator.replace(params=params)
     )
-    key = collectives.fold_in_index(jax.random.key(0), None)
-    z = network.apply(params, key, num, method='latent')
+    self.enter_context(draws.fixed())
+    z = network.apply(params, jax.random.key(0), num, method='latent')
     flat, unravel = flatten_util.ravel_pytree(params)
     decode = lambda flat, z: network.apply(
       unravel(flat), z[None], method='decode'
@@ -380,8 +379,8 @@ class DivergenceTest(absltest.TestCase):
 class DensityTest(absltest.TestCase):
   def test_a_learned_energy(self):
     self.enter_context(jax.enable_x64(True))
-    state = by_hand.rbm_state(exact.data(7))
-    _, expected = by_hand.literal_step(state, exact.data(7))
+    state = literal.rbm_state(literal.rbm_data(7))
+    _, expected = literal.steingan_step(state, literal.rbm_data(7))
     state = amortized_svgd.create(state.energy, state.generator)
     after, _ = _run(state)
     moved = jax.tree.map(
@@ -399,12 +398,11 @@ class DensityTest(absltest.TestCase):
     )
     state = amortized_svgd.create(density.log_density, generator)
     rng = jax.random.key(3)
+    self.enter_context(draws.fixed())
     step = functools.partial(amortized_svgd.step, state, kernel='none')
     _, found = jax.jit(step)({'image': jnp.full((6, 2), np.nan)}, rng)
     # Of six samples, whose values the batch's have no part in.
-    x = generator.apply_fn(
-      generator.params, collectives.fold_in_index(rng, None), 6
-    )
+    x = generator.apply_fn(generator.params, rng, 6)
     np.testing.assert_allclose(
       found['samples/variance'], np.sum(np.var(x, 0)), rtol=1e-5
     )
@@ -435,13 +433,14 @@ class FamilyTest(parameterized.TestCase):
     network = generators.MLP(latent_dim=3, widths=())
     state = self._start(network, num, given)
     flat, unravel = flatten_util.ravel_pytree(state.generator.params)
-    key = collectives.fold_in_index(rng, None)
-    draw = lambda flat: network.apply(unravel(flat), key, num, condition=given)
+    self.enter_context(draws.fixed())
+    draw = lambda flat: network.apply(unravel(flat), rng, num, condition=given)
     samples = np.asarray(draw(flat)).reshape(3, 4, 2)
     phi = np.stack(list(map(_literal_direction, samples, means)))
     jacobian = np.asarray(jax.jacrev(draw)(flat)).reshape(2 * num, -1)
     batch = {'image': jnp.zeros((num, 1)), 'condition': jnp.asarray(means)}
-    after, found = jax.jit(amortized_svgd.step)(state, batch, rng)
+    step = jax.jit(functools.partial(amortized_svgd.step))
+    after, found = step(state, batch, rng)
     np.testing.assert_allclose(
       _change(state, after),  # of float32, as flax's parameters are
       0.5 * jacobian.T @ phi.ravel() / num,
@@ -504,7 +503,7 @@ class FamilyTest(parameterized.TestCase):
 
   def test_refuses_an_energy_that_mixes_members(self):
     state = self._start(Tiled(), 4, jnp.zeros((4, 2)))
-    mixing = by_hand.encoder(4, (2,), norm=True)
+    mixing = literal.encoder(4, (2,), norm=True)
     batch = {'image': jnp.zeros((4, 1)), 'condition': jnp.zeros((2, 2))}
     with self.assertRaisesRegex(ValueError, "mixes its batch.*'layer'"):
       step = functools.partial(
@@ -524,7 +523,7 @@ class FamilyTest(parameterized.TestCase):
   def test_refuses_an_energy_of_other_samples(self):
     with self.assertRaisesRegex(ValueError, r'energy \(4,\), samples \(2,\)'):
       amortized_svgd.create(
-        by_hand.encoder(4, (4,)), by_hand.fixed_generator(4, (2,))
+        literal.encoder(4, (4,)), literal.fixed_generator(4, (2,))
       )
 
   def test_refuses_shares_that_are_not_equal(self):
@@ -539,14 +538,14 @@ class DevicesTest(parameterized.TestCase):
     ('chain_rule', 'shard_map'), ('full', 'pmap'), ('linear', 'shard_map')
   )
   def test_updates_are_those_of_one_device(self, projection, mode):
-    state = by_hand.rbm_state(jnp.zeros((8, 4)), norm=True)
+    state = literal.rbm_state(jnp.zeros((8, 4)), norm=True)
     state = amortized_svgd.create(state.energy, state.generator)
     self._assert_agree(state, (mode, 'jit'), projection)
 
   @parameterized.parameters('shard_map', 'pmap')
   def test_of_an_energy_that_mixes_its_batch(self, mode):
     state = amortized_svgd.create(
-      by_hand.encoder(8, (4,), norm=True), by_hand.fixed_generator(8, (4,))
+      literal.encoder(8, (4,), norm=True), literal.fixed_generator(8, (4,))
     )
     self._assert_agree(state, (mode, 'jit'), 'chain_rule')
 
@@ -586,7 +585,7 @@ class ArgumentsTest(parameterized.TestCase):
     (dict(cg_steps=0), 'cg_steps=0'),
   )
   def test_refuses(self, hyper, message):
-    state = by_hand.rbm_state(jnp.zeros((8, 4)))
+    state = literal.rbm_state(jnp.zeros((8, 4)))
     state = amortized_svgd.create(state.energy, state.generator)
     step = functools.partial(amortized_svgd.step, **hyper)
     with self.assertRaisesRegex(ValueError, message):

@@ -4,6 +4,7 @@ import functools
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +15,86 @@ from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import maximum_likelihood
-from tests.algorithms import langevin_ebm_test as literal
-from tests.algorithms import maximum_likelihood_test as exact
-from tests.algorithms.stein_cd_test import ByLabel
+from tests import draws
+from tests import literal
 
 _CD = dict(persistent=False)
 _PCD = dict(persistent=True)
 
 
+def hmc(rng, x, target):
+  """Returns x after a transition of another library's kernel, and its metrics."""
+  kernel = blackjax.hmc(
+    lambda point: target.log_density(point[None])[0],
+    step_size=0.5,
+    inverse_mass_matrix=jnp.ones(x[0].size),
+    num_integration_steps=5,
+  )
+  keys, start = jax.random.split(rng, len(x)), jax.vmap(kernel.init)(x)
+  end, info = jax.vmap(kernel.step)(keys, start)
+  return end.position, {'acceptance': jnp.mean(info.acceptance_rate)}
+
+
+def nuts(rng, x, target):
+  """Returns what `hmc` does, for trajectories that end where they turn back."""
+  kernel = blackjax.nuts(
+    lambda point: target.log_density(point[None])[0],
+    step_size=0.5,
+    inverse_mass_matrix=jnp.ones(x[0].size),
+  )
+  keys, start = jax.random.split(rng, len(x)), jax.vmap(kernel.init)(x)
+  end, info = jax.vmap(kernel.step)(keys, start)
+  return end.position, {'depth': jnp.mean(info.num_trajectory_expansions)}
+
+
+class OtherLibrariesTest(parameterized.TestCase):
+  """BlackJAX's kernels are chains."""
+
+  @parameterized.parameters(hmc, nuts)
+  def test_the_stationary_law(self, chain):
+    # Twenty transitions from 0 to a normal law of these moments.
+    mean, variance, num = np.array([1.0, -2.0]), np.array([0.5, 2.0]), 2000
+    law = samplers.target(
+      lambda x: -0.5 * jnp.sum((x - mean[None]) ** 2 / variance[None], 1)
+    )
+
+    def step(x, rng):
+      return chain(rng, x, law)[0], None
+
+    keys = jax.random.split(jax.random.key(0), 20)
+    run = jax.jit(lambda x: jax.lax.scan(step, x, keys)[0])
+    x = np.asarray(run(jnp.zeros((num, 2))), np.float64)
+    error = np.abs(x.mean(0) - mean) / (variance / num) ** 0.5
+    self.assertLess(np.max(error), 4)
+    error = np.abs(x.var(0) / variance - 1) / (2 / num) ** 0.5
+    self.assertLess(np.max(error), 4)
+
+  @parameterized.parameters((hmc, 'acceptance'), (nuts, 'depth'))
+  def test_make_the_negatives(self, chain, metric):
+    # The update is the difference of the statistics of data and of chains.
+    x = jnp.asarray(exact.data(6), jnp.float32)
+    state = exact.at_truth(contrastive_divergence, x, chains=x + 1)
+    step = functools.partial(contrastive_divergence.step, chain=chain)
+    after, metrics = jax.jit(step)(state, {'image': x}, jax.random.key(0))
+    before = state.energy.params['params']
+    positive, negative = (
+      exact.statistics(before, y) for y in (x, after.chains)
+    )
+    for name, value in after.energy.params['params'].items():
+      np.testing.assert_allclose(
+        value, before[name] + positive[name] - negative[name], atol=1e-5
+      )
+    self.assertGreater(np.max(np.abs(after.chains - state.chains)), 0.1)
+    self.assertGreater(metrics[f'chain/{metric}'], 0)
+
+
 class ContrastiveDivergenceTest(parameterized.TestCase):
   def z_scores(self, x, rng, expected=None, **hyper):
     """Returns the mean update's distance from the expected, in standard errors."""
-    state = exact.at_truth(contrastive_divergence, x[0], chains=None)
+    state = literal.at_truth(contrastive_divergence, x[0], chains=None)
     updates = jax.jit(
       jax.vmap(
-        lambda x, rng: exact.ascent(
+        lambda x, rng: literal.ascent(
           contrastive_divergence, state, x, rng, **hyper
         )
       )
@@ -48,7 +114,7 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     (dict(sampler='langevin', step_size=1.5, num_steps=5), False),
   )
   def test_no_drift_at_the_truth(self, hyper, invariant):
-    x = jnp.asarray(exact.data(64 * 400), jnp.float32).reshape(64, 400, 4)
+    x = jnp.asarray(literal.rbm_data(64 * 400), jnp.float32).reshape(64, 400, 4)
     largest = np.max(self.z_scores(x, jax.random.key(0), **hyper))
     if invariant:
       self.assertLess(largest, 4)
@@ -56,9 +122,9 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       self.assertGreater(largest, 20)
 
   def test_long_chains_give_the_likelihood_gradient(self):
-    x = jnp.asarray(exact.data(100) + 0.5, jnp.float32)
-    state = exact.at_truth(maximum_likelihood, x)
-    likelihood = exact.ascent(maximum_likelihood, state, x)
+    x = jnp.asarray(literal.rbm_data(100) + 0.5, jnp.float32)
+    state = literal.at_truth(maximum_likelihood, x)
+    likelihood = literal.ascent(maximum_likelihood, state, x)
     x, rng = jnp.tile(x[None], (64, 1, 1)), jax.random.key(1)
     run = lambda num_steps: np.max(
       self.z_scores(x, rng, likelihood, sampler='gibbs', num_steps=num_steps)
@@ -71,21 +137,22 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
   @parameterized.parameters('langevin', 'mala', 'gibbs')
   def test_persistent_chains(self, sampler):
     x, hyper = (
-      exact.data(6).astype(np.float32),
+      literal.rbm_data(6).astype(np.float32),
       dict(sampler=sampler, step_size=0.3),
     )
-    state = exact.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
+    state = literal.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
     other = {
       'image': jnp.asarray(x[:3] + 1)
     }  # the chains need not fit the batch
+    self.enter_context(draws.fixed())
     chain = jax.jit(functools.partial(energies.chain, **hyper))
     step = jax.jit(functools.partial(contrastive_divergence.step, **hyper))
     for seed in range(2):
       rng = jax.random.key(seed)
-      chains = chain(state.energy, jax.random.fold_in(rng, 0), state.chains)
+      chains = chain(state.energy, rng, state.chains)
       before = state.energy.params['params']
       positive, negative = (
-        exact.statistics(before, x) for x in (other['image'], chains)
+        literal.rbm_statistics(before, x) for x in (other['image'], chains)
       )
       moved, _ = step(state, other, rng)
       np.testing.assert_allclose(moved.chains, chains, rtol=1e-6)
@@ -99,8 +166,8 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
 
   @parameterized.parameters(_CD, _PCD)
   def test_chains_start_at_the_data(self, persistent):
-    x = jnp.asarray(exact.data(6), jnp.float32)
-    state = exact.init(
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
+    state = literal.init_rbm(
       contrastive_divergence,
       jax.random.key(0),
       x,
@@ -118,10 +185,14 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
   @parameterized.parameters('langevin', 'mala')
   def test_chains_keep_their_labels(self, sampler):
     """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
-    x, y = np.float32(exact.data(9)), np.arange(9) % 3
+    x, y = np.float32(literal.rbm_data(9)), np.arange(9) % 3
     means = np.random.default_rng(3).normal(size=(3, 4))
     energy = learners.create(
-      jax.random.key(0), ByLabel(means), optax.sgd(1.0), jnp.asarray(x), y
+      jax.random.key(0),
+      literal.ByLabel(means),
+      optax.sgd(1.0),
+      jnp.asarray(x),
+      y,
     )
     hyper = dict(sampler=sampler, num_steps=3, step_size=0.5)
     step = functools.partial(
@@ -130,17 +201,17 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     zero, rng = jnp.zeros((), jnp.int32), jax.random.key(2)
     state = contrastive_divergence.State(zero, energy, None)
     batch = {'image': x, 'label': y}
+    self.enter_context(draws.fixed())
     after, _ = jax.jit(step)(state, batch, rng)
 
     # Of its own density a chain of label y is one of N(m_y, I).
-    key = jax.random.fold_in(rng, 0)
     if sampler == 'langevin':
       ends = literal.chain(
-        energy, key, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
+        energy, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
       )
     else:
       ends, _ = samplers.mala(
-        key,
+        rng,
         x,
         lambda x: -0.5 * jnp.sum((x - jnp.float32(means)[y]) ** 2, -1),
         num_steps=3,
@@ -160,8 +231,8 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     (_PCD, 1500, dict(sampler='gibbs')),
   )
   def test_learning(self, config, num_steps, hyper):
-    x = exact.data(exact.NUM_DATA)
-    for params in exact.learn(
+    x = literal.rbm_data(literal.NUM_DATA)
+    for params in literal.fit_rbm(
       contrastive_divergence,
       x,
       num_train_steps=num_steps,
@@ -169,8 +240,8 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       **hyper,
     ):
       self.assertGreater(
-        exact.log_likelihood(params, x),
-        exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
+        literal.rbm_log_likelihood(params, x),
+        literal.rbm_log_likelihood(literal.RBM_TRUTH, x) - literal.SLACK,
       )
 
 

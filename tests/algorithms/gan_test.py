@@ -18,7 +18,8 @@ from stein_jax import generators
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax.algorithms import gan
-from tests.algorithms import steingan_test as by_hand
+from tests import literal
+from tests import smoke
 
 _DATA = np.random.default_rng(0).normal(1.0, 1.0, size=(6, 3))
 _LATENT = np.random.default_rng(1).normal(size=(6, 3))
@@ -346,7 +347,7 @@ class StepTest(parameterized.TestCase):
   def test_discriminator_that_normalises_its_batch(self, joint):
     data = jax.random.normal(jax.random.key(0), (6, 3))
     state = _state(
-      by_hand.encoder(6, (3,), norm=True), by_hand.fixed_generator(6, (3,))
+      literal.encoder(6, (3,), norm=True), literal.fixed_generator(6, (3,))
     )
     energy, generator = state.energy, state.generator
     draw = lambda params: generator.apply_fn(params, None, 6)
@@ -385,8 +386,8 @@ class StepTest(parameterized.TestCase):
     data = np.random.default_rng(0).normal(size=(8, 2, 2, 1))
     shape = (2, 2, 1)
     state = _state(
-      by_hand.encoder(8, shape, norm=True),
-      by_hand.fixed_generator(8, shape, norm=True),
+      literal.encoder(8, shape, norm=True),
+      literal.fixed_generator(8, shape, norm=True),
     )
 
     def run(mode):
@@ -410,14 +411,14 @@ class StepTest(parameterized.TestCase):
     step = functools.partial(
       gan.step, loss=loss, joint=joint, conditional=label
     )
-    batch = {'image': by_hand.IMAGES}
+    batch = {'image': literal.SMALL_IMAGES}
     if label:
-      batch['label'] = by_hand.LABELS
+      batch['label'] = literal.SMALL_LABELS
     state = _state(
-      by_hand.mixing_energies()[energy],
-      by_hand.fixed_generator(8, by_hand.IMAGES.shape[1:], norm=True),
+      literal.mixing_energies()[energy],
+      literal.fixed_generator(8, literal.SMALL_IMAGES.shape[1:], norm=True),
     )
-    by_hand.assert_modes_agree(step, state, batch)
+    smoke.assert_modes_agree(step, state, batch)
 
 
 class ArgumentsTest(parameterized.TestCase):
@@ -441,7 +442,7 @@ class ArgumentsTest(parameterized.TestCase):
     self, loss, norm
   ):
     data = jnp.zeros((4, 4, 4, 1))
-    generator = by_hand.fixed_generator(4, (4, 4, 1))
+    generator = literal.fixed_generator(4, (4, 4, 1))
     discriminator = energies.Discriminator(widths=(2, 2), norm=norm)
 
     def run(rng):

@@ -5,7 +5,6 @@ import functools
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -13,174 +12,41 @@ import numpy as np
 import optax
 import pytest
 
-from stein_jax import learners
 from stein_jax.algorithms import langevin_ebm
-
-RATE = 0.5  # of sgd, in all tests of one step
-SGD = dict(name='sgd', learning_rate=RATE)
-CONV_NET = dict(
-  name='ConvNet',
-  widths=(3,),
-  kernels=(3,),
-  strides=(2,),
-  outputs=2,
-  reference_sigma=2.0,
-  activation='swish',
-  scale=0.3,
-)
-MEAN, VARIANCE = np.array([1.0, -0.5]), np.array([0.5, 2.0])  # what is learned
-
-
-class Quadratic(nn.Module):
-  """E = sum precision (x - mean)^2 / 2 + offset: a normal law of any diagonal."""
-
-  @nn.compact
-  def __call__(self, x):
-    zeros, shape = nn.initializers.zeros, (x.shape[-1],)
-    mean = self.param('mean', zeros, shape)
-    precision = jnp.exp(self.param('log_precision', zeros, shape))
-    offset = self.param('offset', zeros, ())
-    return 0.5 * jnp.sum(precision[None] * (x - mean[None]) ** 2, -1) + offset
-
-
-# One of each, so that what is compiled for one learner serves the others.
-_QUADRATIC = Quadratic()
-_OPTIMIZER = optax.sgd(RATE)
-
-
-def quadratic(mean, log_precision, *, offset=0.0, optimizer=None, batch_size=4):
-  """Returns a learner of that energy at these parameters."""
-  mean, log_precision = np.broadcast_arrays(mean, log_precision)
-  values = dict(mean=mean, log_precision=log_precision, offset=offset)
-  return learner(
-    _QUADRATIC,
-    values,
-    optimizer,
-    input_shape=mean.shape,
-    batch_size=batch_size,
-  )
-
-
-def learner(module, values, optimizer=None, **shapes):
-  """Returns a learner of the module at these parameters."""
-  values = {k: jnp.asarray(v, jnp.float32) for k, v in values.items()}
-  return learners.Learner.create(
-    apply_fn=module.apply,
-    params={'params': values},
-    tx=optimizer or _OPTIMIZER,
-    **shapes,
-  ).replace(step=jnp.zeros((), jnp.int32))
-
-
-def images(num=4, conditional=False, channels=1):
-  """Returns a batch of noise [num, 8, 8, channels], and of conditions with 2."""
-  rng = np.random.default_rng(0)
-  draw = lambda c: rng.uniform(-1, 1, (num, 8, 8, c)).astype(np.float32)
-  batch = {'image': draw(channels)}
-  if conditional:
-    batch['condition'] = draw(2)
-  return batch
-
-
-def normal(*shape, mean=MEAN, variance=VARIANCE, seed=2):
-  """Returns draws [*shape, d] of a normal law."""
-  unit = np.random.default_rng(seed).normal(size=(*shape, len(mean)))
-  return np.asarray(mean + np.sqrt(variance) * unit, np.float32)
-
-
-def learned(step, state, data, rng):
-  """Returns the state after a step on each of data [t, n, ...], and its path."""
-
-  def once(state, inputs):
-    x, rng = inputs
-    state, metrics = step(state, {'image': x}, rng)
-    return state, (state, metrics)
-
-  keys = jax.random.split(rng, len(data))
-  return jax.jit(lambda *a: jax.lax.scan(once, a[0], a[1:]))(state, data, keys)
-
-
-def last_half(tree):
-  """Returns means over the second half of a path, leaves [t, ...]."""
-  return jax.tree.map(lambda x: np.mean(x[len(x) // 2 :], 0), tree)
-
-
-def chain(
-  energy,
-  rng,
-  x,
-  *condition,
-  num_steps,
-  step_size,
-  noise=True,
-  temperature=1.0,
-  clip=(),
-):
-  """Returns x after a loop of NumPy over Langevin steps [LW17 eq 11]."""
-  total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, *condition))
-  gradient = jax.jit(jax.grad(total))
-  x = np.asarray(x)
-  for key in jax.random.split(rng, num_steps):
-    x = x - step_size**2 / 2 * np.asarray(gradient(x))
-    if noise:
-      unit = jax.random.normal(jax.random.split(key, 1)[0], x.shape)
-      x = x + temperature**0.5 * step_size * np.asarray(unit)
-    if clip:
-      x = np.clip(x, *clip)
-    x = x.astype(np.float32)
-  return x
-
-
-def descended(params, loss):
-  """Returns parameters after a step of sgd down the loss, and its aux."""
-  gradient, aux = jax.jit(jax.grad(loss, has_aux=True))(params)
-  params, gradient = jax.device_get((params, gradient))
-  return jax.tree.map(lambda p, g: p - RATE * g, params, gradient), aux
-
-
-def contrast(energy, data, samples, *condition, energy_l2=0.0):
-  """Returns the loss of maximum likelihood with its metrics, literally."""
-
-  def loss(params):
-    positive = energy.apply_fn(params, data, *condition)
-    negative = energy.apply_fn(params, samples, *condition)
-    gap = jnp.mean(positive) - jnp.mean(negative)
-    penalty = jnp.mean(positive**2) + jnp.mean(negative**2)
-    return gap + energy_l2 * penalty, {
-      'energy/data': jnp.mean(positive),
-      'energy/samples': jnp.mean(negative),
-      'energy/gap': gap,
-    }
-
-  return loss
+from tests import draws
+from tests import literal
 
 
 class StepTest(parameterized.TestCase):
   @parameterized.parameters(
-    (images(), dict()),
-    (images(conditional=True), dict(temperature=0.3, energy_l2=0.2)),
+    (literal.images(), dict()),
+    (literal.images(conditional=True), dict(temperature=0.3, energy_l2=0.2)),
     (
-      {'image': normal(5)},
+      {'image': literal.normal(5)},
       dict(noise=False, clip=(-0.4, 0.3), start_scale=0.5),
     ),
   )
   def test_is_maximum_likelihood_by_chains(self, batch, hyper):
     vectors = batch['image'].ndim == 2
-    energy = dict(name='MLP', widths=(4,)) if vectors else CONV_NET
-    config = ConfigDict(dict(energy=energy, optimizer=SGD, num_chains=0))
+    energy = dict(name='MLP', widths=(4,)) if vectors else literal.CONV_NET
+    config = ConfigDict(
+      dict(energy=energy, optimizer=literal.SGD, num_chains=0)
+    )
     hyper = dict(num_steps=3, step_size=0.4, **hyper)
     state = langevin_ebm.init(jax.random.key(1), config, batch)
+    self.enter_context(draws.fixed())
     after, metrics = jax.jit(functools.partial(langevin_ebm.step, **hyper))(
       state, batch, jax.random.key(0)
     )
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 4)
     data, *condition = batch.values()
     scale, energy_l2 = hyper.pop('start_scale', 1.0), hyper.pop('energy_l2', 0)
-    start = scale * jax.random.uniform(keys[0], data.shape, minval=-1)
-    samples = chain(state.energy, keys[3], start, *condition, **hyper)
-    params, expected = descended(
+    start = scale * np.float32(2 * draws.uniforms(data.shape) - 1)
+    samples = literal.chain(state.energy, start, *condition, **hyper)
+    params, expected = literal.descended(
       state.energy.params,
-      contrast(state.energy, data, samples, *condition, energy_l2=energy_l2),
+      literal.contrast(
+        state.energy, data, samples, *condition, energy_l2=energy_l2
+      ),
     )
     close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-5)
     close(after.energy.params, params)
@@ -199,7 +65,9 @@ class StepTest(parameterized.TestCase):
     (dict(clip=(1.0, -1.0)), 'clip=.*low < high'),
   )
   def test_bad_arguments(self, hyper, message):
-    state = langevin_ebm.State(jnp.zeros((), int), quadratic(MEAN, 0), None)
+    state = langevin_ebm.State(
+      jnp.zeros((), int), literal.quadratic(literal.MEAN, 0), None
+    )
     batch = {'image': jnp.zeros((4, 2))}
     with self.assertRaisesRegex(ValueError, message):
       jax.eval_shape(
@@ -214,7 +82,7 @@ class ChainsTest(parameterized.TestCase):
   """Chains that go on, under an energy whose descent has a closed form."""
 
   def state(self, chains):
-    energy = quadratic(MEAN, np.log([1.0, 4.0]))
+    energy = literal.quadratic(literal.MEAN, np.log([1.0, 4.0]))
     return langevin_ebm.State(
       jnp.zeros((), jnp.int32), energy, jnp.asarray(chains, jnp.float32)
     )
@@ -237,7 +105,7 @@ class ChainsTest(parameterized.TestCase):
     )
     chains = np.random.default_rng(1).normal(0, 3, (5, 2))
     state = self.state(chains)
-    for seed, data in enumerate(normal(3, 5)):
+    for seed, data in enumerate(literal.normal(3, 5)):
       # The energy that moves them is the one before the step.
       chains = self.descent(state.energy.params, chains, **hyper)
       before = state.energy.params
@@ -258,7 +126,7 @@ class ChainsTest(parameterized.TestCase):
     hyper = dict(num_steps=2, step_size=0.3)
     chains = 100 + np.random.default_rng(1).normal(size=(rows, 2))
     state = self.state(chains)
-    batch = {'image': normal(drawn)}
+    batch = {'image': literal.normal(drawn)}
     keys = jax.random.split(jax.random.key(0), 1000)
 
     def ends(rng, restart):
@@ -308,7 +176,7 @@ class ChainsTest(parameterized.TestCase):
     config = ConfigDict(
       dict(
         energy=dict(name='MLP', widths=(3,)),
-        optimizer=SGD,
+        optimizer=literal.SGD,
         num_chains=num_chains,
         step=dict(start_scale=7.0),
       )
@@ -333,20 +201,24 @@ class ChainsTest(parameterized.TestCase):
   def test_bad_numbers_of_chains(self, num_chains, conditional, message):
     config = ConfigDict(
       dict(
-        energy=CONV_NET,
-        optimizer=SGD,
+        energy=literal.CONV_NET,
+        optimizer=literal.SGD,
         num_chains=num_chains,
         step=dict(start_scale=1.0),
       )
     )
     with self.assertRaisesRegex(ValueError, message):
-      langevin_ebm.init(jax.random.key(0), config, images(4, conditional))
+      langevin_ebm.init(
+        jax.random.key(0), config, literal.images(4, conditional)
+      )
 
 
 class SampleTest(absltest.TestCase):
   def test_has_the_stationary_law(self):
     """Blocks of chains, each with noise of its own, at temperature 1/2."""
-    energy = quadratic(MEAN, -np.log(VARIANCE), batch_size=700)
+    energy = literal.quadratic(
+      literal.MEAN, -np.log(literal.VARIANCE), batch_size=700
+    )
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, None)
     delta, temperature, num = 0.5, 0.5, 4000
     draw = functools.partial(
@@ -362,15 +234,15 @@ class SampleTest(absltest.TestCase):
     self.assertLen(np.unique(x[:, 0]), num)
     # Of y' = c y + sqrt(T) delta xi, c = 1 - delta^2 precision / 2: the start is
     # forgotten to c^80 = (15/16)^80 = 0.006, the variance is T delta^2 / (1 - c^2).
-    shrink = 1 - delta**2 / (2 * VARIANCE)
+    shrink = 1 - delta**2 / (2 * literal.VARIANCE)
     variance = temperature * delta**2 / (1 - shrink**2)
-    error = np.abs(x.mean(0) - MEAN) / (variance / num) ** 0.5
+    error = np.abs(x.mean(0) - literal.MEAN) / (variance / num) ** 0.5
     self.assertLess(np.max(error), 4.5)  # and 0.006 x 1 of the start: 0.4
     error = np.abs(x.var(0) / variance - 1) / (2 / num) ** 0.5
     self.assertLess(np.max(error), 4)
 
   def test_persistent_chains_go_on(self):
-    energy = quadratic(MEAN, [0.0, 0.0], batch_size=4)
+    energy = literal.quadratic(literal.MEAN, [0.0, 0.0], batch_size=4)
     chains = np.arange(10.0).reshape(5, 2)
     state = langevin_ebm.State(
       jnp.zeros((), jnp.int32), energy, jnp.array(chains)
@@ -379,7 +251,7 @@ class SampleTest(absltest.TestCase):
       langevin_ebm.sample, num_steps=1, step_size=1.0, noise=False
     )
     rows = lambda x: {tuple(row) for row in np.asarray(x).tolist()}
-    ends = rows((MEAN + chains) / 2)  # halfway to the mean
+    ends = rows((literal.MEAN + chains) / 2)  # halfway to the mean
     self.assertEqual(rows(draw(state, jax.random.key(0), 5)), ends)
     self.assertLess(rows(draw(state, jax.random.key(0), 3)), ends)
     many = draw(state, jax.random.key(0), 50)
@@ -387,7 +259,7 @@ class SampleTest(absltest.TestCase):
     self.assertEqual(rows(many), ends)
 
   def test_without_noise_is_the_descent_from_uniform_noise(self):
-    energy = quadratic(MEAN, [0.0, 0.0], batch_size=4)
+    energy = literal.quadratic(literal.MEAN, [0.0, 0.0], batch_size=4)
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, None)
     x = langevin_ebm.sample(
       state,
@@ -398,7 +270,7 @@ class SampleTest(absltest.TestCase):
       noise=False,
       start_scale=2.0,
     )
-    start = MEAN + 4 * (np.asarray(x) - MEAN)
+    start = literal.MEAN + 4 * (np.asarray(x) - literal.MEAN)
     self.assertLess(np.max(np.abs(start)), 2)
     self.assertGreater(np.max(np.abs(start)), 1)
     self.assertLen(np.unique(x), 12)
@@ -416,10 +288,12 @@ class LearningTest(parameterized.TestCase):
     shrink = 1 - delta**2 / 2 * precision
     power = lambda x: restart * x / (1 - (1 - restart) * x)
     once, twice = power(shrink**num_steps), power(shrink ** (2 * num_steps))
-    mean = MEAN / (1 - once)
+    mean = literal.MEAN / (1 - once)
     stationary = delta**2 / (1 - shrink**2)
     square = (1 - twice) * stationary + twice * (1 / 3 + mean**2)
-    nearest = np.argmin(np.abs(square - (mean * once) ** 2 - VARIANCE), 0)
+    nearest = np.argmin(
+      np.abs(square - (mean * once) ** 2 - literal.VARIANCE), 0
+    )
     return mean[nearest, [0, 1]], precision[nearest, 0]
 
   @parameterized.parameters(
@@ -429,7 +303,7 @@ class LearningTest(parameterized.TestCase):
   @pytest.mark.slow
   def test_moments_of_a_normal_law(self, num_chains, num_steps):
     delta, restart = 0.5, 0.02
-    energy = quadratic([0.0, 0.0], [0.0, 0.0], optimizer=optax.sgd(0.1))
+    energy = literal.quadratic([0.0, 0.0], [0.0, 0.0], optimizer=optax.sgd(0.1))
     chains = None
     if num_chains:
       chains = jax.random.uniform(jax.random.key(1), (num_chains, 2))
@@ -440,8 +314,10 @@ class LearningTest(parameterized.TestCase):
       step_size=delta,
       restart=restart,
     )
-    _, path = learned(step, state, normal(500, 200), jax.random.key(0))
-    found = last_half(path[0].energy.params['params'])
+    _, path = literal.learned(
+      step, state, literal.normal(500, 200), jax.random.key(0)
+    )
+    found = literal.last_half(path[0].energy.params['params'])
     mean, precision = self.fixed_point(
       delta, num_steps, restart if num_chains else 1.0
     )
@@ -453,8 +329,11 @@ class LearningTest(parameterized.TestCase):
 
   def test_energy_l2_holds_energies_near_0(self):
     """The likelihood does not know the offset; with the penalty it falls."""
-    energy = quadratic(
-      MEAN, -np.log(VARIANCE), offset=9.0, optimizer=optax.sgd(0.1)
+    energy = literal.quadratic(
+      literal.MEAN,
+      -np.log(literal.VARIANCE),
+      offset=9.0,
+      optimizer=optax.sgd(0.1),
     )
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, None)
 
@@ -462,7 +341,9 @@ class LearningTest(parameterized.TestCase):
       step = functools.partial(
         langevin_ebm.step, num_steps=10, step_size=0.7, energy_l2=weight
       )
-      return learned(step, state, normal(300, 100), jax.random.key(0))
+      return literal.learned(
+        step, state, literal.normal(300, 100), jax.random.key(0)
+      )
 
     state, (_, metrics) = jax.vmap(run)(jnp.array([0.0, 0.05]))
     offset = state.energy.params['params']['offset']

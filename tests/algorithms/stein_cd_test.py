@@ -4,25 +4,23 @@ import functools
 
 from absl.testing import absltest
 from absl.testing import parameterized
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import stein_cd
-from tests.algorithms import maximum_likelihood_test as exact
+from tests import literal
 
 
 def _true_score(x):
   """Returns the score of the true RBM."""
   b, weight, c = (
-    exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias')
+    literal.RBM_TRUTH[name] for name in ('bias', 'weight', 'hidden_bias')
   )
   return b - x + np.tanh(x @ weight + c) @ weight.T
 
@@ -58,32 +56,19 @@ def _distance(actual, expected):
   return np.sqrt(gap / sum(np.sum(leaf**2) for leaf in expected.values()))
 
 
-class ByLabel(nn.Module):
-  """E(x, y) = |x - m_y|^2 / 2, whose parameters are the means of the classes."""
-
-  means: np.ndarray
-  num_classes = 3
-
-  @nn.compact
-  def __call__(self, x, y):
-    means = self.param('means', lambda _: jnp.asarray(self.means, x.dtype))
-    mean = layers.one_hot(y, 3).astype(x.dtype) @ means
-    return 0.5 * jnp.sum((x - mean) ** 2, -1)
-
-
 class SteinCDTest(parameterized.TestCase):
   @parameterized.parameters(
     (False, 'count'), (True, 'count'), (True, 'row_sum')
   )
   def test_limit_is_stein_score_matching(self, symmetric, normalize):
     self.enter_context(jax.enable_x64(True))
-    x = exact.data(12) + 0.5
-    state = exact.at_truth(stein_cd, x)
-    limit = exact.ascent(score_matching, state, x, normalize=normalize)
+    x = literal.rbm_data(12) + 0.5
+    state = literal.at_truth(stein_cd, x)
+    limit = literal.ascent(score_matching, state, x, normalize=normalize)
 
     @jax.jit
     def update(epsilon):
-      moved = exact.ascent(
+      moved = literal.ascent(
         stein_cd,
         state,
         x,
@@ -111,13 +96,15 @@ class SteinCDTest(parameterized.TestCase):
   )
   def test_update_by_hand(self, symmetric=False, **hyper):
     self.enter_context(jax.enable_x64(True))
-    x, epsilon = exact.data(12) + 0.5, 0.3
-    literal = {'num_steps': 1} | hyper
-    samples = _literal_move(x, epsilon, **literal)
-    positives = _literal_move(x, -epsilon, **literal) if symmetric else x
-    ends = [exact.statistics(exact.TRUTH, x) for x in (positives, samples)]
-    state = exact.at_truth(stein_cd, x)
-    actual = exact.ascent(
+    x, epsilon = literal.rbm_data(12) + 0.5, 0.3
+    options = {'num_steps': 1} | hyper
+    samples = _literal_move(x, epsilon, **options)
+    positives = _literal_move(x, -epsilon, **options) if symmetric else x
+    ends = [
+      literal.rbm_statistics(literal.RBM_TRUTH, x) for x in (positives, samples)
+    ]
+    state = literal.at_truth(stein_cd, x)
+    actual = literal.ascent(
       stein_cd, state, x, epsilon=epsilon, symmetric=symmetric, **hyper
     )
     for name, value in actual.items():
@@ -134,10 +121,14 @@ class SteinCDTest(parameterized.TestCase):
   def test_images_move_under_their_labels(self):
     """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
     self.enter_context(jax.enable_x64(True))
-    x, y = exact.data(9), np.arange(9) % 3
+    x, y = literal.rbm_data(9), np.arange(9) % 3
     means = np.random.default_rng(3).normal(size=(3, 4))
     energy = learners.create(
-      jax.random.key(0), ByLabel(means), optax.sgd(1.0), jnp.asarray(x), y
+      jax.random.key(0),
+      literal.ByLabel(means),
+      optax.sgd(1.0),
+      jnp.asarray(x),
+      y,
     )
     self.assertEqual(energy.num_classes, 3)
     step = functools.partial(stein_cd.step, epsilon=0.3, conditional=True)
@@ -154,16 +145,16 @@ class SteinCDTest(parameterized.TestCase):
     self.assertTrue(np.isnan(metrics['energy/data']))
 
   def test_images_are_vectors(self):
-    x = jnp.asarray(exact.data(6), jnp.float32)
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
     flat, images = (
-      exact.ascent(stein_cd, exact.at_truth(stein_cd, x), x)
+      literal.ascent(stein_cd, literal.at_truth(stein_cd, x), x)
       for x in (x, x.reshape(6, 2, 2, 1))
     )
     jax.tree.map(np.testing.assert_array_equal, flat, images)
 
   @parameterized.parameters('pmap', 'shard_map')
   def test_devices_share_their_particles(self, mode):
-    x = np.float32(exact.data(16))
+    x = np.float32(literal.rbm_data(16))
 
     def run(mode):
       def step(state, batch, rng, axis_name=None):
@@ -171,7 +162,7 @@ class SteinCDTest(parameterized.TestCase):
           state, batch, rng, num_steps=2, symmetric=True, axis_name=axis_name
         )
 
-      state = parallel.replicate(exact.at_truth(stein_cd, x))
+      state = parallel.replicate(literal.at_truth(stein_cd, x))
       compiled = parallel.compile_step(step, mode)
       return compiled(state, {'image': x}, jax.random.key(0))[0].energy.params
 
@@ -189,16 +180,16 @@ class SteinCDTest(parameterized.TestCase):
   )
   def test_bad_arguments(self, **hyper):
     ((name, value),) = hyper.items()
-    x = exact.data(3)
+    x = literal.rbm_data(3)
     with self.assertRaisesRegex(ValueError, f'{name}={value!r}'):
-      exact.ascent(stein_cd, exact.at_truth(stein_cd, x), x, **hyper)
+      literal.ascent(stein_cd, literal.at_truth(stein_cd, x), x, **hyper)
 
   def _assert_learns(self, **hyper):
-    x = exact.data(exact.NUM_DATA)
-    for params in exact.learn(stein_cd, x, num_train_steps=200, **hyper):
+    x = literal.rbm_data(literal.NUM_DATA)
+    for params in literal.fit_rbm(stein_cd, x, num_train_steps=200, **hyper):
       self.assertGreater(
-        exact.log_likelihood(params, x),
-        exact.log_likelihood(exact.TRUTH, x) - exact.SLACK,
+        literal.rbm_log_likelihood(params, x),
+        literal.rbm_log_likelihood(literal.RBM_TRUTH, x) - literal.SLACK,
       )
 
   def test_learning(self):

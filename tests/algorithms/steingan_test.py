@@ -15,112 +15,17 @@ import optax
 import pytest
 
 from configs import steingan_mnist
-from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import kernels
-from stein_jax import layers
 from stein_jax import learners
 from stein_jax import parallel
 from stein_jax import stein
 from stein_jax.algorithms import maximum_likelihood
 from stein_jax.algorithms import stein_cd
 from stein_jax.algorithms import steingan
-from tests.algorithms import maximum_likelihood_test as exact
-
-_LATENT = np.random.default_rng(3).normal(size=(16, 3))
-
-
-class Fixed(nn.Module):
-  """A generator V' tanh(W'z) + b whose latents z do not depend on the key.
-
-  Devices take their rows of one table, so that all modes draw the same samples.
-  """
-
-  shape: tuple[int, ...]
-  norm: bool = False
-  gain: bool = False
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(self, rng, num, *, label=None, axis_name=None):
-    del rng
-    first = collectives.index(axis_name) * num
-    table = jnp.asarray(_LATENT, self.dtype)
-    z = lax.dynamic_slice_in_dim(table, first, num)
-    size = int(np.prod(self.shape))
-    weight = lambda name, *shape: self.param(
-      name, lambda rng: jax.random.normal(rng, shape, self.dtype)
-    )
-    h = jnp.tanh(z @ weight('W', 3, 5))
-    if self.norm:
-      h = layers.BatchNorm(gain=self.gain)(h, axis_name=axis_name)
-    x = h @ weight('V', 5, size) + weight('b', 1, size)
-    if label is not None:
-      x = x * (1 + label[:, None])
-    return x.reshape(num, *self.shape)
-
-
-class Encoder(nn.Module):
-  """An energy that reconstructs, with a term of its own beside the error."""
-
-  norm: bool = False
-
-  @property
-  def mixes(self):
-    return self.norm
-
-  @nn.compact
-  def _run(self, x, axis_name=None):
-    x = x.reshape(len(x), -1)
-    weight = self.param('A', nn.initializers.normal(1.0), (x.shape[1], 3))
-    h = x @ weight
-    if self.norm:
-      h = layers.BatchNorm()(h, axis_name=axis_name)
-    h = jnp.tanh(h)
-    error = jnp.mean((x - h @ weight.T) ** 2, -1)
-    tilt = self.param('c', nn.initializers.normal(1.0), (x.shape[1],))
-    return h, error, error + x @ tilt
-
-  def features(self, x, *, axis_name=None):
-    return self._run(x, axis_name)[0]
-
-  def reconstruction_error(self, x, *, axis_name=None):
-    return self._run(x, axis_name)[1]
-
-  def __call__(self, x, *, axis_name=None):
-    return self._run(x, axis_name)[2]
-
-
-@functools.lru_cache  # making a learner compiles its initialisation
-def fixed_generator(num, shape, **attributes):
-  return generators.create(
-    jax.random.key(1), Fixed(shape, **attributes), optax.sgd(1.0), num
-  )
-
-
-@functools.lru_cache
-def encoder(num, shape, norm=False):
-  return learners.create(
-    jax.random.key(2),
-    Encoder(norm),
-    optax.sgd(1.0, momentum=0.9),
-    jnp.zeros((num, *shape)),
-  )
-
-
-def _state(energy, generator):
-  return steingan.State(
-    jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(())
-  )
-
-
-def rbm_state(x, *, norm=False):
-  """Returns a state of the true RBM in the dtype of x [n, 4]."""
-  truth = exact.at_truth(steingan, x, generator=None, gap=None).energy
-  return _state(
-    truth, fixed_generator(len(x), x.shape[1:], norm=norm, dtype=x.dtype.name)
-  )
+from tests import literal
+from tests import smoke
 
 
 def _run(state, batch, rng=None, **hyper):
@@ -135,82 +40,6 @@ def _moved(before, after):
   return jax.tree.map(
     np.subtract, after.params['params'], before.params['params']
   )
-
-
-def _literal_direction(
-  x,
-  *,
-  kernel='rbf',
-  kernel_space='pixels',
-  repulsion='exact',
-  normalize='count',
-  bandwidth_scale=1.0,
-  bandwidth_log='n+1',
-  bandwidth=0.0,
-):
-  """Returns phi [n, 4] under the true RBM, pair by pair."""
-  b, weight, c = (
-    exact.TRUTH[name] for name in ('bias', 'weight', 'hidden_bias')
-  )
-  n, hidden = len(x), np.tanh(x @ weight + c)
-  score = b - x + hidden @ weight.T
-  if kernel == 'none':
-    return score
-  e = x if kernel_space == 'pixels' else hidden
-  sq_dist = np.sum((e[:, None] - e[None]) ** 2, -1)
-  log = {'n+1': np.log(n + 1), 'n': np.log(n), 'none': 1.0}[bandwidth_log]
-  h = bandwidth or bandwidth_scale * np.median(sq_dist) / log
-  # The Jacobian of e at x_j, transposed, on a change of e.
-  if kernel_space == 'pixels':
-    pull = lambda j, change: change
-  else:
-    pull = lambda j, change: weight @ ((1 - hidden[j] ** 2) * change)
-  phi = np.zeros_like(x)
-  for i in range(n):
-    others = [j for j in range(n) if j != i]
-    nearest = min(others, key=lambda j: sq_dist[i, j])
-    row_sum = 0.0
-    for j in range(n):
-      if kernel == 'rbf':
-        k = np.exp(-sq_dist[i, j] / h)
-        slope = k / h  # minus the derivative by the squared distance
-      else:
-        k = (1 + sq_dist[i, j] / h) ** -0.5
-        slope = 0.5 / h * (1 + sq_dist[i, j] / h) ** -1.5
-      row_sum += k
-      # grad_{x_j} k(e_j, e_i) = 2 slope J(x_j)'(e_i - e_j).
-      push = 2 * slope * pull(i if repulsion == 'swapped' else j, e[i] - e[j])
-      if repulsion != 'nearest':
-        phi[i] += k * score[j] + push
-      elif j == nearest:
-        phi[i] = score[i] + 0.5 * push
-    if repulsion != 'nearest':
-      phi[i] /= n if normalize == 'count' else row_sum
-  return phi
-
-
-def literal_step(
-  state, data, *, num_generator_steps=1, weight=1.0, negatives='before', **hyper
-):
-  """Returns what one step adds to the energy and to the generator, at rate 1."""
-  start = jax.tree.map(np.asarray, state.generator.params['params'])
-  params, z = dict(start), _LATENT[: len(data)]
-  for _ in range(num_generator_steps):
-    h = np.tanh(z @ params['W'])
-    samples = h @ params['V'] + params['b']
-    phi = _literal_direction(samples, **hyper)
-    # mean_i J_i' phi_i, of V'tanh(W'z) + b [LW17 eq 21].
-    change = {
-      'W': z.T @ ((phi @ params['V'].T) * (1 - h**2)),
-      'V': h.T @ phi,
-      'b': np.sum(phi, 0, keepdims=True),
-    }
-    params = {name: params[name] + change[name] / len(z) for name in params}
-  if negatives == 'fresh':
-    samples = np.tanh(z @ params['W']) @ params['V'] + params['b']
-  ends = [exact.statistics(exact.TRUTH, x) for x in (data, samples)]
-  energy = jax.tree.map(lambda data, fake: data - weight * fake, *ends)
-  return energy, {name: params[name] - start[name] for name in params}
 
 
 class StepTest(parameterized.TestCase):
@@ -235,9 +64,9 @@ class StepTest(parameterized.TestCase):
     # without a kernel each sample has its own score, and that 1 - gamma scales
     # the negative phase alone.
     self.enter_context(jax.enable_x64(True))
-    x = exact.data(7)
-    state = rbm_state(x)
-    energy, generator = literal_step(state, x, weight=weight, **hyper)
+    x = literal.rbm_data(7)
+    state = literal.rbm_state(x)
+    energy, generator = literal.steingan_step(state, x, weight=weight, **hyper)
     after = _run(state, {'image': x}, negative_weight=weight, **hyper)
     close = functools.partial(np.testing.assert_allclose, atol=1e-12)
     jax.tree.map(close, _moved(state.energy, after.energy), energy)
@@ -253,20 +82,20 @@ class StepTest(parameterized.TestCase):
   )
   def test_of_one_sample_the_kernel_is_nothing(self, **hyper):
     self.enter_context(jax.enable_x64(True))
-    x = exact.data(1)
-    state = rbm_state(x)
-    _, expected = literal_step(state, x, kernel='none')
+    x = literal.rbm_data(1)
+    state = literal.rbm_state(x)
+    _, expected = literal.steingan_step(state, x, kernel='none')
     after = _run(state, {'image': x}, **hyper)
     chex.assert_trees_all_close(
       _moved(state.generator, after.generator), expected, atol=1e-12
     )
 
   def test_every_generator_step_has_noise_of_its_own(self):
-    x = jnp.asarray(exact.data(4), jnp.float32)
+    x = jnp.asarray(literal.rbm_data(4), jnp.float32)
     generator = generators.create(
       jax.random.key(1), generators.MLP(dim=4, widths=()), optax.sgd(1.0), 4
     )
-    state = rbm_state(x)._replace(generator=generator)
+    state = literal.rbm_state(x)._replace(generator=generator)
     generate, keys = generators.generate, []
 
     def spy(generator, params, rng, num, **kwargs):
@@ -294,8 +123,9 @@ class StepTest(parameterized.TestCase):
     # meet the energy's loss.
     n = 6
     data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
-    state = _state(
-      encoder(n, (2, 2, 1), norm=True), fixed_generator(n, (2, 2, 1))
+    state = literal.steingan_state(
+      literal.encoder(n, (2, 2, 1), norm=True),
+      literal.fixed_generator(n, (2, 2, 1)),
     )
     energy, generator = state.energy, state.generator
     draw = lambda params: generator.apply_fn(params, None, n)
@@ -361,11 +191,11 @@ class StepTest(parameterized.TestCase):
     (dict(bandwidth_log='n-1'), "log='n-1'.*'none'"),
   )
   def test_bad_arguments(self, hyper, message):
-    x = jnp.asarray(exact.data(4), jnp.float32)
+    x = jnp.asarray(literal.rbm_data(4), jnp.float32)
     batch = {'image': x, 'label': jnp.zeros(4, jnp.int32)}
     step = functools.partial(steingan.step, **hyper)
     with self.assertRaisesRegex(ValueError, message):
-      jax.eval_shape(step, rbm_state(x), batch, jax.random.key(0))
+      jax.eval_shape(step, literal.rbm_state(x), batch, jax.random.key(0))
 
 
 class DiscountTest(parameterized.TestCase):
@@ -379,12 +209,12 @@ class DiscountTest(parameterized.TestCase):
         self.param('unused', nn.initializers.zeros, ())
         return truth.apply_fn(truth.params, rng, num, method='sample')
 
-    x, num = jnp.asarray(exact.data(16), jnp.float32), 2000
-    truth = rbm_state(x).energy
+    x, num = jnp.asarray(literal.rbm_data(16), jnp.float32), 2000
+    truth = literal.rbm_state(x).energy
     generator = generators.create(
       jax.random.key(1), Exact(), optax.sgd(1.0), len(x)
     )
-    start = _state(truth, generator)
+    start = literal.steingan_state(truth, generator)
 
     @jax.jit
     @jax.vmap
@@ -394,9 +224,9 @@ class DiscountTest(parameterized.TestCase):
       )[0].energy.params['params']
 
     ends = energy(jax.random.split(jax.random.key(0), num))
-    expected = exact.ascent(
+    expected = literal.ascent(
       maximum_likelihood,
-      exact.at_truth(maximum_likelihood, x),
+      literal.at_truth(maximum_likelihood, x),
       x,
       negative_weight=1 - gamma,
     )
@@ -414,8 +244,8 @@ class FirstFeaturesTest(absltest.TestCase):
   def test_kernel_keeps_to_the_energy_of_the_start(self):
     # The energy has moved on from its first parameters: scores are its own, and the
     # kernel is of the first features.
-    x = jnp.asarray(exact.data(6), jnp.float32)
-    state = rbm_state(x)
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
+    state = literal.rbm_state(x)
     first, generator = state.energy, state.generator
     moved = first.replace(params=jax.tree.map(lambda p: 0.5 * p, first.params))
 
@@ -484,8 +314,8 @@ class DiversityTest(parameterized.TestCase):
     # Without a kernel the loss is mean E(samples), and this.
     n, weight = 6, 0.7
     data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
-    generator = fixed_generator(n, (2, 2, 1), norm=True, gain=True)
-    energy = encoder(n, (2, 2, 1), norm=True)
+    generator = literal.fixed_generator(n, (2, 2, 1), norm=True, gain=True)
+    energy = literal.encoder(n, (2, 2, 1), norm=True)
 
     def of_samples(samples, method):
       call = functools.partial(energy.apply_fn, energy.params, method=method)
@@ -509,7 +339,7 @@ class DiversityTest(parameterized.TestCase):
 
     expected = jax.jit(jax.grad(loss))(generator.params)
     after = _run(
-      _state(energy, generator),
+      literal.steingan_state(energy, generator),
       {'image': data},
       kernel='none',
       diversity=diversity,
@@ -525,8 +355,8 @@ class DiversityTest(parameterized.TestCase):
 
   def test_stands_beside_the_kernel(self):
     # What it adds to a step does not depend on the kernel's direction.
-    x = jnp.asarray(exact.data(6), jnp.float32)
-    state = rbm_state(x)
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
+    state = literal.rbm_state(x)
 
     def added(kernel):
       runs = [
@@ -558,7 +388,7 @@ class ConditionalTest(absltest.TestCase):
         return self.param('g', nn.initializers.normal(), (3, 2))[label]
 
     sgd = optax.sgd(1.0)
-    return _state(
+    return literal.steingan_state(
       learners.create(jax.random.key(1), Energy(), sgd, data, label),
       generators.create(jax.random.key(2), Generator(), sgd, 5, label),
     )
@@ -622,30 +452,32 @@ class ConditionalTest(absltest.TestCase):
 class SteinCDGANTest(parameterized.TestCase):
   def test_with_all_negatives_of_steincd(self):
     self.enter_context(jax.enable_x64(True))
-    x = exact.data(7)
+    x = literal.rbm_data(7)
     hyper = dict(kernel='imq', normalize='row_sum', bandwidth_scale=3.0)
-    state = rbm_state(x)
+    state = literal.rbm_state(x)
     after = _run(state, {'image': x}, alpha=1.0, epsilon=0.3, **hyper)
     close = functools.partial(chex.assert_trees_all_close, atol=1e-12)
-    expected = exact.ascent(
-      stein_cd, exact.at_truth(stein_cd, x), x, epsilon=0.3, **hyper
+    expected = literal.ascent(
+      stein_cd, literal.at_truth(stein_cd, x), x, epsilon=0.3, **hyper
     )
     close(_moved(state.energy, after.energy), expected)
     # The generator goes on as without them.
-    _, expected = literal_step(state, x, **hyper)
+    _, expected = literal.steingan_step(state, x, **hyper)
     close(_moved(state.generator, after.generator), expected)
 
   @parameterized.parameters((0.0, 1), (0, 1), (0.25, 2))
   def test_without_them_they_cost_nothing(self, alpha, num_scores):
-    x = jnp.asarray(exact.data(4), jnp.float32)
+    x = jnp.asarray(literal.rbm_data(4), jnp.float32)
     step = functools.partial(steingan.step, alpha=alpha)
     with mock.patch.object(energies, 'score', wraps=energies.score) as score:
-      jax.eval_shape(step, rbm_state(x), {'image': x}, jax.random.key(0))
+      jax.eval_shape(
+        step, literal.rbm_state(x), {'image': x}, jax.random.key(0)
+      )
     self.assertEqual(score.call_count, num_scores)
 
   def test_a_step_has_all_negatives_of_one_kind(self):
-    x = jnp.asarray(exact.data(4), jnp.float32)
-    state, num = rbm_state(x), 400
+    x = jnp.asarray(literal.rbm_data(4), jnp.float32)
+    state, num = literal.rbm_state(x), 400
     keys = jax.random.split(jax.random.key(0), num)
 
     @jax.jit
@@ -668,8 +500,8 @@ class SteinCDGANTest(parameterized.TestCase):
       self.assertAlmostEqual(np.mean(chosen), alpha, delta=4 * error)
 
   def test_devices_choose_together(self):
-    x = np.float32(exact.data(8))
-    state = rbm_state(jnp.asarray(x))
+    x = np.float32(literal.rbm_data(8))
+    state = literal.rbm_state(jnp.asarray(x))
     keys = jax.random.split(jax.random.key(0), 8)
     hyper = dict(alpha=0.5, kernel='none')
     one = lambda rng: steingan.step(state, {'image': x}, rng, **hyper)[0]
@@ -695,7 +527,9 @@ class SteinCDGANTest(parameterized.TestCase):
 def _phases():
   """Returns data, a state, what a step adds with data alone, and with samples."""
   data = jax.random.normal(jax.random.key(0), (4, 3))
-  state = _state(encoder(4, (3,)), fixed_generator(4, (3,)))
+  state = literal.steingan_state(
+    literal.encoder(4, (3,)), literal.fixed_generator(4, (3,))
+  )
 
   @jax.jit
   def energy(negative_weight):
@@ -792,10 +626,12 @@ class ControllerTest(parameterized.TestCase):
     self.assertTrue(np.isnan(discount * rate))
 
   def test_needs_an_energy_that_reconstructs(self):
-    x = jnp.asarray(exact.data(4), jnp.float32)
+    x = jnp.asarray(literal.rbm_data(4), jnp.float32)
     step = functools.partial(steingan.step, controller='discount')
     with self.assertRaisesRegex(AttributeError, 'reconstruction_error'):
-      jax.eval_shape(step, rbm_state(x), {'image': x}, jax.random.key(0))
+      jax.eval_shape(
+        step, literal.rbm_state(x), {'image': x}, jax.random.key(0)
+      )
 
 
 class DevicesTest(parameterized.TestCase):
@@ -818,8 +654,9 @@ class DevicesTest(parameterized.TestCase):
     # Both networks normalise over all devices.
     data = np.random.default_rng(0).normal(size=(8, 2, 2, 1))
     data = np.float32(data)
-    state = _state(
-      encoder(8, (2, 2, 1), norm=True), fixed_generator(8, (2, 2, 1), norm=True)
+    state = literal.steingan_state(
+      literal.encoder(8, (2, 2, 1), norm=True),
+      literal.fixed_generator(8, (2, 2, 1), norm=True),
     )
 
     def run(mode):
@@ -845,64 +682,21 @@ class DevicesTest(parameterized.TestCase):
   )
   @pytest.mark.slow
   def test_of_the_papers_energies(self, label, hyper):
-    energy = mixing_energies()['joint_label' if label else 'autoencoder']
-    batch = {'image': IMAGES} | ({'label': LABELS} if label else {})
+    energy = literal.mixing_energies()[
+      'joint_label' if label else 'autoencoder'
+    ]
+    batch = {'image': literal.SMALL_IMAGES} | (
+      {'label': literal.SMALL_LABELS} if label else {}
+    )
     step = functools.partial(steingan.step, conditional=label, **hyper)
-    generator = fixed_generator(8, IMAGES.shape[1:], norm=True)
-    start = _state(energy, generator)
+    generator = literal.fixed_generator(
+      8, literal.SMALL_IMAGES.shape[1:], norm=True
+    )
+    start = literal.steingan_state(energy, generator)
     if hyper.get('kernel_space') == 'first_features':
       first = jax.tree.map(lambda leaf: 0.5 * leaf, energy.params)
       start = start._replace(first=first)
-    assert_modes_agree(step, start, batch)
-
-
-IMAGES = np.float32(np.random.default_rng(0).uniform(size=(8, 4, 4, 1)))
-LABELS = np.array([0, 2, 1, 1, 0, 2, 2, 1])
-
-
-@functools.cache
-def mixing_energies():
-  """Returns learners of energies that normalise by the batch, of 4x4 images."""
-  autoencoder = energies.Autoencoder(
-    convs=((2, 3, 2, 1), (3, 2, 2, 0)), dropout=0.0
-  )
-  modules = {
-    'autoencoder': autoencoder,
-    'joint_label': energies.JointLabel(autoencoder, 3, margin=0.5),
-    'discriminator': energies.Discriminator((2, 2), num_classes=3),
-  }
-  return {
-    name: learners.create(
-      jax.random.key(3),
-      module,
-      optax.sgd(0.1),
-      IMAGES,
-      *(() if name == 'autoencoder' else (LABELS,)),
-    )
-    for name, module in modules.items()
-  }
-
-
-def assert_modes_agree(step, state, batch):
-  """Fails unless a step is one under jit, pmap and shard_map."""
-  # Weights of 0.02 would make updates as small as rounding.
-  scaled = jax.tree.map(lambda leaf: 10 * leaf, state.energy.params)
-  state = state._replace(energy=state.energy.replace(params=scaled))
-
-  def run(mode):
-    start = parallel.replicate(jax.tree.map(jnp.copy, state))
-    ends = parallel.compile_step(step, mode)(start, batch, jax.random.key(0))
-    return jax.tree.map(np.asarray, ends)
-
-  expected = run('jit')
-  moved = jax.tree.map(
-    lambda old, new: np.max(np.abs(old - new)),
-    state.energy.params,
-    expected[0].energy.params,
-  )
-  assert max(jax.tree.leaves(moved)) > 1e-3, moved
-  for mode in ('pmap', 'shard_map'):
-    chex.assert_trees_all_close(run(mode), expected, rtol=1e-4, atol=1e-5)
+    smoke.assert_modes_agree(step, start, batch)
 
 
 class LearningTest(parameterized.TestCase):
@@ -918,7 +712,7 @@ class LearningTest(parameterized.TestCase):
   def test_only_the_kernel_keeps_samples_apart(
     self, kernel, likelihoods, variances
   ):
-    x, num_steps = exact.data(100), 400
+    x, num_steps = literal.rbm_data(100), 400
     data = jnp.asarray(x, jnp.float32)
     rate = optax.linear_schedule(0.02, 0.0, num_steps)
 
@@ -941,7 +735,9 @@ class LearningTest(parameterized.TestCase):
         return state, metrics['samples/variance']
 
       state, variance = lax.scan(
-        step, _state(energy, generator), jax.random.split(rng, num_steps)
+        step,
+        literal.steingan_state(energy, generator),
+        jax.random.split(rng, num_steps),
       )
       return state.energy.params['params'], jnp.min(variance[-100:])
 
@@ -949,9 +745,9 @@ class LearningTest(parameterized.TestCase):
     params, lowest = train(jax.random.split(jax.random.key(0), num_seeds))
     for seed in range(num_seeds):
       learned = jax.tree.map(lambda leaf: np.asarray(leaf[seed], float), params)
-      excess = exact.log_likelihood(learned, x) - exact.log_likelihood(
-        exact.TRUTH, x
-      )
+      excess = literal.rbm_log_likelihood(
+        learned, x
+      ) - literal.rbm_log_likelihood(literal.RBM_TRUTH, x)
       self.assertBetween(excess, *likelihoods)
       self.assertBetween(lowest[seed], *variances)
 

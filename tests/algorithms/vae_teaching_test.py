@@ -6,6 +6,7 @@ all divergences between the three have closed forms.
 """
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -17,19 +18,21 @@ import numpy as np
 import optax
 import pytest
 
+from stein_jax import generators
 from stein_jax.algorithms import vae_teaching
-from tests.algorithms import langevin_ebm_test as literal
-from tests.algorithms import vae_test as autoencoder
+from tests import draws
+from tests import literal
 
 GAMMA = 1.0
 MEAN, VARIANCE = np.array([1.0, -0.5]), np.array([2.0, 1.2])  # of the data
-# One Langevin step that is a draw of N(mean, 1 / precision) from any start: the drift
-# goes all the way to the mean, and the noise delta sqrt(T) xi has that variance.
-EXACT = dict(num_steps=1, temperature=0.5)
 
 
-def exact_step_size(precision):
-  return (2 / precision) ** 0.5
+def exact_chain(precision):
+  """Returns one Langevin step that draws from N(mean, 1 / precision), from any start.
+
+  The drift goes all the way to the mean; the noise delta sqrt(T) xi has that variance.
+  """
+  return samplers.Langevin((2 / precision) ** 0.5, temperature=0.5)
 
 
 def start(energy, decoder, *, noise=GAMMA / 2, optimizers=(None, None)):
@@ -41,9 +44,9 @@ def start(energy, decoder, *, noise=GAMMA / 2, optimizers=(None, None)):
   return vae_teaching.State(
     jnp.zeros((), jnp.int32),
     literal.quadratic(mean, -np.log(variance), optimizer=optimizers[0]),
-    autoencoder.linear(
+    literal.linear(
       *decoder,
-      encoder=autoencoder.posterior(*decoder, noise),
+      encoder=literal.posterior(*decoder, noise),
       optimizer=optimizers[1],
     ),
   )
@@ -57,7 +60,7 @@ class StepTest(parameterized.TestCase):
       state = start(([0.3, 0.2], [0.7, 1.5]), decoder, noise=0.8)
       return state, {'image': literal.normal(6)}
     networks = dict(
-      VAE=autoencoder.NETWORK, ImageToImage=autoencoder.IMAGE_TO_IMAGE
+      VAE=literal.VAE_NETWORK, ImageToImage=literal.IMAGE_TO_IMAGE
     )
     batch = literal.images(conditional=network == 'ImageToImage')
     config = ConfigDict(
@@ -71,43 +74,47 @@ class StepTest(parameterized.TestCase):
     return vae_teaching.init(jax.random.key(1), config, batch), batch
 
   @parameterized.parameters(
-    ('VAE', dict()),
-    ('ImageToImage', dict(kl_weight=0.5, data_weight=0.2)),
-    ('Linear', dict(noise=False, clip=(-0.8, 0.9), kl_weight=3.0)),
+    ('VAE', dict(), dict()),
+    ('ImageToImage', dict(), dict(kl_weight=0.5, data_weight=0.2)),
+    ('Linear', dict(noise=False, clip=(-0.8, 0.9)), dict(kl_weight=3.0)),
     (
       'Linear',
-      dict(kl='posterior', num_importance=2, temperature=0.2, energy_l2=0.1),
+      dict(temperature=0.2),
+      dict(kl='posterior', num_importance=2, energy_l2=0.1),
     ),
   )
-  def test_is_variational_mcmc_teaching(self, network, hyper):
+  def test_is_variational_mcmc_teaching(self, network, options, hyper):
     state, batch = self.start(network)
     hyper = dict(num_steps=3, step_size=0.4, **hyper)
-    after, metrics = jax.jit(functools.partial(vae_teaching.step, **hyper))(
-      state, batch, jax.random.key(0)
-    )
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)
+    self.enter_context(draws.fixed())
+    with mock.patch.object(
+      generators, 'variational_loss', wraps=generators.variational_loss
+    ) as bound:
+      after, metrics = jax.jit(functools.partial(vae_teaching.step, **hyper))(
+        state, batch, jax.random.key(0)
+      )
+    num_importance = bound.call_args.kwargs['num_importance']
+    self.assertEqual(num_importance, hyper.pop('num_importance', 10))
     data, *condition = batch.values()
-    energy_l2 = hyper.pop('energy_l2', 0.0)
-    weight = hyper.pop('data_weight', 0.0)
+    energy_l2 = hyper.get('energy_l2', 0.0)
+    weight = hyper.get('data_weight', 0.0)
     coding = {'kl_weight': 2.0}  # X21's on CIFAR-10
-    for name in ('kl_weight', 'kl', 'num_importance'):
+    for name in ('kl_weight', 'kl'):
       if name in hyper:
-        coding[name] = hyper.pop(name)
+        coding[name] = hyper[name]
     dim = 2 if network == 'Linear' else 3
-    z = jax.random.normal(keys[0], (len(data), dim))
+    z = draws.latents((len(data), dim))
     decode = functools.partial(state.generator.apply_fn, method='decode')
     proposed = jax.jit(decode)(state.generator.params, z, *condition)
-    revised = literal.chain(
-      state.energy, keys[1], proposed, *condition, **hyper
-    )
+    revised = literal.chain(state.energy, proposed, *condition, **hyper)
     energy, energy_metrics = literal.descended(
       state.energy.params,
       literal.contrast(
         state.energy, data, revised, *condition, energy_l2=energy_l2
       ),
     )
-    bound = autoencoder.evidence_bound(
-      state.generator, keys[2], revised, *condition, **coding
+    bound = literal.evidence_bound(
+      state.generator, revised, *condition, **coding
     )
 
     def generator_loss(params):
@@ -142,8 +149,8 @@ class StepTest(parameterized.TestCase):
     (dict(data_weight=-0.1), 'data_weight=-0.1'),
     (dict(data_weight=1.1), 'data_weight=1.1'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
-    (dict(num_steps=0), 'num_steps=0'),
-    (dict(step_size=-1.0), 'step_size=-1.0'),
+    (dict(chain=samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (dict(chain=samplers.Langevin(-1.0)), 'chain.step_size=-1.0'),
   )
   def test_bad_arguments(self, hyper, message):
     state = start((MEAN, VARIANCE), (np.ones(2), 0.0))
@@ -159,10 +166,11 @@ class SampleTest(absltest.TestCase):
     state = start((MEAN, [0.5, 0.5]), (np.array([2.0, 0.1]), [3.0, 4.0]))
     num, rng = 4000, jax.random.key(0)
     state = state._replace(generator=state.generator.replace(batch_size=1500))
-    first = vae_teaching.sample(state, rng, num, num_steps=0)
-    ends = vae_teaching.sample(
-      state, rng, num, step_size=exact_step_size(2.0), **EXACT
+    chain = exact_chain(2.0)
+    first = vae_teaching.sample(
+      state, rng, num, chain=chain.replace(num_steps=0)
     )
+    ends = vae_teaching.sample(state, rng, num, chain=chain)
     for x, mean, variance in (
       (first, [3.0, 4.0], [4.0, 0.01]),
       (ends, MEAN, [0.5, 0.5]),
@@ -175,9 +183,7 @@ class SampleTest(absltest.TestCase):
       self.assertLess(np.max(error), 4)
 
 
-@functools.partial(
-  jax.jit, static_argnames=('num_steps', 'kl', 'num_importance')
-)
+@functools.partial(jax.jit, static_argnames=('kl', 'num_importance'))
 def _updates(state, data, rng, **hyper):
   """Returns minus updates at rate 1 of both networks on each batch, and metrics."""
 
@@ -238,9 +244,7 @@ class GeometryTest(parameterized.TestCase):
     """Chains that converge: the gradient of KL(data | pi), wherever they start."""
     far = np.array([3.0, 0.5]), np.array([-5.0, 8.0])
     state = start(([0.3, 0.2], [0.7, 0.7]), far)
-    found, _, metrics = self.updates(
-      state, step_size=exact_step_size(1 / 0.7), **EXACT
-    )
+    found, _, metrics = self.updates(state, chain=exact_chain(1 / 0.7))
     expected = self.energy_gradient((MEAN, VARIANCE), state)
     self.assertLess(self.distance(found, expected), 4)
     self.assertGreater(
@@ -261,7 +265,8 @@ class GeometryTest(parameterized.TestCase):
     )
     state = start((mean, variance), (np.array(scale), shift))
     delta, steps = 0.6, 3
-    found, _, _ = self.updates(state, num_steps=steps, step_size=delta)
+    chain = samplers.Langevin(delta, steps)
+    found, _, _ = self.updates(state, chain=chain)
     shrink = 1 - delta**2 / (2 * np.array(variance))
 
     def revised(start_variance):
@@ -305,10 +310,9 @@ class GeometryTest(parameterized.TestCase):
     state = start(pi, decoder, noise=noise)
     _, found, _ = self.updates(
       state,
-      step_size=exact_step_size(1 / 0.7),
+      chain=exact_chain(1 / 0.7),
       kl=kl,
       kl_weight=kl_weight,
-      **EXACT,
       **more,
     )
     gradient = self.decoder_gradient(pi, state, noise)
@@ -336,7 +340,9 @@ class GeometryTest(parameterized.TestCase):
         optimizers=(optax.sgd(rate), optax.sgd(0.1)),
       )
       step = functools.partial(
-        vae_teaching.step, num_steps=40, step_size=delta, kl_weight=GAMMA
+        vae_teaching.step,
+        chain=samplers.Langevin(delta, 40),
+        kl_weight=GAMMA,
       )
       data = literal.normal(400, 200, mean=MEAN, variance=VARIANCE)
       _, path = literal.learned(step, state, data, jax.random.key(0))
@@ -356,7 +362,7 @@ class GeometryTest(parameterized.TestCase):
       )
       scale = np.sqrt(variance - GAMMA / 2)
       expected = dict(mean=mean, log_precision=np.log(p), offset=0.0)
-      expected |= autoencoder.posterior(scale, mean, GAMMA / 2)
+      expected |= literal.posterior(scale, mean, GAMMA / 2)
       expected |= dict(shift=mean, scale=scale)
       found = energy | generator
       self.assertEqual(set(found), set(expected))
@@ -377,9 +383,7 @@ class GeometryTest(parameterized.TestCase):
 
     def updates(there):
       precision = np.exp(there.energy.params['params']['log_precision'][0])
-      return self.updates(
-        there, data=data, step_size=exact_step_size(precision), **EXACT
-      )
+      return self.updates(there, data=data, chain=exact_chain(precision))
 
     at_rest = state()
     energy, generator, _ = updates(at_rest)

@@ -146,7 +146,7 @@ class ConvNetTest(parameterized.TestCase):
     x = _normal(3, 7, 6, 2)
     module = energies.ConvNet(**_TINY)
     energy = learners.create(jax.random.key(0), module, optax.sgd(1.0), x)
-    self.assertEqual(energy.takes, ())
+    self.assertEqual(learners.keywords(energy), ())
     energy = energy.replace(params=_params(module, x))
     call = jax.jit(lambda x: energy.apply_fn(energy.params, x))
     before, after = call(x), call(x.at[1:].add(1))
@@ -154,8 +154,8 @@ class ConvNetTest(parameterized.TestCase):
     self.assertGreater(np.min(np.abs(before[1:] - after[1:])), 1e-3)
 
   @parameterized.parameters(
-    # A product of vectors stands out, and is found; among random numbers the
-    # next singular value may be near, and twelve steps are less than done.
+    # A product of vectors has a singular value far above the others, which is found.
+    # Of random numbers the next may be near, and twelve steps do not separate them.
     (1.0, 1e-4),
     (0.0, 0.03),
   )
@@ -173,7 +173,7 @@ class ConvNetTest(parameterized.TestCase):
       if name.startswith('kernel'):
         matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])
         literal[name] = kernel / np.linalg.norm(matrix, 2)
-    # Biases are not divided: small, they leave the sizes to the kernels.
+    # Biases are not divided.
     expected = -_literal({'params': literal}, x)
     actual = jax.jit(normed.apply)(params, x)
     scale = np.max(np.abs(expected))

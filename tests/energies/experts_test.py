@@ -13,7 +13,6 @@ import numpy as np
 
 from stein_jax import energies
 from stein_jax import learners
-from stein_jax import parallel
 
 _LOGITS = np.random.default_rng(0).normal(0, 3, size=(6, 4))
 
@@ -170,91 +169,6 @@ class MultiModalTest(parameterized.TestCase):
     )
     with self.assertRaisesRegex(ValueError, 'form.*square.*logit'):
       energies.Unimodal(form='square')
-
-
-class BinaryRBMTest(absltest.TestCase):
-  def test_sums_out_the_hidden_units(self):
-    module = energies.BinaryRBM(num_hidden=3)
-    x = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=4)))
-    params = module.init(jax.random.key(0), x)
-    params = jax.tree.map(lambda leaf: leaf + 0.3, params)
-    dense = params['params']['Dense_0']
-    weight, bias = dense['kernel'], dense['bias']
-    states = np.asarray(list(itertools.product((0.0, 1.0), repeat=3)))
-    joint = (
-      np.asarray(x @ params['params']['bias'])[:, None]
-      + (np.asarray(x @ weight) + np.asarray(bias)[None]) @ states.T
-    )
-    np.testing.assert_allclose(
-      module.apply(params, x), -np.log(np.exp(joint).sum(1)), rtol=1e-5
-    )
-
-
-class FreeEnergyTest(parameterized.TestCase):
-  """On a space of eight points, where everything can be summed."""
-
-  def setUp(self):
-    super().setUp()
-    self.points = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=3)))
-    self.energy = learners.create(
-      jax.random.key(0),
-      energies.MLP(widths=(5,)),
-      dict(name='sgd', learning_rate=1.0),
-      self.points,
-    )
-
-  def test_bound_on_the_likelihood(self):
-    # -log p(x) = E(x) + log Z, and log Z >= H(q) - E_q E for any q: what the
-    # generator's free energy bounds [Z16 eq 4]. Equality where q = p.
-    values = np.asarray(self.energy.apply_fn(self.energy.params, self.points))
-    values = 3 * values.astype(np.float64)
-    log_z = np.log(np.exp(-values).sum())
-    p = np.exp(-values - log_z)
-    rng = np.random.default_rng(0)
-    for q in (*rng.dirichlet(np.ones(8), size=20), p):
-      bound = -(q * np.log(q)).sum() - (q * values).sum()
-      self.assertLessEqual(bound, log_z + 1e-12)
-    self.assertAlmostEqual(bound, log_z)
-
-  def test_without_weight_any_energy_will_do(self):
-    value, mean, total = energies.free_energy(
-      self.energy, self.energy.params, self.points, entropy=0.0
-    )
-    expected = self.energy.apply_fn(self.energy.params, self.points).mean()
-    np.testing.assert_allclose((value, mean, total), (expected, expected, 0))
-
-  @parameterized.parameters(*parallel.MODES)
-  def test_updates_are_those_of_one_device(self, mode):
-    x = jax.random.uniform(jax.random.key(3), (8, 8, 8, 1))
-    energy = learners.create(
-      jax.random.key(1),
-      energies.MultiModal(widths=(2,), dense=3, num_experts=4),
-      dict(name='sgd', learning_rate=1.0),
-      x,
-    )
-
-    def step(energy, batch, rng, *, axis_name=None):
-      del rng
-      loss = energies.variational_contrast(
-        energy, batch['image'], batch['other'], entropy=0.7, axis_name=axis_name
-      )
-      return learners.descend(energy, loss, axis_name=axis_name)
-
-    batch = {'image': x, 'other': jnp.flip(x, 1) ** 2}
-
-    def literal(params):
-      logits = energy.apply_fn(params, x, method='expert_logits')
-      others = energy.apply_fn(params, batch['other'], method='expert_logits')
-      p, q = jax.nn.sigmoid(logits), jax.nn.sigmoid(others)
-      h = lambda p: -p * jnp.log(p) - (1 - p) * jnp.log1p(-p)
-      mean = lambda p: jnp.mean(jnp.sum(h(p), 1))
-      return mean(p) - mean(q) - 0.7 * jnp.sum(h(jnp.mean(p, 0)))
-
-    grads = jax.grad(literal)(energy.params)
-    expected = jax.tree.map(jnp.subtract, energy.params, grads)
-    compiled = parallel.compile_step(step, mode)
-    found, _ = compiled(parallel.replicate(energy), batch, jax.random.key(0))
-    chex.assert_trees_all_close(found.params, expected, rtol=1e-4, atol=1e-6)
 
 
 if __name__ == '__main__':

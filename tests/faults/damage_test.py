@@ -15,9 +15,9 @@ from stein_jax import parallel
 from stein_jax.runs import checkpoints
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
-from tests import checkpoints_test
-from tests import conformance_test
+from tests import smoke
 from tests.faults import runs
+from tests.faults import states
 
 
 def flip(content, place):
@@ -59,11 +59,11 @@ class CheckpointTest(absltest.TestCase):
     self.folder = pathlib.Path(self.create_tempdir().full_path) / 'whole'
     with checkpoints.manager(self.folder) as manager:
       for step in (1, 2):
-        checkpoints.save(manager, checkpoints_test.state_at(step))
+        checkpoints.save(manager, states.state_at(step))
 
   def test_no_damage_is_loaded_and_the_step_can_be_saved_again(self):
     copy = self.folder.with_name('copy')
-    template = parallel.replicate(checkpoints_test.state_at(0))
+    template = parallel.replicate(states.state_at(0))
     fallen_back = set()
     damages = ('halved', 'emptied', 'deleted', 'flipped at 0.5')
     for file, damage in damaged_copies(self.folder, copy, '2', damages):
@@ -74,17 +74,17 @@ class CheckpointTest(absltest.TestCase):
         with checkpoints.manager(copy) as manager:
           state = checkpoints.restore(manager, template)
           step = int(state.step)
-          chex.assert_trees_all_equal(state, checkpoints_test.state_at(step))
+          chex.assert_trees_all_equal(state, states.state_at(step))
           checkpoints.drop_later(manager, step)
           if step == 1:
             fallen_back.add(file)
             said = ' '.join(str(arg) for arg in error.call_args_list[0].args)
             # The item, or the leaf.
             self.assertRegex(said, r'2 .*/2(/digest|/state| .*: \.)')
-            checkpoints.save(manager, checkpoints_test.state_at(2))
+            checkpoints.save(manager, states.state_at(2))
         with checkpoints.manager(copy) as manager:
           again = checkpoints.restore(manager, template)
-          chex.assert_trees_all_equal(again, checkpoints_test.state_at(2))
+          chex.assert_trees_all_equal(again, states.state_at(2))
     # Arrays, their index, the digest: whatever is read at all.
     self.assertGreaterEqual(len(fallen_back), 6)
 
@@ -97,7 +97,7 @@ class CheckpointTest(absltest.TestCase):
     before = sorted(self.folder.rglob('*'))
     with checkpoints.manager(self.folder, read_only=True) as manager:
       state = checkpoints.restore(
-        manager, parallel.replicate(checkpoints_test.state_at(0))
+        manager, parallel.replicate(states.state_at(0))
       )
     self.assertEqual(int(state.step), 1)
     self.assertEqual(sorted(self.folder.rglob('*')), before)
@@ -114,9 +114,7 @@ class CheckpointTest(absltest.TestCase):
     self.assertNotEmpty(found)
     found.clear()
     with checkpoints.manager(self.folder) as manager:
-      checkpoints.restore(
-        manager, parallel.replicate(checkpoints_test.state_at(0))
-      )
+      checkpoints.restore(manager, parallel.replicate(states.state_at(0)))
     listening = False
     self.assertEmpty(found)
 
@@ -130,7 +128,7 @@ class RunTest(absltest.TestCase):
 
   @pytest.mark.slow
   def test_goes_on(self):
-    config = conformance_test.get_config('stein_cd_mnist')
+    config = smoke.get_config('stein_cd_mnist')
     training.train(config, self.workdir)
     alone = runs.contents(self.workdir)
     copy = self.workdir.with_name('copy')
@@ -141,7 +139,7 @@ class RunTest(absltest.TestCase):
 
   @pytest.mark.slow
   def test_is_evaluated_before_the_damage(self):
-    config = conformance_test.get_config('stein_cd_mnist')
+    config = smoke.get_config('stein_cd_mnist')
     training.train(config, self.workdir)
     digest = self.workdir / 'checkpoints' / '4' / 'digest' / 'metadata'
     digest.write_bytes(digest.read_bytes()[:20])

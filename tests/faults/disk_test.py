@@ -16,7 +16,7 @@ import pytest
 from stein_jax.runs import evaluation
 from stein_jax.runs import reporting
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 from tests.faults import runs
 
 _FLAGS = (
@@ -81,13 +81,13 @@ class WorkdirTest(parameterized.TestCase):
 
   @_needs_root
   def test_a_workdir_that_cannot_be_written(self):
-    training.train(conformance_test.get_config('stein_cd_mnist'), self.workdir)
+    training.train(smoke.get_config('stein_cd_mnist'), self.workdir)
     before = everything(self.workdir)
     disk = self.mount('--bind', self.folder)
     subprocess.run(['mount', '-o', 'remount,ro,bind', disk], check=True)
     for folder in (disk / 'run', disk / 'new'):
       with self.assertRaisesRegex(OSError, f'{folder}.* cannot be written'):
-        training.train(conformance_test.get_config('stein_cd_mnist'), folder)
+        training.train(smoke.get_config('stein_cd_mnist'), folder)
     with self.assertRaisesRegex(OSError, f'{disk}/run cannot be written'):
       evaluation.evaluate(training.read_config(self.workdir), disk / 'run')
     self.assertEqual(everything(self.workdir), before)
@@ -95,10 +95,10 @@ class WorkdirTest(parameterized.TestCase):
   @_needs_root
   @pytest.mark.slow
   def test_a_checkpoint_that_is_not_written_is_noticed_before_the_next(self):
-    config = conformance_test.get_config('stein_cd_mnist')
+    config = smoke.get_config('stein_cd_mnist')
     config.num_steps, config.checkpoint_every = 10_000, 5_000
     config.log_every, config.eval_every = 100, 0
-    with conformance_test.stop_after(1):
+    with smoke.stop_after(1):
       training.train(config, self.workdir)
     # The checkpoints' disk alone is full.
     small = self.mount('-t', 'tmpfs', '-o', 'size=8k', 'none')
@@ -112,7 +112,7 @@ class WorkdirTest(parameterized.TestCase):
 
   def test_a_second_run_is_refused_until_the_first_is_dead(self):
     flags = ('--config.num_steps=1000000', '--config.checkpoint_every=10')
-    config = conformance_test.get_config('stein_cd_mnist')
+    config = smoke.get_config('stein_cd_mnist')
     config.num_steps, config.checkpoint_every = 1_000_000, 10
     first = runs.Run('stein_cd_mnist', *flags, workdir=self.workdir)
     self.addCleanup(first.kill)
@@ -124,12 +124,12 @@ class WorkdirTest(parameterized.TestCase):
     self.assertIsNone(first.process.poll())
     first.kill()
     first.end()
-    with conformance_test.stop_after(1):
+    with smoke.stop_after(1):
       state = training.train(config, self.workdir)
     self.assertGreater(int(state.step), 10)
 
   def test_where_files_cannot_be_locked_it_says_so_and_goes_on(self):
-    config = conformance_test.get_config('stein_cd_mnist')
+    config = smoke.get_config('stein_cd_mnist')
     error = OSError(errno.ENOLCK, 'No locks available')
     with (
       mock.patch.object(fcntl, 'flock', side_effect=error),
@@ -143,12 +143,12 @@ class WorkdirTest(parameterized.TestCase):
     self.workdir.mkdir()
     (self.workdir / 'lock').touch()
     (self.workdir / 'config.tmp').write_text('{"algo')
-    config = conformance_test.get_config('stein_cd_mnist')
+    config = smoke.get_config('stein_cd_mnist')
     self.assertEqual(int(training.train(config, self.workdir).step), 4)
 
   def test_how_bad_numbers_are_met_may_change_on_the_way(self):
-    config = conformance_test.get_config('stein_cd_mnist')
-    with conformance_test.stop_after(2):
+    config = smoke.get_config('stein_cd_mnist')
+    with smoke.stop_after(2):
       training.train(config, self.workdir)
     config.on_nonfinite = 'rollback'
     self.assertEqual(int(training.train(config, self.workdir).step), 4)

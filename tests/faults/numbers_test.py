@@ -18,7 +18,7 @@ from stein_jax.runs import checkpoints
 from stein_jax.runs import reporting
 from stein_jax.runs import rollbacks
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 _BAD = 5  # the step that goes wrong, counted from 0
 
@@ -45,7 +45,7 @@ def poison(config, *, always=False, field='energy'):
 
 def get_config(name='stein_cd_mnist', **changes):
   """Returns a smoke config of twelve steps, a checkpoint every second."""
-  config = conformance_test.get_config(name)
+  config = smoke.get_config(name)
   config.num_steps, config.eval_every = 12, 0
   config.update(changes)
   return config
@@ -139,7 +139,7 @@ class NumbersTest(parameterized.TestCase):
     self.assertEqual(int(after.step), 12)
     self.assertEqual(self.steps(), [2, 4, 6, 8, 10, 12])
     alone, lines = (
-      conformance_test.metric_lines(folder)
+      smoke.metric_lines(folder)
       for folder in (self.workdir.with_name('alone'), self.workdir)
     )
     self.assertEqual(lines[:2], alone[:2])
@@ -153,7 +153,7 @@ class NumbersTest(parameterized.TestCase):
     config = get_config('contrastive_divergence_toy', on_nonfinite='rollback')
     with poison(config):
       straight = training.train(config, self.workdir.with_name('straight'))
-      with conformance_test.during(num_calls, self.die):
+      with smoke.during(num_calls, self.die):
         with self.assertRaises(SystemExit):
           training.train(config, self.workdir)
       resumed = training.train(config, self.workdir)
@@ -162,7 +162,7 @@ class NumbersTest(parameterized.TestCase):
     )
     self.assertSequenceEqual(
       *map(
-        conformance_test.metric_lines,
+        smoke.metric_lines,
         (self.workdir.with_name('straight'), self.workdir),
       )
     )

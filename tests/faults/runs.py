@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from stein_jax.runs import training
 from stein_jax.runs import workdirs
-from tests import conformance_test
+from tests import smoke
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 _PATIENCE = 300  # seconds, also where the machine is busy
@@ -129,7 +129,7 @@ def contents(workdir) -> dict:
       jax.tree_util.keystr(path): np.asarray(leaf)
       for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     },
-    'metrics': conformance_test.metric_lines(workdir),
+    'metrics': smoke.metric_lines(workdir),
     'events': _events(workdir / 'events'),
     'hparams': _events(workdir / 'events' / 'hparams'),
   }

@@ -1,84 +1,19 @@
 """Generators against literal networks, and the papers' sizes."""
 
-import functools
-
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from scipy import stats
 
 from stein_jax import generators
 from stein_jax import layers
+from stein_jax import learners
+from tests.generators import networks
 
 _AXIS = 'batch'
-SIZE = 8  # rows of a training batch
-_TINY = dict(shape=(4, 8, 2), latent_dim=3, base=4, widths=(3,), strides=(2, 2))
-# Maps of 2 x 2, 3 x 3 and 5 x 6 pixels.
-_VAE = dict(
-  shape=(5, 6, 2),
-  latent_dim=3,
-  base=4,
-  widths=(3,),
-  strides=(2, 2),
-  kernels=(4, 3),
-  encoder_widths=(3, 2),
-  encoder_kernels=(3, 4),
-  encoder_strides=(1, 2),
-)
-_PAIR = dict(
-  shape=(4, 6, 2),
-  latent_dim=3,
-  widths=(2, 3),
-  num_blocks=1,
-  encoder_widths=(2,),
-)
-
-
-@functools.cache
-def create(module, num=SIZE, condition=None):
-  """Returns a learner of the module, conditional if the module is."""
-  classes = getattr(module, 'num_classes', 0)
-  label = jnp.arange(num) % classes if classes else None
-  return generators.create(
-    jax.random.key(0), module, optax.sgd(1.0), num, label, condition
-  )
-
-
-def drawn(module, scale=1.0, condition=None):
-  """Returns a learner of the module with parameters from N(0, scale^2)."""
-  # Shapes alone: compiling the start would take most of the time.
-  learner = jax.eval_shape(
-    lambda: create.__wrapped__(module, condition=condition)
-  )
-  rng = np.random.default_rng(0)
-  draw = lambda leaf: jnp.asarray(
-    scale * rng.normal(size=leaf.shape), leaf.dtype
-  )
-  params = jax.tree.map(draw, learner.params)
-  return learner.replace(
-    step=0, params=params, opt_state=learner.tx.init(params)
-  )
-
-
-@functools.cache
-def tiny(scale=1.0, **kwargs):
-  """Returns a learner of a small DCGAN with parameters from N(0, scale^2)."""
-  return drawn(generators.DCGAN(**_TINY, **kwargs), scale)
-
-
-@functools.cache
-def vae(**kwargs):
-  """Returns a learner of a small VAE with parameters from N(0, 1)."""
-  return drawn(generators.VAE(**{**_VAE, **kwargs}))
-
-
-def with_options(learner, **kwargs):
-  """Returns the learner with options on which its parameters do not depend."""
-  return learner.replace(apply_fn=generators.DCGAN(**_TINY, **kwargs).apply)
 
 
 def _counts(module, label=None):
@@ -162,7 +97,7 @@ class CouplingTest(parameterized.TestCase):
   def test_density_by_change_of_variables(self, dim, num_layers):
     # log q(G(z)) = log N(z; 0, I) - log |det dG / dz|.
     module = generators.Coupling(dim=dim, widths=(4,), num_layers=num_layers)
-    params = drawn(module).params
+    params = networks.drawn(module).params
     decode = lambda z: module.apply(params, z, method='decode')
     z = jax.random.normal(jax.random.key(0), (20, dim))
     jacobian = jax.vmap(jax.jacfwd(lambda z: decode(z[None])[0]))(z)
@@ -174,7 +109,7 @@ class CouplingTest(parameterized.TestCase):
     )
 
   def test_samples_are_decoded_latents_and_start_normal(self):
-    learner = create(generators.Coupling(dim=3))
+    learner = networks.create(generators.Coupling(dim=3))
     rng = jax.random.key(1)
     x = learner.apply_fn(learner.params, rng, 5)
     z = learner.apply_fn(learner.params, rng, 5, method='latent')
@@ -276,17 +211,19 @@ class SizeTest(parameterized.TestCase):
 
   def test_create_records_the_sizes(self):
     for num_classes in (0, 3):
-      learner = tiny(num_classes=num_classes)
+      learner = networks.tiny(num_classes=num_classes)
       self.assertEqual(learner.input_shape, (4, 8, 2))
-      self.assertEqual(learner.batch_size, SIZE)
-      self.assertEqual(generators.num_classes(learner), num_classes)
-    learner = create(generators.MLP(dim=5, widths=()), num=6)
+      self.assertEqual(learner.batch_size, networks.SIZE)
+      self.assertEqual(learner.num_classes, num_classes)
+    learner = networks.create(generators.MLP(dim=5, widths=()), num=6)
     self.assertEqual((learner.input_shape, learner.batch_size), ((5,), 6))
-    self.assertEqual(generators.num_classes(learner), 0)
+    self.assertEqual(learner.num_classes, 0)
 
   def test_weights_start_at_a_standard_deviation_of_2_percent(self):
-    module = generators.DCGAN(**{**_TINY, 'latent_dim': 200, 'base': 50})
-    params = create(module, num=1).params['params']
+    module = generators.DCGAN(
+      **{**networks.TINY, 'latent_dim': 200, 'base': 50}
+    )
+    params = networks.create(module, num=1).params['params']
     for name in ('Dense_0', 'ConvTranspose_0'):
       kernel = np.asarray(params[name]['kernel'])
       standard_error = 0.02 / np.sqrt(kernel.size)
@@ -316,7 +253,7 @@ class SizeTest(parameterized.TestCase):
   )
   def test_bad_arguments(self, kwargs, message):
     with self.assertRaisesRegex(ValueError, message):
-      generators.DCGAN(**{**_TINY, **kwargs})
+      generators.DCGAN(**{**networks.TINY, **kwargs})
 
   @parameterized.parameters(
     (dict(latent_dim=0), 'latent_dim=0'),
@@ -329,7 +266,7 @@ class SizeTest(parameterized.TestCase):
 
   @parameterized.parameters((0, True, 'given'), (3, False, 'missing'))
   def test_labels_and_classes_go_together(self, num_classes, given, message):
-    module = generators.DCGAN(**_TINY, num_classes=num_classes)
+    module = generators.DCGAN(**networks.TINY, num_classes=num_classes)
     label = jnp.zeros(2, jnp.int32) if given else None
     with self.assertRaisesRegex(
       ValueError, f'num_classes={num_classes}, but label is {message}'
@@ -340,7 +277,9 @@ class SizeTest(parameterized.TestCase):
 class NetworkTest(parameterized.TestCase):
   @parameterized.parameters((0, True), (3, False))
   def test_decode_is_the_literal_network(self, num_classes, norm_gain):
-    learner = tiny(dense=(5,), num_classes=num_classes, norm_gain=norm_gain)
+    learner = networks.tiny(
+      dense=(5,), num_classes=num_classes, norm_gain=norm_gain
+    )
     params = jax.tree.map(np.asarray, learner.params)
     z = np.random.default_rng(1).normal(size=(6, 3))
     label = np.array([0, 2, 1, 1, 0, 2]) if num_classes else None
@@ -374,11 +313,13 @@ class NetworkTest(parameterized.TestCase):
     ('sigmoid', 0, 1), ('tanh', -1, 1), ('linear', -9, 9)
   )
   def test_range_of_the_output(self, output, low, high):
-    learner = with_options(tiny(scale=3.0), output=output)
+    learner = networks.with_options(networks.tiny(scale=3.0), output=output)
     x = jax.jit(generators.generate, static_argnums=3)(
-      learner, learner.params, jax.random.key(1), SIZE
+      learner, learner.params, jax.random.key(1), networks.SIZE
     )
-    self.assertEqual((x.shape, x.dtype), ((SIZE, 4, 8, 2), jnp.float32))
+    self.assertEqual(
+      (x.shape, x.dtype), ((networks.SIZE, 4, 8, 2), jnp.float32)
+    )
     if output == 'linear':
       self.assertLess(np.min(x), low)
       self.assertGreater(np.max(x), high)
@@ -393,7 +334,9 @@ class NetworkTest(parameterized.TestCase):
       if name == 'mlp':
         module = generators.MLP(latent_dim=100, prior=prior)
       else:
-        module = generators.DCGAN(**{**_TINY, 'latent_dim': 100}, prior=prior)
+        module = generators.DCGAN(
+          **{**networks.TINY, 'latent_dim': 100}, prior=prior
+        )
       z = module.apply({}, jax.random.key(0), 500, method='latent')
       self.assertEqual(z.shape, (500, 100))
       error = 4 / np.sqrt(z.size)
@@ -402,12 +345,14 @@ class NetworkTest(parameterized.TestCase):
       self.assertEqual(jnp.max(jnp.abs(z)) <= 1, prior == 'uniform')
 
   def test_output_noise(self):
-    learner = with_options(tiny(), output='linear')
-    noisy = with_options(learner, output='linear', output_noise=0.3)
+    learner = networks.with_options(networks.tiny(), output='linear')
+    noisy = networks.with_options(learner, output='linear', output_noise=0.3)
     keys = jax.random.split(jax.random.key(1), 100)
     draw = lambda learner: jax.jit(
       jax.vmap(
-        lambda rng: generators.generate(learner, learner.params, rng, SIZE)
+        lambda rng: generators.generate(
+          learner, learner.params, rng, networks.SIZE
+        )
       )
     )(keys)
     noise = np.asarray(draw(noisy) - draw(learner)).reshape(100, -1)
@@ -419,8 +364,8 @@ class NetworkTest(parameterized.TestCase):
     self.assertLess(np.max(np.abs(correlation)), 4 / np.sqrt(100))
 
   def test_four_devices_are_one_batch(self):
-    learner = tiny(num_classes=3)
-    z = jax.random.normal(jax.random.key(1), (SIZE, 3))
+    learner = networks.tiny(num_classes=3)
+    z = jax.random.normal(jax.random.key(1), (networks.SIZE, 3))
     label = jnp.array([0, 1, 2, 2, 1, 1, 0, 2])
     decode = lambda z, label, axis_name: learner.apply_fn(
       learner.params, z, label=label, axis_name=axis_name, method='decode'
@@ -430,11 +375,13 @@ class NetworkTest(parameterized.TestCase):
       jax.vmap(lambda *args: decode(*args, _AXIS), axis_name=_AXIS)
     )(shard(z), shard(label))
     whole = jax.jit(decode, static_argnums=2)(z, label, None)
-    np.testing.assert_allclose(sharded.reshape(SIZE, 4, 8, 2), whole, atol=1e-5)
+    np.testing.assert_allclose(
+      sharded.reshape(networks.SIZE, 4, 8, 2), whole, atol=1e-5
+    )
 
   def test_mlp_does_not_mix_the_batch(self):
-    learner = create(generators.MLP(latent_dim=3, dim=2, widths=(4,)))
-    self.assertNotIn('axis_name', learner.takes)
+    learner = networks.create(generators.MLP(latent_dim=3, dim=2, widths=(4,)))
+    self.assertNotIn('axis_name', learners.keywords(learner))
     z = jax.random.normal(jax.random.key(1), (5, 3))
     dense = learner.params['params']
     hidden = z @ dense['Dense_0']['kernel'] + dense['Dense_0']['bias'][None]
@@ -452,7 +399,7 @@ class NetworkTest(parameterized.TestCase):
 class VAETest(parameterized.TestCase):
   @parameterized.parameters((True, 'tanh'), (False, 'linear'))
   def test_decode_is_the_literal_network(self, last_norm, output):
-    learner = vae(last_norm=last_norm, output=output)
+    learner = networks.vae(last_norm=last_norm, output=output)
     z = np.random.default_rng(1).normal(size=(6, 3))
     actual = self.call(learner, jnp.float32(z), method='decode')
 
@@ -473,7 +420,7 @@ class VAETest(parameterized.TestCase):
     self.assertEqual('norms_1' in of, last_norm)
 
   def test_encode_is_the_literal_network(self):
-    learner = vae()
+    learner = networks.vae()
     x = np.random.default_rng(1).normal(size=(6, 5, 6, 2))
     expected = _encoded(learner.params['params']['encoder'], x, (1, 2))
     actual = self.call(learner, jnp.float32(x), method='encode')
@@ -482,10 +429,10 @@ class VAETest(parameterized.TestCase):
       np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=2e-4)
 
   def test_dropout_is_of_a_key(self):
-    # After one convolution the mean is linear in what dropout leaves: dropout
-    # keeps it on average, and the log variance too.
+    # After one convolution mean and log variance are linear in what dropout leaves, so
+    # that dropout keeps both on average.
     one = dict(encoder_widths=(3,), encoder_kernels=(3,), encoder_strides=(2,))
-    learner = vae(dropout=0.4, **one)
+    learner = networks.vae(dropout=0.4, **one)
     x = jnp.float32(np.random.default_rng(1).normal(size=(2, 5, 6, 2)))
     encode = lambda rng: learner.apply_fn(
       learner.params, x, method='encode', key=rng
@@ -500,7 +447,7 @@ class VAETest(parameterized.TestCase):
       np.testing.assert_array_less(np.abs(np.mean(code, 0) - value), 4 * error)
 
   def test_without_an_encoder(self):
-    learner = vae(encoder_widths=())
+    learner = networks.vae(encoder_widths=())
     self.assertNotIn('encoder', learner.params['params'])
     self.assertEqual(learner.input_shape, (5, 6, 2))
     with self.assertRaisesRegex(ValueError, r'encoder_widths=\(\)'):
@@ -575,7 +522,7 @@ class VAETest(parameterized.TestCase):
   )
   def test_bad_arguments(self, kwargs, message):
     with self.assertRaisesRegex(ValueError, message):
-      generators.VAE(**{**_VAE, **kwargs})
+      generators.VAE(**{**networks.VAE, **kwargs})
 
   def call(self, learner, *args, **kwargs):
     run = lambda params: learner.apply_fn(params, *args, **kwargs)
@@ -619,7 +566,7 @@ class ImageToImageTest(parameterized.TestCase):
     sides = [of[f'kernel_{i}'].shape[0] for i in range(5)]
     self.assertEqual(sides, [7, 3, 3, 3, 7])
 
-    # All else being changed, the first image is as it was.
+    # The first image stays as it was if all others change.
     others = decode(z.at[1:].add(1), condition.at[1:].multiply(-2))
     np.testing.assert_allclose(others[0], actual[0], atol=1e-6)
     for changed in (
@@ -650,14 +597,16 @@ class ImageToImageTest(parameterized.TestCase):
   )
   def test_bad_arguments(self, kwargs, message):
     with self.assertRaisesRegex(ValueError, message):
-      generators.ImageToImage(**{**_PAIR, **kwargs})
+      generators.ImageToImage(**{**networks.PAIR, **kwargs})
 
   def learner(self):
     """Returns a learner, with latents and conditions for five images."""
     rng = np.random.default_rng(2)
     z, condition = rng.normal(size=(5, 3)), rng.normal(size=(5, 4, 6, 1))
-    learner = drawn(
-      generators.ImageToImage(**_PAIR), 0.5, jnp.zeros((SIZE, 4, 6, 1))
+    learner = networks.drawn(
+      generators.ImageToImage(**networks.PAIR),
+      0.5,
+      jnp.zeros((networks.SIZE, 4, 6, 1)),
     )
     return learner, jnp.float32(z), jnp.float32(condition)
 

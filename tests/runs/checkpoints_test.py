@@ -2,34 +2,15 @@
 
 import pathlib
 import shutil
-from typing import NamedTuple
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from stein_jax import parallel
 from stein_jax.runs import checkpoints
-
-
-class State(NamedTuple):
-  step: jax.Array
-  weight: jax.Array
-  nothing: None
-  nested: dict
-
-
-def state_at(step):
-  rng = np.random.default_rng(step)
-  return State(
-    jnp.array(step, jnp.int32),
-    jnp.asarray(rng.normal(size=(64, 33)), jnp.float32),
-    None,
-    {'count': jnp.array(step), 'half': jnp.ones(3, jnp.bfloat16)},
-  )
+from tests.faults import states
 
 
 def data_files(folder):
@@ -61,23 +42,26 @@ class CheckpointsTest(parameterized.TestCase):
   def save(self, *steps):
     with checkpoints.manager(self.folder) as manager:
       for step in steps:
-        checkpoints.save(manager, state_at(step))
+        checkpoints.save(manager, states.state_at(step))
 
   def restore(self):
     with checkpoints.manager(self.folder) as manager:
-      return checkpoints.restore(manager, parallel.replicate(state_at(0)))
+      return checkpoints.restore(
+        manager, parallel.replicate(states.state_at(0))
+      )
 
   def test_round_trip_keeps_values_dtypes_and_placement(self):
     self.save(3)
     restored = self.restore()
-    chex.assert_trees_all_equal(restored, state_at(3))
-    chex.assert_trees_all_equal_dtypes(restored, state_at(3))
+    chex.assert_trees_all_equal(restored, states.state_at(3))
+    chex.assert_trees_all_equal_dtypes(restored, states.state_at(3))
     self.assertEqual(
-      restored.weight.sharding, parallel.replicate(state_at(0)).weight.sharding
+      restored.weight.sharding,
+      parallel.replicate(states.state_at(0)).weight.sharding,
     )
 
   def test_without_a_checkpoint_the_state_given_comes_back(self):
-    chex.assert_trees_all_equal(self.restore(), state_at(0))
+    chex.assert_trees_all_equal(self.restore(), states.state_at(0))
 
   def test_the_last_three_are_kept(self):
     self.save(1, 2, 3, 4)
@@ -92,7 +76,7 @@ class CheckpointsTest(parameterized.TestCase):
     DAMAGE[damage](self.folder / '2')
     with self.assertLogs(level='ERROR') as logs:
       restored = self.restore()
-    chex.assert_trees_all_equal(restored, state_at(1))
+    chex.assert_trees_all_equal(restored, states.state_at(1))
     self.assertIn('Checkpoint 2', logs.output[0])
 
   def test_nothing_whole_raises(self):
@@ -114,28 +98,28 @@ class CheckpointsTest(parameterized.TestCase):
   )
   def test_a_state_of_other_arrays_is_told_from_damage(self, changes, message):
     self.save(1, 2)
-    other = state_at(0)._replace(**changes)
+    other = states.state_at(0)._replace(**changes)
     with checkpoints.manager(self.folder) as manager:
       with self.assertRaisesRegex(RuntimeError, f'of another state.*{message}'):
         checkpoints.restore(manager, parallel.replicate(other))
     # They are still there for the version that wrote them.
-    chex.assert_trees_all_equal(self.restore(), state_at(2))
+    chex.assert_trees_all_equal(self.restore(), states.state_at(2))
 
   def test_a_step_that_is_there_is_not_passed_over_in_silence(self):
     self.save(1, 2)
     with checkpoints.manager(self.folder) as manager:
       with self.assertRaisesRegex(OSError, 'Step 1 was not saved.*step 2'):
-        checkpoints.save(manager, state_at(1))
+        checkpoints.save(manager, states.state_at(1))
 
   def test_a_bfloat16_nan_is_noticed(self):
-    bad = state_at(1)._replace(
+    bad = states.state_at(1)._replace(
       nested={'half': jnp.full(3, jnp.nan, jnp.bfloat16)}
     )
     self.assertEqual(checkpoints.not_finite(bad), ['nested'])
-    self.assertEmpty(checkpoints.not_finite(state_at(1)))
+    self.assertEmpty(checkpoints.not_finite(states.state_at(1)))
 
   def test_a_state_that_is_not_finite_is_not_saved(self):
-    bad = state_at(5)._replace(weight=jnp.array([1.0, jnp.nan]))
+    bad = states.state_at(5)._replace(weight=jnp.array([1.0, jnp.nan]))
     with checkpoints.manager(self.folder) as manager:
       with self.assertRaisesRegex(FloatingPointError, 'step 5'):
         checkpoints.save(manager, bad)

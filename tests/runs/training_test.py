@@ -18,12 +18,12 @@ from stein_jax.runs import checkpoints
 from stein_jax.runs import evaluation
 from stein_jax.runs import reporting
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 
-def smoke(**changes):
+def get_config(**changes):
   """Returns SteinCD's smoke config with dotted fields changed."""
-  config = conformance_test.get_config('stein_cd_mnist')
+  config = smoke.get_config('stein_cd_mnist')
   config.update_from_flattened_dict(
     {name.replace('__', '.'): value for name, value in changes.items()}
   )
@@ -36,7 +36,7 @@ class TrainTest(parameterized.TestCase):
     self.workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
 
   def test_writes_metrics_events_and_checkpoints(self):
-    state = training.train(smoke(), self.workdir)
+    state = training.train(get_config(), self.workdir)
     self.assertEqual(int(state.step), 4)
     lines = reporting.read_metrics(self.workdir)
     self.assertEqual([line['step'] for line in lines], [2, 4])
@@ -61,34 +61,34 @@ class TrainTest(parameterized.TestCase):
       self.assertEqual(manager.latest_step(), 4)
 
   def test_a_finished_run_is_left_as_it_is(self):
-    training.train(smoke(), self.workdir)
+    training.train(get_config(), self.workdir)
     before = (self.workdir / reporting.METRICS_FILE).read_text()
-    training.train(smoke(), self.workdir)
+    training.train(get_config(), self.workdir)
     self.assertEqual(
       (self.workdir / reporting.METRICS_FILE).read_text(), before
     )
 
   def test_a_torn_metrics_line_is_dropped_on_resume(self):
-    with conformance_test.stop_after(3):
-      training.train(smoke(), self.workdir)
+    with smoke.stop_after(3):
+      training.train(get_config(), self.workdir)
     with open(self.workdir / reporting.METRICS_FILE, 'a') as file:
       file.write('{"step": 3, "ener')
     steps = [line['step'] for line in reporting.read_metrics(self.workdir)]
     self.assertEqual(steps, [2])
-    training.train(smoke(), self.workdir)
+    training.train(get_config(), self.workdir)
     steps = [line['step'] for line in reporting.read_metrics(self.workdir)]
     self.assertEqual(steps, [2, 4])
 
   def test_several_steps_a_call_change_no_number(self):
-    training.train(smoke(), self.workdir)
+    training.train(get_config(), self.workdir)
     other = self.workdir.with_name('several')
-    config = smoke(steps_per_call=2)
-    with conformance_test.stop_after(1):
+    config = get_config(steps_per_call=2)
+    with smoke.stop_after(1):
       training.train(config, other)
     self.assertEqual(int(training.train(config, other).step), 4)
     lines = zip(
-      conformance_test.metric_lines(self.workdir),
-      conformance_test.metric_lines(other),
+      smoke.metric_lines(self.workdir),
+      smoke.metric_lines(other),
       strict=True,
     )
     for expected, actual in lines:
@@ -98,19 +98,19 @@ class TrainTest(parameterized.TestCase):
   def test_other_random_numbers_are_as_repeatable(self, mode):
     lines = []
     for name in ('one', 'two'):
-      config = conformance_test.get_config('contrastive_divergence_mnist')
+      config = smoke.get_config('contrastive_divergence_mnist')
       config.prng_impl, config.parallel = 'hashed', mode
       training.train(config, self.workdir / name)
-      lines.append(conformance_test.metric_lines(self.workdir / name))
+      lines.append(smoke.metric_lines(self.workdir / name))
     self.assertSequenceEqual(*lines)
     config.prng_impl = 'threefry2x32'
     training.train(config, self.workdir / 'three')
-    other = conformance_test.metric_lines(self.workdir / 'three')
+    other = smoke.metric_lines(self.workdir / 'three')
     self.assertNotEqual(lines[0], other)
 
   @parameterized.parameters('float32', 'bfloat16')
   def test_steps_and_samples_are_of_the_precision_asked_for(self, precision):
-    config = smoke(matmul_precision=precision)
+    config = get_config(matmul_precision=precision)
     algorithm = algorithms.get(config.algorithm)
     found = []
 
@@ -135,12 +135,12 @@ class TrainTest(parameterized.TestCase):
     self.assertEqual(set(found), {precision})
 
   def test_another_configs_workdir_is_refused_untouched(self):
-    training.train(smoke(), self.workdir)
+    training.train(get_config(), self.workdir)
     files = {path: path.stat().st_mtime_ns for path in self.workdir.rglob('*')}
     with self.assertRaisesRegex(
       ValueError, 'step.epsilon: 0.1 there, 0.5 here'
     ):
-      training.train(smoke(step__epsilon=0.5), self.workdir)
+      training.train(get_config(step__epsilon=0.5), self.workdir)
     self.assertEqual(
       files, {path: path.stat().st_mtime_ns for path in self.workdir.rglob('*')}
     )
@@ -149,11 +149,13 @@ class TrainTest(parameterized.TestCase):
     self.workdir.mkdir()
     (self.workdir / 'thesis.tex').write_text('')
     with self.assertRaisesRegex(ValueError, 'not empty'):
-      training.train(smoke(), self.workdir)
+      training.train(get_config(), self.workdir)
 
   def test_numbers_gone_bad_name_the_steps_and_the_last_good_checkpoint(self):
     # A rate of 1e38 overflows at the first update; losses see it at the second.
-    config = smoke(optimizer__learning_rate=1e38, num_steps=8, eval_every=0)
+    config = get_config(
+      optimizer__learning_rate=1e38, num_steps=8, eval_every=0
+    )
     config.checkpoint_every = 0
     with self.assertRaisesRegex(
       FloatingPointError, 'between step 1 and 2.*energy.*No checkpoint'
@@ -161,13 +163,13 @@ class TrainTest(parameterized.TestCase):
       training.train(config, self.workdir)
 
   def test_the_good_checkpoint_survives(self):
-    with conformance_test.stop_after(2):
-      training.train(smoke(), self.workdir)
+    with smoke.stop_after(2):
+      training.train(get_config(), self.workdir)
     config = json.loads((self.workdir / 'config.json').read_text())
     config['optimizer']['learning_rate'] = 1e38
     (self.workdir / 'config.json').write_text(json.dumps(config))
     with self.assertRaisesRegex(FloatingPointError, 'checkpoint: step 2'):
-      training.train(smoke(optimizer__learning_rate=1e38), self.workdir)
+      training.train(get_config(optimizer__learning_rate=1e38), self.workdir)
     with checkpoints.manager(self.workdir / 'checkpoints') as manager:
       self.assertEqual(manager.latest_step(), 2)
 
@@ -175,7 +177,7 @@ class TrainTest(parameterized.TestCase):
     step = lambda x: x + 1
     step.__name__ = 'step'
     with jax.log_compiles(), self.assertLogs('jax', 'WARNING') as logs:
-      training.check(smoke(num_steps=3))
+      training.check(get_config(num_steps=3))
       jax.jit(functools.partial(step))(1.0)  # so that there is a line
     compiled = re.findall(
       r'XLA compilation of jit\((step|start)\)', ' '.join(logs.output)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from stein_jax import parallel
 from stein_jax.runs import reporting
 from stein_jax.runs import training
-from tests import conformance_test
+from tests import smoke
 
 _NAN, _INFINITY = float('nan'), float('inf')
 _SCHEDULE = dict(name='linear_schedule', init_value=0.1, end_value=0.0)
@@ -25,9 +25,7 @@ _SCHEDULE = dict(name='linear_schedule', init_value=0.1, end_value=0.0)
 
 def changed(name, changes):
   """Returns a smoke config with dotted fields set, whatever their type."""
-  config = ConfigDict(
-    conformance_test.get_config(name).to_dict(), type_safe=False
-  )
+  config = ConfigDict(smoke.get_config(name).to_dict(), type_safe=False)
   for key, value in changes.items():
     *path, last = key.split('.')
     section = functools.reduce(
@@ -77,7 +75,11 @@ ROWS = {
       r"classification on data.name='synthetic', of image \(8, 8\)"),
   ),
   'contrastive_divergence_mnist': (
-    ('step.sampler', 'hmc', "step.sampler='hmc'.*'gibbs'"),
+    ('step.chain.name', 'hmc', "step.chain.name='hmc'.*Langevin, MALA, Gibbs"),
+    ('step.chain', 'MALA', "step.chain='MALA' must be a section"),
+    ('step.chain.steps', 3, "step.chain: .*'steps'.*takes: step_size, num_steps"),
+    ('step.chain.noise_ratio', -1.0, 'step.chain.noise_ratio=-1.0 must be zero'),
+    ('step.chain', dict(name='MALA'), "step.chain: .*missing.*'step_size'"),
     ('step.conditional', 1, 'step.conditional=1 must be True or False'),
     ({'persistent': True, 'step.conditional': True},
       'contrastive_divergence on data.name.*positional'),
@@ -88,12 +90,12 @@ ROWS = {
     ('energy.widths', (-4,), r'energy.widths\[0\]=-4 must'),
     ('evaluation.ais.num_chains', 0, 'evaluation.ais.num_cha'),
     ('evaluation.ais.steps', 9, "evaluation.ais: .*'steps'"),
-    ('step.sampler', 'gibbs', 'contrastive_div.*gibbs'),
+    ('step.chain', dict(name='Gibbs'), 'contrastive_div.*no method gibbs'),
   ),
   'coopnets_cifar10': (
-    ('step.clip', (1.0,), r'step.clip=\(1.0,\) must be \(low, high\)'),
-    ('step.clip', (1.0, -1.0), r'step.clip=\(1.0, -1.0\).*low < high'),
-    ('step.clip', 'x', "step.clip='x' must be a sequence of numbers"),
+    ('step.chain.clip', (1.0,), r'step.chain.clip=\(1.0,\) must be \(low, high'),
+    ('step.chain.clip', (1.0, -1.0), r'step.chain.clip=\(1.0, -1.0\).*low < h'),
+    ('step.chain.clip', 'x', "step.chain.clip='x' must be a sequence of num"),
     ('energy.strides', (2, 2), r'energy.widths=.*strides=\(2, 2\) must'),
   ),
   'coopnets_facades': (
@@ -102,7 +104,7 @@ ROWS = {
     ('energy', dict(name='RBM', num_hidden=3), 'coopnets on.*condition'),
   ),
   'coopnets_mnist': (
-    ('step.step_size', 'x', "step.step_size='x' must be a number"),
+    ('step.chain.step_size', 'x', "step.chain.step_size='x' must be a number"),
     ('energy.reference_sigma', -0.1, 'energy.reference_sigma=-0.1 must'),
     ('data.num_examples', 3, 'batch_size=.* is more than the 3 examples'),
   ),
@@ -152,7 +154,7 @@ ROWS = {
   ),
   'langevin_ebm_mnist': (
     ('energy.kernels', 4, 'energy.kernels=4 must be a sequence of int'),
-    ('step.temperature', -1.0, 'temperature=-1.0 must be zero or more'),
+    ('step.chain.temperature', -1.0, 'step.chain.temperature=-1.0 must be z'),
     ({'data': dict(name='breast_cancer'),
       'evaluation.data': dict(name='breast_cancer', split='test')},
       r"langevin_ebm on data.name='breast_cancer', of image \(30,\)"),
@@ -184,7 +186,7 @@ ROWS = {
     ('steps_per_call', 3, 'num_steps=4 .*multiple of steps_per_call=3'),
     ('steps_per_call', 4, 'log_every=2 .*multiple of steps_per_call=4'),
     ('step.epsilom', 0.1, "step: .*'epsilom'.*takes: .*epsilon"),
-    ('sample.steps', 3, "sample: .*'steps'.*takes: .*num_steps"),
+    ('sample.steps', 3, "sample: .*'steps'.*takes: .*chain"),
     ('energy.hidden', 3, "energy: .*'hidden'.*takes: num_hidden"),
     ('energy.num_hidden', ..., "energy: .*missing.*'num_hidden'"),
     ('energy.name', ..., "energy: .*missing.*'name'"),
@@ -194,7 +196,7 @@ ROWS = {
     ('optimizer.name', 'adan_', "optimizer.name='adan_'.*adam"),
     ('optimizer.name', 'l2_loss', 'optimizer: .*l2_loss.*predictions'),
     ('optimizer.learning_rate', ..., "optimizer: .*'learning_rate'"),
-    ('data.name', 'mnits', "data.name='mnits'.*'mnist'"),
+    ('data.name', 'mnits', "data.name='mnits'.*allowed: .*mnist"),
     ('data.splits', 'train', "data: .*'splits'.*takes: .*split"),
     ('data.split', 'valid', "data.split='valid'.*'train', 'test'"),
     ('data.split', '', "data.split=''.*'train', 'test'"),
@@ -207,9 +209,10 @@ ROWS = {
     ('step.symmetric', 'x', "step.symmetric='x' must be True or False"),
     ('step.bandwidth_log', 'log', "step.bandwidth_log='log'.*'n', 'none'"),
     ('step.conditional', True, 'stein_cd on data.name.*positional'),
-    ('sample.sampler', 'gibs', "sample.sampler='gibs'.*'gibbs'"),
-    ('sample.step_size', -1.0, 'sample.step_size=-1.0 must be a positive'),
-    ('sample.num_steps', -1, 'sample.num_steps=-1 must be at least 1'),
+    ('sample.chain.name', 'Gibs', "sample.chain.name='Gibs'.*Gibbs"),
+    ('sample.chain', dict(name='MALA', step_size=-1.0),
+      'sample.chain.step_size=-1.0 must be a positive'),
+    ('sample.chain.num_steps', -1, 'sample.chain.num_steps=-1 must be at least 1'),
     ('optimizer.learning_rate', -0.1, 'optimizer.learning_rate=-0.1 must'),
     ('optimizer.learning_rate', '1e-3', "learning_rate='1e-3' must be a"),
     ('optimizer.momentum', 1.5, 'optimizer.momentum=1.5 must be at most'),
@@ -251,7 +254,7 @@ ROWS = {
   ),
   'steingan_mnist_joint': (
     ('energy.autoencoder.residual', 'l3', "residual='l3'.*'l1_l2'"),
-    ('energy.num_classes', 0, 'energy.num_classes=0 must be at'),
+    ('energy.num_classes', 0, 'num_classes=0, but label is given: it must be'),
     ('step.conditional', False, "energy.*missing|label is missing"),
     ('energy.num_classes', 3, 'energy.num_classes=3.*0 to 3.*d: 4'),
     ('energy.num_classes', 5, 'energy.num_classes=5.*0 to 3.*d: 4'),
@@ -292,9 +295,9 @@ ROWS = {
     ('step.kl_weight', -1.0, 'step.kl_weight=-1.0 must be zero or more'),
     ('generator.encoder_widths', (), r'generator.encoder_widths=\(\) must be'),
     ('generator.widths', (2,) * 6, 'shape=.16, 16, 3. must divide by 32'),
-    ({'data.condition': False, 'evaluation.data.condition': False},
+    ({'data.pairs': False, 'evaluation.data.pairs': False},
       "vae on data.name='synthetic'.*condition"),
-    ('evaluation.data.condition', False, 'evaluation.data has condition none'),
+    ('evaluation.data.pairs', False, 'evaluation.data has condition none'),
     ('generator', dict(name='DCGAN', shape=(16, 16, 3)), 'vae on.*condition'),
   ),
   'vae_teaching_cifar10': (
@@ -302,8 +305,8 @@ ROWS = {
     ('generator.scale', 0.0, 'generator.scale=0.0 must be a positive'),
   ),
   'vae_teaching_facades': (
-    ('step.num_steps', 2.5, 'step.num_steps=2.5 must be an integer'),
-    ('step.noise', 'no', "step.noise='no' must be True or False"),
+    ('step.chain.num_steps', 2.5, 'step.chain.num_steps=2.5 must be an integer'),
+    ('step.chain.noise', 'no', "step.chain.noise='no' must be True or False"),
   ),
   'vae_teaching_mnist': (
     ('step.kl', 'both', "step.kl='both'.*'prior', 'posterior'"),
@@ -384,11 +387,11 @@ class BadConfigsTest(parameterized.TestCase):
     self.assert_refused(changed(name, changes), message)
 
   def test_every_config_has_rows(self):
-    self.assertEqual(set(ROWS), set(conformance_test.NAMES))
+    self.assertEqual(set(ROWS), set(smoke.NAMES))
 
-  @parameterized.parameters(conformance_test.NAMES)
+  @parameterized.parameters(smoke.NAMES)
   def test_every_field_has_a_type(self, name):
-    flat = reporting.flat_config(conformance_test.get_config(name))
+    flat = reporting.flat_config(smoke.get_config(name))
     for key, value in flat.items():
       bad = wrong_type(value)
       with self.subTest(key):

@@ -1,0 +1,79 @@
+"""Data sets that TFDS has prepared on disk."""
+
+import functools
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from stein_jax import locations
+from stein_jax.datasets import _files
+from stein_jax.datasets import sources
+
+
+def in_memory(name, split, pixels):
+  """Returns a source of a split of images with labels.
+
+  A process decodes it once, since training and evaluation may ask for the same one,
+  and again when what is in its files has changed.
+  """
+  root = _builder(name).data_path
+  files = sorted(each.name for each in root.iterdir() if each.is_file())
+  digest = _files.digest_of(str(root), root, files, 'record')
+  arrays = _decoded(name, split, str(root), digest)
+  return sources.Arrays(arrays, pixels=pixels)
+
+
+def data_source(name, split) -> Any:
+  """Returns TFDS's random-access source of a split.
+
+  Raises:
+    FileNotFoundError: the set is not prepared; the message has the command.
+    ValueError: the set has no such split.
+  """
+  builder = _builder(name)
+  names = sorted(builder.info.splits)
+  if re.split(r'[\[+]', split)[0] not in names:
+    raise ValueError(
+      f'split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
+    )
+  return builder.as_data_source(split=split)
+
+
+@functools.lru_cache(maxsize=8)
+def _decoded(name, split, folder, digest):
+  """Returns the arrays of a split, from a cache with the last two among its keys."""
+  del folder, digest
+  records = data_source(name, split)
+  rows = records.__getitems__(range(len(records)))
+  image = np.stack([row['image'] for row in rows])
+  label = np.array([row['label'] for row in rows], np.int32)
+  return sources.read_only({'image': image, 'label': label})
+
+
+def _builder(name) -> Any:
+  """Returns TFDS's builder of a set that is prepared, or says how to prepare it."""
+  import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+
+  try:
+    builder = tfds.builder(
+      name, data_dir=_data_dir(), file_format='array_record'
+    )
+    prepared = builder.data_path.exists() and bool(builder.info.splits)
+  except tfds.core.registered.DatasetNotFoundError as error:
+    raise FileNotFoundError(f'TFDS has no data set {name!r}: {error}') from None
+  if not prepared:
+    raise FileNotFoundError(
+      f'{name!r} is not prepared in {builder.data_path}. Prepare it once with\n'
+      '  pip install "stein_jax[prepare]" && python -c "import '
+      f"tensorflow_datasets as tfds; tfds.builder('{name}', "
+      "file_format='array_record').download_and_prepare()\"\n"
+      'or set TFDS_DATA_DIR to a folder that holds it.'
+    )
+  return builder
+
+
+def _data_dir():
+  """Returns the folder that the environment names; None for TFDS's own."""
+  return locations.expand(os.environ.get('TFDS_DATA_DIR', '')) or None

@@ -1,0 +1,60 @@
+"""Batches of a source as a function of the seed and the step."""
+
+from collections.abc import Iterator
+import functools
+
+import jax
+import numpy as np
+
+from stein_jax import checks
+
+
+def batches(
+  source, batch_size: int, *, seed: int, start: int = 0, whole: bool = False
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields this process's rows of the batches from step `start` on, for ever.
+
+  The batch of a step is a pure function of (seed, step): epochs are seeded
+  permutations, and the rows left over at an epoch's end are dropped.
+
+  Args:
+    source: what to read.
+    batch_size: rows over all processes.
+    seed: of the permutations.
+    start: first step.
+    whole: whether every process gets all rows.
+
+  Raises:
+    ValueError: a batch is larger than the source, or its rows do not divide over the
+      processes.
+  """
+  checks.count(batch_size=batch_size)
+  processes = jax.process_count()
+  if batch_size > len(source):
+    raise ValueError(
+      f'batch_size={batch_size} is more than the {len(source)} examples.'
+    )
+  if batch_size % processes:
+    raise ValueError(
+      f'batch_size={batch_size} must divide over {processes} processes.'
+    )
+  rows = slice(0, batch_size)
+  if not whole:
+    share = batch_size // processes
+    rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+  return _batches(source, batch_size, seed, start, rows)
+
+
+def _batches(source, batch_size, seed, step, rows):
+  """Yields those rows of each batch; apart, so that `batches` refuses when called."""
+  per_epoch = len(source) // batch_size
+
+  @functools.lru_cache(maxsize=1)
+  def order(epoch):
+    return np.random.default_rng((seed, epoch)).permutation(len(source))
+
+  while True:
+    epoch, place = divmod(step, per_epoch)
+    begin = place * batch_size
+    yield source[order(epoch)[begin : begin + batch_size][rows]]
+    step += 1

@@ -1,0 +1,81 @@
+"""A config's data section: the source it names, and the range of its images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from stein_jax import build
+from stein_jax import checks
+from stein_jax.datasets import sets
+from stein_jax.datasets import sources
+
+
+def load(name: str, *, condition: str = 'none', **kwargs):
+  """Returns the source of a config's data section: `datasets.name(**kwargs)`.
+
+  Args:
+    name: a data set's, in `datasets.sets`.
+    condition: what of a batch becomes its 'condition': 'label' for the labels, of which
+      the source's `num_classes` says how many there are; with 'none' batches have the
+      condition that the data set gives them, if it gives any.
+    **kwargs: the data set's own arguments.
+
+  Raises:
+    ValueError: there is no such data set, and the message names those there are; or
+      labels are to be the condition of a source that has none, or that has another
+      condition.
+    TypeError: the data set takes no such argument.
+    FileNotFoundError: it is not on disk; the message has the command.
+  """
+  checks.choice(('none', 'label'), condition=condition)
+  source = build.build(sets, name, **kwargs)
+  if condition == 'none':
+    return source
+  example = source[slice(0, 1)]
+  if 'condition' in example:
+    raise ValueError(
+      f"condition='label', but each image of {name!r} has a condition already, "
+      f"{example['condition'].shape[1:]}; allowed: 'none'."
+    )
+  if 'label' not in example:
+    raise ValueError(
+      f"condition='label', but {name!r} has no labels; allowed: 'none'."
+    )
+  return source.conditioned_on_labels()
+
+
+def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
+  """Returns a config's data section, its images read from an .npz file instead.
+
+  The file has arrays 'train_image', 'train_label', 'test_image', 'test_label'.
+  """
+  kept = {key: _option(section, key) for key in ('split', 'pixels', 'scale')}
+  kept['condition'] = section.get('condition')
+  said = {key: value for key, value in kept.items() if value is not None}
+  return dict(name='npz', path=path, **said)
+
+
+def to_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
+  """Returns images in the range of a config's data section as [0, 1], clipped."""
+  factor, offset = _range_of(section)
+  return np.clip((np.asarray(images) - offset) / (255 * factor), 0, 1)
+
+
+def from_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
+  """Returns images in [0, 1] in the range of a config's data section."""
+  factor, offset = _range_of(section)
+  return np.asarray(images, np.float32) * np.float32(255 * factor) + offset
+
+
+def _range_of(section):
+  """Returns what uint8 images are multiplied by, and what is added."""
+  factor, offset = sources.RANGES[_option(section, 'pixels')]
+  scale = _option(section, 'scale') or 1.0
+  return scale * factor, np.float32(scale * offset)
+
+
+def _option(section, name):
+  """Returns a section's option, or its data set's default; None if it takes none."""
+  defaults = build.defaults(build.named(sets, section['name']))
+  return section.get(name, defaults.get(name))

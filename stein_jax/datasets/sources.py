@@ -1,0 +1,243 @@
+"""What data sets return: arrays in memory, or records that are read on demand."""
+
+from collections.abc import Mapping
+import copy
+
+from absl import logging
+from jax import dtypes
+import numpy as np
+
+from stein_jax import checks
+
+# What bytes are multiplied by, and what is added then, by the name of a range.
+RANGES = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
+# How far floats may leave their range: that is the rounding of half precision.
+_SLACK = 1e-3
+
+
+class Arrays:
+  """A source of arrays in memory.
+
+  Bytes become float32 when they are read: 0 to 255 become the range of `pixels`, times
+  `scale`. Floats of rank 3 and more are images in that range already; floats of rank 1
+  and 2 are numbers and points [n, d], which have no range and stay as they are.
+  An array that somebody can write to is copied, so that nobody changes the source; one
+  that nobody can write to is shared.
+
+  Args:
+    arrays: 'image' [n, ...] and, where there are any, 'label' [n], 'condition' [n, ...]
+      and 'mask' [n, h, w, 1].
+    pixels: the range of images, 'unit' for [0, 1] or 'symmetric' for [-1, 1].
+    scale: a factor on all images.
+
+  Raises:
+    ValueError: an array cannot be what its name says, is not finite or is out of
+      range, or lengths differ; the message has what was found.
+  """
+
+  def __init__(
+    self,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    pixels: str = 'unit',
+    scale: float = 1.0,
+  ):
+    checks.choice(RANGES, pixels=pixels)
+    checks.positive(scale=scale)
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    if 'image' not in arrays:
+      raise ValueError(f'Arrays need an image; got {", ".join(arrays)}.')
+    for name, value in arrays.items():
+      if not value.ndim:
+        raise ValueError(
+          f'{name} is one {value.dtype}; allowed: arrays [n, ...] of n examples.'
+        )
+    sizes = {name: len(value) for name, value in arrays.items()}
+    if len(set(sizes.values())) != 1 or not all(sizes.values()):
+      raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
+    for name, value in arrays.items():
+      _CHECKS.get(name, _check_image)(name, value, pixels)
+    self._arrays = {name: _unshared(value) for name, value in arrays.items()}
+    self.pixels, self.scale = pixels, scale
+
+  def __len__(self) -> int:
+    return len(self._arrays['image'])
+
+  def __getitem__(self, indices) -> dict[str, np.ndarray]:
+    rows = {name: value[indices] for name, value in self._arrays.items()}
+    return _as_batch(rows, self.pixels, self.scale)
+
+  @property
+  def num_classes(self) -> int:
+    """One more than the largest label; 0 without labels."""
+    return 1 + int(np.max(self._arrays.get('label', -1)))
+
+  def conditioned_on_labels(self) -> 'Arrays':
+    """Returns this source with its labels in batches as 'condition' too, int32 [n]."""
+    source = copy.copy(self)
+    labels = self._arrays['label'].astype(np.int32)
+    source._arrays = {**self._arrays, 'condition': labels}
+    return source
+
+
+class Records:
+  """A source that reads TFDS records when asked, for sets larger than memory."""
+
+  scale = 1.0
+
+  def __init__(self, records, *, size: int, pixels: str = 'unit'):
+    checks.choice(RANGES, pixels=pixels)
+    self._records, self._size, self.pixels = records, size, pixels
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, indices) -> dict[str, np.ndarray]:
+    indices = np.arange(len(self))[indices]
+    records = self._records.__getitems__([int(i) for i in indices])
+    images = [square(record['image'], self._size) for record in records]
+    return _as_batch({'image': np.stack(images)}, self.pixels)
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+  """Returns the central square of uint8 [h, w, c], resized to [size, size, c].
+
+  Raises:
+    ValueError: the image is not bytes, whose range is known, or has no pixels.
+  """
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  if image.dtype != np.uint8 or image.ndim != 3 or not image.size:
+    raise ValueError(
+      f'An image is {image.dtype} {image.shape}; allowed: uint8 [h, w, c].'
+    )
+  side = min(image.shape[:2])
+  top, left = ((extent - side) // 2 for extent in image.shape[:2])
+  box = (left, top, left + side, top + side)
+  # Pillow has no one-channel arrays of rank 3.
+  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  picture = picture.resize((size, size), Image.Resampling.BOX, box=box)
+  return np.asarray(picture).reshape(size, size, -1)
+
+
+def read_only(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+  """Returns arrays that nobody else has, made read-only: `Arrays` shares them then."""
+  for array in arrays.values():
+    array.flags.writeable = False
+  return arrays
+
+
+def _unshared(array):
+  """Returns the array, or a read-only copy of one that somebody may write to."""
+  owner = array
+  # A view that is read-only may be of an array that is not.
+  while isinstance(owner, np.ndarray) and not owner.flags.writeable:
+    owner = owner.base
+  if isinstance(owner, np.ndarray):
+    return read_only({'': array.copy()})['']
+  return array
+
+
+def _as_batch(rows, pixels, multiple=1.0):
+  """Returns new arrays: images as float32 in the range of `pixels`, scaled."""
+  scale, offset = (np.float32(multiple * number) for number in RANGES[pixels])
+  batch = {}
+  for name, value in rows.items():
+    if name == 'mask':
+      value = np.array(value, np.float32)
+    elif name == 'label' or value.dtype == np.int32:
+      # A condition of this dtype is labels; other integers are bytes.
+      value = np.array(value, np.int32)
+    elif value.dtype == np.uint8:
+      value = value * scale + offset
+    else:
+      value = np.array(value, np.float32) * np.float32(multiple)
+    batch[name] = value
+  return batch
+
+
+def _check_image(name, value, pixels):
+  """Refuses all but bytes, and floats that are finite and in range."""
+  # JAX counts bfloat16 among the floats, as NumPy does not.
+  floats = dtypes.issubdtype(value.dtype, np.floating)
+  if not value.size or not (floats or value.dtype == np.uint8):
+    raise ValueError(
+      f'{name} is {value.dtype} {value.shape}; allowed: uint8 or floating [n, ...], '
+      f'of 0 to 255 or in the range of pixels={pixels!r}.'
+    )
+  if floats:
+    _check_finite(name, value)
+  if value.ndim >= 3:
+    _check_range(name, value, pixels)
+
+
+def _check_range(name, value, pixels):
+  """Refuses floats out of the range of their pixels; warns of an unlikely range."""
+  low, high = float(value.min()), float(value.max())
+  if value.dtype == np.uint8:
+    if high == 1:
+      logging.warning(
+        '%s is uint8 of at most 1, which is black among 0 to 255: save images of 0 '
+        'and 1 as floats.',
+        name,
+      )
+    return
+  scale, offset = RANGES[pixels]
+  least, most = offset, offset + 255 * scale
+  if low < least - _SLACK or high > most + _SLACK:
+    raise ValueError(
+      f'{name} has {value.dtype} values from {low:.6g} to {high:.6g}, and '
+      f'pixels={pixels!r} are from {least:g} to {most:g}: save them as uint8 of 0 to '
+      "255, or as floats from 0 to 1 (pixels='unit') or -1 to 1 (pixels='symmetric')."
+    )
+  if low >= 0 > least:
+    logging.warning(
+      "%s has values from %.6g to %.6g and pixels='symmetric' are from -1 to 1: if 0 "
+      "is black there, say pixels='unit'.",
+      name,
+      low,
+      high,
+    )
+
+
+def _check_label(name, value, pixels):
+  """Refuses all but integers [n] that can be classes."""
+  del pixels
+  whole = np.issubdtype(value.dtype, np.integer)
+  if not whole or value.ndim != 1:
+    raise ValueError(
+      f'{name} is {value.dtype} {value.shape}; allowed: integers [n] of at least 0.'
+    )
+  for each in (value.min(), value.max()):
+    if not 0 <= each < 2**31 - 1:  # one more is a number of classes
+      raise ValueError(
+        f'{name}={each} must be at least 0, and below {2**31 - 1}.'
+      )
+
+
+def _check_mask(name, value, pixels):
+  """Refuses all but 0 and 1 for each pixel [n, h, w, 1]."""
+  del pixels
+  if value.ndim != 4 or value.shape[-1] != 1 or value.dtype.kind not in 'biuf':
+    raise ValueError(
+      f'{name} is {value.dtype} {value.shape}; allowed: [n, h, w, 1].'
+    )
+  if not np.all((value == 0) | (value == 1)):
+    raise ValueError(
+      f'{name} has values from {value.min()} to {value.max()}; allowed: 0 and 1.'
+    )
+
+
+# What has another name is an image.
+_CHECKS = {'label': _check_label, 'mask': _check_mask}
+
+
+def _check_finite(name, value):
+  """Refuses floats that are not finite in float32, which batches are in."""
+  with np.errstate(over='ignore'):
+    rows = np.asarray(value, np.float32).reshape(len(value), -1)
+  bad = np.flatnonzero(~np.isfinite(rows).all(1))
+  if len(bad):
+    raise ValueError(
+      f'Arrays must be finite: {name}[{bad[0]}] is not, of {len(bad)} rows in all.'
+    )

@@ -1,0 +1,135 @@
+"""The flag that names a config file, and the flags of its fields.
+
+_CONFIG = config_files.ConfigFile('config')
+app.run(main, flags_parser=_CONFIG.parse)   # then _CONFIG.value
+
+--config=configs/stein_cd_mnist.py:digits   a file and a scale
+--config.step.epsilon=0.2                   a field
+--config.step.direction.kernel.name=IMQ     another value, with its own defaults
+--config.optimizer.learning_rate=0.001      a number in place of a schedule
+--config.sample.chain='{"name": "MALA", "step_size": 0.3}'   a section as a whole
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+import importlib.util
+import json
+import re
+import sys
+
+from absl import app
+from absl import flags
+from ml_collections import ConfigDict
+
+from stein_jax import build
+from stein_jax import locations
+from stein_jax.runs import configs
+
+_ERRORS = (ValueError, TypeError, FileNotFoundError)
+
+
+class ConfigFile:
+  """A flag of a config file; `value` is its config once flags are parsed."""
+
+  def __init__(self, name: str):
+    self._name = name
+    self.value: ConfigDict | None = None
+    flags.DEFINE_string(
+      name,
+      None,
+      'The config file, with :SCALE for one of its scales; a field is set by '
+      f"--{name}.field=value, a section by --{name}.section='{{...}}'.",
+      required=True,
+    )
+
+  def parse(self, argv: Sequence[str]) -> list[str]:
+    """Parses all flags, as `app.run` asks; ends the process where one is wrong."""
+    own, others = self._split(argv)
+    rest = app.parse_flags_with_usage(others)
+    try:
+      self.value = read(flags.FLAGS[self._name].value, own)
+    except _ERRORS as error:
+      joint = '.' if build.FIELD.match(str(error)) else ': '
+      sys.exit(f'--{self._name}{joint}{error}')
+    return rest
+
+  def _split(self, argv):
+    """Returns the texts of fields by name, and the other arguments."""
+    field = re.compile(rf'--?{self._name}\.([\w.]+)(?:=(.*))?', re.DOTALL)
+    off = re.compile(rf'--?no{self._name}\.([\w.]+)')
+    own, others, arguments = {}, [], iter(argv)
+    for argument in arguments:
+      if match := field.fullmatch(argument):
+        name, text = match.groups()
+        own.pop(name, None)  # the last one counts, in its place
+        own[name] = next(arguments, 'True') if text is None else text
+      elif match := off.fullmatch(argument):
+        own[match[1]] = 'False'
+      else:
+        others.append(argument)
+    return own, others
+
+
+def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
+  """Returns the completed config of a file, with fields set to what texts say.
+
+  Args:
+    path: of the file, with :SCALE for one of its scales.
+    texts: dotted names of fields to what a command line says of them.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError, TypeError: the file has no such scale, or a text is no value of its
+      field.
+  """
+  path, _, scale = path.partition(':')
+  get_config = _module(path).get_config
+  given = getattr(get_config, 'given', get_config)
+  fields = configs.plain(given(scale) if scale else given())
+  whole = configs.plain(configs.complete(fields))
+  for name, text in texts.items():
+    fields = configs.with_field(fields, name, _parsed(name, text, whole))
+  return configs.complete(fields)
+
+
+def _module(path):
+  """Returns the module of a file of Python."""
+  file = locations.absolute(path)
+  if not file.is_file():
+    raise FileNotFoundError(f'There is no config file {path}.')
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _parsed(name, text, whole):
+  """Returns what a text means for the field of that name.
+
+  Raises:
+    ValueError: it is nothing that the field can be.
+  """
+  current = whole
+  for part in name.split('.'):
+    current = current.get(part) if isinstance(current, dict) else None
+  if isinstance(current, str):
+    return text
+  if isinstance(current, bool) and text.lower() in ('true', 'false'):
+    return text.lower() == 'true'
+  for parse in (json.loads, ast.literal_eval):
+    try:
+      return configs.plain(parse(text))
+    except (ValueError, SyntaxError):
+      continue
+  if current is None or isinstance(current, dict):
+    return text  # a name
+  raise ValueError(f'{name}={text!r} must be {_kind(current)}.')
+
+
+def _kind(value):
+  """Returns what a text has to be for a field that has this value."""
+  if isinstance(value, bool):
+    return 'True or False'
+  if isinstance(value, tuple):
+    return 'a sequence, as (1, 2) is'
+  return 'an integer' if isinstance(value, int) else 'a number'

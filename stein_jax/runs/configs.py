@@ -1,0 +1,275 @@
+"""Configs: files that state what differs, completed from the signatures they call.
+
+A file has a `CONFIG`, which says what identifies an experiment, and `VARIANTS`, small
+changes of it by name; `scales` makes its `get_config` of the two. Whatever neither says
+comes from the defaults of what a section calls: `complete` writes them in, so that
+every field is a flag and a saved config is whole.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+from ml_collections import ConfigDict
+import optax
+
+from stein_jax import algorithms
+from stein_jax import build
+from stein_jax import checks
+from stein_jax import classifiers
+from stein_jax import datasets
+from stein_jax import densities
+from stein_jax import energies
+from stein_jax import generators
+
+# What the loop reads, and its defaults.
+LOOP = dict(
+  seed=0,
+  batch_size=100,
+  num_steps=10_000,
+  parallel='jit',
+  steps_per_call=1,
+  prng_impl='threefry2x32',
+  on_nonfinite='stop',
+  matmul_precision='float32',
+  log_every=100,
+  eval_every=1000,
+  checkpoint_every=1000,
+)
+# What an optimizer has beside optax's arguments; see `learners.build_optimizer`.
+_OPTIMIZER = dict(l2=0.0, max_norm=0.0)
+# What is measured, beside its data and `ais`.
+_EVALUATION = dict(log_likelihood='none', num_samples=100)
+# Sections of networks and densities, and where their names are looked up.
+FAMILIES = dict(
+  energy=energies,
+  generator=generators,
+  classifier=classifiers,
+  density=densities,
+)
+# What the smoke scale of every config changes; and its optimizers, since Adam hides how
+# large a gradient is.
+_SMOKE = dict(
+  batch_size=8,
+  num_steps=4,
+  log_every=2,
+  eval_every=2,
+  checkpoint_every=2,
+  evaluation=dict(num_samples=4),
+)
+_SMOKE_OPTIMIZER = dict(name='sgd', learning_rate=0.01)
+
+
+def scales(
+  config: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
+) -> Callable[..., ConfigDict]:
+  """Returns the `get_config` of a file: of the name of a scale, '' for the whole one.
+
+  Its attribute `given` returns what the file says of a scale, before it is completed.
+
+  Args:
+    config: what identifies the experiment.
+    variants: the name of each scale to what it changes; see `changed`. What every
+      'smoke' changes need not be said: few steps and examples, and plain gradients.
+  """
+
+  def given(scale=''):
+    if scale not in ('', *variants):
+      raise ValueError(
+        f'scale={scale!r} is unknown; allowed: {", ".join(variants)}.'
+      )
+    found = dict(config)
+    if scale == 'smoke':
+      found = changed(found, _SMOKE)
+      found |= {
+        name: _SMOKE_OPTIMIZER for name in found if name.endswith('optimizer')
+      }
+    return changed(found, variants.get(scale, {}))
+
+  def get_config(scale=''):
+    """Returns the completed config at that scale."""
+    return complete(given(scale))
+
+  get_config.given = given
+  return get_config
+
+
+def changed(
+  fields: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns fields with changes to some, section by section.
+
+  A section that is given another name takes nothing over from the old one.
+  """
+  found = dict(fields)
+  for key, new in changes.items():
+    old = found.get(key)
+    if isinstance(old, str) and hasattr(new, 'keys'):
+      old = {'name': old}
+    if (
+      hasattr(old, 'keys')
+      and hasattr(new, 'keys')
+      and new.get('name', old.get('name')) == old.get('name')
+    ):
+      new = changed(old, new)
+    found[key] = new
+  return found
+
+
+def with_field(fields: Any, name: str, value: Any) -> dict[str, Any]:
+  """Returns fields with one set, as its flag sets it.
+
+  Args:
+    fields: of a config, before or after it is completed.
+    name: dotted; a section that was a name alone, or a number, becomes whole.
+    value: of the field; a mapping stands for a section as a whole.
+  """
+  if isinstance(fields, str):
+    fields = {'name': fields}
+  elif not hasattr(fields, 'keys'):
+    fields = {}
+  first, _, rest = name.partition('.')
+  if rest:
+    value = with_field(fields.get(first), rest, value)
+  return {**fields, first: value}
+
+
+def complete(config: Mapping[str, Any]) -> ConfigDict:
+  """Returns the config with every field of its loop and of its sections.
+
+  A string stands for the section that has this name alone: data='mnist'. The test data
+  are those of training with split='test', unless `evaluation` says otherwise; and
+  `sample` is called with what `step` is, where the two have one default of it, unless
+  the section `sample` says otherwise.
+
+  Raises:
+    ValueError, TypeError: a section names what there is not, or is no section.
+  """
+  given = plain(config)
+  if 'algorithm' not in given:
+    raise ValueError('The config lacks: algorithm.')
+  algorithm = algorithms.get(given['algorithm'])
+  found = LOOP | getattr(algorithm, 'FIELDS', {}) | given
+  found['step'] = _completed('step', algorithm.step, given.get('step', {}))
+  found['sample'] = given.get('sample', {})
+  if hasattr(algorithm, 'sample'):
+    checks.section(sample=found['sample'])
+    fields = changed(_shared(algorithm, found['step']), found['sample'])
+    found['sample'] = _completed('sample', algorithm.sample, fields)
+  for name in found:
+    if name in FAMILIES:
+      found[name] = _named(name, FAMILIES[name], found[name])
+    elif name.endswith('optimizer'):
+      found[name] = _OPTIMIZER | _named(name, optax, found[name])
+  evaluation = given.get('evaluation', {})
+  checks.section(evaluation=evaluation)
+  if 'data' in given:
+    fields = _as_fields(given['data'])
+    test = changed({**fields, 'split': 'test'}, evaluation.get('data', {}))
+    found['data'] = _data('data', fields)
+    evaluation = {**evaluation, 'data': _data('evaluation.data', test)}
+  found['evaluation'] = _EVALUATION | evaluation
+  found['evaluation']['ais'] = _completed(
+    'evaluation.ais', energies.ais_log_partition, evaluation.get('ais', {})
+  )
+  return ConfigDict(found)
+
+
+def with_classes(config: ConfigDict, source: Any) -> ConfigDict:
+  """Returns the config with networks of as many classes as the source has.
+
+  So where labels are the condition the data alone say it. A network that says how many
+  classes it has keeps that.
+
+  Args:
+    config: a whole config; it is not changed.
+    source: its training data.
+  """
+  found = ConfigDict(config)
+  if config.data.get('condition') == 'label':
+    for name in FAMILIES:
+      if name in found and found[name].get('num_classes') == 0:
+        found[name].num_classes = source.num_classes
+  return found
+
+
+def plain(config: Any) -> Any:
+  """Returns a config as dicts, with tuples in place of lists, which have no hash."""
+  if isinstance(config, ConfigDict):
+    config = config.to_dict()
+  if hasattr(config, 'items'):
+    return {name: plain(value) for name, value in config.items()}
+  if isinstance(config, (list, tuple)):
+    return tuple(map(plain, config))
+  return config
+
+
+def step(config: Mapping[str, Any]) -> Callable:
+  """Returns the config's algorithm's `step` of (state, batch, rng), with its values.
+
+  Raises:
+    ValueError, TypeError: a value of the section is wrong.
+  """
+  return _bound('step', config)
+
+
+def sample(config: Mapping[str, Any]) -> Callable | None:
+  """Returns its `sample` of (state, rng, num), or None where there is nothing to draw.
+
+  Raises:
+    ValueError, TypeError: a value of the section is wrong.
+  """
+  return _bound('sample', config)
+
+
+def _bound(name, config):
+  function = getattr(algorithms.get(config['algorithm']), name, None)
+  if function is None:
+    return None
+  with build.section(name):
+    values = build.values(function, plain(config[name]))
+    # Both take three arguments before their keywords.
+    build.check_call(function, values, config['algorithm'], None, None, None)
+  return functools.partial(function, **values)
+
+
+def _shared(algorithm, step_fields):
+  """Returns what `sample` is called with as `step` is: where both have one default."""
+  of_step, of_sample = map(build.defaults, (algorithm.step, algorithm.sample))
+  return {
+    name: step_fields[name]
+    for name, default in of_sample.items()
+    if name in of_step and of_step[name] == default and name in step_fields
+  }
+
+
+def _completed(place, function, fields):
+  """Returns the completed section of a function's keywords."""
+  with build.section(place):
+    checks.section(section=fields)
+    return build.complete(function, fields)
+
+
+def _named(place, namespace, fields):
+  """Returns a completed section that names a member of a namespace."""
+  with build.section(place):
+    fields = _as_fields(fields)
+    if 'name' not in fields:
+      raise ValueError('The section lacks: name.')
+    name = fields.pop('name')
+    function = build.named(namespace, name)
+    return {'name': name, **build.complete(function, fields, namespace)}
+
+
+def _data(place, fields):
+  """Returns a completed data section, with what `load` takes beside a set's own."""
+  fields = _named(place, datasets.sets, fields)
+  return build.defaults(datasets.load) | fields
+
+
+def _as_fields(section):
+  """Returns a copy of a section; a string is the name of one without more."""
+  if isinstance(section, str):
+    return {'name': section}
+  checks.section(section=section)
+  return dict(section)

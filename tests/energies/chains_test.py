@@ -1,0 +1,187 @@
+"""Chains of an energy."""
+
+import functools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stein_jax import energies
+from stein_jax import learners
+from tests import draws
+from tests.energies import models
+
+
+class ChainTest(parameterized.TestCase):
+  def test_without_noise_it_is_gradient_descent(self):
+    # On E = |x|^2 / (2 sigma^2) a step multiplies by 1 - delta^2 / (2 sigma^2):
+    # by 0.9921875 at X21's delta 0.002 and sigma 0.016.
+    energy = models.linear().replace(
+      apply_fn=lambda params, x: jnp.sum(x**2, -1) / (2 * 0.016**2)
+    )
+    x = jnp.asarray(models.points(), jnp.float32)
+    chain = functools.partial(
+      energies.chain, energy, step_size=0.002, num_steps=3
+    )
+    after = chain(jax.random.key(0), x, noise=False)
+    np.testing.assert_allclose(after, 0.9921875**3 * x, rtol=1e-5)
+    np.testing.assert_array_equal(
+      chain(jax.random.key(1), x, noise=False), after
+    )
+    self.assertGreater(
+      np.max(np.abs(chain(jax.random.key(0), x) - after)), 0.001
+    )
+
+  def test_temperature_is_of_the_noise(self):
+    # E = a.x: two steps of -a delta^2 / 2, and 2 T delta^2 of variance.
+    energy, x = models.linear(), jnp.zeros((3000, 3))
+    a, delta = np.array([0.5, -1.0, 0.25]), 0.4
+    run = lambda temperature: energies.chain(
+      energy,
+      jax.random.key(0),
+      x,
+      step_size=delta,
+      num_steps=2,
+      temperature=temperature,
+    )
+    ends = {t: np.asarray(run(t) + delta**2 * a[None]) for t in (0.0, 1.0, 4.0)}
+    np.testing.assert_allclose(ends[0.0], 0, atol=1e-6)
+    np.testing.assert_allclose(ends[4.0], 2 * ends[1.0], atol=1e-5)
+    # 4 standard errors of the mean square of 9000 normals.
+    self.assertAlmostEqual(
+      np.mean(ends[1.0] ** 2) / (2 * delta**2), 1, delta=4 * (2 / 9000) ** 0.5
+    )
+
+  def test_every_step_is_cut(self):
+    # On E = 2.5 x^2 steps of delta^2 / 2 = 1/2 go to -1.5 x: from 1 to -1.5, cut to
+    # -1; to 1.5, cut to 0.4; to -0.6. Cut at the end alone, -3.375 would be -1.
+    energy = models.linear().replace(
+      apply_fn=lambda params, x: 2.5 * jnp.sum(x**2, -1)
+    )
+    after = energies.chain(
+      energy,
+      jax.random.key(0),
+      jnp.ones((2, 1)),
+      step_size=1.0,
+      num_steps=3,
+      noise=False,
+      clip=(-1.0, 0.4),
+    )
+    np.testing.assert_allclose(after, 0.4 * -1.5 * np.ones((2, 1)), rtol=1e-6)
+
+  @parameterized.parameters('langevin', 'mala')
+  def test_blocks_have_keys_of_their_own(self, sampler):
+    energy = models.linear().replace(
+      apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
+    )
+    x, y = jnp.asarray(
+      np.stack([models.points(), models.points() + 1]), jnp.float32
+    )
+    rng = jax.random.key(4)
+    options = dict(sampler=sampler, step_size=0.7, num_steps=4)
+    jitted = lambda: jax.jit(
+      functools.partial(energies.chain, energy, **options),
+      static_argnames='block_size',
+    )
+    run = jitted()
+    whole = run(rng, x, y, block_size=3)
+    self.assertEqual(whole.shape, x.shape)
+    fewer = run(rng, x[:4], y[:4], block_size=3)
+    np.testing.assert_allclose(fewer, whole[:4], atol=1e-6)
+    # From one start to as many ends.
+    ends = run(rng, jnp.zeros((7, 3)), jnp.ones((7, 3)), block_size=3)
+    self.assertLen(np.unique(ends), 21)
+    # Of the same draws each block is what it is alone. The last one has one row,
+    # beside which there are others or none.
+    self.enter_context(draws.fixed())
+    run = jitted()
+    whole = run(rng, x, y, block_size=3)
+    for num, rows in ((3, [0, 1, 2]), (3, [3, 4, 5]), (1, [6, 0, 0])):
+      rows = jnp.array(rows)
+      alone = run(rng, x[rows], y[rows])
+      np.testing.assert_allclose(whole[rows[:num]], alone[:num], atol=1e-6)
+    with self.assertRaisesRegex(ValueError, 'block_size=-1'):
+      energies.chain(energy, rng, x, y, block_size=-1)
+
+  @parameterized.parameters('langevin', 'mala', 'gibbs')
+  def test_chains_keep_the_shape(self, sampler):
+    energy, *_ = models.rbm(4, shape=(2, 2, 1))
+    x = jnp.asarray(models.points(5, 4), jnp.float32).reshape(5, 2, 2, 1)
+    rng = jax.random.key(0)
+    chain = functools.partial(
+      energies.chain, energy, sampler=sampler, num_steps=3
+    )
+    moved = jax.jit(chain)(rng, x)
+    self.assertEqual((moved.shape, moved.dtype), (x.shape, x.dtype))
+    self.assertFalse(np.array_equal(moved, x))
+    sample = lambda num: functools.partial(
+      energies.sample_state,
+      models.state(energy),
+      num=num,
+      sampler=sampler,
+      num_steps=2,
+    )
+    self.assertEqual(jax.eval_shape(sample(1), rng).shape, (1, 2, 2, 1))
+    samples = jax.jit(sample(6))(rng)
+    self.assertEqual(samples.shape, (6, 2, 2, 1))
+    self.assertLen(np.unique(samples.reshape(6, -1), axis=0), 6)
+
+  def test_bad_arguments(self):
+    energy, *_ = models.rbm()
+    with self.assertRaisesRegex(
+      ValueError, "sampler='gibbs' takes no condition"
+    ):
+      energies.chain(
+        energy,
+        jax.random.key(0),
+        models.points(),
+        models.points(),
+        sampler='gibbs',
+      )
+    with self.assertRaisesRegex(
+      ValueError, "sampler='hmc'.*'langevin'.*'gibbs'"
+    ):
+      energies.chain(energy, jax.random.key(0), models.points(), sampler='hmc')
+    with self.assertRaisesRegex(ValueError, 'num_steps=0'):
+      energies.chain(energy, jax.random.key(0), models.points(), num_steps=0)
+
+  def test_condition_reaches_the_energy(self):
+    # E(x, y) = |x - y|^2 / 2 has score y - x, and p(x | y) = N(y, I).
+    energy, *_ = models.rbm()
+    energy = energy.replace(
+      apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
+    )
+    y = jnp.full((4000, 3), 5.0)
+    np.testing.assert_allclose(
+      energies.score(energy, y + 1, y), -np.ones_like(y)
+    )
+    for sampler in ('langevin', 'mala'):
+      sample = lambda rng: energies.sample_state(
+        models.state(energy),
+        rng,
+        4000,
+        condition=y,
+        sampler=sampler,
+        step_size=0.5,
+        num_steps=60,
+      )
+      x = jax.jit(sample)(jax.random.key(0))
+      # Left of the start: 5 (1 - delta^2 / 2)^60 < 0.002; 4 / sqrt(12000) of noise,
+      # times the spread of unadjusted Langevin, 1 / sqrt(1 - delta^2 / 4).
+      self.assertAlmostEqual(jnp.mean(x), 5, delta=0.002 + 0.0365 * 1.04)
+
+  def test_chains_of_bytes_move(self):
+    energy = learners.create(
+      jax.random.key(0), energies.MLP((3,)), optax.sgd(1.0), jnp.ones((2, 3))
+    )
+    x = np.array([[0, 1, 3], [2, 5, 250]], np.uint8)
+    run = lambda x: energies.chain(energy, jax.random.key(1), x, num_steps=2)
+    found, expected = run(x), run(x.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+if __name__ == '__main__':
+  absltest.main()

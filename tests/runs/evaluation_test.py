@@ -1,0 +1,153 @@
+"""What is measured of a finished run, and its report."""
+
+import functools
+import json
+import pathlib
+import types
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+import pytest
+
+from stein_jax import datasets
+from stein_jax.runs import configs
+from stein_jax.runs import evaluation
+from stein_jax.runs import training
+from tests import smoke
+
+
+class RecoveredTest(parameterized.TestCase):
+  """Images of one value in [-1, 1]: a luminance alone, without a structure."""
+
+  section = dict(name='synthetic', pixels='symmetric')
+
+  def constant(self, *values):
+    ones = np.ones((len(values), 12, 12, 1), np.float32)
+    return ones * np.reshape(2 * np.array(values) - 1, (-1, 1, 1, 1))
+
+  def test_by_hand(self):
+    # Off by 0.1 and, once cut to 1, by 0.05: 20 dB, and 10 log10(400).
+    data, samples = self.constant(0.5, 0.95), self.constant(0.6, 1.3)
+    found = evaluation.recovered(samples, {'image': data}, self.section)
+    decibels = (20 + 26.0206) / 2
+    # Without variances (2 a b + K_1^2) / (a^2 + b^2 + K_1^2) is left.
+    similarity = [0.6001 / 0.6101, 1.9001 / (0.95**2 + 1.0001)]
+    self.assertEqual(set(found), {'samples/psnr', 'samples/ssim'})
+    self.assertAlmostEqual(found['samples/psnr'], decibels, delta=1e-3)
+    self.assertAlmostEqual(
+      found['samples/ssim'], np.mean(similarity), delta=1e-5
+    )
+
+  def test_pasted(self):
+    # Half of the pixels are known: half the squared error is left, 3.0103 dB.
+    data, samples = self.constant(0.5, 0.5), self.constant(0.6, 0.4)
+    mask = np.zeros_like(data)
+    mask[:, :6] = 1
+    batch = {'image': data, 'mask': mask}
+    found = evaluation.recovered(samples, batch, self.section)
+    self.assertAlmostEqual(found['samples/psnr'], 20, delta=1e-3)
+    self.assertAlmostEqual(found['samples/psnr_pasted'], 23.0103, delta=1e-3)
+    self.assertBetween(found['samples/ssim'], 0, 0.99)
+    self.assertNotEqual(found['samples/ssim_pasted'], found['samples/ssim'])
+    all_known = {**batch, 'mask': np.ones_like(mask)}
+    found = evaluation.recovered(samples, all_known, self.section)
+    # Variances are at least 1e-14 to the package, beside C_2 = 9e-4.
+    self.assertAlmostEqual(found['samples/ssim_pasted'], 1, delta=1e-10)
+    self.assertEqual(found['samples/psnr_pasted'], np.inf)
+    none_known = {**batch, 'mask': np.zeros_like(mask)}
+    found = evaluation.recovered(samples, none_known, self.section)
+    for name in ('psnr', 'ssim'):
+      self.assertEqual(
+        found[f'samples/{name}_pasted'], found[f'samples/{name}']
+      )
+
+  @parameterized.parameters(np.nan, 0.5, 255)
+  def test_a_mask_of_other_values(self, value):
+    data = self.constant(0.5)
+    batch = {'image': data, 'mask': np.full_like(data, value)}
+    with self.assertRaisesRegex(ValueError, 'mask must be 0'):
+      evaluation.recovered(data, batch, self.section)
+
+
+class SamplerTest(parameterized.TestCase):
+  @parameterized.parameters((3, 3), (8, 5))
+  def test_one_sample_for_each_condition(self, asked, given):
+    condition = np.arange(20, dtype=np.float32).reshape(5, 2, 2, 1) / 20
+    source = datasets.Arrays({'image': condition, 'condition': condition})
+    drawn = self.sampler(source, asked)(7)
+    self.assertEqual(drawn['num'], given)
+    self.assertEqual(drawn['num_steps'], 2)
+    np.testing.assert_array_equal(drawn['condition'], condition[:given])
+    self.assertEqual(drawn['state'], 7)
+
+  def test_as_many_as_asked_without(self):
+    source = datasets.Arrays({'image': np.zeros((5, 2, 2, 1), np.float32)})
+    drawn = self.sampler(source, 8)(7)
+    self.assertEqual(drawn['num'], 8)
+    self.assertIsNone(drawn['condition'])
+
+  def test_nothing_to_draw(self):
+    source = datasets.Arrays({'image': np.zeros((5, 2))})
+    algorithm = types.SimpleNamespace()
+    self.assertIsNone(evaluation.sampler(algorithm, None, source)(7))
+
+  def sampler(self, source, asked):
+    """Returns the sampler of an algorithm that returns what it is given."""
+
+    def sample(state, rng, num, *, num_steps, condition=None):
+      del rng
+      return dict(
+        state=state, num=num, num_steps=num_steps, condition=condition
+      )
+
+    config = types.SimpleNamespace(
+      seed=0,
+      sample={'num_steps': 2},
+      evaluation=types.SimpleNamespace(num_samples=asked),
+    )
+    draw = functools.partial(sample, **config.sample)
+    with mock.patch.object(configs, 'sample', lambda config: draw):
+      return evaluation.sampler(
+        types.SimpleNamespace(sample=sample), config, source
+      )
+
+
+class EvaluateTest(parameterized.TestCase):
+  @parameterized.parameters('stein_cd_mnist', 'svgd_toy', 'amortized_svgd_toy')
+  def test_writes_numbers_samples_and_a_page_that_stands_alone(self, name):
+    self.check(name)
+
+  @parameterized.parameters(
+    'contrastive_divergence_toy', 'steingan_mnist_joint'
+  )
+  @pytest.mark.slow
+  def test_so_do_longer_ones(self, name):
+    self.check(name)
+
+  def check(self, name):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
+    config = smoke.get_config(name)
+    training.train(config, workdir)
+    metrics = evaluation.evaluate(training.read_config(workdir), workdir)
+    written = json.loads((workdir / 'evaluation.json').read_text())
+    self.assertEqual(written, {'step': 4, **metrics})
+    self.assertLen(
+      np.load(workdir / 'samples.npy'), config.evaluation.num_samples
+    )
+    page = (workdir / 'report.html').read_text()
+    self.assertIn('data:image/png;base64,', page)
+    self.assertIn(config.algorithm, page)
+    self.assertNotIn('src="http', page)
+    for metric in metrics:
+      self.assertIn(metric, page)
+
+  def test_without_a_checkpoint_it_says_so(self):
+    workdir = self.create_tempdir().full_path
+    with self.assertRaisesRegex(FileNotFoundError, 'No checkpoint'):
+      evaluation.evaluate(smoke.get_config('stein_cd_mnist'), workdir)
+
+
+if __name__ == '__main__':
+  absltest.main()
