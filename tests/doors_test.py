@@ -307,6 +307,9 @@ DOORS = {
   'kernels.at_median': Door(
     lambda x: kernels.at_median('rbf', x)(jnp.array([[1.0, 2.0]])), (_X,)
   ),
+  'kernels.resolved': Door(
+    lambda x: kernels.resolved(kernels.RBF(), x)(jnp.array([[1.0, 2.0]])), (_X,)
+  ),
   'kernels.points': Door(
     lambda x, y: kernels.points(x=x, y=y), (_X, _Y), parts=True
   ),
