@@ -139,7 +139,7 @@ class TfdsTest(parameterized.TestCase):
     )
     # The whole config is traced on them.
     whole = smoke.get_config(name, scale)
-    _, source, _ = training.check(whole)
+    _, _, source, _ = training.check(whole)
     self.assertLen(source, 128)
     batch = source[np.array([7, 0])]
     self.assertEqual(batch['image'].shape, (2, 64, 64, 3))

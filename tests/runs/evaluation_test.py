@@ -88,10 +88,17 @@ class SamplerTest(parameterized.TestCase):
     self.assertEqual(drawn['num'], 8)
     self.assertIsNone(drawn['condition'])
 
+  def test_labels_are_left_to_the_algorithm(self):
+    images = np.zeros((5, 2, 2, 1), np.float32)
+    source = datasets.Arrays({'image': images, 'label': np.arange(5)})
+    drawn = self.sampler(source.conditioned_on_labels(), 8)(7)
+    self.assertEqual(drawn['num'], 8)
+    self.assertIsNone(drawn['condition'])
+
   def test_nothing_to_draw(self):
     source = datasets.Arrays({'image': np.zeros((5, 2))})
-    algorithm = types.SimpleNamespace()
-    self.assertIsNone(evaluation.sampler(algorithm, None, source)(7))
+    config = smoke.get_config('classification_mnist')
+    self.assertIsNone(evaluation.sampler(config, source)(7))
 
   def sampler(self, source, asked):
     """Returns the sampler of an algorithm that returns what it is given."""
@@ -103,15 +110,11 @@ class SamplerTest(parameterized.TestCase):
       )
 
     config = types.SimpleNamespace(
-      seed=0,
-      sample={'num_steps': 2},
-      evaluation=types.SimpleNamespace(num_samples=asked),
+      seed=0, evaluation=types.SimpleNamespace(num_samples=asked)
     )
-    draw = functools.partial(sample, **config.sample)
+    draw = functools.partial(sample, num_steps=2)
     with mock.patch.object(configs, 'sample', lambda config: draw):
-      return evaluation.sampler(
-        types.SimpleNamespace(sample=sample), config, source
-      )
+      return evaluation.sampler(config, source)
 
 
 class EvaluateTest(parameterized.TestCase):
