@@ -304,9 +304,6 @@ DOORS = {
   'kernels.rational_quadratic': Door(
     kernels.rational_quadratic, (_SQ_DIST, np.array(9)), keeps=True
   ),
-  'kernels.at_median': Door(
-    lambda x: kernels.at_median('rbf', x)(jnp.array([[1.0, 2.0]])), (_X,)
-  ),
   'kernels.resolved': Door(
     lambda x: kernels.resolved(kernels.RBF(), x)(jnp.array([[1.0, 2.0]])), (_X,)
   ),

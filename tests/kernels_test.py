@@ -15,6 +15,7 @@ import numpy as np
 
 from stein_jax import collectives
 from stein_jax import kernels
+from tests import literal
 
 # Sums of squares in any order, centred: a few roundings of the largest term.
 _ROUNDINGS = 16
@@ -84,11 +85,11 @@ class ProfilesTest(chex.TestCase):
     )
 
   @parameterized.product(
-    name=sorted(kernels.PROFILES), dtype=['bfloat16', 'float16', 'float32']
+    name=sorted(literal.PROFILES), dtype=['bfloat16', 'float16', 'float32']
   )
   def test_keeps_dtype(self, name, dtype):
     self.assertEqual(
-      kernels.PROFILES[name](jnp.ones(3, dtype), 2.0).dtype, dtype
+      literal.PROFILES[name](jnp.ones(3, dtype), 2.0).dtype, dtype
     )
 
 
@@ -492,36 +493,6 @@ class MedianBandwidthTest(chex.TestCase):
 
 
 class AtMedianTest(chex.TestCase):
-  @parameterized.parameters(*sorted(kernels.PROFILES))
-  def test_of_a_name(self, name):
-    x = _normal(4, 2)
-    bandwidth = 2 * _median(x, diagonal=False) / np.log(5)
-    sq_dist = jnp.array([0.0, 1.0, 4.0])
-    actual = jax.jit(
-      lambda x: kernels.at_median(name, x, scale=2.0, diagonal=False)(sq_dist)
-    )(x)
-    expected = kernels.PROFILES[name](sq_dist, bandwidth)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-  def test_of_a_kernel(self):
-    self.assertIs(kernels.at_median(kernels.imq, jnp.ones((2, 1))), kernels.imq)
-
-
-class MapRowsTest(chex.TestCase):
-  @parameterized.parameters(1, 3, 7, 100, None)
-  def test_is_a_loop(self, block_size):
-    rows = np.arange(14.0).reshape(7, 2), np.arange(7)
-    shifted, total = kernels.map_rows(
-      lambda row: (row[0] + row[1], jnp.sum(row[0])),
-      jax.tree.map(jnp.array, rows),
-      2,
-      block_size,
-    )
-    np.testing.assert_array_equal(
-      shifted, [x + i for x, i in zip(*rows, strict=True)]
-    )
-    np.testing.assert_array_equal(total, [1, 5, 9, 13, 17, 21, 25])
-
   @parameterized.parameters((7, False), (2**22, True), (2**23, True))
   def test_chooses_blocks_by_columns(self, num_columns, loops):
     traced = jax.make_jaxpr(
@@ -539,8 +510,6 @@ class ArgumentsTest(chex.TestCase):
     (kernels.median_bandwidth, {'log': None}, 'log=None'),
     (kernels.median_bandwidth, {'block_size': 0}, 'block_size=0'),
     (kernels.median_bandwidth, {'block_size': 1.5}, 'block_size=1.5'),
-    (functools.partial(kernels.at_median, 'gauss'), {}, "kernel='gauss'"),
-    (functools.partial(kernels.at_median, 'rbf'), {'scale': -2}, 'scale=-2'),
   )
   def test_refuses(self, function, keywords, message):
     with self.assertRaisesRegex(ValueError, message.replace('+', r'\+')):

@@ -15,15 +15,16 @@ from scipy import stats
 from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax import stein
+from tests import literal
 
 # Sums of products, centred: a few roundings of the largest term.
 _ROUNDINGS = 64
 _AXIS = 'batch'
-_PROFILES = sorted(kernels.PROFILES)
+_PROFILES = sorted(literal.PROFILES)
 
 
 def _kernel(name, bandwidth):
-  return functools.partial(kernels.PROFILES[name], bandwidth=bandwidth)
+  return functools.partial(literal.PROFILES[name], bandwidth=bandwidth)
 
 
 def _pair(name, bandwidth):
@@ -546,7 +547,7 @@ class FeatureTest(chex.TestCase):
       stein.feature_svgd_direction(x, x, lambda x: x, kernels.rbf, **keywords)
 
 
-# Kernel values of the profiles in `kernels.PROFILES`, by the same names.
+# Kernel values of the profiles in `literal.PROFILES`, by the same names.
 _KINDS = {
   'rbf': kernels.RBF,
   'imq': kernels.IMQ,
@@ -1293,7 +1294,7 @@ class MemoryTest(chex.TestCase):
     self.assertLessEqual(largest(block_size), n * block_size)
 
   @parameterized.parameters(
-    lambda x: stein.svgd_direction(x, x, kernels.at_median('rbf', x)),
+    lambda x: stein.svgd_direction(x, x, kernels.RBF().at(x)),
     lambda x: stein.ksd(x, x, kernels.rbf),
     lambda x: stein.ksd(x, x, kernels.imq, unbiased=True),
   )
