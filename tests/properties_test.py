@@ -202,8 +202,8 @@ class DirectionTest(absltest.TestCase):
   def test_is_float64_where_that_is_on(self):
     x, score = np.random.default_rng(0).standard_normal((2, 7, 2))
     with jax.enable_x64(True):
-      phi = directions(x, score, 'imq')[0]
-      moved = directions(x + 1e4, score, 'imq')[0]
+      phi = directions(x, score, kernels.IMQ)[0]
+      moved = directions(x + 1e4, score, kernels.IMQ)[0]
       self.assertEqual(phi.dtype, np.float64)
       # Of sixteen digits an offset of 1e4 costs four.
       np.testing.assert_allclose(moved, phi, rtol=0, atol=1e-10)
