@@ -33,11 +33,11 @@ setuptools.setup(
     'orbax-checkpoint>=0.12.8,<0.13',
     'tensorflow-datasets>=4.9.10,<5',
     # Beyond the core nine:
+    'dm-pix>=0.4.4,<0.5',
     'importlib_resources>=6.4,<8',
     'matplotlib>=3.9,<4',
     'pillow>=10,<14',
     'prdc>=0.2,<0.3',
-    'scikit-image>=0.24,<0.27',
     'scikit-learn>=1.5,<2',
     'tensorboardX>=2.6.5,<3',
     'tqdm>=4.66,<5',
@@ -49,6 +49,7 @@ setuptools.setup(
     'bench': ['blackjax>=1.2', 'torch>=2.9'],
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [
+      'blackjax>=1.2',
       'hypothesis>=6.100,<7',
       'numpyro>=0.18,<1',
       'pytest>=8,<10',

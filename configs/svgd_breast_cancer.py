@@ -2,7 +2,7 @@
 
 python -m experiments.train --config=configs/svgd_breast_cancer.py \
   --workdir=runs/svgd_breast_cancer
-Expect: 14 s on two cores for 2,000 steps.
+Expect 14 s on two cores for 2,000 steps.
 """
 
 from stein_jax.runs import configs
@@ -16,9 +16,5 @@ CONFIG = dict(
   num_steps=2000,
   eval_every=0,
 )
-VARIANTS = dict(
-  smoke=dict(
-    num_particles=8, optimizer=dict(learning_rate=0.0001), eval_every=0
-  )
-)
-get_config = configs.scales(CONFIG, VARIANTS)
+_SMOKE = dict(num_particles=8, optimizer=dict(learning_rate=1e-4), eval_every=0)
+get_config = configs.scales(CONFIG, smoke=_SMOKE)

@@ -38,7 +38,7 @@ ROWS = (
   ),
   rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', 'digits')),
   rows.Row('cd-1', 'CD-1 (Langevin)', CD),
-  rows.Row('cd-10', 'CD-10 (Langevin)', CD, {'step.num_steps': 10}),
+  rows.Row('cd-10', 'CD-10 (Langevin)', CD, {'step.chain.num_steps': 10}),
   rows.Row('steingan', 'SteinGAN', ('steingan_mnist', 'digits')),
 )
 

@@ -7,7 +7,6 @@ that is applied to the points at hand. Directions and discrepancies are then mat
 products, and derivatives come from `jax.jvp`.
 """
 
-import functools
 import numbers
 
 from flax import struct
@@ -222,27 +221,6 @@ def _is_nan(bandwidth):
 def _weakly_typed(number):
   """Returns a number such that it leaves the dtype of arrays that it meets."""
   return float(number) if isinstance(number, numbers.Real) else number
-
-
-PROFILES = {'rbf': rbf, 'imq': imq, 'rational_quadratic': rational_quadratic}
-
-
-def at_median(
-  kernel: str | Kernel, x: Array, *, axis_name: str | None = None, **rule
-) -> Kernel:
-  """Returns the named profile with its median bandwidth on x [n, d].
-
-  Args:
-    kernel: a name in `PROFILES`, or a finished kernel, which is returned as is.
-    x: the points [n, d].
-    axis_name: the mapped axis over which the points are split.
-    **rule: keywords of `median_bandwidth`.
-  """
-  if callable(kernel):
-    return kernel
-  checks.choice(PROFILES, kernel=kernel)
-  bandwidth = median_bandwidth(x, axis_name=axis_name, **rule)
-  return functools.partial(PROFILES[kernel], bandwidth=bandwidth)
 
 
 def squared_distance(x: Array, y: Array) -> Array:

@@ -804,7 +804,7 @@ class Score:
 
 
 def _check_particles(x, score, at):
-  """Raises ValueError unless x and `at` are particles alike, and the score like x."""
+  """Raises ValueError unless x and `at` are such particles, with a score like x."""
   for name, tree in {'x': x, 'at': at}.items():
     shapes = list(map(np.shape, jax.tree.leaves(tree)))
     counts = {shape[:1] for shape in shapes}

@@ -14,6 +14,7 @@ from stein_jax import _distances
 from stein_jax import kernels
 from stein_jax import metrics
 from stein_jax import stein
+from tests import literal
 
 _AXIS = 'batch'
 _BANDWIDTH = 2.0
@@ -76,7 +77,7 @@ def _assert_close(actual, expected):
 
 
 def _kernel(name):
-  return functools.partial(kernels.PROFILES[name], bandwidth=_BANDWIDTH)
+  return functools.partial(literal.PROFILES[name], bandwidth=_BANDWIDTH)
 
 
 class GroupsTest(chex.TestCase):

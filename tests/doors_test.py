@@ -304,8 +304,8 @@ DOORS = {
   'kernels.rational_quadratic': Door(
     kernels.rational_quadratic, (_SQ_DIST, np.array(9)), keeps=True
   ),
-  'kernels.at_median': Door(
-    lambda x: kernels.at_median('rbf', x)(jnp.array([[1.0, 2.0]])), (_X,)
+  'kernels.resolved': Door(
+    lambda x: kernels.resolved(kernels.RBF(), x)(jnp.array([[1.0, 2.0]])), (_X,)
   ),
   'kernels.points': Door(
     lambda x, y: kernels.points(x=x, y=y), (_X, _Y), parts=True
@@ -372,42 +372,59 @@ DOORS = {
     (_X,),
   ),
   # Metrics.
-  'metrics.inception_score': Door(
+  'metrics.classes.inception_score': Door(
     lambda x: metrics.inception_score(x, 2), (_ROWS,), host=True
   ),
-  'metrics.frechet_distance': Door(
+  'metrics.laws.frechet_distance': Door(
     metrics.frechet_distance, (_ROWS, _MORE_ROWS), host=True
   ),
-  'metrics.manifold_metrics': Door(
+  'metrics.laws.manifold_metrics': Door(
     lambda x, y: metrics.manifold_metrics(x, y, nearest_k=2),
     (_ROWS, _MORE_ROWS),
     host=True,
   ),
-  'metrics.class_histogram': Door(metrics.class_histogram, (_ROWS,), host=True),
-  'metrics.histogram_entropy': Door(
+  'metrics.classes.class_histogram': Door(
+    metrics.class_histogram, (_ROWS,), host=True
+  ),
+  'metrics.classes.histogram_entropy': Door(
     metrics.histogram_entropy, (np.array([0, 1, 0]),), host=True
   ),
-  'metrics.pairwise_distance': Door(
+  'metrics.distances.pairwise_distance': Door(
     metrics.pairwise_distance, (_X,), host=True
   ),
-  'metrics.nearest_neighbour_distance': Door(
+  'metrics.distances.nearest_neighbour_distance': Door(
     metrics.nearest_neighbour_distance, (_X,), host=True
   ),
-  'metrics.nearest_training': Door(
+  'metrics.distances.nearest_training': Door(
     lambda x, y: metrics.nearest_training(x, y)[0], (_X, _Y), host=True
   ),
-  'metrics.psnr': Door(metrics.psnr, (_BITS, _OTHER_BITS), host=True),
-  'metrics.ssim': Door(metrics.ssim, (_BITS, _OTHER_BITS), host=True),
-  'metrics.two_sample_test': Door(
+  'metrics.images.psnr': Door(metrics.psnr, (_BITS, _OTHER_BITS), host=True),
+  'metrics.images.ssim': Door(metrics.ssim, (_BITS, _OTHER_BITS), host=True),
+  'metrics.laws.two_sample_test': Door(
     lambda x, y: metrics.two_sample_test(_KEY, x, y, num_permutations=9),
     (_X, _Y),
   ),
-  'metrics.linear_probe': Door(
+  'metrics.classes.linear_probe': Door(
     lambda x, y: metrics.linear_probe(x, np.arange(9) % 2, y, np.arange(8) % 2),
     (_ROWS, _MORE_ROWS),
     host=True,
   ),
-  'metrics.duplicates': Door(
+  'metrics.classes.accuracy': Door(
+    lambda x: metrics.accuracy(x, np.arange(9) % 3), (_ROWS,), host=True
+  ),
+  'metrics.classes.classifier_metrics': Door(
+    lambda f, x, g, y: metrics.classifier_metrics(f, x, g, y),
+    (_ROWS, _ROWS, _MORE_ROWS, _MORE_ROWS),
+    host=True,
+    parts=True,
+  ),
+  'metrics.images.recovery': Door(
+    metrics.recovery,
+    (_BITS, _OTHER_BITS, levels(2, 12, 12, 1, seed=12, high=2)),
+    host=True,
+    parts=True,
+  ),
+  'metrics.classes.duplicates': Door(
     lambda x: metrics.duplicates(x, np.arange(9), num_distinct=9, copies=2)[0],
     (_ROWS,),
     host=True,
@@ -426,7 +443,7 @@ DOORS = {
     (_X,),
     slow=True,
   ),
-  'metrics.energy_distance': Door(metrics.energy_distance, (_X, _Y)),
+  'metrics.laws.energy_distance': Door(metrics.energy_distance, (_X, _Y)),
   'runs.pictures.picture': Door(
     _png,
     (_BITS, _OTHER_BITS),
@@ -453,7 +470,7 @@ DOORS = {
     host=True,
     parts=True,
   ),
-  'metrics.diversity': Door(
+  'metrics.distances.diversity': Door(
     metrics.diversity,
     (_X, _Y, _SCORE),
     host=True,
@@ -811,7 +828,8 @@ def public():
 def known(name):
   """Returns whether a function has a row, or owes none."""
   *modules, last = name.split('.')
-  owes = modules[0] in _FORMULAS and last[0].islower()  # networks owe none
+  # Networks and private modules owe none.
+  owes = modules[0] in _FORMULAS and last[0].islower() and '._' not in name
   return not owes or name in (*DOORS, *_WITHOUT_ARRAYS)
 
 

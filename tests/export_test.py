@@ -34,7 +34,7 @@ _COLLECTIVE = re.compile(
 _POINTS = jax.ShapeDtypeStruct((64, 3), jnp.float32)
 _KEY = jax.eval_shape(lambda: jax.random.key(0))
 _KERNELS = {
-  'rbf': lambda x: kernels.at_median('rbf', x),
+  'rbf': lambda x: kernels.RBF().at(x),
   'imq': lambda x: kernels.imq,
 }
 _log_density = lambda x: -jnp.sum(x * x, -1) / 2
@@ -153,7 +153,7 @@ class PodTest(parameterized.TestCase):
     split = PartitionSpec(parallel.AXIS)
 
     def local(x, axis_name):
-      kernel = kernels.at_median('rbf', x, axis_name=axis_name)
+      kernel = kernels.RBF().at(x, axis_name)
       total = jnp.sum(function(x, -x, kernel, axis_name=axis_name))
       return collectives.pmean(total, axis_name)
 

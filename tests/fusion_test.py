@@ -37,11 +37,18 @@ class FusionTest(parameterized.TestCase):
 
     @jax.jit
     def both(x):
-      kernel = kernels.at_median('rbf', x)
-      ksd = functools.partial(stein.ksd, x, score, kernel, unbiased=True)
+      ksd = functools.partial(stein.ksd, x, score, kernels.RBF(), unbiased=True)
       return ksd(fused=True), ksd()
 
     np.testing.assert_allclose(*both(x), rtol=1e-5)
+
+  def test_of_a_tree(self):
+    x, score = jax.random.normal(jax.random.key(2), (2, 20, 2, 3))
+    found = [
+      jax.jit(stein.SVGD(kernels.RBF(6.0), fused=fused))({'x': x}, {'x': score})
+      for fused in (True, False)
+    ]
+    np.testing.assert_allclose(found[0]['x'], found[1]['x'], atol=2e-6)
 
   @parameterized.parameters(
     (kernels.imq, 2, None, 'another kernel'),

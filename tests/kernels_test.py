@@ -10,9 +10,12 @@ from hypothesis import strategies
 from hypothesis.extra import numpy as arrays
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 
+from stein_jax import collectives
 from stein_jax import kernels
+from tests import literal
 
 # Sums of squares in any order, centred: a few roundings of the largest term.
 _ROUNDINGS = 16
@@ -82,12 +85,247 @@ class ProfilesTest(chex.TestCase):
     )
 
   @parameterized.product(
-    name=sorted(kernels.PROFILES), dtype=['bfloat16', 'float16', 'float32']
+    name=sorted(literal.PROFILES), dtype=['bfloat16', 'float16', 'float32']
   )
   def test_keeps_dtype(self, name, dtype):
     self.assertEqual(
-      kernels.PROFILES[name](jnp.ones(3, dtype), 2.0).dtype, dtype
+      literal.PROFILES[name](jnp.ones(3, dtype), 2.0).dtype, dtype
     )
+
+
+# Every kernel value with numbers of its own, and its formula.
+_VALUES = (
+  ('rbf', kernels.RBF, {'bandwidth': 1.7}),
+  ('imq', kernels.IMQ, {'bandwidth': 1.7}),
+  ('imq_steep', kernels.IMQ, {'bandwidth': 1.7, 'exponent': -1.3}),
+  ('quadratic', kernels.RationalQuadratic, {'bandwidth': 1.7}),
+  (
+    'quadratic_of_its_own',
+    kernels.RationalQuadratic,
+    {'bandwidth': 1.7, 'mixture': 0.6},
+  ),
+)
+_SWEPT = {
+  kernels.RBF: {'bandwidth': [0.5, 2.0, 3.0]},
+  kernels.IMQ: {'bandwidth': [0.5, 2.0, 3.0], 'exponent': [-2.0, -0.5, -0.1]},
+  kernels.RationalQuadratic: {
+    'bandwidth': [0.5, 2.0, 3.0],
+    'mixture': [0.4, 1.0, 5.0],
+  },
+}
+_SQ_DIST = np.array([[0.0, 0.3], [2.0, 11.0]])
+
+
+def _definition(kind, sq_dist, bandwidth, **more):
+  """Returns a kernel of squared distances in float64."""
+  sq_dist = np.asarray(sq_dist, np.float64)
+  if kind is kernels.RBF:
+    return np.exp(-sq_dist / bandwidth)
+  if kind is kernels.IMQ:
+    return (1 + sq_dist / bandwidth) ** more.get('exponent', -0.5)
+  mixture = more.get('mixture', 1.0)
+  return (1 + sq_dist / bandwidth / mixture) ** -mixture
+
+
+class ValuesTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.named_parameters(*_VALUES)
+  def test_is_the_definition(self, kind, numbers):
+    found = self.variant(kind(**numbers))(jnp.array(_SQ_DIST))
+    np.testing.assert_allclose(
+      found, _definition(kind, _SQ_DIST, **numbers), rtol=1e-6
+    )
+
+  @parameterized.named_parameters(*_VALUES)
+  def test_in_float64(self, kind, numbers):
+    with jax.enable_x64(True):
+      found = kind(**numbers)(jnp.array(_SQ_DIST))
+    np.testing.assert_allclose(
+      found, _definition(kind, _SQ_DIST, **numbers), rtol=1e-14
+    )
+
+  @parameterized.product(
+    value=_VALUES, dtype=['bfloat16', 'float16', 'float32']
+  )
+  def test_numbers_of_numpy_leave_the_dtype(self, value, dtype):
+    _, kind, numbers = value
+    numbers = {name: np.float64(number) for name, number in numbers.items()}
+    self.assertEqual(kind(**numbers)(jnp.ones(3, dtype)).dtype, dtype)
+
+  @parameterized.named_parameters(
+    (f'{kind.__name__}_{name}', kind, name)
+    for kind, names in _SWEPT.items()
+    for name in names
+  )
+  def test_numbers_may_be_swept_and_learned(self, kind, name):
+    numbers = {'bandwidth': 1.7}
+    swept = _SWEPT[kind][name]
+    of = lambda number: kind(**numbers | {name: number})
+    literal = lambda number: _definition(
+      kind, _SQ_DIST, **numbers | {name: number}
+    )
+    sq_dist = jnp.array(_SQ_DIST)
+    call = lambda number: of(number)(sq_dist)
+    found = jax.jit(jax.vmap(call))(jnp.array(swept))
+    np.testing.assert_allclose(found, list(map(literal, swept)), rtol=1e-5)
+    # Differences of the definition in float64 are right to the square of the step.
+    step = 1e-4
+    slopes = [
+      np.sum(literal(number + step) - literal(number - step)) / (2 * step)
+      for number in swept
+    ]
+    slope = jax.grad(lambda number: jnp.sum(call(number)))
+    np.testing.assert_allclose(
+      jax.vmap(slope)(jnp.array(swept)), slopes, rtol=1e-4
+    )
+
+  def test_of_the_gaussian_the_slope_is_a_multiple(self):
+    kernel = kernels.RBF(1.7)
+    for sq_dist in (0.0, 0.4, 3.0):
+      slope = jax.grad(kernel)(sq_dist)
+      np.testing.assert_allclose(
+        slope, kernel.slope_ratio * kernel(sq_dist), rtol=1e-6
+      )
+    self.assertIsNone(kernels.IMQ(1.7).slope_ratio)
+    self.assertIsNone(kernels.RationalQuadratic(1.7).slope_ratio)
+
+  @parameterized.named_parameters(*_VALUES)
+  def test_at_points_has_the_median(self, kind, numbers):
+    x = jnp.array(_normal(7, 3))
+    numbers = {k: v for k, v in numbers.items() if k != 'bandwidth'}
+    kernel = kind(**numbers)
+    found = jax.jit(lambda x: kernel.at(x)(_SQ_DIST))(x)
+    bandwidth = _median(x) / np.log(8)
+    expected = _definition(kind, _SQ_DIST, bandwidth, **numbers)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+  def test_has_the_bits_of_the_function(self):
+    x, sq_dist = jnp.array(_normal(7, 3)), jnp.array(_SQ_DIST)
+    expected = kernels.rbf(sq_dist, _bandwidth(x))
+    kernel = jax.jit(kernels.RBF().at)(x)
+    np.testing.assert_array_equal(kernel(sq_dist), expected)
+
+  def test_at_points_of_a_number_is_itself(self):
+    for bandwidth in (2, np.float32(2), jnp.array(2.0)):
+      kernel = kernels.IMQ(bandwidth)
+      self.assertIs(kernel.at(jnp.ones((3, 2))), kernel)
+
+  def test_a_rule_of_ones_own(self):
+    class Mean:
+      def at(self, x, axis_name=None):
+        mean = collectives.pmean(jnp.mean(x, 0), axis_name)
+        change = jnp.sum((x - mean[None]) ** 2, 1)
+        return collectives.pmean(jnp.mean(change), axis_name)
+
+    x = _normal(7, 3)
+    kernel = kernels.RBF(Mean()).at(jnp.array(x))
+    np.testing.assert_allclose(
+      kernel.bandwidth, np.sum(np.var(x, 0)), rtol=1e-5
+    )
+
+  @parameterized.parameters(kernels.RBF, kernels.IMQ, kernels.RationalQuadratic)
+  def test_nan_points_make_it_nan(self, kind):
+    x = jnp.ones((4, 2)).at[1, 1].set(jnp.nan)
+    kernel = jax.jit(kind().at)(x)
+    for found in (kernel(_SQ_DIST), kind(1.0)(_SQ_DIST * np.nan)):
+      self.assertTrue(np.all(np.isnan(found)))
+
+  @parameterized.product(
+    kind=[kernels.RBF, kernels.IMQ, kernels.RationalQuadratic],
+    bandwidth=[0, -1.5, np.float32(-1), np.nan, np.inf, 'median', True, None],
+  )
+  def test_a_bandwidth_is_positive(self, kind, bandwidth):
+    kernel = kind(bandwidth)
+    message = 'bandwidth=.* must be a positive number'
+    with self.assertRaisesRegex(ValueError, message):
+      kernel(_SQ_DIST)
+    with self.assertRaisesRegex(ValueError, message):
+      kernels.resolved(kernel, jnp.ones((3, 2)))
+
+  @parameterized.parameters(
+    (kernels.IMQ(1.0, 0.5), 'exponent=0.5 must be at most 0'),
+    (kernels.IMQ(1.0, -np.inf), 'exponent=-inf must be a finite number'),
+    (kernels.RationalQuadratic(1.0, 0.0), 'mixture=0.0 must be a positive'),
+    (kernels.RBF(jnp.ones(3)), r'bandwidth has shape \(3,\)'),
+    (kernels.RBF(jnp.array(-2.0)), 'bandwidth=-2.0 must be a positive'),
+    (kernels.RBF(), r'is a rule.*call `RBF\(...\).at\(x\)` first'),
+    (kernels.IMQ(kernels.Median(2.0)), r'scale=2.0.*call `IMQ\(...\).at'),
+  )
+  def test_refuses(self, kernel, message):
+    with self.assertRaisesRegex(ValueError, message):
+      kernel(_SQ_DIST)
+
+  def test_a_rule_has_no_slope(self):
+    with self.assertRaisesRegex(ValueError, 'is a rule'):
+      _ = kernels.RBF().slope_ratio
+
+  def test_traced_numbers_pass(self):
+    # (1 - 3)^2 is a number, whatever sense it makes.
+    call = jax.jit(lambda b, e: kernels.IMQ(b, e)(3.0))
+    np.testing.assert_allclose(call(-1.0, 2.0), 4, rtol=1e-6)
+
+
+class MedianTest(chex.TestCase):
+  @parameterized.product(
+    scale=[1.0, 0.25],
+    log=[('n+1', np.log(7)), ('n', np.log(6)), ('none', 1)],
+    diagonal=[True, False],
+  )
+  def test_is_that_of_numpy(self, scale, log, diagonal):
+    x, (log, divisor) = _normal(6, 2), log
+    rule = kernels.Median(scale, diagonal, log)
+    np.testing.assert_allclose(
+      jax.jit(rule.at)(x), scale * _median(x, diagonal) / divisor, rtol=1e-6
+    )
+
+  def test_the_factor_may_be_swept_and_learned(self):
+    x, scales = _normal(6, 2), jnp.array([0.5, 1.0, 3.0])
+    bandwidth = lambda rule: rule.at(x)
+    found = jax.jit(jax.vmap(bandwidth))(kernels.Median(scales))
+    unit = _median(x) / np.log(7)
+    np.testing.assert_allclose(found, scales * unit, rtol=1e-6)
+    slope = jax.jit(jax.grad(bandwidth))(kernels.Median(2.0)).scale
+    np.testing.assert_allclose(slope, unit, rtol=1e-6)
+
+  @parameterized.parameters('vmap', 'pmap', 'shard_map')
+  def test_of_points_on_several_devices(self, mode):
+    x = _normal(8, 3)
+    local = lambda x: kernels.resolved(kernels.RBF(), x, 'batch').bandwidth
+    shares = jnp.array(x.reshape(4, 2, 3))
+    if mode == 'shard_map':
+      found = jax.jit(
+        jax.shard_map(
+          local,
+          mesh=Mesh(np.array(jax.devices()[:4]), ('batch',)),
+          in_specs=PartitionSpec('batch'),
+          out_specs=PartitionSpec(),
+        )
+      )(jnp.array(x))
+    else:
+      mapped = {'vmap': jax.vmap, 'pmap': jax.pmap}[mode]
+      found = jax.jit(mapped(local, axis_name='batch'))(shares)
+    np.testing.assert_allclose(found, _median(x) / np.log(9), rtol=1e-6)
+
+  @parameterized.parameters(
+    (kernels.Median(scale=-1.0), 'scale=-1.0 must be a positive number'),
+    (
+      kernels.Median(log='2'),
+      "log='2' is unknown; allowed: 'n.1', 'n', 'none'",
+    ),
+  )
+  def test_refuses(self, rule, message):
+    with self.assertRaisesRegex(ValueError, message):
+      kernels.RBF(rule).at(jnp.ones((3, 2)))
+
+
+class ResolvedTest(parameterized.TestCase):
+  def test_a_plain_function_stays(self):
+    for kernel in (kernels.imq, lambda sq_dist: 1 / (1 + sq_dist)):
+      self.assertIs(kernels.resolved(kernel, jnp.ones((2, 1))), kernel)
+
+  def test_refuses_what_cannot_be_called(self):
+    with self.assertRaisesRegex(ValueError, "kernel='rbf' must be a function"):
+      kernels.resolved('rbf', jnp.ones((2, 1)))
 
 
 class SquaredDistanceTest(chex.TestCase):
@@ -255,36 +493,6 @@ class MedianBandwidthTest(chex.TestCase):
 
 
 class AtMedianTest(chex.TestCase):
-  @parameterized.parameters(*sorted(kernels.PROFILES))
-  def test_of_a_name(self, name):
-    x = _normal(4, 2)
-    bandwidth = 2 * _median(x, diagonal=False) / np.log(5)
-    sq_dist = jnp.array([0.0, 1.0, 4.0])
-    actual = jax.jit(
-      lambda x: kernels.at_median(name, x, scale=2.0, diagonal=False)(sq_dist)
-    )(x)
-    expected = kernels.PROFILES[name](sq_dist, bandwidth)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-  def test_of_a_kernel(self):
-    self.assertIs(kernels.at_median(kernels.imq, jnp.ones((2, 1))), kernels.imq)
-
-
-class MapRowsTest(chex.TestCase):
-  @parameterized.parameters(1, 3, 7, 100, None)
-  def test_is_a_loop(self, block_size):
-    rows = np.arange(14.0).reshape(7, 2), np.arange(7)
-    shifted, total = kernels.map_rows(
-      lambda row: (row[0] + row[1], jnp.sum(row[0])),
-      jax.tree.map(jnp.array, rows),
-      2,
-      block_size,
-    )
-    np.testing.assert_array_equal(
-      shifted, [x + i for x, i in zip(*rows, strict=True)]
-    )
-    np.testing.assert_array_equal(total, [1, 5, 9, 13, 17, 21, 25])
-
   @parameterized.parameters((7, False), (2**22, True), (2**23, True))
   def test_chooses_blocks_by_columns(self, num_columns, loops):
     traced = jax.make_jaxpr(
@@ -302,8 +510,6 @@ class ArgumentsTest(chex.TestCase):
     (kernels.median_bandwidth, {'log': None}, 'log=None'),
     (kernels.median_bandwidth, {'block_size': 0}, 'block_size=0'),
     (kernels.median_bandwidth, {'block_size': 1.5}, 'block_size=1.5'),
-    (functools.partial(kernels.at_median, 'gauss'), {}, "kernel='gauss'"),
-    (functools.partial(kernels.at_median, 'rbf'), {'scale': -2}, 'scale=-2'),
   )
   def test_refuses(self, function, keywords, message):
     with self.assertRaisesRegex(ValueError, message.replace('+', r'\+')):

@@ -14,10 +14,13 @@ import optax
 from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import generators
+from stein_jax import kernels
 from stein_jax import layers
 from stein_jax import learners
+from stein_jax import stein
 from stein_jax.algorithms import maximum_likelihood
 from stein_jax.algorithms import steingan
+from tests import draws
 
 RATE = 0.5  # of sgd, in all tests of one step
 SGD = dict(name='sgd', learning_rate=RATE)
@@ -32,6 +35,14 @@ CONV_NET = dict(
   scale=0.3,
 )
 MEAN, VARIANCE = np.array([1.0, -0.5]), np.array([0.5, 2.0])  # what is learned
+
+
+# The profiles of `kernels`, by name.
+PROFILES = {
+  'rbf': kernels.rbf,
+  'imq': kernels.imq,
+  'rational_quadratic': kernels.rational_quadratic,
+}
 
 
 class Quadratic(nn.Module):
@@ -108,28 +119,22 @@ def last_half(tree):
   return jax.tree.map(lambda x: np.mean(x[len(x) // 2 :], 0), tree)
 
 
-def chain(
-  energy,
-  rng,
-  x,
-  *condition,
-  num_steps,
-  step_size,
-  noise=True,
-  temperature=1.0,
-  clip=(),
-):
-  """Returns x after a loop of NumPy over Langevin steps [LW17 eq 11]."""
+def chain(energy, langevin, x, *condition):
+  """Returns x after a loop of NumPy over the steps of a Langevin [LW17 eq 11].
+
+  The noise is that of `draws.fixed`.
+  """
   total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, *condition))
   gradient = jax.jit(jax.grad(total))
   x = np.asarray(x)
-  for key in jax.random.split(rng, num_steps):
+  step_size = langevin.step_size
+  for _ in range(langevin.num_steps):
     x = x - step_size**2 / 2 * np.asarray(gradient(x))
-    if noise:
-      unit = jax.random.normal(jax.random.split(key, 1)[0], x.shape)
-      x = x + temperature**0.5 * step_size * np.asarray(unit)
-    if clip:
-      x = np.clip(x, *clip)
+    if langevin.noise:
+      spread = langevin.temperature**0.5 * step_size
+      x = x + spread * draws.normals(x.shape)
+    if langevin.clip:
+      x = np.clip(x, *langevin.clip)
     x = x.astype(np.float32)
   return x
 
@@ -195,7 +200,7 @@ class LinearVAE(nn.Module):
     self.log_variance = value('log_variance')
 
   def latent(self, rng, num):
-    return jax.random.normal(rng, (num, 2))
+    return generators.PRIORS[self.prior](rng, (num, 2))
 
   def decode(self, z):
     return self.scale[None] * z + self.shift[None]
@@ -238,14 +243,11 @@ def posterior(scale, shift, noise):
   )
 
 
-def evidence_bound(
-  generator, rng, x, *condition, kl_weight=1.0, kl='prior', num_importance=10
-):
-  """Returns the loss of an autoencoder with its metrics, from the densities."""
-  dropout_rng, code_rng = jax.random.split(rng)
-  keys = [code_rng]
-  if kl == 'posterior':
-    keys = list(jax.random.split(code_rng, num_importance))
+def evidence_bound(generator, x, *condition, kl_weight=1.0, kl='prior'):
+  """Returns the loss of an autoencoder with its metrics, from the densities.
+
+  Its draws are those of `draws.fixed`: with 'posterior' all of them are the same.
+  """
   normal = lambda x, mean, variance: jnp.sum(
     -0.5 * (x - mean) ** 2 / variance - 0.5 * jnp.log(2 * np.pi * variance),
     range(1, x.ndim),
@@ -253,25 +255,20 @@ def evidence_bound(
 
   def loss(params):
     mean, log_variance = generator.apply_fn(
-      params, x, *condition, method='encode', key=dropout_rng
+      params, x, *condition, method='encode', key=jax.random.key(0)
     )
     variance = jnp.exp(log_variance)
-    errors, likelihoods, ratios = [], [], []  # ratios as logarithms
-    for key in keys:
-      z = mean + variance**0.5 * jax.random.normal(key, mean.shape)
-      back = generator.apply_fn(params, z, *condition, method='decode')
-      errors.append(jnp.sum((x - back) ** 2, range(1, x.ndim)))
-      likelihoods.append(normal(x, back, 0.5))
-      joint = likelihoods[-1] + normal(z, 0.0, 1.0)
-      ratios.append(joint - normal(z, mean, variance))
-    error = sum(errors) / len(keys)
+    z = mean + variance**0.5 * draws.normals(mean.shape)
+    back = generator.apply_fn(params, z, *condition, method='decode')
+    error = jnp.sum((x - back) ** 2, range(1, x.ndim))
     divergence = jnp.sum(
       -jnp.log(variance**0.5) + (variance + mean**2) / 2 - 0.5, -1
     )
     values = error + kl_weight * divergence
     if kl == 'posterior':  # as X21 prints it, with p(z | x) by Bayes
-      evidence = functools.reduce(jnp.logaddexp, ratios) - np.log(len(keys))
-      to_posterior = divergence - sum(likelihoods) / len(keys) + evidence
+      likelihood = normal(x, back, 0.5)
+      evidence = likelihood + normal(z, 0.0, 1.0) - normal(z, mean, variance)
+      to_posterior = divergence - likelihood + evidence
       values = kl_weight * to_posterior - evidence
     return jnp.mean(values), {
       'generator/reconstruction': jnp.mean(error),
@@ -505,13 +502,13 @@ def encoder(num, shape, norm=False):
 
 def steingan_state(energy, generator):
   return steingan.State(
-    jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(())
+    jnp.zeros((), jnp.int32), energy, generator, jnp.zeros(()), control=()
   )
 
 
 def rbm_state(x, *, norm=False):
   """Returns a state of the true RBM in the dtype of x [n, 4]."""
-  truth = at_truth(steingan, x, generator=None, gap=None).energy
+  truth = at_truth(steingan, x, generator=None, gap=None, control=()).energy
   return steingan_state(
     truth, fixed_generator(len(x), x.shape[1:], norm=norm, dtype=x.dtype.name)
   )
@@ -565,6 +562,26 @@ def steingan_direction(
     if repulsion != 'nearest':
       phi[i] /= n if normalize == 'count' else row_sum
   return phi
+
+
+def direction(
+  kernel='rbf',
+  kernel_space='pixels',
+  repulsion='exact',
+  normalize='count',
+  bandwidth_scale=1.0,
+  bandwidth_log='n+1',
+  bandwidth=None,
+):
+  """Returns the value of the package that `steingan_direction` defines literally."""
+  if kernel == 'none':
+    return stein.Score()
+  family = {'rbf': kernels.RBF, 'imq': kernels.IMQ}[kernel]
+  rule = kernels.Median(bandwidth_scale, log=bandwidth_log)
+  profile = family(rule if bandwidth is None else bandwidth)
+  if kernel_space == 'pixels':
+    return stein.SVGD(profile, normalize=normalize)
+  return stein.FeatureSVGD(profile, form=repulsion, normalize=normalize)
 
 
 def steingan_step(

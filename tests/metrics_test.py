@@ -301,6 +301,28 @@ class ClassHistogramTest(parameterized.TestCase):
     )
 
 
+class AccuracyTest(parameterized.TestCase):
+  def test_share_of_hits(self):
+    logits = np.array([[2.0, 1.0], [-np.inf, 0.0], [0.0, 0.0], [1.0, 2.0]])
+    # The first of equal logits counts.
+    for labels, share in (([0, 1, 0, 1], 1), ([0, 1, 1, 0], 0.5)):
+      self.assertEqual(metrics.accuracy(logits, np.array(labels)), share)
+
+  @parameterized.parameters(np.nan, np.inf)
+  def test_without_a_largest_logit_it_is_nan(self, value):
+    logits = np.array([[2.0, 1.0], [value, 0.0]])
+    self.assertTrue(np.isnan(metrics.accuracy(logits, np.array([0, 0]))))
+
+  @parameterized.parameters(
+    ([0, 2], '=2 must be in 0, ..., 1'),
+    ([0], r'\(1,\); wanted: \(2,\)'),
+    ([0.0, 1.0], 'float64'),
+  )
+  def test_labels_that_are_refused(self, labels, message):
+    with self.assertRaisesRegex(ValueError, message):
+      metrics.accuracy(np.zeros((2, 2)), np.array(labels))
+
+
 def slow_distances(x, y):
   x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
   return np.linalg.norm(x[:, None] - y[None], axis=-1)
@@ -670,8 +692,10 @@ class TwoSampleTest(parameterized.TestCase):
 
   def test_refusals(self):
     x, rng = jnp.zeros((4, 2)), jax.random.key(0)
-    with self.assertRaisesRegex(ValueError, 'columns'):
+    with self.assertRaisesRegex(ValueError, r'\(4, 2\) and \(4, 3\)'):
       metrics.two_sample_test(rng, x, jnp.zeros((4, 3)))
+    with self.assertRaisesRegex(ValueError, 'needs a point; got 4 and 0'):
+      metrics.two_sample_test(rng, x, x[:0])
     with self.assertRaisesRegex(ValueError, r'\[n, d\]'):
       metrics.two_sample_test(rng, x, x[0])
     with self.assertRaisesRegex(ValueError, 'num_permutations=0'):

@@ -1,25 +1,15 @@
-"""Algorithms with energies that mix their batch, for tests.
+"""Algorithms with energies that mix their batch, for tests."""
 
-Random numbers are made comparable between devices: each is a function of its row in
-the whole batch.
-"""
-
-import contextlib
 import functools
-from unittest import mock
 
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
-from stein_jax import parallel
-from stein_jax.generators import networks
 from stein_jax.runs import configs
 from tests import smoke
 
@@ -115,66 +105,6 @@ def _borrow(given, name, *sections):
   """Takes sections of another config."""
   other = configs.plain(smoke.get_config(name))
   given |= {section: other[section] for section in sections}
-
-
-def _of_rows(values, axis=0):
-  """Returns a stand-in for a sampler, whose values depend on the row alone.
-
-  Args:
-    values: a shape to numbers.
-    axis: that of the rows.
-  """
-
-  def sample(shape, dtype):
-    if not shape:
-      return jnp.asarray(values(()), dtype)
-    try:
-      index = lax.axis_index(parallel.AXIS)
-    except NameError:  # no axis: these are all rows
-      return jnp.asarray(values(shape), dtype)
-    num = shape[axis]
-    whole = (*shape[:axis], jax.device_count() * num, *shape[axis + 1 :])
-    rows = jnp.asarray(values(whole), dtype)
-    return lax.dynamic_slice_in_dim(rows, index * num, num, axis)
-
-  return sample
-
-
-def _draws(shape):
-  return np.random.default_rng(0).random(shape)
-
-
-def normals(shape):
-  return np.random.default_rng(1).normal(size=shape)
-
-
-@contextlib.contextmanager
-def random_numbers_of_rows(dropout=True):
-  """Makes what is drawn in a step a function of the row in the whole batch."""
-  uniform, normal = _of_rows(_draws), _of_rows(normals)
-  signs = _of_rows(lambda shape: np.sign(normals(shape)), axis=1)
-  patches = dict(
-    normal=lambda rng, shape=(), dtype=float: normal(shape, dtype),
-    uniform=lambda rng, shape=(), dtype=float, minval=0.0, maxval=1.0: (
-      minval + (maxval - minval) * uniform(shape, dtype)
-    ),
-    # [projections, n, ...]
-    rademacher=lambda rng, shape, dtype=int: signs(shape, dtype),
-  )
-  if dropout:
-    patches['bernoulli'] = lambda rng, p=0.5, shape=(): (
-      uniform(shape, float) < p
-    )
-  with contextlib.ExitStack() as stack:
-    for name, function in patches.items():
-      stack.enter_context(mock.patch.object(jax.random, name, function))
-    like = lambda rng, x: jax.tree.map(
-      lambda leaf: normal(leaf.shape, leaf.dtype), x
-    )
-    stack.enter_context(mock.patch.object(optax.tree, 'random_like', like))
-    priors = networks.PRIORS
-    stack.enter_context(mock.patch.dict(priors, normal=patches['normal']))
-    yield
 
 
 def begin(config):

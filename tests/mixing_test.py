@@ -29,6 +29,7 @@ from stein_jax.algorithms import stein_cd
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
+from tests import draws
 from tests import mixing
 
 
@@ -45,7 +46,7 @@ class ModesTest(parameterized.TestCase):
   ):
     """Checks that one step in each mode comes to the same state and metrics."""
     ends, spec = {}, parallel.partition(state, ('chains',))
-    with mixing.random_numbers_of_rows():
+    with draws.fixed():
       for mode in modes:
         rows = batch if mode == 'jit' else mapped_batch or batch
         start = parallel.replicate(jax.tree.map(jnp.copy, state), spec)
@@ -175,7 +176,7 @@ class OneFunctionTest(absltest.TestCase):
   def test_steincd_by_finite_differences(self):
     """F(x) = mean E(x_i; x), under one mask of dropout [LW17 eq 13]."""
     self.enter_context(jax.enable_x64(True))
-    x, epsilon, rng = mixing.normals((3, 4, 4, 1)), 0.3, jax.random.key(5)
+    x, epsilon, rng = draws.normals((3, 4, 4, 1)), 0.3, jax.random.key(5)
     module = energies.Autoencoder(((2, 3, 2, 1), (2, 2, 2, 0)), output='linear')
     energy = learners.create(rng, module, optax.sgd(1.0), x)
     state = mixing.grown(stein_cd.State(jnp.zeros((), jnp.int32), energy))
@@ -236,7 +237,7 @@ class DropoutTest(parameterized.TestCase):
     if name == 'steingan':
       config.step.alpha = 0.0
     algorithm, state, batch = mixing.begin(config)
-    with mixing.random_numbers_of_rows(dropout=False):
+    with draws.fixed(dropout=False):
       step = jax.jit(configs.step(config))
       first, second = (
         mixing.changes(state, step(state, batch, jax.random.key(seed))[0])[
@@ -260,7 +261,7 @@ class ChainTest(parameterized.TestCase):
 
   def test_descends_the_sum_over_the_batch(self):
     energy, _ = mixing.first_energy('autoencoder')
-    x = jnp.asarray(mixing.normals((8, 4, 4, 1)), jnp.float32)
+    x = jnp.asarray(draws.normals((8, 4, 4, 1)), jnp.float32)
 
     @jax.jit
     def ends(x):

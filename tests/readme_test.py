@@ -1,5 +1,6 @@
 """The Python blocks of README.md run as they stand."""
 
+import importlib
 import pathlib
 import re
 import unittest
@@ -23,11 +24,12 @@ class ReadmeTest(parameterized.TestCase):
     self.check(1)
 
   def check(self, i):
-    if 'numpyro' in _BLOCKS[i]:
-      try:
-        import numpyro  # noqa: F401
-      except ImportError:
-        raise unittest.SkipTest('numpyro is not installed') from None
+    for package in ('numpyro', 'blackjax'):
+      if f'import {package}' in _BLOCKS[i]:
+        try:
+          importlib.import_module(package)
+        except ImportError:
+          raise unittest.SkipTest(f'{package} is not installed') from None
     names = {}
     # Readers do not raise on rank promotion.
     with jax.numpy_rank_promotion('allow'):
@@ -46,6 +48,7 @@ class ReadmeTest(parameterized.TestCase):
         and abs(names['samples'].std() - 1.0) < 0.3
       ),
       4: lambda: names['metrics']['energy/data'] < 0,
+      5: lambda: 0.5 < names['metrics']['chain/acceptance'] < 1,
     }
     self.assertTrue(checks[i]())
 

@@ -13,6 +13,7 @@ from stein_jax import generators
 from stein_jax import learners
 from stein_jax import revision
 from stein_jax import samplers
+from tests import draws
 from tests.generators import networks
 
 _AXIS = 'batch'
@@ -46,15 +47,15 @@ class RevisionTest(parameterized.TestCase):
     chain = samplers.Langevin(0.5, 3, temperature=0.3, clip=(-1.5, 1.5))
     none = chain.replace(num_steps=0)
     rng = jax.random.key(5)
-    draw_rng, chain_rng = jax.random.split(rng)
+    self.enter_context(draws.fixed())
 
     @jax.jit
     def results():
-      start = generators.sample(state.generator, draw_rng, 11, **given)
+      start = generators.sample(state.generator, rng, 11, **given)
       end, _ = energies.run_chain(
         state.energy,
         chain,
-        chain_rng,
+        rng,
         start,
         *given.values(),
         block_size=networks.SIZE,
@@ -66,7 +67,7 @@ class RevisionTest(parameterized.TestCase):
         (
           revision.sample(state, rng, 11, chain=none, **given),
           revision.sample(state, rng, 11, chain=chain, **given),
-          revision.revise(state, chain_rng, start, chain=chain, **given),
+          revision.revise(state, rng, start, chain=chain, **given),
           revision.sample(state, rng, 3, chain=chain, **few),
         ),
       )

@@ -15,15 +15,16 @@ from scipy import stats
 from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax import stein
+from tests import literal
 
 # Sums of products, centred: a few roundings of the largest term.
 _ROUNDINGS = 64
 _AXIS = 'batch'
-_PROFILES = sorted(kernels.PROFILES)
+_PROFILES = sorted(literal.PROFILES)
 
 
 def _kernel(name, bandwidth):
-  return functools.partial(kernels.PROFILES[name], bandwidth=bandwidth)
+  return functools.partial(literal.PROFILES[name], bandwidth=bandwidth)
 
 
 def _pair(name, bandwidth):
@@ -546,6 +547,277 @@ class FeatureTest(chex.TestCase):
       stein.feature_svgd_direction(x, x, lambda x: x, kernels.rbf, **keywords)
 
 
+# Kernel values of the profiles in `literal.PROFILES`, by the same names.
+_KINDS = {
+  'rbf': kernels.RBF,
+  'imq': kernels.IMQ,
+  'rational_quadratic': kernels.RationalQuadratic,
+}
+
+
+def _median(x):
+  """Returns the median of |x_i - x_j|^2 over all i, j [] in float64."""
+  x = np.asarray(x, np.float64)
+  return np.median(np.sum((x[:, None] - x[None]) ** 2, -1))
+
+
+def _images(x):
+  """Returns points [n, 6] as a tree of images and numbers, and back."""
+  return {
+    'b': x[:, :1][:, 0],
+    'images': x[:, 1:5].reshape(-1, 2, 2),
+    'a': x[:, 5:],
+  }
+
+
+def _as_points(tree):
+  """Returns what `_images` made of points [n, 6], in the order of the tree's leaves."""
+  leaves = [np.reshape(leaf, (len(leaf), -1)) for leaf in jax.tree.leaves(tree)]
+  return np.concatenate([np.asarray(leaf, np.float64) for leaf in leaves], 1)
+
+
+class RulesTest(chex.TestCase):
+  """A kernel's rule is applied to the points that a function is given."""
+
+  @parameterized.parameters(*_PROFILES)
+  def test_of_points(self, name):
+    x, score = _points(6, 3)
+    kernel = _KINDS[name](kernels.Median(scale=0.5, log='n'))
+    bandwidth = 0.5 * _median(x) / np.log(6)
+
+    @jax.jit
+    def found(x, score):
+      return (
+        stein.svgd_direction(x, score, kernel),
+        stein.svgd_direction(x, score, kernel, at=2 * x),
+        stein.ksd(x, score, kernel),
+        stein.ksd_test(jax.random.key(0), x, score, kernel, num_bootstrap=1)[0],
+        stein.stein_matrix(x, score, 3 * x, score, kernel),
+      )
+
+    direction, elsewhere, ksd, statistic, matrix = found(x, score)
+    _assert_close(direction, _direction(name, bandwidth, x, score))
+    expected = [
+      _direction_at(name, bandwidth, x, score, 2 * point, normalize='count')
+      for point in x
+    ]
+    _assert_close(elsewhere, expected)
+    u = _stein_matrix(name, bandwidth, x, score, x, score)
+    _assert_close(ksd, np.mean(u), largest=np.max(np.abs(u)))
+    _assert_close(statistic, 6 * np.mean(u), largest=6 * np.max(np.abs(u)))
+    u = _stein_matrix(name, bandwidth, x, score, 3 * x, score)
+    _assert_close(matrix, u)  # of the first points, whatever the second
+
+  @parameterized.parameters(*_PROFILES)
+  def test_of_features(self, name):
+    x, score = _points(6, 3)
+    with jax.enable_x64(True):
+      bandwidth = _median(_curved(jnp.asarray(x, jnp.float64))) / np.log(7)
+
+    @jax.jit
+    def found(x, score):
+      kernel = _KINDS[name]()
+      return (
+        stein.feature_svgd_direction(x, score, _curved, kernel),
+        stein.feature_repulsion(x, _curved, kernel),
+      )
+
+    direction, repulsion = found(x, score)
+    _assert_close(direction, _exact_direction(name, bandwidth, x, score))
+    _assert_close(repulsion, _pulls(name, bandwidth, x).sum(1))
+
+  @parameterized.parameters('rbf', 'imq')
+  def test_numbers_may_be_swept_and_learned(self, name):
+    x, score = _points(6, 3)
+    bandwidths = np.array([0.7, 2.0])
+
+    def both(kernel):
+      direction = stein.svgd_direction(x, score, kernel)
+      return jnp.sum(direction**2), stein.ksd(x, score, kernel)
+
+    def literal(bandwidth):
+      direction = _direction(name, bandwidth, x, score)
+      u = _stein_matrix(name, bandwidth, x, score, x, score)
+      return np.array([np.sum(direction**2), np.mean(u)])
+
+    kernel = _KINDS[name]
+    swept = jax.vmap(lambda bandwidth: both(kernel(bandwidth)))
+    found = np.transpose(jax.jit(swept)(bandwidths))
+    np.testing.assert_allclose(found, list(map(literal, bandwidths)), rtol=1e-5)
+    step = 1e-5
+    slopes = [
+      (literal(bandwidth + step) - literal(bandwidth - step)) / (2 * step)
+      for bandwidth in bandwidths
+    ]
+    learned = jax.jit(jax.jacrev(both))
+    found = [
+      [of.bandwidth for of in learned(kernel(float(bandwidth)))]
+      for bandwidth in bandwidths
+    ]
+    np.testing.assert_allclose(found, slopes, rtol=1e-4)
+
+  def test_what_says_its_slope_is_believed(self):
+    # A kernel of one's own, of which one product serves both terms.
+    class Gaussian:
+      slope_ratio = -1 / 3.0
+
+      def __call__(self, sq_dist):
+        return jnp.exp(-sq_dist / 3.0)
+
+    x, score = _points(6, 8)
+    expected = _direction('rbf', 3.0, x, score)
+    products = []
+    for kernel in (Gaussian(), kernels.RBF(3.0), lambda t: kernels.rbf(t, 3.0)):
+      run = functools.partial(stein.svgd_direction, kernel=kernel)
+      _assert_close(jax.jit(run)(x, score), expected)
+      products.append(str(jax.make_jaxpr(run)(x, score)).count('dot_general'))
+    self.assertEqual(products[0], products[1])
+    self.assertLess(products[1], products[2])
+
+  def test_bandwidths_that_are_not_positive_are_refused(self):
+    x, score = _points(3, 2)
+    for function in (stein.svgd_direction, stein.ksd):
+      with self.assertRaisesRegex(
+        ValueError, 'bandwidth=-1.0 must be a positive'
+      ):
+        function(x, score, kernels.RBF(-1.0))
+
+  def test_nan_points_make_it_nan(self):
+    x, score = _points(6, 3)
+    x[2, 1] = np.nan
+    direction = jax.jit(stein.SVGD(kernels.IMQ()))(x, score)
+    self.assertTrue(np.all(np.isnan(direction)))
+    ksd = jax.jit(lambda x: stein.ksd(x, score, kernels.RBF()))(x)
+    self.assertTrue(np.isnan(ksd))
+
+
+class DirectionValuesTest(chex.TestCase):
+  @parameterized.product(name=['rbf', 'imq'], normalize=['count', 'row_sum'])
+  def test_of_a_tree(self, name, normalize):
+    x, score = map(_images, _points(7, 6))
+    flat, flat_score = map(_as_points, (x, score))
+    expected = _direction(
+      name, _median(flat) / np.log(8), flat, flat_score, normalize=normalize
+    )
+    direction = stein.SVGD(_KINDS[name](), normalize, block_size=3)
+    found = jax.jit(direction)(x, score)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, x)
+    _assert_close(_as_points(found), expected)
+
+  def test_of_a_plain_function(self):
+    x, score = _points(6, 4)
+    shape = lambda points: points.reshape(6, 2, 2)
+    direction = stein.SVGD(lambda sq_dist: 1 / (1 + sq_dist / 2))
+    found = jax.jit(direction)(shape(x), shape(score))
+    expected = _direction('rational_quadratic', 2.0, x, score)
+    _assert_close(found, shape(expected))
+
+  def test_at_other_points(self):
+    x, score = _points(6, 4)
+    y = _points(3, 4, spread=2.0)[0]
+    expected = [
+      _direction_at('rbf', 2.0, x, score, point, normalize='count')
+      for point in y
+    ]
+    shape = lambda points: points.reshape(-1, 2, 2)
+    direction = stein.SVGD(kernels.RBF(2.0))
+    found = direction(shape(x), shape(score), at=shape(y))
+    _assert_close(found, shape(np.array(expected)))
+
+  def test_on_the_unit_ball(self):
+    x, score = _points(6, 4)
+    kernel = kernels.IMQ(2.0)
+    norm = stein.ksd(x, score, kernel) ** 0.5
+    found = stein.SVGD(kernel, normalize='unit_ball')(x, score)
+    _assert_close(found, _direction('imq', 2.0, x, score) / norm)
+
+  def test_leaves_keep_their_dtypes(self):
+    x, score = _points(6, 2, spread=3.0)
+    x = np.round(x)
+    tree = {
+      'half': jnp.array(x[:, :1], 'float16'),
+      'whole': x[:, 1:].astype(int),
+    }
+    scores = {'half': score[:, :1], 'whole': score[:, 1:]}
+    found = stein.SVGD(kernels.RBF(2.0))(tree, scores)
+    self.assertEqual(found['half'].dtype, jnp.float16)
+    self.assertEqual(found['whole'].dtype, jnp.float32)
+    expected = _direction('rbf', 2.0, x, score)
+    _assert_close(found['half'], expected[:, :1], jnp.float16)
+    _assert_close(found['whole'], expected[:, 1:])
+
+  def test_passes_through_jit_and_vmap(self):
+    x, score = _points(6, 3)
+    call = jax.jit(lambda direction: direction(x, score))
+    _assert_close(
+      call(stein.SVGD()), _direction('rbf', _median(x) / np.log(7), x, score)
+    )
+    swept = jax.vmap(call)(stein.SVGD(kernels.RBF(jnp.array([0.5, 2.0]))))
+    for found, bandwidth in zip(swept, (0.5, 2.0), strict=True):
+      _assert_close(found, _direction('rbf', bandwidth, x, score))
+
+  @parameterized.parameters('exact', 'swapped', 'nearest')
+  def test_by_features(self, form):
+    x, score = _points(6, 3)
+    kernel = kernels.IMQ(kernels.Median(log='none'))
+    with jax.enable_x64(True):
+      bandwidth = _median(_curved(jnp.asarray(x, jnp.float64)))
+    found = jax.jit(
+      lambda x, score: stein.FeatureSVGD(kernel, form)(
+        x, score, features=_curved
+      )
+    )(x, score)
+    expected = {
+      'exact': lambda: _exact_direction('imq', bandwidth, x, score),
+      'swapped': lambda: (
+        _exact_direction('imq', bandwidth, x, score)
+        - np.mean(_pulls('imq', bandwidth, x), 1)
+        + np.mean(_pushes('imq', bandwidth, x), 1)
+      ),
+      'nearest': lambda: (
+        score
+        + 0.5 * _pulls('imq', bandwidth, x)[np.arange(6), _nearest('imq', x)]
+      ),
+    }[form]()
+    _assert_close(found, expected)
+
+  def test_without_a_kernel_is_the_score(self):
+    x, score = map(_images, _points(4, 6))
+    chex.assert_trees_all_equal(jax.jit(stein.Score())(x, score), score)
+
+  @parameterized.parameters(
+    (stein.SVGD(), {'score': {'a': 1.0}}, 'score has shape'),
+    (stein.SVGD(), {'x': {}, 'score': {}}, r'x has leaves of shapes \[\]'),
+    (
+      stein.SVGD(),
+      {'x': {'a': np.ones((3, 2)), 'b': np.ones((2, 2))}},
+      r'x has leaves of shapes \[\(3, 2\), \(2, 2\)\]',
+    ),
+    (stein.SVGD(), {'x': np.ones(())}, r'x has leaves of shapes \[\(\)\]'),
+    (
+      stein.SVGD(),
+      {'at': np.ones((2, 4))},
+      r'at has shape \(4,\); wanted: \(2,',
+    ),
+    (stein.SVGD(), {'at': {'a': np.ones((2, 2))}}, 'at has shape'),
+    (stein.SVGD(block_size=-1), {}, 'block_size=-1 must be at least 0'),
+    (stein.SVGD(normalize='sum'), {}, "normalize='sum' is unknown"),
+    (stein.SVGD('rbf'), {}, "kernel='rbf' must be a function"),
+    (stein.SVGD(fused=True), {'at': np.ones((2, 2))}, 'not for other points'),
+    (stein.Score(), {'at': np.ones((2, 2))}, 'no direction at other points'),
+    (stein.Score(), {'score': np.ones((3, 1))}, 'score has shape'),
+    (
+      functools.partial(stein.FeatureSVGD(form='exakt'), features=_curved),
+      {},
+      "form='exakt' is unknown",
+    ),
+  )
+  def test_refuses(self, direction, arguments, message):
+    arguments = {'x': np.ones((3, 2)), 'score': np.ones((3, 2)), **arguments}
+    with self.assertRaisesRegex(ValueError, message):
+      direction(arguments.pop('x'), arguments.pop('score'), **arguments)
+
+
 class DescentTest(parameterized.TestCase):
   """Directions that move q = N(m, v) to p = N(0, 1), in closed form [LW17 eq 1-3].
 
@@ -878,22 +1150,21 @@ class KsdTestTest(chex.TestCase):
 def _all_forms(x, score, axis_name=None):
   """Returns what mixes points, by name: each array [n, ...] or [1]."""
   at = {'axis_name': axis_name}
-  median = {'diagonal': False, 'block_size': 3, **at}
+  rule = kernels.IMQ(kernels.Median(diagonal=False))
   results = {
     'direction': stein.svgd_direction(
       x, score, kernels.rbf, normalize='row_sum', block_size=1, **at
     ),
-    'at_median': stein.svgd_direction(
-      x, score, kernels.at_median('imq', x, **median), **at
-    ),
     'elsewhere': stein.svgd_direction(
       x, score, kernels.imq, at=2 * x, normalize='unit_ball', **at
     ),
+    'value': stein.SVGD(rule)({'x': x}, {'x': score}, **at)['x'],
+    'ksd_by_a_rule': stein.ksd(x, score, rule, **at),
     'ksd_v': stein.ksd(x, score, kernels.imq, **at),
     'ksd_u': stein.ksd(
       x, score, kernels.imq, unbiased=True, block_size=1, **at
     ),
-    'median': kernels.median_bandwidth(x, **at),
+    'median': kernels.median_bandwidth(x, block_size=3, **at),
     'median_of_gathered': kernels.median_bandwidth(
       collectives.all_gather(x, axis_name)
     ),
@@ -915,6 +1186,9 @@ def _all_feature_forms(x, score, axis_name=None):
         normalize='row_sum',
         axis_name=axis_name,
       )
+  results['value'] = stein.FeatureSVGD()(
+    x, score, features=_coupled, axis_name=axis_name
+  )
   results['repulsion'] = stein.feature_repulsion(
     x, _curved, kernels.rbf, axis_name=axis_name
   )
@@ -1020,7 +1294,7 @@ class MemoryTest(chex.TestCase):
     self.assertLessEqual(largest(block_size), n * block_size)
 
   @parameterized.parameters(
-    lambda x: stein.svgd_direction(x, x, kernels.at_median('rbf', x)),
+    lambda x: stein.svgd_direction(x, x, kernels.RBF().at(x)),
     lambda x: stein.ksd(x, x, kernels.rbf),
     lambda x: stein.ksd(x, x, kernels.imq, unbiased=True),
   )

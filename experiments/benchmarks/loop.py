@@ -8,7 +8,6 @@ Example:
   python -m experiments.benchmarks.loop --steps=600
 """
 
-import functools
 import importlib
 import os
 import pathlib
@@ -24,6 +23,7 @@ from experiments.benchmarks import report
 from stein_jax import algorithms
 from stein_jax import datasets
 from stein_jax import parallel
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 from stein_jax.runs import training
 
@@ -55,7 +55,7 @@ def get_config(num_steps):
   config.data = dict(shape, split='train')
   config.evaluation.data = dict(shape, split='test')
   config.evaluation.log_likelihood = 'none'
-  config.step.num_steps = 10
+  config.step.chain.num_steps = 10
   config.num_steps, config.log_every = num_steps, 50
   config.eval_every = config.checkpoint_every = 0
   return config
@@ -67,9 +67,7 @@ def bare_seconds(config) -> float:
   source = datasets.load(**config.data)
   batch = next(datasets.batches(source, config.batch_size, seed=0))
   state = algorithm.init(jax.random.key(0), config, batch)
-  step = parallel.compile_step(
-    functools.partial(algorithm.step, **config.step), config.parallel
-  )
+  step = parallel.compile_step(configs.step(config), config.parallel)
   rng = jax.random.key(1)
   state, _ = step(parallel.replicate(state), batch, rng)
   jax.block_until_ready(state)

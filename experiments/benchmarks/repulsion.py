@@ -34,7 +34,7 @@ def measure():
   rows, lines = [], []
   for name, feature_fn in feature_functions(data).items():
     features = feature_fn(x)
-    kernel = kernels.at_median('rbf', features)
+    kernel = kernels.RBF().at(features)
     forms = {
       form: functools.partial(
         stein.feature_repulsion, feature_fn=feature_fn, kernel=kernel, form=form

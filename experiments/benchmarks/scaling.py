@@ -35,6 +35,7 @@ from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax import parallel
 from stein_jax import stein
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
 _DEVICES = flags.DEFINE_list('devices', ['8', '256'], 'How many.')
@@ -135,7 +136,7 @@ def abstract(num: int) -> AbstractMesh:
 
 def on_shares(function, out, mesh):
   def on_share(x, score):
-    kernel = kernels.at_median('rbf', x, axis_name=_AXIS)
+    kernel = kernels.RBF().at(x, _AXIS)
     return function(x, score, kernel, axis_name=_AXIS)
 
   return jax.shard_map(
@@ -155,13 +156,15 @@ def of_step(name: str, num: int, share: float):
     'image': jax.ShapeDtypeStruct((rows, *shape), np.float32),
     'label': jax.ShapeDtypeStruct((rows,), np.int32),
   }
+  if config.data.condition == 'label':
+    batch['condition'] = batch['label']
   rng = jax.random.key(0)
   state = jax.eval_shape(
     lambda rng, batch: algorithm.init(rng, config, batch), rng, batch
   )
   spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
   mapped = jax.shard_map(
-    functools.partial(algorithm.step, axis_name=_AXIS, **config.step),
+    functools.partial(configs.step(config), axis_name=_AXIS),
     mesh=abstract(num),
     in_specs=(spec, _SPLIT, PartitionSpec()),
     out_specs=(spec, PartitionSpec()),

@@ -26,6 +26,7 @@ from experiments.benchmarks import timing
 from stein_jax import algorithms
 from stein_jax import parallel
 from stein_jax import randomness
+from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
 _SECONDS = flags.DEFINE_float(
@@ -53,12 +54,11 @@ def langevin(energy, shape, num_steps) -> Task:
   """Returns CD-k with Langevin steps from the data."""
   config = dict(
     algorithm='contrastive_divergence',
-    step=dict(num_steps=num_steps, step_size=STEP_SIZE),
+    step=dict(chain=dict(num_steps=num_steps, step_size=STEP_SIZE)),
     energy=energy,
     optimizer=dict(name='adam', learning_rate=RATE),
-    persistent=False,
   )
-  return Task(ConfigDict(config), shape)
+  return Task(configs.complete(config), shape)
 
 
 _RBM = dict(name='RBM', num_hidden=10)
@@ -142,7 +142,7 @@ def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
     batch = jax.tree.map(lambda x: np.stack([x] * steps_per_call), batch)
     rng = jax.random.split(rng, steps_per_call)
   step = parallel.compile_step(
-    functools.partial(algorithm.step, **config.step),
+    configs.step(config),
     'jit',
     steps_per_call=steps_per_call,
   )
@@ -158,7 +158,7 @@ def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
 def torch_cd(torch, task: Task, *, compiled: bool = False):
   """Returns a function that makes one step of the same CD-k in PyTorch."""
   energy = _torch_energy(torch, task.config.energy, task.shape)
-  num_steps = task.config.step.num_steps
+  num_steps = task.config.step.chain.num_steps
   parameters = list(energy.parameters())
   optimizer = torch.optim.Adam(parameters, lr=RATE)
   data = torch.rand(task.shape)

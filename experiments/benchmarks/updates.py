@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import report
 from experiments.benchmarks import timing
 from stein_jax import algorithms
+from stein_jax import samplers
 from stein_jax.runs import reporting
 
 _NUM = flags.DEFINE_integer('num', 100, 'Images in a batch.', lower_bound=2)
@@ -26,8 +27,8 @@ _SECONDS = flags.DEFINE_float(
 CD = 'contrastive_divergence'
 UPDATES = {
   'CD-1': (CD, {}),
-  'CD-10': (CD, dict(num_steps=10)),
-  'CD-1 Gibbs': (CD, dict(sampler='gibbs')),
+  'CD-10': (CD, dict(chain=samplers.Langevin(0.1, 10))),
+  'CD-1 Gibbs': (CD, dict(chain=samplers.Gibbs())),
   'SteinCD': ('stein_cd', {}),
   'Stein score matching': ('score_matching', dict(objective='stein')),
   'sliced score matching': ('score_matching', dict(objective='sliced')),

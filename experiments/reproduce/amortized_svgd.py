@@ -46,7 +46,7 @@ LINEAR = {
   'step.projection': 'linear',
   'optimizer': dict(name='sgd', learning_rate=0.3),
 }
-NO_KERNEL = {'step.kernel': 'none'}
+NO_KERNEL = {'step.direction': 'Score'}
 FLOW = {'generator': dict(name='Coupling', dim=2, widths=(64,), num_layers=8)}
 # A projection's id, to its name and what it changes of the config.
 PROJECTIONS = {
@@ -56,7 +56,10 @@ PROJECTIONS = {
   'long': ('SVGD for 100 steps, then regression', LONG),
   'no-kernel': ('chain rule, no kernel', NO_KERNEL),
   'flow': ('flow, chain rule (eq 10)', FLOW),
-  'flow-kl': ('flow, KL (eq 11)', {**FLOW, 'step.kernel': 'density'}),
+  'flow-kl': (
+    'flow, KL (eq 11)',
+    {**FLOW, **NO_KERNEL, 'step.known_density': True},
+  ),
 }
 # Inside SteinGAN: a projection's id, to its steps for each step of the energy.
 FITS = {'chain-rule': 5, 'linear': 1, 'full': 1, 'long': 1, 'no-kernel': 5}
@@ -228,7 +231,7 @@ def measured(density, x, seed: int):
   """Returns how near samples [n, 2] are to a density, and the samples."""
   other = density.sample(jax.random.key(1000 + seed), SAMPLES)
   # One bandwidth for all rows, or a collapsed set would choose its own.
-  kernel = kernels.at_median('rbf', other)
+  kernel = kernels.RBF().at(other)
   score = jax.vmap(jax.grad(density.log_density))
   found = {
     'ksd': stein.ksd(x, score(x), kernel, unbiased=True),

@@ -66,7 +66,7 @@ def table_rows(plan: scripts.Plan) -> list[rows.Row]:
       'steingan-no-kernel',
       'SteinGAN without kernel',
       steingan,
-      {'step.kernel': 'none'},
+      {'step.direction': 'Score'},
     ),
   ]
 

@@ -26,7 +26,7 @@ from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
 LOOKS = 12  # at the likelihood of a run
-CHAIN = {'step.sampler': 'langevin', 'step.step_size': 1.0}
+CHAIN = {'step.chain.name': 'Langevin', 'step.chain.step_size': 1.0}
 CD = ('contrastive_divergence_mnist', '')
 RATE = 1e-3  # SteinGAN's: at 1e-3 its energy runs ahead of the sampler
 SAMPLER_RATE = 3e-4
@@ -36,10 +36,10 @@ ROWS = (
     'mcmc-mle',
     'MCMC-MLE, 100 steps from noise',
     ('langevin_ebm_mnist', ''),
-    {'step.num_steps': 100, 'step.step_size': 1.0, 'step.clip': ()},
+    {'step.chain': dict(name='Langevin', step_size=1.0, num_steps=100)},
   ),
   rows.Row('cd-1', 'CD-1', CD, CHAIN),
-  rows.Row('cd-10', 'CD-10', CD, {**CHAIN, 'step.num_steps': 10}),
+  rows.Row('cd-10', 'CD-10', CD, {**CHAIN, 'step.chain.num_steps': 10}),
   rows.Row('pcd', 'PCD', CD, {**CHAIN, 'persistent': True}),
   rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', '')),
   STEINGAN,

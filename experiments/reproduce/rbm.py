@@ -41,9 +41,9 @@ EXACT = ('maximum_likelihood_mnist', '')
 STEIN_CD = ('stein_cd_mnist', '')
 SCORE = ('score_matching_mnist', '')
 CD = ('contrastive_divergence_mnist', '')
-ROW_SUM = {'step.normalize': 'row_sum'}
-QUARTER = {'step.bandwidth_scale': 0.25}
-GIBBS = {'step.sampler': 'gibbs'}
+ROW_SUM = {'step.direction.normalize': 'row_sum'}
+QUARTER = {'step.direction.kernel.bandwidth.scale': 0.25}
+GIBBS = {'step.chain': 'Gibbs'}
 CENTRED = {'energy.centered': True}
 ROWS = (
   rows.Row('exact', 'Exact maximum likelihood', EXACT),
@@ -70,9 +70,13 @@ ROWS = (
     {'step.objective': 'closed_form'},
   ),
   rows.Row('cd-1-langevin', 'CD-1 Langevin', CD),
-  rows.Row('cd-10-langevin', 'CD-10 Langevin', CD, {'step.num_steps': 10}),
+  rows.Row(
+    'cd-10-langevin', 'CD-10 Langevin', CD, {'step.chain.num_steps': 10}
+  ),
   rows.Row('cd-1-gibbs', 'CD-1 Gibbs', CD, GIBBS),
-  rows.Row('cd-10-gibbs', 'CD-10 Gibbs', CD, {**GIBBS, 'step.num_steps': 10}),
+  rows.Row(
+    'cd-10-gibbs', 'CD-10 Gibbs', CD, {**GIBBS, 'step.chain.num_steps': 10}
+  ),
   rows.Row('pcd', 'PCD (1 Gibbs step)', CD, {**GIBBS, 'persistent': True}),
   rows.Row(
     'exact-centred', 'Exact maximum likelihood, centred', EXACT, CENTRED
@@ -104,7 +108,7 @@ def run_row(plan: scripts.Plan, row: rows.Row):
   swept = {}
   if row.id in SWEPT:
     swept = sweep(plan, row)
-    size = {'step.step_size': swept['best']}
+    size = {'step.chain.step_size': swept['best']}
     row = row._replace(changes={**row.changes, **size})
   found = {
     rate: train(plan, row, rate, plan.seeds)
@@ -178,7 +182,7 @@ def train(
   keys = jnp.stack(
     [jax.random.key(seed) for _ in sizes or (None,) for seed in range(seeds)]
   )
-  swept = {'step_size': jnp.repeat(jnp.array(sizes), seeds)} if sizes else {}
+  swept = jnp.repeat(jnp.array(sizes), seeds) if sizes else None
   state, run_epoch = _compiled(config, data.train, per_epoch, keys)
   curves = [likelihood.exact_log_likelihoods(module, state.energy.params, data)]
   label = f'{row.name}, rate {rate:g}'
@@ -218,10 +222,13 @@ def _compiled(config, train, per_epoch, keys):
 
   @functools.partial(jax.jit, donate_argnums=0)
   @functools.partial(jax.vmap, in_axes=(0, 0, 0, None))
-  def run_epoch(state, key, swept, epoch):
+  def run_epoch(state, key, step_size, epoch):
     order_key, step_key = jax.random.split(jax.random.fold_in(key, 1 + epoch))
     order = jax.random.permutation(order_key, len(train))
-    advance = functools.partial(configs.step(config), **swept)
+    advance = configs.step(config)
+    if step_size is not None:
+      chain = advance.keywords['chain'].replace(step_size=step_size)
+      advance = functools.partial(advance, chain=chain)
 
     def step(state, i):
       chosen = jax.lax.dynamic_slice(order, (i * size,), (size,))
@@ -240,7 +247,7 @@ def _batch_ksd(module, params, x):
 
   def of_batch(x):
     score = -jax.grad(lambda x: jnp.sum(module.apply(params, x)))(x)
-    return stein.ksd(x, score, kernels.at_median('rbf', x))
+    return stein.ksd(x, score, kernels.RBF())
 
   return jnp.mean(jax.lax.map(of_batch, x))
 

@@ -47,17 +47,13 @@ class Row(NamedTuple):
 
 
 def get_config(row: Row, seed: int):
-  """Returns the row's config; KeyError where it changes what is not there."""
+  """Returns the row's config, as flags would make it of its file and changes."""
   name, scale = row.config
-  config = importlib.import_module(f'configs.{name}').get_config(scale)
-  config = configs.complete(config).lock()
-  sections = {k: v for k, v in row.changes.items() if isinstance(v, Mapping)}
-  fields = {k: v for k, v in row.changes.items() if k not in sections}
-  config.update_from_flattened_dict(fields)
-  for field, section in sections.items():
-    config[field] = ConfigDict(section)
-  config.seed = seed
-  return configs.complete(config)
+  module = importlib.import_module(f'configs.{name}')
+  fields = module.get_config.given(scale)
+  for field, value in {**row.changes, 'seed': seed}.items():
+    fields = configs.with_field(fields, field, value)
+  return configs.complete(fields)
 
 
 def on_data(config, dataset: str, npz: str | None):

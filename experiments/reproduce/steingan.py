@@ -35,6 +35,7 @@ from stein_jax import learners
 from stein_jax import metrics
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
+from stein_jax.runs import configs
 from stein_jax.runs import judges
 from stein_jax.runs import reporting
 
@@ -42,14 +43,14 @@ ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0)
 PAPER = ('steingan_mnist', '')
 CENTRED = ('steingan_mnist', 'centred')
 JOINT = ('steingan_mnist_joint', 'narrow')
-NO_KERNEL = {'step.kernel': 'none'}
+NO_KERNEL = {'step.direction': 'Score'}
 # The paper's rate for both, 3e-4, lets the energy run away from the sampler.
 PAPER_CHANGES = {
   'energy_optimizer.learning_rate': 1e-5,
   'generator_optimizer.learning_rate': 1e-3,
   'generator.width': 8,
 }
-EXACT = {'step.repulsion': 'exact'}
+EXACT = {'step.direction.form': 'exact'}
 NOISE = {'generator.output_noise': 0.3}
 # Of the conditional model: a row's id, to its name and what it changes.
 JOINT_CHANGES = {
@@ -73,21 +74,24 @@ QUIET = {'generator.output_noise': 0.0}
 # Of the centred setting: a row's id, to its name and what it changes.
 CHOICES = {
   'choice-none': ('as it is', {}),
-  'choice-imq': ('IMQ kernel', {'step.kernel': 'imq'}),
-  'choice-pixels': ('kernel on pixels', {'step.kernel_space': 'pixels'}),
+  'choice-imq': ('IMQ kernel', {'step.direction.kernel.name': 'IMQ'}),
+  'choice-pixels': ('kernel on pixels', {'step.direction.name': 'SVGD'}),
   'choice-first-features': (
     'kernel on the first features',
-    {'step.kernel_space': 'first_features'},
+    {'step.first_features': True},
   ),
   'choice-bandwidth-quarter': (
     'bandwidth a quarter',
-    {'step.bandwidth_scale': 1.0},
+    {'step.direction.kernel.bandwidth.scale': 1.0},
   ),
   'choice-bandwidth-four': (
     'bandwidth four times',
-    {'step.bandwidth_scale': 16.0},
+    {'step.direction.kernel.bandwidth.scale': 16.0},
   ),
-  'choice-bandwidth-1': ('fixed bandwidth 1', {'step.bandwidth': 1.0}),
+  'choice-bandwidth-1': (
+    'fixed bandwidth 1',
+    {'step.direction.kernel.bandwidth': 1.0},
+  ),
   'choice-no-kernel': ('no kernel', NO_KERNEL),
   'choice-pulling-away': ('no kernel, pulling away', APART),
   'choice-pulling-away-10': (
@@ -105,7 +109,7 @@ CHOICES = {
   'choice-no-noise': ('no output noise', QUIET),
   'choice-no-noise-pixels': (
     'no output noise, kernel on pixels',
-    {**QUIET, 'step.kernel_space': 'pixels'},
+    {**QUIET, 'step.direction.name': 'SVGD'},
   ),
 }
 EXACT_NEGATIVES = rows.Row(
@@ -256,6 +260,7 @@ def fresh_run(plan: scripts.Plan, row: rows.Row, seed: int):
   )
   # The sampler alone is trained: by amortised SVGD at its defaults.
   config.algorithm, config.step = 'amortized_svgd', {}
+  config = configs.complete(config)
   start = amortized_svgd.create(energy, generator)
   state, _ = rows.train(config, plan.steps, row.name, state=start)
   return judged(plan, config, state.generator)
@@ -311,7 +316,7 @@ def repulsions(state, data, rng):
       state.energy, state.energy.params, data, x, method='features'
     )[1]
 
-  kernel = kernels.at_median('rbf', features(samples), scale=0.25)
+  kernel = kernels.RBF(kernels.Median(0.25)).at(features(samples))
   exact, *others = (
     stein.feature_repulsion(samples, features, kernel, form=form).ravel()
     for form in ('exact', 'swapped', 'nearest')

@@ -23,9 +23,11 @@ import numpy as np
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
 from stein_jax import algorithms
+from stein_jax import build
 from stein_jax import datasets
 from stein_jax import generators
 from stein_jax import metrics
+from stein_jax.runs import configs
 from stein_jax.runs import images
 from stein_jax.runs import judges
 from stein_jax.runs import reporting
@@ -34,14 +36,12 @@ TEACHING, COOPNETS, LANGEVIN = (
   (f'{name}_mnist', 'narrow')
   for name in ('vae_teaching', 'coopnets', 'langevin_ebm')
 )
-NOISE = {'step.noise': True, 'sample.noise': True}
+NOISE = {'step.chain.noise': True}  # samples are drawn by the chain that trains
 # The chain of the EBM that starts at noise: four times the step, noise, and a cut.
 LARGE_STEPS = {
-  f'{section}.{field}': value
-  for section in ('step', 'sample')
-  for field, value in dict(
-    step_size=0.008, noise=True, clip=(-1.0, 1.0)
-  ).items()
+  'step.chain.step_size': 0.008,
+  'step.chain.noise': True,
+  'step.chain.clip': (-1.0, 1.0),
 }
 ROWS = (
   rows.Row('teaching', 'VAE teaching', TEACHING),
@@ -114,8 +114,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
   def look(state):
     """Returns the step, and how far chains take the generator's samples."""
     start, end = (
-      drawn(config, state, 100, num_steps=num)
-      for num in (0, config.sample.num_steps)
+      drawn(config, state, 100, revised=revised) for revised in (False, True)
     )
     gap = np.linalg.norm((end - start).reshape(100, -1), axis=1).mean()
     return [int(state.step), float(gap)]
@@ -131,7 +130,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
   samples = unit(drawn(config, state, num))
   found, pictures = judged(samples), in_rows(samples)
   if chains:
-    start = unit(drawn(config, state, num, num_steps=0))
+    start = unit(drawn(config, state, num, revised=False))
     found |= {f'start_{key}': value for key, value in judged(start).items()}
     found |= {'gap': seen[-1][1], 'gaps': seen}
     pictures = np.concatenate([pictures, unit(between(config, state))])
@@ -146,11 +145,13 @@ def _judged(judge, data, samples):
   return {**{name: found[name] for name in names}, 'pairwise': pairwise}
 
 
-def drawn(config, state, num, **options) -> np.ndarray:
-  """Returns samples [num, ...] of a state."""
-  sample = algorithms.get(config.algorithm).sample
-  options = {**config.sample, **options}
-  draw = jax.jit(lambda state, rng: sample(state, rng, num, **options))
+def drawn(config, state, num, *, revised: bool = True) -> np.ndarray:
+  """Returns samples [num, ...] of a state, or of its generator where not revised."""
+  sample = configs.sample(config)
+  if not revised:
+    chain = sample.keywords['chain'].replace(num_steps=0)
+    sample = functools.partial(sample, chain=chain)
+  draw = jax.jit(lambda state, rng: sample(state, rng, num))
   return np.asarray(draw(state, jax.random.key(config.seed + 1)))
 
 
@@ -161,9 +162,8 @@ def between(config, state) -> np.ndarray:
     state.generator, rng, num_pairs=4, num_points=10
   )
   revise = algorithms.get(config.algorithm).revise
-  ends = revise(
-    state, rng, paths.reshape(40, *paths.shape[2:]), **config.sample
-  )
+  options = build.values(revise, config.sample)
+  ends = revise(state, rng, paths.reshape(40, *paths.shape[2:]), **options)
   return np.asarray(jnp.concatenate([paths, ends.reshape(paths.shape)]))
 
 

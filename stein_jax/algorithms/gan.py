@@ -98,13 +98,7 @@ def step(
   )
   data = dtypes.at_least_float32(batch['image'])
   condition = energies.conditions(batch)
-  draw = functools.partial(
-    generators.generate,
-    state.generator,
-    num=len(data),
-    **generators.given(batch.get('condition')),
-    axis_name=axis_name,
-  )
+  draw = generators.drawer(state.generator, batch, axis_name=axis_name)
   context = dict(joint=joint, axis_name=axis_name, rng=dropout_rng)
   apart = lambda params, samples: energies.pair(
     state.energy, params, data, samples, *condition, **context

@@ -82,7 +82,7 @@ def step(
   """Returns the state after one SteinGAN step [LW17 alg 2] [WL16 alg 2].
 
   The generator moves its samples along the direction [LW17 eq 21]; then the energy
-  descends mean E(data) - weight mean E(samples).
+  descends mean E(data) - (1 - gamma) mean E(samples) [LW17 eq 23] [WL16 eq 16].
 
   Args:
     state: the networks.
@@ -92,10 +92,11 @@ def step(
     direction: what makes phi of points and scores: `stein.SVGD` on pixels,
       `stein.FeatureSVGD` on the energy's features, or `stein.Score` without a kernel.
     first_features: whether features are those of the energy's first parameters.
-    diversity: what else keeps samples apart: 'none', 'pulling_away' of the energy's
-      features of the samples, or 'batch_norm_entropy' of the generator; see
-      `generators`.
-    diversity_weight: factor on it.
+    diversity: what keeps samples apart beside the kernel or, without one, in its
+      place: 'none', `generators.pulling_away` of the energy's features, or
+      `generators.batch_norm_entropy`.
+    diversity_weight: its weight in the generator's loss, whose other part without a
+      kernel is mean E(samples).
     num_generator_steps: k, each with noise of its own.
     negatives: the samples that the energy sees: 'before', those that moved in the
       generator's last step, as it drew them before it; or 'fresh', new ones of the
@@ -124,26 +125,16 @@ def step(
   *draw_rngs, fresh_rng = jax.random.split(noise_rng, num_generator_steps + 1)
   data = dtypes.at_least_float32(batch['image'])
   condition = energies.conditions(batch)
-  # An energy that does not mix its batch sees every example by itself.
-  mixed = joint and learners.mixes(state.energy)
-  context = dict(normalized_with=data if mixed else None, axis_name=axis_name)
-  draw = functools.partial(
-    generators.generate,
-    state.generator,
-    num=len(data),
-    **generators.given(batch.get('condition')),
-    axis_name=axis_name,
-  )
-  phi_at = lambda x: energies.direction(
-    state.energy,
+  draw = generators.drawer(state.generator, batch, axis_name=axis_name)
+  phi_at, features = _followed(
+    state,
+    (data, *condition),
     direction,
-    x,
-    *condition,
-    features_of=_first_energy(state) if first_features else None,
+    first_features,
+    joint=joint,
+    axis_name=axis_name,
     rng=dropout_rng,
-    **context,
   )
-  features = energies.features(state.energy, **context)
   penalty = _penalty(diversity, diversity_weight, features, axis_name)
 
   # The generator moves its samples along phi [alg 2, the generator's update].
@@ -161,7 +152,7 @@ def step(
 
   # Negatives are its samples or, of SteinCD, the data moved [LW17 sec 4].
   if negatives == 'fresh':
-    samples = draw(generator.params, rng=fresh_rng)
+    samples = draw(generator.params, fresh_rng)
   seen = samples
   if not checks.is_zero(alpha):
     moved = data + epsilon * phi_at(data)
@@ -197,6 +188,30 @@ def sample(
   return generators.sample(
     state.generator, rng, num, **generators.given(condition)
   )
+
+
+def _followed(
+  state, examples, direction, first_features, *, joint, axis_name, rng
+):
+  """Returns functions of samples: to phi at them, and to the energy's features."""
+  data, *condition = examples
+  # An energy that does not mix its batch sees every example by itself.
+  mixed = joint and learners.mixes(state.energy)
+  context = dict(normalized_with=data if mixed else None, axis_name=axis_name)
+  features_of = _first_energy(state) if first_features else None
+
+  def phi_at(x):
+    return energies.direction(
+      state.energy,
+      direction,
+      x,
+      *condition,
+      features_of=features_of,
+      rng=rng,
+      **context,
+    )
+
+  return phi_at, energies.features(state.energy, **context)
 
 
 def _energy_step(energy, examples, weight, factors, *, axis_name, **context):

@@ -70,12 +70,7 @@ def step(
   )
   rng = collectives.fold_in_index(rng, axis_name)
   data = batch['image']
-  draw = functools.partial(
-    generators.generate,
-    state.generator,
-    num=len(data),
-    axis_name=axis_name,
-  )
+  draw = generators.drawer(state.generator, batch, axis_name=axis_name)
 
   def generator_loss(params, rng):
     value, mean, entropy = energies.free_energy(

@@ -12,6 +12,7 @@ from stein_jax.generators.drawing import create
 from stein_jax.generators.drawing import create_pair
 from stein_jax.generators.drawing import decode
 from stein_jax.generators.drawing import decode_batch
+from stein_jax.generators.drawing import drawer
 from stein_jax.generators.drawing import generate
 from stein_jax.generators.drawing import given
 from stein_jax.generators.drawing import latent
@@ -45,6 +46,7 @@ __all__ = [
   'create_pair',
   'decode',
   'decode_batch',
+  'drawer',
   'generate',
   'given',
   'interpolate',

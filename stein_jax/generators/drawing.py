@@ -1,6 +1,6 @@
 """Learners of generators, and their samples in batches of the training size."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 
 from flax import linen as nn
@@ -14,7 +14,7 @@ from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax.learners import Learner
-from stein_jax.types import Array, Params, PRNGKey
+from stein_jax.types import Array, Batch, Params, PRNGKey
 
 
 def create(
@@ -285,6 +285,32 @@ def decode(
 def latent(generator: Learner, rng: PRNGKey, num: int) -> Array:
   """Returns draws of the generator's prior [num, k]."""
   return learners.call(generator, generator.params, rng, num, method='latent')
+
+
+def drawer(
+  generator: Learner, batch: Batch, *, axis_name: str | None = None
+) -> Callable[[Params, PRNGKey], Array]:
+  """Returns a function of parameters and a key to samples beside a batch [n, ...].
+
+  There are as many samples as images, each under the condition of its image.
+
+  Args:
+    generator: the learner.
+    batch: 'image' [n, ...], and 'condition' [n, ...] where there is one.
+    axis_name: the mapped axis over which the batch is split.
+  """
+
+  def draw(params, rng):
+    return generate(
+      generator,
+      params,
+      rng,
+      len(batch['image']),
+      **given(batch.get('condition')),
+      axis_name=axis_name,
+    )
+
+  return draw
 
 
 def given(condition: Array | None) -> dict[str, Array]:

@@ -88,7 +88,7 @@ def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
   fields = configs.plain(given(scale) if scale else given())
   whole = configs.plain(configs.complete(fields))
   for name, text in texts.items():
-    fields = _with(fields, name.split('.'), _parsed(name, text, whole))
+    fields = configs.with_field(fields, name, _parsed(name, text, whole))
   return configs.complete(fields)
 
 
@@ -101,19 +101,6 @@ def _module(path):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
-
-
-def _with(fields, names, value):
-  """Returns fields with one set; a section that was a name alone becomes whole."""
-  if isinstance(fields, str):
-    fields = {'name': fields}
-  first, *rest = names
-  if rest:
-    inner = fields.get(first, {})
-    if not isinstance(inner, (dict, str)):  # a number in place of a section
-      inner = {}
-    value = _with(inner, rest, value)
-  return {**fields, first: value}
 
 
 def _parsed(name, text, whole):

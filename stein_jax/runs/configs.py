@@ -1,9 +1,9 @@
 """Configs: files that state what differs, completed from the signatures they call.
 
-A file has a `CONFIG`, which says what identifies an experiment, and `VARIANTS`, small
-changes of it by name; `scales` makes its `get_config` of the two. Whatever neither says
-comes from the defaults of what a section calls: `complete` writes them in, so that
-every field is a flag and a saved config is whole.
+A file says what identifies an experiment, its `CONFIG`, and small changes of it by
+name; `scales` makes its `get_config` of them. Whatever they leave out comes from the
+defaults of what a section calls: `complete` writes them in, so that every field is a
+flag and a saved config is whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,6 +40,8 @@ LOOP = dict(
 _OPTIMIZER = dict(l2=0.0, max_norm=0.0)
 # What is measured, beside its data and `ais`.
 _EVALUATION = dict(log_likelihood='none', num_samples=100)
+# What adds examples to a set: the test data are without, unless `evaluation` says so.
+_AUGMENTATIONS = ('mirrored',)
 # Sections of networks and densities, and where their names are looked up.
 FAMILIES = dict(
   energy=energies,
@@ -61,20 +63,23 @@ _SMOKE_OPTIMIZER = dict(name='sgd', learning_rate=0.01)
 
 
 def scales(
-  config: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
+  config: Mapping[str, Any], /, **variants: Mapping[str, Any]
 ) -> Callable[..., ConfigDict]:
   """Returns the `get_config` of a file: of the name of a scale, '' for the whole one.
 
-  Its attribute `given` returns what the file says of a scale, before it is completed.
+  Its attribute `given` returns what the file says of a scale, before it is completed,
+  and `names` has the names of the scales.
 
   Args:
     config: what identifies the experiment.
-    variants: the name of each scale to what it changes; see `changed`. What every
-      'smoke' changes need not be said: few steps and examples, and plain gradients.
+    **variants: what each scale changes, by its name; see `changed`. What every 'smoke'
+      changes need not be said: few steps and examples, and plain gradients.
   """
 
+  names = ('', *variants)
+
   def given(scale=''):
-    if scale not in ('', *variants):
+    if scale not in names:
       raise ValueError(
         f'scale={scale!r} is unknown; allowed: {", ".join(variants)}.'
       )
@@ -90,7 +95,7 @@ def scales(
     """Returns the completed config at that scale."""
     return complete(given(scale))
 
-  get_config.given = given
+  get_config.given, get_config.names = given, names
   return get_config
 
 
@@ -116,13 +121,31 @@ def changed(
   return found
 
 
+def with_field(fields: Any, name: str, value: Any) -> dict[str, Any]:
+  """Returns fields with one set, as its flag sets it.
+
+  Args:
+    fields: of a config, before or after it is completed.
+    name: dotted; a section that was a name alone, or a number, becomes whole.
+    value: of the field; a mapping stands for a section as a whole.
+  """
+  if isinstance(fields, str):
+    fields = {'name': fields}
+  elif not hasattr(fields, 'keys'):
+    fields = {}
+  first, _, rest = name.partition('.')
+  if rest:
+    value = with_field(fields.get(first), rest, value)
+  return {**fields, first: value}
+
+
 def complete(config: Mapping[str, Any]) -> ConfigDict:
   """Returns the config with every field of its loop and of its sections.
 
   A string stands for the section that has this name alone: data='mnist'. The test data
-  are those of training with split='test', unless `evaluation` says otherwise; and
-  `sample` is called with what `step` is, where the two have one default of it, unless
-  the section `sample` says otherwise.
+  are those of training with split='test' and without augmentation, unless `evaluation`
+  says otherwise; and `sample` is called with what `step` is, where the two have one
+  default of it, unless the section `sample` says otherwise.
 
   Raises:
     ValueError, TypeError: a section names what there is not, or is no section.
@@ -143,17 +166,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
       found[name] = _named(name, FAMILIES[name], found[name])
     elif name.endswith('optimizer'):
       found[name] = _OPTIMIZER | _named(name, optax, found[name])
-  evaluation = given.get('evaluation', {})
-  checks.section(evaluation=evaluation)
   if 'data' in given:
-    fields = _as_fields('data', given['data'])
-    found['data'] = _data('data', fields)
-    test = _test_data(fields, evaluation.get('data', {}))
-    evaluation = {**evaluation, 'data': _data('evaluation.data', test)}
-  found['evaluation'] = _EVALUATION | evaluation
-  found['evaluation']['ais'] = _completed(
-    'evaluation.ais', energies.ais_log_partition, evaluation.get('ais', {})
-  )
+    found['data'] = _data('data', _as_fields('data', given['data']))
+  found['evaluation'] = _evaluation(given)
   return ConfigDict(found)
 
 
@@ -243,17 +258,42 @@ def _named(place, namespace, fields):
     return {'name': name, **build.complete(function, fields, namespace)}
 
 
+def _evaluation(config):
+  """Returns the completed section of what is measured, and on which data."""
+  own = config.get('evaluation', {})
+  checks.section(evaluation=own)
+  found = _EVALUATION | own
+  if 'data' in config:
+    fields = _test_fields(
+      _as_fields('data', config['data']),
+      _as_fields('evaluation.data', own.get('data', {})),
+    )
+    found['data'] = _data('evaluation.data', fields)
+  found['ais'] = _completed(
+    'evaluation.ais', energies.ais_log_partition, own.get('ais', {})
+  )
+  return found
+
+
+def _test_fields(training, own):
+  """Returns what the test data are: as those of training, but for their own fields.
+
+  Another set takes nothing over: its fields are others.
+  """
+  if own.get('name', training.get('name')) != training.get('name'):
+    training = {}
+  followed = {
+    name: value
+    for name, value in training.items()
+    if name not in _AUGMENTATIONS
+  }
+  return followed | {'split': 'test'} | own
+
+
 def _data(place, fields):
   """Returns a completed data section, with what `load` takes beside a set's own."""
   fields = _named(place, datasets.sets, fields)
   return build.defaults(datasets.load) | fields
-
-
-def _test_data(fields, given):
-  """Returns the section of the test data: what is given, else that of training."""
-  given = _as_fields('evaluation.data', given)
-  is_other = given.get('name', fields.get('name')) != fields.get('name')
-  return {**({} if is_other else fields), 'split': 'test', **given}
 
 
 def _as_fields(place, section):

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import kernels
@@ -43,10 +42,7 @@ def test_metrics(config, state, source) -> dict[str, float]:
   if hasattr(state, 'classifier'):
     labels = source[:]['label']
     logits = judging.classified(state.classifier, source[:]['image'])[1]
-    checks.labels(logits.shape[1], label=labels)
-    hits = np.argmax(logits, 1) == labels
-    known = np.all(np.isfinite(logits), 1)
-    return {'test/accuracy': float(np.mean(np.where(known, hits, np.nan)))}
+    return {'test/accuracy': metrics.accuracy(logits, labels)}
   if config.evaluation.log_likelihood == 'none':
     return {}
   energy = state.energy
@@ -161,10 +157,7 @@ def _evaluate(config, workdir, folder, judges):
 
 
 def recovered(samples, batch, section) -> dict[str, float]:
-  """Returns how near images made of conditions are to the true ones.
-
-  The means of the peak signal-to-noise ratio in dB and the structural similarity over
-  images; where a mask says what was known, also with that put in its place.
+  """Returns `metrics.recovery` of images made of conditions, as 'samples/...'.
 
   Args:
     samples: [n, h, w, c].
@@ -172,21 +165,14 @@ def recovered(samples, batch, section) -> dict[str, float]:
     section: the config's data section, which says what range images have.
 
   Raises:
-    ValueError: images of two shapes, or a mask with other values.
+    ValueError: the images have two shapes, or the mask has other values.
   """
-  unit = functools.partial(datasets.to_unit, section=section)
-  data, versions = unit(batch['image']), {'': unit(samples)}
-  if 'mask' in batch:
-    if not np.isin(batch['mask'], (0, 1)).all():
-      raise ValueError(
-        'mask must be 0 where a pixel is unknown, and 1 elsewhere.'
-      )
-    versions['_pasted'] = np.where(batch['mask'], data, versions[''])
-  found = {}
-  for name, version in versions.items():
-    found[f'samples/psnr{name}'] = np.mean(metrics.psnr(version, data))
-    found[f'samples/ssim{name}'] = np.mean(metrics.ssim(version, data))
-  return {name: float(value) for name, value in found.items()}
+  found = metrics.recovery(
+    datasets.to_unit(samples, section),
+    datasets.to_unit(batch['image'], section),
+    batch.get('mask'),
+  )
+  return {f'samples/{name}': value for name, value in found.items()}
 
 
 def _sample_metrics(config, state, samples, batch, source, judges):
@@ -203,8 +189,7 @@ def _sample_metrics(config, state, samples, batch, source, judges):
     found['samples/two_sample_p'] = float(metrics.two_sample_test(rng, x, y)[1])
     if hasattr(state, 'energy'):
       score = energies.score(state.energy, x)
-      kernel = kernels.at_median('rbf', x)
-      found['samples/ksd'] = float(stein.ksd(x, score, kernel))
+      found['samples/ksd'] = float(stein.ksd(x, score, kernels.RBF()))
     return found
   if samples.ndim != 4:
     return {}

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import inception
 from stein_jax import learners
@@ -14,9 +13,6 @@ from stein_jax.runs import workdirs
 
 # Images [n, h, w, c] in [0, 1] to features [n, f] and logits [n, k].
 Judge = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
-_MANIFOLD_ROWS = 5000  # whose matrix of distances is held
 
 
 def judge(config, workdir) -> Judge:
@@ -50,38 +46,19 @@ def judged(
 ) -> dict[str, float]:
   """Returns what a judge says of samples beside data, both [n, h, w, c] in [0, 1].
 
-  Inception score, Frechet distance to the data, the classes' share and entropy,
-  precision and recall, density and coverage; and the share of samples that are
-  given the label they were made with.
+  It is `metrics.classifier_metrics` of the judge's features and logits.
 
   Raises:
-    ValueError: a judge that does not say [n, f] and [n, k] of n images, or labels
-      that are not [n] and among the k classes.
+    ValueError: the judge does not say [n, f] and [n, k] of n images, or the labels are
+      not [n] and among the k classes.
   """
-  features, logits = _said(judge, samples)
-  real_features, real_logits = _said(judge, data)
-  splits = max(1, min(10, len(samples) // 1000, len(data) // 1000))
-  score, spread = metrics.inception_score(logits, splits)
-  found = {
-    'inception_score': score,
-    'inception_score_spread': spread,
-    'inception_score_of_data': metrics.inception_score(real_logits, splits)[0],
-    'frechet_distance': metrics.frechet_distance(features, real_features),
-    'class_entropy': metrics.histogram_entropy(metrics.class_histogram(logits)),
-  }
-  if min(len(samples), len(data)) > 10:
-    few = slice(0, _MANIFOLD_ROWS)
-    found |= metrics.manifold_metrics(real_features[few], features[few])
-  if labels is not None:
-    checks.labels(logits.shape[1], labels=labels)
-    checks.per_example(len(samples), labels=labels)
-    hits = np.argmax(logits, 1) == np.asarray(labels)
-    known = np.isfinite(np.max(logits, 1)).all()
-    found['own_label'] = float(np.mean(hits)) if known else float('nan')
-  return found
+  features, logits = _answers(judge, samples)
+  return metrics.classifier_metrics(
+    features, logits, *_answers(judge, data), labels=labels
+  )
 
 
-def _said(judge, images):
+def _answers(judge, images):
   """Returns a judge's features [n, f] and logits [n, k] of images [n, ...]."""
   features, logits = map(np.asarray, judge(images))
   for name, rows in (('features', features), ('logits', logits)):

@@ -15,7 +15,6 @@ import numpy as np
 import optax
 import pytest
 
-from stein_jax import collectives
 from stein_jax import densities
 from stein_jax import generators
 from stein_jax import kernels
@@ -23,6 +22,7 @@ from stein_jax import metrics
 from stein_jax import parallel
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
+from tests import draws
 from tests import literal
 
 _PROJECTIONS = ('chain_rule', 'full', 'linear')
@@ -158,8 +158,8 @@ class ProjectionTest(parameterized.TestCase):
     state = amortized_svgd.create(
       _log_density, generator.replace(params=params)
     )
-    key = collectives.fold_in_index(jax.random.key(0), None)
-    z = network.apply(params, key, num, method='latent')
+    self.enter_context(draws.fixed())
+    z = network.apply(params, jax.random.key(0), num, method='latent')
     flat, unravel = flatten_util.ravel_pytree(params)
     decode = lambda flat, z: network.apply(
       unravel(flat), z[None], method='decode'
@@ -398,12 +398,11 @@ class DensityTest(absltest.TestCase):
     )
     state = amortized_svgd.create(density.log_density, generator)
     rng = jax.random.key(3)
+    self.enter_context(draws.fixed())
     step = functools.partial(amortized_svgd.step, state, kernel='none')
     _, found = jax.jit(step)({'image': jnp.full((6, 2), np.nan)}, rng)
     # Of six samples, whose values the batch's have no part in.
-    x = generator.apply_fn(
-      generator.params, collectives.fold_in_index(rng, None), 6
-    )
+    x = generator.apply_fn(generator.params, rng, 6)
     np.testing.assert_allclose(
       found['samples/variance'], np.sum(np.var(x, 0)), rtol=1e-5
     )
@@ -434,13 +433,14 @@ class FamilyTest(parameterized.TestCase):
     network = generators.MLP(latent_dim=3, widths=())
     state = self._start(network, num, given)
     flat, unravel = flatten_util.ravel_pytree(state.generator.params)
-    key = collectives.fold_in_index(rng, None)
-    draw = lambda flat: network.apply(unravel(flat), key, num, condition=given)
+    self.enter_context(draws.fixed())
+    draw = lambda flat: network.apply(unravel(flat), rng, num, condition=given)
     samples = np.asarray(draw(flat)).reshape(3, 4, 2)
     phi = np.stack(list(map(_literal_direction, samples, means)))
     jacobian = np.asarray(jax.jacrev(draw)(flat)).reshape(2 * num, -1)
     batch = {'image': jnp.zeros((num, 1)), 'condition': jnp.asarray(means)}
-    after, found = jax.jit(amortized_svgd.step)(state, batch, rng)
+    step = jax.jit(functools.partial(amortized_svgd.step))
+    after, found = step(state, batch, rng)
     np.testing.assert_allclose(
       _change(state, after),  # of float32, as flax's parameters are
       0.5 * jacobian.T @ phi.ravel() / num,

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from stein_jax.algorithms import bicycle_gan
+from tests import draws
 from tests import literal
 
 _ENERGY = dict(literal.CONV_NET, reference_sigma=0.0)
@@ -53,22 +54,22 @@ class StepTest(parameterized.TestCase):
   def test_is_the_game(self, changes):
     state, batch = _start('without' not in self.id())
     weights = {**_WEIGHTS, **changes}
+    self.enter_context(draws.fixed())
     after, metrics = jax.jit(functools.partial(bicycle_gan.step, **weights))(
       state, batch, jax.random.key(0)
     )
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)
     data, *condition = batch.values()
     apply = state.generator.apply_fn
     decode = lambda params, z: apply(params, z, *condition, method='decode')
     encode = lambda params, x: apply(
-      params, x, *condition, method='encode', key=keys[0]
+      params, x, *condition, method='encode', key=jax.random.key(0)
     )
-    z = jax.random.normal(keys[2], (len(data), 3))
+    z = draws.latents((len(data), 3))
 
     def coded(params):
       mean, log_variance = encode(params, data)
       deviation = jnp.exp(log_variance) ** 0.5
-      code = mean + deviation * jax.random.normal(keys[1], mean.shape)
+      code = mean + deviation * draws.normals(mean.shape)
       divergence = -jnp.log(deviation) + (deviation**2 + mean**2 - 1) / 2
       return decode(params, code), jnp.mean(jnp.sum(divergence, 1))
 

@@ -4,8 +4,10 @@ import functools
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import blackjax
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 import optax
 
@@ -14,10 +16,77 @@ from stein_jax import learners
 from stein_jax import samplers
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import maximum_likelihood
+from tests import draws
 from tests import literal
 
 _CD = dict(persistent=False)
 _PCD = dict(persistent=True)
+
+
+def hmc(rng, x, target):
+  """Returns x after a transition of another library's kernel, and its metrics."""
+  kernel = blackjax.hmc(
+    lambda point: target.log_density(point[None])[0],
+    step_size=0.5,
+    inverse_mass_matrix=jnp.ones(x[0].size),
+    num_integration_steps=5,
+  )
+  keys, start = jax.random.split(rng, len(x)), jax.vmap(kernel.init)(x)
+  end, info = jax.vmap(kernel.step)(keys, start)
+  return end.position, {'acceptance': jnp.mean(info.acceptance_rate)}
+
+
+def nuts(rng, x, target):
+  """Returns what `hmc` does, for trajectories that end where they turn back."""
+  kernel = blackjax.nuts(
+    lambda point: target.log_density(point[None])[0],
+    step_size=0.5,
+    inverse_mass_matrix=jnp.ones(x[0].size),
+  )
+  keys, start = jax.random.split(rng, len(x)), jax.vmap(kernel.init)(x)
+  end, info = jax.vmap(kernel.step)(keys, start)
+  return end.position, {'depth': jnp.mean(info.num_trajectory_expansions)}
+
+
+class OtherLibrariesTest(parameterized.TestCase):
+  """BlackJAX's kernels are chains."""
+
+  @parameterized.parameters(hmc, nuts)
+  def test_the_stationary_law(self, chain):
+    # Twenty transitions from 0 to a normal law of these moments.
+    mean, variance, num = np.array([1.0, -2.0]), np.array([0.5, 2.0]), 2000
+    law = samplers.target(
+      lambda x: -0.5 * jnp.sum((x - mean[None]) ** 2 / variance[None], 1)
+    )
+
+    def step(x, rng):
+      return chain(rng, x, law)[0], None
+
+    keys = jax.random.split(jax.random.key(0), 20)
+    run = jax.jit(lambda x: jax.lax.scan(step, x, keys)[0])
+    x = np.asarray(run(jnp.zeros((num, 2))), np.float64)
+    error = np.abs(x.mean(0) - mean) / (variance / num) ** 0.5
+    self.assertLess(np.max(error), 4)
+    error = np.abs(x.var(0) / variance - 1) / (2 / num) ** 0.5
+    self.assertLess(np.max(error), 4)
+
+  @parameterized.parameters((hmc, 'acceptance'), (nuts, 'depth'))
+  def test_make_the_negatives(self, chain, metric):
+    # The update is the difference of the statistics of data and of chains.
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
+    state = literal.at_truth(contrastive_divergence, x, chains=x + 1)
+    step = functools.partial(contrastive_divergence.step, chain=chain)
+    after, metrics = jax.jit(step)(state, {'image': x}, jax.random.key(0))
+    before = state.energy.params['params']
+    positive, negative = (
+      literal.rbm_statistics(before, y) for y in (x, after.chains)
+    )
+    for name, value in after.energy.params['params'].items():
+      np.testing.assert_allclose(
+        value, before[name] + positive[name] - negative[name], atol=1e-5
+      )
+    self.assertGreater(np.max(np.abs(after.chains - state.chains)), 0.1)
+    self.assertGreater(metrics[f'chain/{metric}'], 0)
 
 
 class ContrastiveDivergenceTest(parameterized.TestCase):
@@ -40,14 +109,15 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     return np.abs(np.concatenate([s.ravel() for s in jax.tree.leaves(scores)]))
 
   @parameterized.parameters(
-    (dict(sampler='gibbs'), True),
-    (dict(sampler='mala', step_size=1.0, num_steps=3), True),
+    (samplers.Gibbs(), True),
+    (samplers.MALA(1.0, num_steps=3), True),
+    (hmc, True),
     # Without the accept step the chain leaves p: CD then has a bias.
-    (dict(sampler='langevin', step_size=1.5, num_steps=5), False),
+    (samplers.Langevin(1.5, num_steps=5), False),
   )
-  def test_no_drift_at_the_truth(self, hyper, invariant):
+  def test_no_drift_at_the_truth(self, chain, invariant):
     x = jnp.asarray(literal.rbm_data(64 * 400), jnp.float32).reshape(64, 400, 4)
-    largest = np.max(self.z_scores(x, jax.random.key(0), **hyper))
+    largest = np.max(self.z_scores(x, jax.random.key(0), chain=chain))
     if invariant:
       self.assertLess(largest, 4)
     else:
@@ -59,33 +129,35 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     likelihood = literal.ascent(maximum_likelihood, state, x)
     x, rng = jnp.tile(x[None], (64, 1, 1)), jax.random.key(1)
     run = lambda num_steps: np.max(
-      self.z_scores(x, rng, likelihood, sampler='gibbs', num_steps=num_steps)
+      self.z_scores(x, rng, likelihood, chain=samplers.Gibbs(num_steps))
     )
     self.assertLess(run(200), 4)
     self.assertGreater(
       run(1), 20
     )  # one step is biased where the data are not p
 
-  @parameterized.parameters('langevin', 'mala', 'gibbs')
-  def test_persistent_chains(self, sampler):
-    x, hyper = (
-      literal.rbm_data(6).astype(np.float32),
-      dict(sampler=sampler, step_size=0.3),
-    )
+  @parameterized.parameters(
+    samplers.Langevin(0.3), samplers.MALA(0.3), samplers.Gibbs()
+  )
+  def test_persistent_chains(self, chain):
+    x = literal.rbm_data(6).astype(np.float32)
     state = literal.at_truth(contrastive_divergence, x, chains=jnp.asarray(x))
     other = {
       'image': jnp.asarray(x[:3] + 1)
     }  # the chains need not fit the batch
-    chain = jax.jit(functools.partial(energies.chain, **hyper))
-    step = jax.jit(functools.partial(contrastive_divergence.step, **hyper))
+    self.enter_context(draws.fixed())
+    run = jax.jit(functools.partial(energies.run_chain, chain=chain))
+    step = jax.jit(functools.partial(contrastive_divergence.step, chain=chain))
     for seed in range(2):
       rng = jax.random.key(seed)
-      chains = chain(state.energy, jax.random.fold_in(rng, 0), state.chains)
+      chains, chain_metrics = run(state.energy, rng=rng, x=state.chains)
       before = state.energy.params['params']
       positive, negative = (
         literal.rbm_statistics(before, x) for x in (other['image'], chains)
       )
-      moved, _ = step(state, other, rng)
+      moved, metrics = step(state, other, rng)
+      for name, value in chain_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-6)
       np.testing.assert_allclose(moved.chains, chains, rtol=1e-6)
       self.assertGreater(np.max(np.abs(moved.chains - state.chains)), 0.1)
       for name, after in moved.energy.params['params'].items():
@@ -113,8 +185,10 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       )
       self.assertIsNone(moved.chains)
 
-  @parameterized.parameters('langevin', 'mala')
-  def test_chains_keep_their_labels(self, sampler):
+  @parameterized.parameters(
+    samplers.Langevin(0.5, num_steps=3), samplers.MALA(0.5, num_steps=3)
+  )
+  def test_chains_keep_their_labels(self, chain):
     """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
     x, y = np.float32(literal.rbm_data(9)), np.arange(9) % 3
     means = np.random.default_rng(3).normal(size=(3, 4))
@@ -125,24 +199,19 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
       jnp.asarray(x),
       y,
     )
-    hyper = dict(sampler=sampler, num_steps=3, step_size=0.5)
-    step = functools.partial(
-      contrastive_divergence.step, conditional=True, **hyper
-    )
+    step = functools.partial(contrastive_divergence.step, chain=chain)
     zero, rng = jnp.zeros((), jnp.int32), jax.random.key(2)
     state = contrastive_divergence.State(zero, energy, None)
-    batch = {'image': x, 'label': y}
+    batch = {'image': x, 'condition': y}
+    self.enter_context(draws.fixed())
     after, _ = jax.jit(step)(state, batch, rng)
 
     # Of its own density a chain of label y is one of N(m_y, I).
-    key = jax.random.fold_in(rng, 0)
-    if sampler == 'langevin':
-      ends = literal.chain(
-        energy, key, x, y, **{k: hyper[k] for k in ('num_steps', 'step_size')}
-      )
+    if isinstance(chain, samplers.Langevin):
+      ends = literal.chain(energy, chain, x, y)
     else:
       ends, _ = samplers.mala(
-        key,
+        rng,
         x,
         lambda x: -0.5 * jnp.sum((x - jnp.float32(means)[y]) ** 2, -1),
         num_steps=3,
@@ -152,23 +221,31 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     found = after.energy.params['params']['means']
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
-    persistent = state._replace(chains=jnp.asarray(x))
-    with self.assertRaisesRegex(ValueError, 'conditional=True.*persistent=Fal'):
-      jax.eval_shape(step, persistent, batch, rng)
+  def test_persistent_chains_have_no_condition(self):
+    config = ConfigDict(
+      dict(
+        persistent=True,
+        energy=dict(name='RBM', num_hidden=2),
+        optimizer=dict(name='sgd', learning_rate=1.0),
+      )
+    )
+    batch = {'image': jnp.zeros((3, 4)), 'condition': jnp.zeros(3, jnp.int32)}
+    with self.assertRaisesRegex(ValueError, 'persistent=True.*allowed: False'):
+      contrastive_divergence.init(jax.random.key(0), config, batch)
 
   @parameterized.parameters(
-    (_CD, 600, dict(sampler='gibbs')),
-    (_CD, 600, dict(sampler='langevin', step_size=0.5)),
-    (_PCD, 1500, dict(sampler='gibbs')),
+    (_CD, 600, samplers.Gibbs()),
+    (_CD, 600, samplers.Langevin(0.5)),
+    (_PCD, 1500, samplers.Gibbs()),
   )
-  def test_learning(self, config, num_steps, hyper):
+  def test_learning(self, config, num_steps, chain):
     x = literal.rbm_data(literal.NUM_DATA)
     for params in literal.fit_rbm(
       contrastive_divergence,
       x,
       num_train_steps=num_steps,
       config=config,
-      **hyper,
+      chain=chain,
     ):
       self.assertGreater(
         literal.rbm_log_likelihood(params, x),

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from stein_jax.algorithms import coopnets
+from tests import draws
 from tests import literal
 
 _VAE = dict(literal.VAE_NETWORK, encoder_widths=())
@@ -62,23 +63,23 @@ class StepTest(parameterized.TestCase):
   )
   def test_is_cooperative_learning(self, network, hyper):
     state, batch = start(network)
+    self.enter_context(draws.fixed())
     after, metrics = jax.jit(
       functools.partial(coopnets.step, **_CHAIN, **hyper)
     )(state, batch, jax.random.key(0))
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     data, *condition = batch.values()
     energy_l2 = hyper.pop('energy_l2', 0.0)
     weight, sigma = (
       hyper.pop('data_weight', 0.0),
       hyper.pop('generator_sigma', 0.3),  # X20's
     )
-    z = jax.random.normal(keys[0], (len(data), 2 if network == 'Linear' else 3))
+    z = draws.latents((len(data), 2 if network == 'Linear' else 3))
     propose = lambda params: state.generator.apply_fn(
       params, z, *condition, method='decode'
     )
     proposed = jax.jit(propose)(state.generator.params)
     revised = literal.chain(
-      state.energy, keys[1], proposed, *condition, **_CHAIN, **hyper
+      state.energy, proposed, *condition, **_CHAIN, **hyper
     )
     energy, energy_metrics = literal.descended(
       state.energy.params,
@@ -159,7 +160,7 @@ class SampleTest(absltest.TestCase):
 
     first, found = draw(jax.random.key(0))
     expected = literal.chain(
-      state.energy, jax.random.key(1), first, condition, noise=False, **_CHAIN
+      state.energy, first, condition, noise=False, **_CHAIN
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     self.assertGreater(np.max(np.abs(found - first)), 0.01)

@@ -219,10 +219,8 @@ class StepTest(parameterized.TestCase):
   def test_conditional_by_hand(self):
     state = _linear_state(num_classes=3)
     label = np.array([0, 2, 2, 0, 2, 2], np.int32)  # none of class 1
-    batch = {'image': np.float32(_DATA), 'label': label}
-    after, _ = _run(
-      state, batch, loss='wasserstein', penalty=0.0, conditional=True
-    )
+    batch = {'image': np.float32(_DATA), 'condition': label}
+    after, _ = _run(state, batch, loss='wasserstein', penalty=0.0)
     a, g = _params(state)
     one_hot = np.eye(3)[label]
     # Of mean a_y.x over data less samples, and of mean a_y.(z + g_y).
@@ -408,12 +406,10 @@ class StepTest(parameterized.TestCase):
   def test_of_the_papers_energies(self, energy, joint):
     label = energy != 'autoencoder'
     loss = 'non_saturating' if energy == 'discriminator' else 'margin'
-    step = functools.partial(
-      gan.step, loss=loss, joint=joint, conditional=label
-    )
+    step = functools.partial(gan.step, loss=loss, joint=joint)
     batch = {'image': literal.SMALL_IMAGES}
     if label:
-      batch['label'] = literal.SMALL_LABELS
+      batch['condition'] = literal.SMALL_LABELS
     state = _state(
       literal.mixing_energies()[energy],
       literal.fixed_generator(8, literal.SMALL_IMAGES.shape[1:], norm=True),

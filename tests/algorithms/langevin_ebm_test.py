@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from stein_jax.algorithms import langevin_ebm
+from tests import draws
 from tests import literal
 
 
@@ -33,14 +34,14 @@ class StepTest(parameterized.TestCase):
     )
     hyper = dict(num_steps=3, step_size=0.4, **hyper)
     state = langevin_ebm.init(jax.random.key(1), config, batch)
+    self.enter_context(draws.fixed())
     after, metrics = jax.jit(functools.partial(langevin_ebm.step, **hyper))(
       state, batch, jax.random.key(0)
     )
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 4)
     data, *condition = batch.values()
     scale, energy_l2 = hyper.pop('start_scale', 1.0), hyper.pop('energy_l2', 0)
-    start = scale * jax.random.uniform(keys[0], data.shape, minval=-1)
-    samples = literal.chain(state.energy, keys[3], start, *condition, **hyper)
+    start = scale * np.float32(2 * draws.uniforms(data.shape) - 1)
+    samples = literal.chain(state.energy, start, *condition, **hyper)
     params, expected = literal.descended(
       state.energy.params,
       literal.contrast(

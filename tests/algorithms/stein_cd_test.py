@@ -10,8 +10,10 @@ import numpy as np
 import optax
 import pytest
 
+from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import parallel
+from stein_jax import stein
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import stein_cd
 from tests import literal
@@ -64,7 +66,8 @@ class SteinCDTest(parameterized.TestCase):
     self.enter_context(jax.enable_x64(True))
     x = literal.rbm_data(12) + 0.5
     state = literal.at_truth(stein_cd, x)
-    limit = literal.ascent(score_matching, state, x, normalize=normalize)
+    direction = stein.SVGD(normalize=normalize)
+    limit = literal.ascent(score_matching, state, x, direction=direction)
 
     @jax.jit
     def update(epsilon):
@@ -74,7 +77,7 @@ class SteinCDTest(parameterized.TestCase):
         x,
         epsilon=epsilon,
         symmetric=symmetric,
-        normalize=normalize,
+        direction=direction,
       )
       return jax.tree.map(lambda leaf: leaf / epsilon, moved)
 
@@ -98,6 +101,12 @@ class SteinCDTest(parameterized.TestCase):
     self.enter_context(jax.enable_x64(True))
     x, epsilon = literal.rbm_data(12) + 0.5, 0.3
     options = {'num_steps': 1} | hyper
+    rule = kernels.Median(
+      hyper.pop('bandwidth_scale', 1.0), log=hyper.pop('bandwidth_log', 'n+1')
+    )
+    hyper['direction'] = stein.SVGD(
+      kernels.RBF(rule), normalize=hyper.pop('normalize', 'count')
+    )
     samples = _literal_move(x, epsilon, **options)
     positives = _literal_move(x, -epsilon, **options) if symmetric else x
     ends = [
@@ -131,16 +140,16 @@ class SteinCDTest(parameterized.TestCase):
       y,
     )
     self.assertEqual(energy.num_classes, 3)
-    step = functools.partial(stein_cd.step, epsilon=0.3, conditional=True)
+    step = functools.partial(stein_cd.step, epsilon=0.3)
     state = stein_cd.State(jnp.zeros((), jnp.int32), energy)
-    batch = {'image': x, 'label': y}
+    batch = {'image': x, 'condition': y}
     after, _ = jax.jit(step)(state, batch, None)
     moved = _literal_move(x, 0.3, 1, score_fn=lambda x: means[y] - x)
     expected = means + np.eye(3)[y].T @ (x - moved) / len(x)
     found = after.energy.params['params']['means']
     np.testing.assert_allclose(found, expected, atol=1e-12)
     # A label that is no class is not silent.
-    batch['label'] = y + 1
+    batch['condition'] = y + 1
     after, metrics = jax.jit(step)(state, batch, None)
     self.assertTrue(np.isnan(metrics['energy/data']))
 
@@ -176,7 +185,6 @@ class SteinCDTest(parameterized.TestCase):
     dict(epsilon=0.0),
     dict(num_steps=0),
     dict(epsilon=-1.0),
-    dict(bandwidth_log='log'),
   )
   def test_bad_arguments(self, **hyper):
     ((name, value),) = hyper.items()

@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from configs import steingan_mnist
+from stein_jax import controllers
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import kernels
@@ -24,8 +25,14 @@ from stein_jax import stein
 from stein_jax.algorithms import maximum_likelihood
 from stein_jax.algorithms import stein_cd
 from stein_jax.algorithms import steingan
+from stein_jax.energies import values
+from stein_jax.generators import drawing
+from stein_jax.runs import configs
 from tests import literal
 from tests import smoke
+
+_NO_KERNEL = dict(direction=stein.Score())
+_FEATURES = dict(direction=stein.FeatureSVGD())
 
 
 def _run(state, batch, rng=None, **hyper):
@@ -67,25 +74,31 @@ class StepTest(parameterized.TestCase):
     x = literal.rbm_data(7)
     state = literal.rbm_state(x)
     energy, generator = literal.steingan_step(state, x, weight=weight, **hyper)
-    after = _run(state, {'image': x}, negative_weight=weight, **hyper)
+    game = {
+      name: hyper.pop(name)
+      for name in ('num_generator_steps', 'negatives')
+      if name in hyper
+    }
+    direction = literal.direction(**hyper)
+    after = _run(
+      state, {'image': x}, negative_weight=weight, direction=direction, **game
+    )
     close = functools.partial(np.testing.assert_allclose, atol=1e-12)
     jax.tree.map(close, _moved(state.energy, after.energy), energy)
     jax.tree.map(close, _moved(state.generator, after.generator), generator)
-    steps = hyper.get('num_generator_steps', 1)
+    steps = game.get('num_generator_steps', 1)
     self.assertEqual(
       [int(s) for s in (after.step, after.energy.step, after.generator.step)],
       [1, 1, steps],
     )
 
-  @parameterized.parameters(
-    dict(kernel_space='pixels'), dict(kernel_space='features')
-  )
-  def test_of_one_sample_the_kernel_is_nothing(self, **hyper):
+  @parameterized.parameters(stein.SVGD(), stein.FeatureSVGD())
+  def test_of_one_sample_the_kernel_is_nothing(self, direction):
     self.enter_context(jax.enable_x64(True))
     x = literal.rbm_data(1)
     state = literal.rbm_state(x)
     _, expected = literal.steingan_step(state, x, kernel='none')
-    after = _run(state, {'image': x}, **hyper)
+    after = _run(state, {'image': x}, direction=direction)
     chex.assert_trees_all_close(
       _moved(state.generator, after.generator), expected, atol=1e-12
     )
@@ -96,7 +109,7 @@ class StepTest(parameterized.TestCase):
       jax.random.key(1), generators.MLP(dim=4, widths=()), optax.sgd(1.0), 4
     )
     state = literal.rbm_state(x)._replace(generator=generator)
-    generate, keys = generators.generate, []
+    generate, keys = drawing.generate, []
 
     def spy(generator, params, rng, num, **kwargs):
       keys.append(jax.random.key_data(rng))
@@ -104,7 +117,7 @@ class StepTest(parameterized.TestCase):
 
     @jax.jit
     def seen(rng):
-      with mock.patch.object(generators, 'generate', spy):
+      with mock.patch.object(drawing, 'generate', spy):
         steingan.step(
           state, {'image': x}, rng, num_generator_steps=3, negatives='fresh'
         )
@@ -119,8 +132,8 @@ class StepTest(parameterized.TestCase):
     (True, 'pixels'), (True, 'features'), (False, 'features')
   )
   def test_an_energy_that_normalises_its_batch(self, joint, kernel_space):
-    # Samples are scored, and have their features, in the company in which they
-    # meet the energy's loss.
+    # Samples are scored, and have their features, in the batch in which they meet
+    # the energy's loss.
     n = 6
     data = jax.random.normal(jax.random.key(0), (n, 2, 2, 1))
     state = literal.steingan_state(
@@ -144,12 +157,10 @@ class StepTest(parameterized.TestCase):
       features = lambda x: halves(energy.params, x, 'features')[1]
       flat = samples.reshape(n, -1)
       if kernel_space == 'pixels':
-        phi = stein.svgd_direction(
-          flat, score.reshape(n, -1), kernels.at_median('rbf', flat)
-        )
+        phi = stein.svgd_direction(flat, score.reshape(n, -1), kernels.RBF())
       else:
         phi = stein.feature_svgd_direction(
-          samples, score, features, kernels.at_median('rbf', features(samples))
+          samples, score, features, kernels.RBF()
         )
       mean = lambda pair: jnp.mean(pair[0]) - jnp.mean(pair[1])
       return (
@@ -162,8 +173,8 @@ class StepTest(parameterized.TestCase):
       state,
       {'image': data},
       joint=joint,
-      kernel_space=kernel_space,
-      controller='speed',
+      direction=literal.direction(kernel_space=kernel_space),
+      controller=controllers.Speed(),
     )
     close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-5)
     down = jax.tree.map(jnp.negative, loss_slope)
@@ -174,25 +185,27 @@ class StepTest(parameterized.TestCase):
     close(after.gap, jnp.mean(errors[0]) - jnp.mean(errors[1]))
 
   @parameterized.parameters(
-    (dict(kernel='gauss'), "kernel='gauss'.*'none'"),
-    (dict(kernel_space='hidden'), "kernel_space='hidden'"),
-    (dict(bandwidth=-1.0), 'bandwidth=-1'),
-    (dict(kernel_space='features', repulsion='far'), "repulsion='far'"),
-    (dict(normalize='sum'), "normalize='sum'"),
+    (dict(direction=stein.SVGD(kernels.RBF(-1.0))), 'bandwidth=-1'),
+    (dict(direction=stein.FeatureSVGD(form='far')), "form='far'"),
+    (dict(direction=stein.SVGD(normalize='sum')), "normalize='sum'"),
+    (dict(first_features=True), 'first_features=True.*`init`'),
     (dict(diversity='push'), "diversity='push'.*'batch_norm_entropy'"),
     (dict(diversity='batch_norm_entropy'), 'norm_gain'),
     (dict(diversity_weight=-1.0), 'diversity_weight=-1'),
-    (dict(controller='brake'), "controller='brake'.*'freeze_ahead'"),
+    (dict(controller=controllers.Speed(-1.0)), 'factor=-1.0'),
     (dict(num_generator_steps=0), 'num_generator_steps=0'),
     (dict(negative_weight=-0.1), 'negative_weight=-0.1'),
     (dict(alpha=1.5), 'alpha=1.5'),
     (dict(alpha=-0.5), 'alpha=-0.5'),
     (dict(negatives='after'), "negatives='after'.*'fresh'"),
-    (dict(bandwidth_log='n-1'), "log='n-1'.*'none'"),
+    (
+      dict(direction=literal.direction(bandwidth_log='n-1')),
+      "log='n-1'.*'none'",
+    ),
   )
   def test_bad_arguments(self, hyper, message):
     x = jnp.asarray(literal.rbm_data(4), jnp.float32)
-    batch = {'image': x, 'label': jnp.zeros(4, jnp.int32)}
+    batch = {'image': x}
     step = functools.partial(steingan.step, **hyper)
     with self.assertRaisesRegex(ValueError, message):
       jax.eval_shape(step, literal.rbm_state(x), batch, jax.random.key(0))
@@ -220,7 +233,7 @@ class DiscountTest(parameterized.TestCase):
     @jax.vmap
     def energy(rng):
       return steingan.step(
-        start, {'image': x}, rng, kernel='none', negative_weight=1 - gamma
+        start, {'image': x}, rng, negative_weight=1 - gamma, **_NO_KERNEL
       )[0].energy.params['params']
 
     ends = energy(jax.random.split(jax.random.key(0), num))
@@ -259,21 +272,20 @@ class FirstFeaturesTest(absltest.TestCase):
         samples,
         energies.score(moved, samples),
         features,
-        kernels.at_median('rbf', features(samples)),
+        kernels.RBF(),
       )
       return pull(phi / len(x))[0]['params']
 
     after = _run(
       state._replace(energy=moved, first=first.params),
       {'image': x},
-      kernel_space='first_features',
+      first_features=True,
+      **_FEATURES,
     )
     close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-6)
     close(_moved(generator, after.generator), jax.jit(expected)())
     close(after.first, first.params)
-    other = _run(
-      state._replace(energy=moved), {'image': x}, kernel_space='features'
-    )
+    other = _run(state._replace(energy=moved), {'image': x}, **_FEATURES)
     change = (
       after.generator.params['params']['V']
       - other.generator.params['params']['V']
@@ -285,13 +297,14 @@ class FirstFeaturesTest(absltest.TestCase):
     batch = {'image': jnp.zeros((8, 4, 4, 1))}
     start = lambda: steingan.init(jax.random.key(0), config, batch)
     self.assertIsNone(start().first)
-    with self.assertRaisesRegex(ValueError, "'first_features'.*`init`"):
-      _run(start(), batch, kernel_space='first_features')
-    config.step.kernel_space = 'first_features'
+    with self.assertRaisesRegex(ValueError, 'first_features.*`init`'):
+      _run(start(), batch, first_features=True, **_FEATURES)
+    config.step.first_features = True
+    config.step.direction = dict(name='FeatureSVGD')
     state = start()
     chex.assert_trees_all_equal(state.first, state.energy.params)
     # Donation destroys a buffer once: they must not be shared.
-    step = functools.partial(steingan.step, **config.step)
+    step = configs.step(config)
     after, _ = jax.jit(step, donate_argnums=0)(state, batch, jax.random.key(0))
     self.assertEqual(int(after.step), 1)
 
@@ -341,10 +354,10 @@ class DiversityTest(parameterized.TestCase):
     after = _run(
       literal.steingan_state(energy, generator),
       {'image': data},
-      kernel='none',
       diversity=diversity,
       diversity_weight=weight,
       joint=joint,
+      **_NO_KERNEL,
     )
     chex.assert_trees_all_close(
       _moved(generator, after.generator),
@@ -358,14 +371,14 @@ class DiversityTest(parameterized.TestCase):
     x = jnp.asarray(literal.rbm_data(6), jnp.float32)
     state = literal.rbm_state(x)
 
-    def added(kernel):
+    def added(direction):
       runs = [
-        _run(state, {'image': x}, kernel=kernel, diversity=name).generator
+        _run(state, {'image': x}, direction=direction, diversity=name).generator
         for name in ('pulling_away', 'none')
       ]
       return jax.tree.map(np.subtract, *(run.params for run in runs))
 
-    alone, beside = added('none'), added('rbf')
+    alone, beside = added(stein.Score()), added(stein.SVGD())
     largest = max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(alone))
     self.assertGreater(largest, 1e-2)
     chex.assert_trees_all_close(alone, beside, atol=1e-5)
@@ -399,8 +412,7 @@ class ConditionalTest(absltest.TestCase):
     state = self._start(jnp.float32(data), jnp.asarray(label))
     after = _run(
       state,
-      {'image': jnp.float32(data), 'label': label},
-      conditional=True,
+      {'image': jnp.float32(data), 'condition': label},
       alpha=1.0,
       epsilon=0.4,
     )
@@ -427,10 +439,9 @@ class ConditionalTest(absltest.TestCase):
     state = self._start(data, label)
     after = _run(
       state,
-      {'image': data, 'label': label},
-      kernel='none',
-      conditional=True,
+      {'image': data, 'condition': label},
       negative_weight=0.3,
+      **_NO_KERNEL,
     )
     m = state.energy.params['params']['m']
     g = state.generator.params['params']['g']
@@ -454,11 +465,17 @@ class SteinCDGANTest(parameterized.TestCase):
     self.enter_context(jax.enable_x64(True))
     x = literal.rbm_data(7)
     hyper = dict(kernel='imq', normalize='row_sum', bandwidth_scale=3.0)
-    state = literal.rbm_state(x)
-    after = _run(state, {'image': x}, alpha=1.0, epsilon=0.3, **hyper)
+    state, direction = literal.rbm_state(x), literal.direction(**hyper)
+    after = _run(
+      state, {'image': x}, alpha=1.0, epsilon=0.3, direction=direction
+    )
     close = functools.partial(chex.assert_trees_all_close, atol=1e-12)
     expected = literal.ascent(
-      stein_cd, literal.at_truth(stein_cd, x), x, epsilon=0.3, **hyper
+      stein_cd,
+      literal.at_truth(stein_cd, x),
+      x,
+      epsilon=0.3,
+      direction=direction,
     )
     close(_moved(state.energy, after.energy), expected)
     # The generator goes on as without them.
@@ -469,7 +486,7 @@ class SteinCDGANTest(parameterized.TestCase):
   def test_without_them_they_cost_nothing(self, alpha, num_scores):
     x = jnp.asarray(literal.rbm_data(4), jnp.float32)
     step = functools.partial(steingan.step, alpha=alpha)
-    with mock.patch.object(energies, 'score', wraps=energies.score) as score:
+    with mock.patch.object(values, 'score', wraps=values.score) as score:
       jax.eval_shape(
         step, literal.rbm_state(x), {'image': x}, jax.random.key(0)
       )
@@ -484,7 +501,7 @@ class SteinCDGANTest(parameterized.TestCase):
     @functools.partial(jax.vmap, in_axes=(0, None))
     def bias(rng, alpha):  # a traced one, too
       after, _ = steingan.step(
-        state, {'image': x}, rng, alpha=alpha, kernel='none'
+        state, {'image': x}, rng, alpha=alpha, **_NO_KERNEL
       )
       return after.energy.params['params']['bias']
 
@@ -503,7 +520,7 @@ class SteinCDGANTest(parameterized.TestCase):
     x = np.float32(literal.rbm_data(8))
     state = literal.rbm_state(jnp.asarray(x))
     keys = jax.random.split(jax.random.key(0), 8)
-    hyper = dict(alpha=0.5, kernel='none')
+    hyper = dict(alpha=0.5, **_NO_KERNEL)
     one = lambda rng: steingan.step(state, {'image': x}, rng, **hyper)[0]
     whole = jax.jit(jax.vmap(one))(keys).energy.params
     rows = {'image': x.reshape(4, 2, 4)}
@@ -537,12 +554,22 @@ def _phases():
       state,
       {'image': data},
       jax.random.key(0),
-      kernel='none',
       negative_weight=negative_weight,
+      **_NO_KERNEL,
     )[0].energy
 
   pull, whole = (_moved(state.energy, energy(w)) for w in (0.0, 1.0))
   return data, state, pull, whole
+
+
+_CONTROLLERS = {
+  'none': controllers.Fixed(),
+  'discount': controllers.Discount(),
+  'discount_printed': controllers.Discount(when='behind'),
+  'speed': controllers.Speed(),
+  'freeze': controllers.Freeze(),
+  'freeze_ahead': controllers.FreezeAhead(),
+}
 
 
 class ControllerTest(parameterized.TestCase):
@@ -582,9 +609,9 @@ class ControllerTest(parameterized.TestCase):
         state._replace(gap=gap),
         {'image': data},
         jax.random.key(0),
-        kernel='none',
         negative_weight=0.3,
-        controller=controller,
+        controller=_CONTROLLERS[controller],
+        **_NO_KERNEL,
       )[0]
 
     after = step(jnp.array(self._GAPS))
@@ -620,14 +647,31 @@ class ControllerTest(parameterized.TestCase):
           gap = self._GAPS[i]  # nothing is measured
         np.testing.assert_allclose(end.gap, gap, rtol=1e-5)
 
-  @parameterized.parameters('discount', 'discount_printed', 'speed', 'freeze')
-  def test_a_gap_of_nan_is_no_gap(self, controller):
-    discount, rate, _ = steingan._control(controller, jnp.float32(np.nan))
-    self.assertTrue(np.isnan(discount * rate))
+  def test_one_of_ones_own_may_remember(self):
+    class Patient:
+      """Lets the energy learn in every third step; its state counts the steps."""
+
+      needs_gap = False
+
+      def init(self):
+        return jnp.zeros((), jnp.int32)
+
+      def update(self, gap, state):
+        return controllers.Factors(frozen=state % 3 != 2), state + 1
+
+    data, state, *_ = _phases()
+    controller = Patient()
+    state = state._replace(control=controller.init())
+    learned = []
+    for _ in range(6):
+      after = _run(state, {'image': data}, controller=controller, **_NO_KERNEL)
+      learned.append(int(after.energy.step) - int(state.energy.step))
+      state = after
+    self.assertEqual(learned, [0, 0, 1, 0, 0, 1])
 
   def test_needs_an_energy_that_reconstructs(self):
     x = jnp.asarray(literal.rbm_data(4), jnp.float32)
-    step = functools.partial(steingan.step, controller='discount')
+    step = functools.partial(steingan.step, controller=controllers.Discount())
     with self.assertRaisesRegex(AttributeError, 'reconstruction_error'):
       jax.eval_shape(
         step, literal.rbm_state(x), {'image': x}, jax.random.key(0)
@@ -636,7 +680,7 @@ class ControllerTest(parameterized.TestCase):
 
 class DevicesTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('shard_map', dict(kernel_space='features')),
+    ('shard_map', _FEATURES),
     ('pmap', dict(joint=False, num_generator_steps=2)),
   )
   def test_updates_are_those_of_one_device(self, mode, hyper):
@@ -660,7 +704,9 @@ class DevicesTest(parameterized.TestCase):
     )
 
     def run(mode):
-      step = functools.partial(steingan.step, controller='discount', **hyper)
+      step = functools.partial(
+        steingan.step, controller=controllers.Discount(), **hyper
+      )
       compiled = parallel.compile_step(step, mode)
       start = parallel.replicate(jax.tree.map(jnp.copy, state))
       after, metrics = compiled(start, {'image': data}, jax.random.key(0))
@@ -672,12 +718,21 @@ class DevicesTest(parameterized.TestCase):
   @parameterized.product(
     label=[False, True],
     hyper=[
-      dict(alpha=1.0, controller='freeze_ahead'),
-      dict(alpha=1.0, kernel_space='features', repulsion='nearest'),
-      dict(alpha=1.0, joint=False, negatives='fresh', controller='speed'),
-      dict(kernel_space='features', negatives='fresh', num_generator_steps=2),
-      dict(kernel_space='first_features', repulsion='swapped'),
-      dict(diversity='pulling_away', kernel='none', controller='freeze'),
+      dict(alpha=1.0, controller=controllers.FreezeAhead()),
+      dict(alpha=1.0, direction=stein.FeatureSVGD(form='nearest')),
+      dict(
+        alpha=1.0,
+        joint=False,
+        negatives='fresh',
+        controller=controllers.Speed(),
+      ),
+      dict(negatives='fresh', num_generator_steps=2, **_FEATURES),
+      dict(first_features=True, direction=stein.FeatureSVGD(form='swapped')),
+      dict(
+        diversity='pulling_away',
+        controller=controllers.Freeze(),
+        **_NO_KERNEL,
+      ),
     ],
   )
   @pytest.mark.slow
@@ -686,14 +741,14 @@ class DevicesTest(parameterized.TestCase):
       'joint_label' if label else 'autoencoder'
     ]
     batch = {'image': literal.SMALL_IMAGES} | (
-      {'label': literal.SMALL_LABELS} if label else {}
+      {'condition': literal.SMALL_LABELS} if label else {}
     )
-    step = functools.partial(steingan.step, conditional=label, **hyper)
+    step = functools.partial(steingan.step, **hyper)
     generator = literal.fixed_generator(
       8, literal.SMALL_IMAGES.shape[1:], norm=True
     )
     start = literal.steingan_state(energy, generator)
-    if hyper.get('kernel_space') == 'first_features':
+    if 'first_features' in hyper:
       first = jax.tree.map(lambda leaf: 0.5 * leaf, energy.params)
       start = start._replace(first=first)
     smoke.assert_modes_agree(step, start, batch)
@@ -705,12 +760,12 @@ class LearningTest(parameterized.TestCase):
   # samples' variance, 10 for data and 4 for one of the model's Gaussians, was over
   # the last quarter never below 2.0, and without a kernel at times below 0.1.
   @parameterized.parameters(
-    ('rbf', (-1.0, np.inf), (1.0, np.inf)),
-    ('none', (-np.inf, -5.0), (0.0, 0.25)),
+    (stein.SVGD(normalize='row_sum'), (-1.0, np.inf), (1.0, np.inf)),
+    (stein.Score(), (-np.inf, -5.0), (0.0, 0.25)),
   )
   @pytest.mark.slow
   def test_only_the_kernel_keeps_samples_apart(
-    self, kernel, likelihoods, variances
+    self, direction, likelihoods, variances
   ):
     x, num_steps = literal.rbm_data(100), 400
     data = jnp.asarray(x, jnp.float32)
@@ -730,7 +785,7 @@ class LearningTest(parameterized.TestCase):
 
       def step(state, rng):
         state, metrics = steingan.step(
-          state, {'image': data}, rng, kernel=kernel, normalize='row_sum'
+          state, {'image': data}, rng, direction=direction
         )
         return state, metrics['samples/variance']
 

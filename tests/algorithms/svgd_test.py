@@ -18,6 +18,7 @@ from stein_jax import densities
 from stein_jax import kernels
 from stein_jax import parallel
 from stein_jax import samplers
+from stein_jax import stein
 from stein_jax.algorithms import svgd
 
 
@@ -65,11 +66,14 @@ def _table(split, stride):
 
 
 class StepTest(parameterized.TestCase):
-  @parameterized.product(kernel=('rbf', 'imq'), normalize=('count', 'row_sum'))
+  @parameterized.product(
+    kernel=(kernels.RBF, kernels.IMQ), normalize=('count', 'row_sum')
+  )
   def test_step_by_definition(self, kernel, normalize):
     x = jax.random.normal(jax.random.key(0), (6, 3))
     log_density = _gaussian(jnp.ones(3), jnp.diag(jnp.array([1.0, 2.0, 3.0])))
-    profile = kernels.at_median(kernel, x, scale=2.0)
+    bandwidth = kernels.median_bandwidth(x, scale=2.0)
+    profile = kernel(bandwidth)
     k = lambda a, b: profile(jnp.sum((a - b) ** 2))
 
     term = lambda y, at: (
@@ -78,13 +82,15 @@ class StepTest(parameterized.TestCase):
     pairs = lambda f: jax.jit(jax.vmap(jax.vmap(f, (0, None)), (None, 0)))(x, x)
     total = np.sum(pairs(k), 1)[:, None] if normalize == 'row_sum' else len(x)
     direction = np.sum(pairs(term), 1) / total
-    for named in (
-      dict(kernel=kernel, bandwidth_scale=2.0),
-      dict(kernel=kernel, bandwidth_scale=2 / np.log(7), bandwidth_log='none'),
-      dict(kernel=profile),
+    for given in (
+      kernel(kernels.Median(2.0)),
+      kernel(kernels.Median(2 / np.log(7), log='none')),
+      profile,
+      lambda sq_dist: profile(sq_dist),  # a plain function is a kernel too
     ):
+      direction_of = stein.SVGD(given, normalize=normalize)
       state, metrics = jax.jit(
-        functools.partial(svgd.step, normalize=normalize, **named)
+        functools.partial(svgd.step, direction=direction_of)
       )(svgd.create(log_density, x, optax.sgd(0.1)), None, None)
       np.testing.assert_allclose(
         _particles(state), x + 0.1 * direction, atol=1e-6

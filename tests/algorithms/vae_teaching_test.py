@@ -6,6 +6,7 @@ all divergences between the three have closed forms.
 """
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -17,8 +18,9 @@ import numpy as np
 import optax
 import pytest
 
-from stein_jax import samplers
+from stein_jax import generators
 from stein_jax.algorithms import vae_teaching
+from tests import draws
 from tests import literal
 
 GAMMA = 1.0
@@ -83,22 +85,28 @@ class StepTest(parameterized.TestCase):
   )
   def test_is_variational_mcmc_teaching(self, network, options, hyper):
     state, batch = self.start(network)
-    chain = samplers.Langevin(0.4, num_steps=3, **options)
-    step = functools.partial(vae_teaching.step, chain=chain, **hyper)
-    after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)
+    hyper = dict(num_steps=3, step_size=0.4, **hyper)
+    self.enter_context(draws.fixed())
+    with mock.patch.object(
+      generators, 'variational_loss', wraps=generators.variational_loss
+    ) as bound:
+      after, metrics = jax.jit(functools.partial(vae_teaching.step, **hyper))(
+        state, batch, jax.random.key(0)
+      )
+    num_importance = bound.call_args.kwargs['num_importance']
+    self.assertEqual(num_importance, hyper.pop('num_importance', 10))
     data, *condition = batch.values()
     energy_l2 = hyper.get('energy_l2', 0.0)
     weight = hyper.get('data_weight', 0.0)
     coding = {'kl_weight': 2.0}  # X21's on CIFAR-10
-    for name in ('kl_weight', 'kl', 'num_importance'):
+    for name in ('kl_weight', 'kl'):
       if name in hyper:
         coding[name] = hyper[name]
     dim = 2 if network == 'Linear' else 3
-    z = jax.random.normal(keys[0], (len(data), dim))
+    z = draws.latents((len(data), dim))
     decode = functools.partial(state.generator.apply_fn, method='decode')
     proposed = jax.jit(decode)(state.generator.params, z, *condition)
-    revised = literal.chain(state.energy, chain, keys[1], proposed, *condition)
+    revised = literal.chain(state.energy, proposed, *condition, **hyper)
     energy, energy_metrics = literal.descended(
       state.energy.params,
       literal.contrast(
@@ -106,7 +114,7 @@ class StepTest(parameterized.TestCase):
       ),
     )
     bound = literal.evidence_bound(
-      state.generator, keys[2], revised, *condition, **coding
+      state.generator, revised, *condition, **coding
     )
 
     def generator_loss(params):

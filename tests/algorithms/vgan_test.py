@@ -15,6 +15,7 @@ from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
 from stein_jax.algorithms import vgan
+from tests import draws
 
 _DATA = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
 
@@ -67,23 +68,21 @@ class StepTest(parameterized.TestCase):
   )
   def test_is_algorithm_1(self, **hyper):
     state = start()
+    self.enter_context(draws.fixed())
     after, metrics = jax.jit(functools.partial(vgan.step, **hyper))(
       state, {'image': _DATA}, jax.random.key(0)
     )
-    k = hyper.get('num_generator_steps', 1)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), k + 1)
+    draw = lambda params: state.generator.apply_fn(params, jax.random.key(0), 6)
+
+    def free_energy(params):
+      mean, entropy = terms(state, state.energy.params, draw(params))
+      return mean - hyper.get('generator_entropy', 1.0) * entropy
+
     generator = state.generator.params
-    for rng in keys[:k]:
-
-      def free_energy(params, rng=rng):
-        mean, entropy = terms(
-          state, state.energy.params, state.generator.apply_fn(params, rng, 6)
-        )
-        return mean - hyper.get('generator_entropy', 1.0) * entropy
-
+    for _ in range(hyper.get('num_generator_steps', 1)):
       grads = jax.grad(free_energy)(generator)
       generator = jax.tree.map(lambda p, g: p - 0.5 * g, generator, grads)
-    samples = state.generator.apply_fn(generator, keys[k], 6)
+    samples = draw(generator)
 
     def contrast(params):
       positive, entropy = terms(state, params, _DATA)

@@ -12,6 +12,7 @@ import optax
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import samplers
+from tests import draws
 from tests.energies import models
 
 _AXIS = 'batch'
@@ -74,28 +75,32 @@ class ChainTest(parameterized.TestCase):
       np.stack([models.points(), models.points() + 1]), jnp.float32
     )
     rng = jax.random.key(4)
-    run = jax.jit(
+    jitted = lambda: jax.jit(
       functools.partial(energies.run_chain, energy, chain),
       static_argnames='block_size',
     )
-    whole, metrics = run(rng, x, y, block_size=3)
-    # The last block has one row, beside which there are others or none.
-    blocks = jnp.array([[0, 1, 2], [3, 4, 5], [6, 0, 1]])
-    alone, each = zip(
-      *(
-        run(jax.random.fold_in(rng, i), x[rows], y[rows])
-        for i, rows in enumerate(blocks)
-      ),
-      strict=True,
-    )
+    run = jitted()
+    whole, _ = run(rng, x, y, block_size=3)
     self.assertEqual(whole.shape, x.shape)
-    np.testing.assert_allclose(whole, np.concatenate(alone)[:7], atol=1e-6)
-    self.assertEqual(set(metrics), set(each[0]))
+    fewer, _ = run(rng, x[:4], y[:4], block_size=3)
+    np.testing.assert_allclose(fewer, whole[:4], atol=1e-6)
+    # From one start to as many ends.
+    ends, _ = run(rng, jnp.zeros((7, 3)), jnp.ones((7, 3)), block_size=3)
+    self.assertLen(np.unique(ends), 21)
+    # Of the same draws each block is what it is alone. The last one has one row,
+    # beside which there are others or none. Metrics are means over the blocks.
+    self.enter_context(draws.fixed())
+    run = jitted()
+    whole, metrics = run(rng, x, y, block_size=3)
+    each = []
+    for num, rows in ((3, [0, 1, 2]), (3, [3, 4, 5]), (1, [6, 0, 1])):
+      rows = jnp.array(rows)
+      alone, found = run(rng, x[rows], y[rows])
+      each.append(found)
+      np.testing.assert_allclose(whole[rows[:num]], alone[:num], atol=1e-6)
     for name, value in metrics.items():
       mean = np.mean([one[name] for one in each])
       np.testing.assert_allclose(value, mean, rtol=1e-6)
-    fewer, _ = run(rng, x[:4], y[:4], block_size=3)
-    np.testing.assert_allclose(fewer, whole[:4], atol=1e-6)
     with self.assertRaisesRegex(ValueError, 'block_size=-1'):
       energies.run_chain(energy, chain, rng, x, y, block_size=-1)
 

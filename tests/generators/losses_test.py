@@ -15,6 +15,7 @@ from scipy import stats
 from stein_jax import generators
 from stein_jax import learners
 from stein_jax import revision
+from tests import draws
 from tests.generators import networks
 
 _AXIS = 'batch'
@@ -255,14 +256,14 @@ class VariationalTest(parameterized.TestCase):
     x = networks.rows(5, 2)
     condition = (networks.rows(5, 2, seed=1),) * num_conditions
     learner, rng = networks.affine(), jax.random.key(3)
+    self.enter_context(draws.fixed())
 
     def literal(params):
       of = params['params']
-      dropout_rng, code_rng = jax.random.split(rng)
       rest = x - condition[0] if condition else x
-      mean = rest @ of['m'] + of['c'] + jax.random.normal(dropout_rng, (5, 1))
+      mean = rest @ of['m'] + of['c'] + draws.normals((5, 1))
       spread = jnp.exp(of['s'] / 2)
-      z = mean + spread * jax.random.normal(code_rng, (5, 1))
+      z = mean + spread * draws.normals((5, 1))
       error = jnp.sum((z @ of['a'] + of['b'] - rest) ** 2, 1)
       # Of N(m, s^2) and N(0, 1): (s^2 + m^2 - 1) / 2 - log s.
       divergence = (spread**2 + mean**2 - 1) / 2 - jnp.log(spread)
@@ -285,15 +286,29 @@ class VariationalTest(parameterized.TestCase):
 
   @parameterized.parameters(0.0, 1.0, 2.5)
   def test_posterior_is_the_literal_objective(self, weight):
-    x, rng = np.asarray(networks.rows(5, 2)), jax.random.key(3)
+    x, codes = np.asarray(networks.rows(5, 2)), []
     learner = networks.affine(noise=0.0)
-    of = {k: np.float64(v) for k, v in learner.params['params'].items()}
-    _, code_rng = jax.random.split(rng)
-    unit = np.stack(
-      [jax.random.normal(key, (5, 1)) for key in jax.random.split(code_rng, 4)]
+
+    def noting(params, x, *args, method=None, **kwargs):
+      if method == 'decode':
+        jax.debug.callback(codes.append, x)
+      return learner.apply_fn(params, x, *args, method=method, **kwargs)
+
+    value, metrics = self.loss(
+      learner.replace(apply_fn=noting),
+      jax.random.key(3),
+      x,
+      kl_weight=weight,
+      kl='posterior',
+      num_importance=4,
     )
+    jax.effects_barrier()
+    z = np.stack(codes)
+    self.assertEqual(z.shape, (4, 5, 1))
+    self.assertLen(np.unique(z), 20)
+    of = {k: np.float64(v) for k, v in learner.params['params'].items()}
     mean, variance = x @ of['m'] + of['c'], np.exp(of['s'])
-    z = mean + np.sqrt(variance) * unit
+    unit = (z - mean) / np.sqrt(variance)
     errors = np.sum((z @ of['a'] + of['b'] - x) ** 2, -1)
     divergence = (variance + mean**2 - 1 - np.log(variance))[:, 0] / 2
     # q(x | z) is N(decoded, I / 2), of which the constant pi^(-d / 2) is left out.
@@ -303,9 +318,6 @@ class VariationalTest(parameterized.TestCase):
     bound = errors.mean(0) + divergence
     # -log q(x) + weight KL(code | posterior), which is bound + log q(x).
     expected = np.mean(-evidence + weight * (bound + evidence))
-    value, metrics = self.loss(
-      learner, rng, x, kl_weight=weight, kl='posterior', num_importance=4
-    )
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(
       metrics['generator/reconstruction'], errors.mean(), rtol=1e-5

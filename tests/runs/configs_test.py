@@ -1,10 +1,15 @@
 """Configs are completed from signatures, and flags reach every field of them."""
 
+import importlib
 import inspect
+import json
 import pathlib
+import re
+import types
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from flax import traverse_util
 from ml_collections import ConfigDict
 import optax
 
@@ -13,7 +18,14 @@ from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import langevin_ebm
 from stein_jax.runs import config_files
 from stein_jax.runs import configs
+from tests import renamed
 
+_TESTS = pathlib.Path(__file__).parents[1]
+_CONFIGS = _TESTS.parent / 'configs'
+_NAMES = sorted(path.stem for path in _CONFIGS.glob('*.py'))
+_OF_0_1 = json.loads(
+  (_TESTS / 'data' / 'configs_of_0_1.json').read_text('utf-8')
+)
 _FILE = """
 from stein_jax.runs import configs
 
@@ -26,8 +38,7 @@ CONFIG = dict(
                                     end_value=0.0, transition_steps=10), b1=0.5),
   data='digits',
 )
-VARIANTS = dict(short=dict(num_steps=5), smoke=dict(energy=dict(num_hidden=2)))
-get_config = configs.scales(CONFIG, VARIANTS)
+get_config = configs.scales(CONFIG, short=dict(num_steps=5))
 """
 
 
@@ -41,6 +52,24 @@ def given(**fields):
     )
     | fields
   )
+
+
+def module(name):
+  return importlib.import_module(f'configs.{name}')
+
+
+def flat(config):
+  return traverse_util.flatten_dict(config.to_dict(), sep='.')
+
+
+def was(key):
+  """Returns the completed config that a file of 0.1 had, in the fields of today."""
+  fields = renamed.renamed(_OF_0_1[key])
+  config = configs.complete(fields)
+  # The test data were written out, and followed nothing.
+  test = configs.complete(fields | {'data': fields['evaluation']['data']}).data
+  config.evaluation.data = test
+  return config
 
 
 class CompleteTest(parameterized.TestCase):
@@ -87,6 +116,23 @@ class CompleteTest(parameterized.TestCase):
     config = configs.complete(given(data=data, evaluation=evaluation))
     self.assertEqual(config.evaluation.data.scale, 2.0)
 
+  def test_test_data_have_no_mirror_images(self):
+    data = dict(name='folder', path='facades.zip', mirrored=True)
+    config = configs.complete(given(data=data))
+    self.assertTrue(config.data.mirrored)
+    self.assertFalse(config.evaluation.data.mirrored)
+    evaluation = dict(data=dict(mirrored=True))
+    config = configs.complete(given(data=data, evaluation=evaluation))
+    self.assertTrue(config.evaluation.data.mirrored)
+
+  def test_test_data_of_another_set_take_nothing_over(self):
+    data = dict(name='npz', path='samples.npz', pixels='symmetric')
+    config = configs.complete(given(data=data, evaluation=dict(data='mnist')))
+    self.assertEqual(
+      config.evaluation.data.to_dict(),
+      dict(name='mnist', split='test', pixels='unit', condition='none'),
+    )
+
   def test_samples_are_drawn_by_the_chain_that_trains_where_the_defaults_are_one(
     self,
   ):
@@ -126,17 +172,17 @@ class CompleteTest(parameterized.TestCase):
 
 class ScalesTest(absltest.TestCase):
   def test_smoke_is_short_and_without_momentum(self):
-    config = configs.scales(given(), dict(smoke={}))('smoke')
+    config = configs.scales(given(), smoke={})('smoke')
     self.assertEqual((config.num_steps, config.batch_size), (4, 8))
     self.assertEqual(config.optimizer.name, 'sgd')
     self.assertNotIn('b1', config.optimizer)
 
   def test_a_variant_changes_what_it_says(self):
-    variants = dict(
+    get_config = configs.scales(
+      given(),
       long=dict(num_steps=50, optimizer=dict(learning_rate=0.5)),
       other=dict(energy=dict(name='MLP', widths=(4,))),
     )
-    get_config = configs.scales(given(), variants)
     config = get_config('long')
     self.assertEqual(config.num_steps, 50)
     self.assertEqual(config.optimizer.learning_rate, 0.5)
@@ -144,9 +190,14 @@ class ScalesTest(absltest.TestCase):
     self.assertEqual(config.energy.num_hidden, 3)
     self.assertNotIn('num_hidden', get_config('other').energy)
 
+  def test_what_a_file_says_and_its_scales_can_be_asked_for(self):
+    get_config = configs.scales(given(), short=dict(num_steps=5))
+    self.assertEqual(get_config.names, ('', 'short'))
+    self.assertEqual(get_config.given('short'), given(num_steps=5))
+
   def test_unknown_scale_is_refused(self):
     with self.assertRaisesRegex(ValueError, "scale='huge'.*allowed: smoke"):
-      configs.scales(given(), dict(smoke={}))('huge')
+      configs.scales(given(), smoke={})('huge')
 
   def test_defaults_are_what_algorithms_say(self):
     # A field of an algorithm's own is a flag too.
@@ -229,6 +280,66 @@ class ConfigFileTest(parameterized.TestCase):
     self.assertEqual(self.read(text=text).algorithm, 'vgan')
     with self.assertRaisesRegex(FileNotFoundError, 'no config file nowhere.py'):
       config_files.read('nowhere.py:smoke', {})
+
+
+class FilesTest(parameterized.TestCase):
+  """The files in configs/."""
+
+  @parameterized.parameters(*_OF_0_1)
+  def test_completed_is_what_it_was_in_0_1(self, key):
+    name, _, scale = key.partition(':')
+    config = module(name).get_config(scale)
+    # Networks said how many classes there are; where labels are the condition the
+    # data do now. MNIST and CIFAR-10 have ten.
+    source = types.SimpleNamespace(
+      num_classes=config.data.get('num_classes', 10)
+    )
+    found = flat(configs.with_classes(config, source))
+    expected = flat(was(key))
+    self.assertEmpty(
+      {
+        field: (expected.get(field), found.get(field))
+        for field in expected.keys() | found.keys()
+        if expected.get(field) != found.get(field)
+      }
+    )
+
+  @parameterized.parameters(*_NAMES)
+  def test_what_a_header_names_is_there(self, name):
+    header, get_config = module(name).__doc__, module(name).get_config
+    self.assertIn(f'experiments.train --config=configs/{name}.py', header)
+    for scale in re.findall(rf'configs/{name}\.py:(\w+)', header):
+      self.assertIn(scale, get_config.names)
+    # A scale is explained, but for 'smoke', which is alike everywhere.
+    for scale in set(get_config.names) - {'', 'smoke'}:
+      self.assertIn(f':{scale}', header)
+
+  @parameterized.parameters(*_NAMES)
+  def test_flags_in_a_header_change_a_field(self, name):
+    get_config = module(name).get_config
+    for field, text in re.findall(
+      r'--config\.([\w.]+)=(\S+)', module(name).__doc__
+    ):
+      scales = [
+        scale
+        for scale in get_config.names
+        if any(
+          known == field or known.startswith(f'{field}.')
+          for known in flat(get_config(scale))
+        )
+      ]
+      self.assertNotEmpty(scales, field)
+      before = get_config(scales[0])
+      path = f'{_CONFIGS / name}.py:{scales[0]}'
+      self.assertNotEqual(config_files.read(path, {field: text}), before)
+
+  def test_files_are_short(self):
+    lengths = {
+      name: (_CONFIGS / f'{name}.py').read_text('utf-8').count('\n')
+      for name in _NAMES
+    }
+    self.assertLessEqual(max(lengths.values()), 60, lengths)
+    self.assertLess(sum(lengths.values()), 1500)
 
 
 if __name__ == '__main__':

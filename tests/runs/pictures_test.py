@@ -6,11 +6,19 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
 
+from stein_jax import datasets
 from stein_jax.runs import images
 from stein_jax.runs import pictures
 
 
 class PicturesTest(parameterized.TestCase):
+  def test_labels_are_not_what_samples_are_made_of(self):
+    source = datasets.load('digits', condition='label')
+    self.assertIsNone(pictures.image_condition(source[:3]))
+    self.assertIsNone(pictures.image_condition({'image': np.zeros((3, 2))}))
+    batch = datasets.load('synthetic', pairs=True)[:3]
+    self.assertIs(pictures.image_condition(batch), batch['condition'])
+
   def test_of_data_of_one_value(self):
     data = np.zeros((2, 3, 3, 1), np.float32)
     with warnings.catch_warnings():
