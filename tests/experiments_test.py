@@ -181,8 +181,13 @@ class ExperimentsTest(parameterized.TestCase):
   @parameterized.parameters(
     (('--config=configs/nowhere.py',), 'configs/nowhere.py'),
     (('--config=configs/stein_cd_mnist.py:huge',), "scale='huge'.*smoke"),
-    (('--config.num_steps=2.5',), 'num_steps=2.5: invalid literal for int'),
-    (('--config.step.epsilon=-1',), 'step.epsilon=-1.0 must be a positive'),
+    (('--config.num_steps=2.5',), 'num_steps=2.5 must be an integer'),
+    (('--config.num_steps=many',), "num_steps='many' must be an integer"),
+    (('--config.step.epsilon=-1',), 'step.epsilon=-1 must be a positive'),
+    (
+      ('--config.step.direction.kernel.name=rbf',),
+      "--config.step.direction.kernel.name='rbf' is not in .*RBF",
+    ),
     (('--path=images.zip',), "--path: 'synthetic' is read from no path"),
     (('--bogus=1',), "Unknown command line flag 'bogus'"),
     (('--workdir=README.md',), 'README.md is no folder'),

@@ -1,8 +1,9 @@
-"""The Python blocks of README.md run as they stand."""
+"""The Python blocks of README.md run as they stand, and its flags are fields."""
 
 import importlib
 import pathlib
 import re
+import shlex
 import unittest
 
 from absl.testing import absltest
@@ -10,8 +11,79 @@ from absl.testing import parameterized
 import jax
 import pytest
 
-_README = pathlib.Path(__file__).parent.parent / 'README.md'
-_BLOCKS = re.findall(r'```python\n(.*?)```', _README.read_text('utf-8'), re.S)
+from stein_jax.runs import config_files
+from stein_jax.runs import configs
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_TEXT = (_ROOT / 'README.md').read_text('utf-8')
+_BLOCKS = re.findall(r'```python\n(.*?)```', _TEXT, re.S)
+_COMMANDS = re.findall(
+  r'python -m experiments\.train .*',
+  _TEXT.replace('\\\n', ' ').replace('"\n', '\n'),
+)
+# Flags of the prose, with a config that has the field.
+_OPTIONS = (
+  ('stein_cd_mnist', '--config.data.condition=label'),
+  ('stein_cd_mnist', '--config.energy=\'{"name": "Discriminator"}\''),
+  ('stein_cd_mnist', '--config.step.direction.kernel.name=IMQ'),
+  ('stein_cd_mnist', '--config.step.direction.kernel.bandwidth.log=n'),
+  ('stein_cd_mnist', '--config.step.direction.kernel.bandwidth=2.0'),
+  ('steingan_mnist', '--config.step.direction=Score'),
+  ('steingan_mnist', '--config.step.negatives=fresh'),
+  (
+    'steingan_mnist',
+    '--config.step.controller=\'{"name": "Discount", "when": "behind"}\'',
+  ),
+  ('gan_mnist', '--config.step.loss=margin'),
+  (
+    'stein_cd_mnist',
+    '--config.sample.chain=\'{"name": "Langevin", "step_size": 0.3, '
+    '"num_steps": 1000}\' --config.evaluation.log_likelihood=none',
+  ),
+  ('vae_teaching_facades', '--config.data.side=all'),
+  ('vgan_mnist', '--config.on_nonfinite=rollback'),
+  ('vgan_mnist', '--config.parallel=jit'),
+  ('vgan_mnist', '--config.steps_per_call=50'),
+  ('vgan_mnist', '--config.prng_impl=hashed'),
+  ('vgan_mnist', '--config.matmul_precision=tensorfloat32'),
+)
+
+
+def _read(command):
+  """Returns the config that a command's flags make."""
+  flags = dict(
+    word.removeprefix('--').split('=', 1)
+    for word in shlex.split(command)
+    if word.startswith('--config')
+  )
+  fields = {
+    name.removeprefix('config.'): text
+    for name, text in flags.items()
+    if name != 'config'
+  }
+  return config_files.read(str(_ROOT / flags['config']), fields)
+
+
+class CommandsTest(parameterized.TestCase):
+  """Configs that commands name are read, without their data."""
+
+  @parameterized.parameters(*_COMMANDS)
+  def test_command(self, command):
+    configs.step(_read(command))
+
+  @parameterized.parameters(*_OPTIONS)
+  def test_option(self, name, flags):
+    self.assertIn(flags, ' '.join(_TEXT.split()))
+    plain = _read(f'--config=configs/{name}.py')
+    config = _read(f'--config=configs/{name}.py {flags}')
+    configs.step(config)
+    if flags != '--config.parallel=jit':  # the default
+      self.assertNotEqual(config, plain)
+
+  def test_no_other_flag_is_named(self):
+    named = set(re.findall(r'--config\.[\w.]+', _TEXT))
+    known = ' '.join([*_COMMANDS, *(flags for _, flags in _OPTIONS)])
+    self.assertEmpty(named - set(re.findall(r'--config\.[\w.]+', known)))
 
 
 class ReadmeTest(parameterized.TestCase):

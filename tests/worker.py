@@ -97,4 +97,4 @@ if __name__ == '__main__':
     mock.patch.object(checkpoints, 'save', _save),
     mock.patch.object(checkpoints, 'restore', _restore),
   ):
-    app.run(train.main)
+    app.run(train.main, flags_parser=train._CONFIG.parse)
