@@ -1,8 +1,8 @@
 """Clear refusals of bad arguments.
 
 A number may be one of Python, or an array [] of NumPy or JAX. Traced values pass
-unchecked: a step size that `vmap` sweeps has no value yet. Shapes and dtypes are known
-of them, and checked.
+unchecked, since a step size that `vmap` sweeps has no value yet. Their shapes and
+dtypes are known, and are checked.
 """
 
 import inspect
@@ -40,6 +40,7 @@ def count(minimum: int = 1, **values) -> None:
     _check_scalar(name, value)
     if _is_number(value) and not isinstance(value, jax.core.Tracer):
       value = _known(value)
+    # A tracer is refused, since a count is a shape or the length of a loop.
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
       raise ValueError(f'{name}={value!r} must be {wanted}.')
     if value < minimum:
@@ -49,7 +50,7 @@ def count(minimum: int = 1, **values) -> None:
 def counts(empty: bool = False, **values) -> None:
   """Raises ValueError unless every value is a sequence of integers of at least 1.
 
-  At least one of them, unless it may be `empty`.
+  The sequence must have at least one, unless it may be `empty`.
   """
   for name, value in values.items():
     if not isinstance(value, (tuple, list)) or not (value or empty):
@@ -126,7 +127,7 @@ def rows(count: int, **values) -> None:
 
 
 def num_rows(num: int, **arrays) -> None:
-  """Raises ValueError unless every array that is given, not None, has `num` rows."""
+  """Raises ValueError unless every array has `num` rows; None passes."""
   for name, array in arrays.items():
     if array is not None and np.shape(array)[:1] != (num,):
       raise ValueError(
@@ -151,7 +152,7 @@ def like(x, **trees) -> None:
 def log_density(function, position) -> None:
   """Raises ValueError unless log p of one position is a single number [].
 
-  A function of more than the position passes: it has to be called to be checked.
+  A function of more than the position passes, since only a call could check it.
   """
   parameters = list(inspect.signature(function).parameters.values())
   if (
@@ -174,7 +175,7 @@ def labels(num_classes: int, **values) -> None:
       )
     if isinstance(value, jax.core.Tracer):
       continue
-    value = np.asarray(value)
+    value = np.asarray(value)  # indexing by a mask is slow in JAX, and compiles
     wrong = value[(value < 0) | (value >= num_classes)]
     if wrong.size:
       raise ValueError(
@@ -208,11 +209,12 @@ def _is_number(value):
   """Returns whether a value is one real number, of Python or in an array []."""
   if isinstance(value, numbers.Real):
     return not isinstance(value, bool)
+  # An array of booleans counts as none, as True does; so does what has no dtype.
   kinds = (jnp.floating, jnp.integer)
   dtype = getattr(value, 'dtype', bool)
   return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def _known(value):
-  """Returns a number that is not traced, out of its array."""
+  """Returns a number that is not traced as a scalar, without its array."""
   return value if isinstance(value, numbers.Real) else np.asarray(value)[()]

@@ -1,6 +1,6 @@
 """Known log densities: targets for particles, sources of toy data, tests.
 
-Each function returns a `Density`; to add one is to add a function.
+Each public function returns a `Density`; to add one is to add a function.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Density(NamedTuple):
   Attributes:
     log_density: (position, *batch) -> log p [], up to a constant.
     start: (rng, num, batch) -> particles, leaves [num, ...], to begin from.
-    sample: (rng, num) -> exact draws [num, d]; None where there is no such.
+    sample: (rng, num) -> exact draws [num, d]; None where nobody knows how.
   """
 
   log_density: Callable[..., Array]
@@ -41,17 +41,18 @@ def mixture(
     start: mean of the particles' coordinates.
 
   Raises:
-    ValueError: the means are not [k, d], the weights not as many, or not finite, or
-      below 0, or none above.
+    ValueError: the means are not [k, d]; or the weights are not as many, not finite,
+      below 0, or all 0.
   """
   checks.positive(scale=scale)
   checks.finite(start=start)
+  # Traced weights have no values that could be refused.
   if not isinstance(weights, jax.core.Tracer):
     values = np.asarray(weights, float)
     for i, value in enumerate(values.ravel()):
       checks.non_negative(**{f'weights[{i}]': value})
     checks.positive(**{'sum(weights)': np.sum(values)})
-  scale = 1.0 * scale  # whose square would wrap in eight bits
+  scale = 1.0 * scale  # the square of an integer may wrap
   means, weights = map(dtypes.at_least_float32, (means, weights))
   if means.ndim != 2:
     raise ValueError(f'means has shape {means.shape}; wanted: [k, d].')
@@ -114,13 +115,13 @@ def banana(curvature: float = 0.5, scale: float = 0.5) -> Density:
 def logistic_regression(num_examples: int) -> Density:
   """Returns Bayesian logistic regression on a batch [LW16 sec 5].
 
-  weights ~ N(0, I / alpha), alpha ~ Gamma(1, rate 0.01), the intercept among
-  the weights. Positions are {'weights': [d + 1], 'log_precision': []}; the batch
-  has 'image' [n, d] and 'label' [n] in {0, 1}. The likelihood of a minibatch is
-  scaled to `num_examples`.
+  The prior is weights ~ N(0, I / alpha), alpha ~ Gamma(1, rate 0.01), with the
+  intercept among the weights. Positions are {'weights': [d + 1], 'log_precision': []};
+  the batch has 'image' [n, d] and 'label' [n] in {0, 1}. The likelihood of a minibatch
+  is scaled to `num_examples`.
 
-  Labels other than integers [n] of 0 and 1 are refused, by `start` and by the
-  density; the density of traced ones, which have no value yet, then is nan.
+  `start` and the density refuse labels other than integers [n] of 0 and 1. Traced
+  labels have no value yet: other ones make the density nan.
   """
   checks.count(num_examples=num_examples)
   rate = 0.01
@@ -135,13 +136,14 @@ def logistic_regression(num_examples: int) -> Density:
     checks.shape((len(label), len(weights) - 1), image=x)
     checks.shape((), log_precision=log_precision)
     logits = x @ weights[:-1] + weights[-1]
+    # A comparison alone would take every other label for 0.
     sign = jnp.where(label == 1, 1.0, jnp.where(label == 0, -1.0, jnp.nan))
     log_likelihood = num_examples * jnp.mean(jax.nn.log_sigmoid(sign * logits))
     precision = jnp.exp(log_precision)
     log_prior = 0.5 * (
       len(weights) * log_precision - precision * weights @ weights
     )
-    # Gamma(1, rate) on the precision, as a density of its logarithm.
+    # This is Gamma(1, rate) on the precision, as a density of its logarithm.
     log_hyperprior = log_precision - rate * precision
     return log_likelihood + log_prior + log_hyperprior
 

@@ -1,10 +1,10 @@
 """The ImageNet Inception network of December 2015, for Inception Score and FID.
 
-Published numbers use one frozen graph, `classify_image_graph_def.pb`, which is
-no other library's Inception v3: 1008 classes, average pools that leave the
-padding out, batch normalisation without a scale, and a max pool in the last
-block. Parameters are named as the nodes of that graph, so that its weights,
-which the user brings, are `load`ed as they are.
+Published numbers use one frozen graph, `classify_image_graph_def.pb`, which differs
+from every library's Inception v3: it has 1008 classes, average pools that leave the
+padding out, batch normalisation without a scale, and a max pool in the last block.
+Parameters are named as the nodes of that graph, so that its weights, which the user
+brings, are `load`ed as they are.
 """
 
 import functools
@@ -43,8 +43,8 @@ def average_pool(x: Array) -> Array:
   return means.astype(x.dtype)  # flax counts the pixels in the default type
 
 
-# A row of the table is a block. Its paths, between bars, are concatenated; a path
-# is a sequence of layers. '96:3x3' is a convolution to 96 channels with kernel
+# A row of the table is a block. Bars separate its paths, which are concatenated, and a
+# path is a sequence of layers. '96:3x3' is a convolution to 96 channels with kernel
 # 3x3, stride 1, padding SAME; '96:3x3/2' has stride 2 and no padding; '96' is
 # 1x1. Paths of one layer have their nodes in the scope of the block, longer ones
 # in its tower, tower_1, ...; a fork is a block of the scope 'mixed'.
@@ -77,9 +77,9 @@ class Inception(nn.Module):
   are what `apply(..., capture_intermediates=True)` collects.
 
   Attributes:
-    logits_bias: add `softmax/biases` to the logits. The classifier does; the
-      released code of the Inception Score, hence published scores, does not.
-    size: images are resized to size x size; the graph's 299, at least 75.
+    logits_bias: whether `softmax/biases` are added to the logits. The classifier adds
+      them; the released code of the Inception Score, hence published scores, does not.
+    size: height and width that images are resized to, at least 75; the graph's is 299.
   """
 
   logits_bias: bool = False
@@ -160,14 +160,14 @@ class _Logits(nn.Module):
   def __call__(self, x):
     init, shape = nn.initializers.lecun_normal(), (x.shape[-1], NUM_CLASSES)
     weights = self.param('weights', init, shape, x.dtype)
-    # A parameter even where unused: the tree does not depend on the option.
+    # It is a parameter even where unused, so that the option does not change the tree.
     biases = self.param('biases', nn.initializers.zeros, shape[1:], x.dtype)
     logits = jnp.matmul(x, weights, precision=lax.Precision.HIGHEST)
     return logits + biases[None] if self.bias else logits
 
 
 def _names(scope):
-  """Yields scope, scope_1, scope_2, ..., the graph's way to count."""
+  """Yields scope, scope_1, scope_2, ..., which is how the graph counts."""
   yield scope
   for i in itertools.count(1):
     yield f'{scope}_{i}'
@@ -212,7 +212,7 @@ def load(path: str | pathlib.Path) -> Params:
 
   Raises:
     FileNotFoundError: nothing is there; the message says where to get it.
-    ValueError: it is another file, a damaged one, or one with other nodes.
+    ValueError: the file is another one, is damaged, or has other nodes.
   """
   path = locations.absolute(path)
   if not path.is_file():
@@ -242,7 +242,7 @@ def load(path: str | pathlib.Path) -> Params:
 
 
 def _read(path, needed):
-  """Returns the needed arrays of the file by node name."""
+  """Returns the arrays of a file by node name, where `needed(name)` is true."""
   if zipfile.is_zipfile(path):
     try:
       with np.load(path, allow_pickle=False) as file:
@@ -260,7 +260,7 @@ def _read(path, needed):
         raise ValueError(f'{path}: no {_GRAPH} in this archive.')
       _check_length(path, graphs[0].size)
       content = archive.extractfile(graphs[0]).read()
-  except tarfile.ReadError:  # no archive: the graph itself
+  except tarfile.ReadError:  # the file is the graph itself, not an archive
     _check_length(path, path.stat().st_size)
     content = path.read_bytes()
   except (EOFError, zlib.error) as error:
@@ -269,6 +269,7 @@ def _read(path, needed):
 
 
 def _check_length(path, length):
+  """Refuses a file that would fill the memory."""
   if length > _MAX_BYTES:
     raise ValueError(
       f'{path}: {length} bytes are no {_GRAPH}, which has 10^8; allowed: '
@@ -324,7 +325,7 @@ def activations(
     network: `Inception()` where not given.
 
   Raises:
-    ValueError: images of another shape or range, [0, 1] for one.
+    ValueError: the images have another shape or another range, such as [0, 1].
   """
   import tqdm  # pylint: disable=g-import-not-at-top
 
@@ -345,15 +346,18 @@ def activations(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network, params, x):
+  """Returns the network's output, compiled once for each shape of images."""
   return network.apply(params, x)
 
 
 def _check_images(images):
+  """Refuses all but images [n, h, w, 3] of 0 to 255."""
   if np.ndim(images) != 4 or images.shape[-1] != 3 or not len(images):
     raise ValueError(
       f'images must be [n, h, w, 3], n > 0; found {np.shape(images)}.'
     )
   low, high = np.min(images), np.max(images)
+  # Floats of at most 1 are images in [0, 1], which the network would see as black.
   unit = high <= 1 and not np.issubdtype(images.dtype, np.integer)
   if not 0 <= low <= high <= 255 or unit:
     raise ValueError(f'images must be in [0, 255]; found [{low}, {high}].')

@@ -15,6 +15,7 @@ def expand(path: str | os.PathLike) -> str:
   if not path.startswith('~'):
     return path
   expanded = os.path.expanduser(path)
+  # With an empty HOME a ~ would become the root folder.
   if expanded == path or os.environ.get('HOME') == '':
     raise ValueError(
       f'{path!r} begins with ~, and there is no such home folder; write it out, or '
@@ -27,8 +28,8 @@ def absolute(path: str | os.PathLike) -> pathlib.Path:
   """Returns the path from the root, the same whatever folder a process goes to.
 
   Raises:
-    ValueError: it begins with ~, and there is no such home folder; or it is no text,
-      for which checkpoints have no place.
+    ValueError: the path begins with ~ and there is no such home folder, or it is not
+      text, in which case no checkpoint can be written there.
   """
   found = pathlib.Path(expand(path)).absolute()
   try:

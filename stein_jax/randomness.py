@@ -1,7 +1,7 @@
 """Where random numbers come from: JAX's generators, and one that is cheap on a CPU.
 
-Noise is most of the time of a short Langevin step: on a CPU threefry takes four times
-as long as all else that a normal number needs.
+A short Langevin step spends most of its time on noise: on a CPU threefry takes four
+times as long as all else that a normal number needs.
 """
 
 import math
@@ -20,11 +20,11 @@ _GOLDEN = 0x9E3779B1  # odd, near 2^32 over the golden ratio: spreads counters
 def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
   """Returns a key of the named implementation, made of a key of any.
 
-  'threefry2x32' leaves threefry's as they are. 'rbg' is XLA's own generator, fast on
-  TPUs: its keys are a threefry key twice, so that one seed gives one key on each way.
-  'hashed' has threefry's keys, but its bits are a hash of a counter, so that a
-  normal number takes a quarter of the time on a CPU; its numbers have passed
-  the tests of `tests/randomness_test.py`, not those that threefry was made for.
+  'threefry2x32' leaves threefry's keys as they are. 'rbg' is XLA's own generator, which
+  is fast on TPUs; its keys are a threefry key twice, so that a seed gives the same key
+  in either way. 'hashed' has threefry's keys, but its bits are a hash of a counter, so
+  that a normal number takes a quarter of the time on a CPU. Its numbers have passed
+  the tests of `tests/randomness_test.py`, but not those that threefry was made for.
   """
   checks.choice(IMPLEMENTATIONS, prng_impl=implementation)
   words = jax.random.key_data(rng)[..., :2]
@@ -34,10 +34,10 @@ def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
 
 
 def _hashed(words: Array) -> Array:
-  """Returns a hash of unsigned 32-bit words, each in turn [W18].
+  """Returns a hash of each of the unsigned 32-bit words [W18].
 
-  A bijection: three multiplications between shifts, with constants searched for
-  so that a flipped bit flips every bit of the result in half of all words.
+  It is a bijection of three multiplications between shifts. The constants were searched
+  for, so that a flipped bit flips every bit of the result in half of all words.
   """
   for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
     words ^= words >> shift
@@ -47,6 +47,7 @@ def _hashed(words: Array) -> Array:
 
 def _random_bits(key, bit_width, shape):
   """Returns unsigned integers of that width, like `jax.random.bits`."""
+  # A word is 32 bits wide: narrower integers are its low bits, wider ones two words.
   if bit_width == 64:
     high, low = _random_bits(key, 32, (2, *shape)).astype(jnp.uint64)
     return (high << 32) | low

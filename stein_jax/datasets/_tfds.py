@@ -33,6 +33,7 @@ def data_source(name, split) -> Any:
     ValueError: the set has no such split.
   """
   builder = _builder(name)
+  # TFDS refuses these too, but does not say which field of a config is wrong.
   names = sorted(builder.info.splits)
   if re.split(r'[\[+]', split)[0] not in names:
     raise ValueError(
@@ -57,6 +58,7 @@ def _builder(name) -> Any:
   import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
 
   try:
+    # This is the format that can be read by index; TFDS's default is another.
     builder = tfds.builder(
       name, data_dir=_data_dir(), file_format='array_record'
     )

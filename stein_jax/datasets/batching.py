@@ -49,6 +49,7 @@ def _batches(source, batch_size, seed, step, rows):
   """Yields those rows of each batch; apart, so that `batches` refuses when called."""
   per_epoch = len(source) // batch_size
 
+  # Batches go through an epoch in turn, so that one permutation is kept.
   @functools.lru_cache(maxsize=1)
   def order(epoch):
     return np.random.default_rng((seed, epoch)).permutation(len(source))

@@ -48,6 +48,7 @@ def breast_cancer(split: str = 'train') -> sources.Arrays:
   checks.choice(_SPLITS, split=split)
   features, labels = sklearn_datasets.load_breast_cancer(return_X_y=True)
   test = np.arange(len(features)) % 5 == 0
+  # Nothing of the test rows goes into what a model is trained on.
   mean, spread = features[~test].mean(0), features[~test].std(0)
   features = ((features - mean) / spread).astype(np.float32)
   keep = test if split == 'test' else ~test

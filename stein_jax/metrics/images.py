@@ -63,7 +63,11 @@ def ssim(
   similarity = jax.jit(dm_pix.ssim)
   # A variance is a difference of means of squares: in float32 the similarity of
   # flat images is wrong by 5e-5.
-  with jax.enable_x64(True), jax.default_device(_host()):
+  with (
+    jax.enable_x64(True),
+    jax.numpy_dtype_promotion('standard'),  # dm-pix divides integers by floats
+    jax.default_device(_host()),
+  ):
     return np.array([similarity(*pair) for pair in zip(x, y, strict=True)])
 
 
