@@ -464,9 +464,9 @@ def fused_direction_sums(
   """
   ratio = slope_ratio(kernel)
   fused = _fused_for(x, ratio, at, axis_name)
-  # Squared distances are expanded there, so that points should be near 0.
+  # The fused kernel expands squared distances, which costs digits far from 0.
   x = x - _distances.center_of(x)
-  # There the bandwidth is 1, and one product serves score and slope as it does here.
+  # Its bandwidth is 1, to which points are scaled.
   scaled, pushed = jnp.sqrt(-ratio) * x, score + 2 * ratio * x
   drive, total = fused.direction_sums(scaled, pushed)
   return drive - 2 * ratio * total[:, None] * x, total
