@@ -1,7 +1,6 @@
 """Tests of amortised SVGD against explicit Jacobians and closed forms."""
 
 import functools
-from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -174,7 +173,7 @@ class ProjectionTest(parameterized.TestCase):
       direction = jax.grad(_log_density)(decode(flat, z)) - own
       return jax.jacrev(decode)(flat, z).T @ direction
 
-    after, _ = _run(state, kernel='density')
+    after, _ = _run(state, direction=stein.Score(), known_density=True)
     np.testing.assert_allclose(
       _change(state, after), 0.5 * np.mean(pulled(z), 0), atol=1e-9
     )
@@ -225,8 +224,11 @@ class ProjectionTest(parameterized.TestCase):
   def test_log_of_the_bandwidth(self):
     state = _start(7)[0]
     ends = [
-      _run(state, bandwidth_scale=scale, bandwidth_log=log)[0].generator.params
-      for scale, log in ((1.0, 'n+1'), (1 / np.log(8), 'none'))
+      _run(state, direction=stein.SVGD(kernels.RBF(rule)))[0].generator.params
+      for rule in (
+        kernels.Median(),
+        kernels.Median(1 / np.log(8), log='none'),
+      )
     ]
     chex.assert_trees_all_close(*ends, atol=1e-12)
 
@@ -277,7 +279,7 @@ class ProjectionTest(parameterized.TestCase):
   def test_linear_of_samples_that_stay(self):
     generator = _start(7)[0].generator
     state = amortized_svgd.create(lambda x: 0.0 * x[0], generator)
-    after, _ = _run(state, projection='linear', kernel='none')
+    after, _ = _run(state, projection='linear', direction=stein.Score())
     np.testing.assert_array_equal(_change(state, after), 0)
 
 
@@ -340,11 +342,12 @@ class DivergenceTest(absltest.TestCase):
       }
       chex.assert_trees_all_equal_shapes(start, sampler.params)
       state = amortized_svgd.create(_log_density, sampler.replace(params=start))
-      fixed = functools.partial(kernels.rbf, bandwidth=bandwidth)
-      with mock.patch.object(kernels, 'at_median', lambda *_, **__: fixed):
-        after = jax.jit(
-          jax.vmap(lambda rng: amortized_svgd.step(state, None, rng)[0])
-        )(jax.random.split(jax.random.key(1), num_runs))
+      step = functools.partial(
+        amortized_svgd.step, direction=stein.SVGD(kernels.RBF(bandwidth))
+      )
+      after = jax.jit(jax.vmap(lambda rng: step(state, None, rng)[0]))(
+        jax.random.split(jax.random.key(1), num_runs)
+      )
       layer = after.generator.params['params']['Dense_0']
       updates = np.concatenate(
         [
@@ -399,7 +402,9 @@ class DensityTest(absltest.TestCase):
     state = amortized_svgd.create(density.log_density, generator)
     rng = jax.random.key(3)
     self.enter_context(draws.fixed())
-    step = functools.partial(amortized_svgd.step, state, kernel='none')
+    step = functools.partial(
+      amortized_svgd.step, state, direction=stein.Score()
+    )
     _, found = jax.jit(step)({'image': jnp.full((6, 2), np.nan)}, rng)
     # Of six samples, whose values the batch's have no part in.
     x = generator.apply_fn(generator.params, rng, 6)
@@ -576,8 +581,8 @@ class DevicesTest(parameterized.TestCase):
 class ArgumentsTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(projection='dense'), "projection='dense'.*'linear'"),
-    (dict(kernel='gauss'), "kernel='gauss'.*'none'"),
-    (dict(normalize='sum'), "normalize='sum'"),
+    (dict(known_density=True), 'known_density=True.*direction must be Score'),
+    (dict(direction=stein.SVGD(normalize='sum')), "normalize='sum'"),
     (dict(epsilon=0.0), 'epsilon=0.0'),
     (dict(damping=-1.0), 'damping=-1.0'),
     (dict(inner_steps=0), 'inner_steps=0'),
@@ -615,7 +620,9 @@ class LearningTest(absltest.TestCase):
       )
       state, _ = lax.scan(
         lambda state, rng: (
-          amortized_svgd.step(state, None, rng, normalize='row_sum')[0],
+          amortized_svgd.step(
+            state, None, rng, direction=stein.SVGD(normalize='row_sum')
+          )[0],
           None,
         ),
         start,

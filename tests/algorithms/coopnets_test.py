@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
+from stein_jax import samplers
 from stein_jax.algorithms import coopnets
 from tests import draws
 from tests import literal
 
 _VAE = dict(literal.VAE_NETWORK, encoder_widths=())
-_CHAIN = dict(num_steps=3, step_size=0.4)
+_CHAIN = samplers.Langevin(0.4, num_steps=3)
 
 
 class Exponential(nn.Module):
@@ -56,16 +57,17 @@ def start(network):
 
 class StepTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('VAE', dict(generator_sigma=2.0)),
-    ('ImageToImage', dict(generator_sigma=2.0, data_weight=0.2)),
-    ('Linear', dict(noise=False, clip=(-0.8, 0.9), data_weight=1.0)),
-    ('Linear', dict(temperature=0.2, energy_l2=0.1)),
+    ('VAE', {}, dict(generator_sigma=2.0)),
+    ('ImageToImage', {}, dict(generator_sigma=2.0, data_weight=0.2)),
+    ('Linear', dict(noise=False, clip=(-0.8, 0.9)), dict(data_weight=1.0)),
+    ('Linear', dict(temperature=0.2), dict(energy_l2=0.1)),
   )
-  def test_is_cooperative_learning(self, network, hyper):
+  def test_is_cooperative_learning(self, network, options, hyper):
     state, batch = start(network)
+    chain = _CHAIN.replace(**options)
     self.enter_context(draws.fixed())
     after, metrics = jax.jit(
-      functools.partial(coopnets.step, **_CHAIN, **hyper)
+      functools.partial(coopnets.step, chain=chain, **hyper)
     )(state, batch, jax.random.key(0))
     data, *condition = batch.values()
     energy_l2 = hyper.pop('energy_l2', 0.0)
@@ -78,9 +80,7 @@ class StepTest(parameterized.TestCase):
       params, z, *condition, method='decode'
     )
     proposed = jax.jit(propose)(state.generator.params)
-    revised = literal.chain(
-      state.energy, proposed, *condition, **_CHAIN, **hyper
-    )
+    revised = literal.chain(state.energy, chain, proposed, *condition)
     energy, energy_metrics = literal.descended(
       state.energy.params,
       literal.contrast(
@@ -119,9 +119,9 @@ class StepTest(parameterized.TestCase):
     (dict(data_weight=-0.1), 'data_weight=-0.1'),
     (dict(data_weight=1.1), 'data_weight=1.1'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
-    (dict(num_steps=0), 'num_steps=0'),
-    (dict(step_size=0.0), 'step_size=0.0'),
-    (dict(clip=(1.0, 1.0)), 'clip=.*low < high'),
+    (dict(chain=samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (dict(chain=samplers.Langevin(0.0)), 'chain.step_size=0.0'),
+    (dict(chain=_CHAIN.replace(clip=(1.0, 1.0))), 'clip=.*low < high'),
   )
   def test_bad_arguments(self, hyper, message):
     state, batch = start('Linear')
@@ -150,24 +150,23 @@ class SampleTest(absltest.TestCase):
     """Six conditions on batches of four: noise off, the chain has no key."""
     state, _ = start('ImageToImage')
     condition = literal.images(6, conditional=True)['condition']
+    chain = _CHAIN.replace(noise=False)
 
     @jax.jit
     def draw(rng):
       sample = functools.partial(
-        coopnets.sample, state, rng, 6, condition=condition, noise=False
+        coopnets.sample, state, rng, 6, condition=condition
       )
-      return sample(num_steps=0), sample(**_CHAIN)
+      return sample(chain=chain.replace(num_steps=0)), sample(chain=chain)
 
     first, found = draw(jax.random.key(0))
-    expected = literal.chain(
-      state.energy, first, condition, noise=False, **_CHAIN
-    )
+    expected = literal.chain(state.energy, chain, first, condition)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     self.assertGreater(np.max(np.abs(found - first)), 0.01)
 
 
 class LearningTest(absltest.TestCase):
-  def learned(self, *, seed=2, **hyper):
+  def learned(self, chain, *, seed=2):
     """Returns parameters and metrics, averaged over the second half."""
     optimizer = optax.sgd(0.1)
     state = coopnets.State(
@@ -179,9 +178,7 @@ class LearningTest(absltest.TestCase):
         np.array([0.3, 0.3]), np.array([-1.0, 1.0]), optimizer=optimizer
       ),
     )
-    step = functools.partial(
-      coopnets.step, step_size=0.4, generator_sigma=1.0, **hyper
-    )
+    step = functools.partial(coopnets.step, chain=chain, generator_sigma=1.0)
     data = literal.normal(800, 100, seed=seed)
     _, (states, metrics) = literal.learned(
       step, state, data, jax.random.key(seed)
@@ -197,7 +194,7 @@ class LearningTest(absltest.TestCase):
 
   def test_without_noise_the_generator_has_the_moments_of_the_data(self):
     """Nothing is left to revise: the energy is flat."""
-    found = self.learned(noise=False, num_steps=10)
+    found = self.learned(samplers.Langevin(0.4, 10, noise=False))
     scale = np.sqrt(literal.VARIANCE)
     # The largest error in eight seeds: 0.03; of the revision 0.065.
     self.check(found, 0.06, p=0.0, t=0.0, shift=literal.MEAN, scale=scale)
@@ -210,7 +207,7 @@ class LearningTest(absltest.TestCase):
     samples. Their variance falls with p, on a grid: that of 20 steps of y' = c y +
     delta xi from the mean, c = 1 - delta^2 p / 2.
     """
-    found = self.learned(noise=True, num_steps=20)
+    found = self.learned(samplers.Langevin(0.4, 20))
     precision = np.linspace(0.1, 4, 10_000)[:, None]
     shrink = 1 - 0.4**2 / 2 * precision
     variance = 0.4**2 * (1 - shrink**40) / (1 - shrink**2)

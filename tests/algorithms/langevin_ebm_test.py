@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from stein_jax import samplers
 from stein_jax.algorithms import langevin_ebm
 from tests import draws
 from tests import literal
@@ -19,29 +20,33 @@ from tests import literal
 
 class StepTest(parameterized.TestCase):
   @parameterized.parameters(
-    (literal.images(), dict()),
-    (literal.images(conditional=True), dict(temperature=0.3, energy_l2=0.2)),
+    (literal.images(), dict(), dict()),
+    (
+      literal.images(conditional=True),
+      dict(temperature=0.3),
+      dict(energy_l2=0.2),
+    ),
     (
       {'image': literal.normal(5)},
-      dict(noise=False, clip=(-0.4, 0.3), start_scale=0.5),
+      dict(noise=False, clip=(-0.4, 0.3)),
+      dict(start_scale=0.5),
     ),
   )
-  def test_is_maximum_likelihood_by_chains(self, batch, hyper):
+  def test_is_maximum_likelihood_by_chains(self, batch, options, hyper):
     vectors = batch['image'].ndim == 2
     energy = dict(name='MLP', widths=(4,)) if vectors else literal.CONV_NET
     config = ConfigDict(
       dict(energy=energy, optimizer=literal.SGD, num_chains=0)
     )
-    hyper = dict(num_steps=3, step_size=0.4, **hyper)
+    chain = samplers.Langevin(0.4, num_steps=3, **options)
     state = langevin_ebm.init(jax.random.key(1), config, batch)
     self.enter_context(draws.fixed())
-    after, metrics = jax.jit(functools.partial(langevin_ebm.step, **hyper))(
-      state, batch, jax.random.key(0)
-    )
+    step = functools.partial(langevin_ebm.step, chain=chain, **hyper)
+    after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
     data, *condition = batch.values()
-    scale, energy_l2 = hyper.pop('start_scale', 1.0), hyper.pop('energy_l2', 0)
+    scale, energy_l2 = hyper.get('start_scale', 1.0), hyper.get('energy_l2', 0)
     start = scale * np.float32(2 * draws.uniforms(data.shape) - 1)
-    samples = literal.chain(state.energy, start, *condition, **hyper)
+    samples = literal.chain(state.energy, chain, start, *condition)
     params, expected = literal.descended(
       state.energy.params,
       literal.contrast(
@@ -59,10 +64,14 @@ class StepTest(parameterized.TestCase):
     (dict(restart=-0.1), 'restart=-0.1'),
     (dict(start_scale=0.0), 'start_scale=0.0'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
-    (dict(num_steps=0), 'num_steps=0'),
-    (dict(step_size=0.0), 'step_size=0.0'),
-    (dict(temperature=-1.0), 'temperature=-1.0'),
-    (dict(clip=(1.0, -1.0)), 'clip=.*low < high'),
+    (dict(chain=samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (dict(chain=samplers.Langevin(0.0)), 'chain.step_size=0.0'),
+    (dict(chain=samplers.Langevin(0.1, temperature=-1.0)), 'temperature=-1.0'),
+    (
+      dict(chain=samplers.Langevin(0.1, clip=(1.0, -1.0))),
+      'clip=.*low < high',
+    ),
+    (dict(chain=lambda rng, x, target: x), 'chain: The chain returns'),
   )
   def test_bad_arguments(self, hyper, message):
     state = langevin_ebm.State(
@@ -100,8 +109,9 @@ class ChainsTest(parameterized.TestCase):
 
   def test_persistent_chains_start_where_the_last_ended(self):
     hyper = dict(num_steps=3, step_size=0.4)
+    chain = samplers.Langevin(**hyper, noise=False)
     step = jax.jit(
-      functools.partial(langevin_ebm.step, noise=False, restart=0.0, **hyper)
+      functools.partial(langevin_ebm.step, chain=chain, restart=0.0)
     )
     chains = np.random.default_rng(1).normal(0, 3, (5, 2))
     state = self.state(chains)
@@ -134,10 +144,9 @@ class ChainsTest(parameterized.TestCase):
         state,
         batch,
         rng,
-        noise=False,
+        chain=samplers.Langevin(**hyper, noise=False),
         restart=restart,
         start_scale=3.0,
-        **hyper,
       )
       return after.chains
 
@@ -221,12 +230,8 @@ class SampleTest(absltest.TestCase):
     )
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, None)
     delta, temperature, num = 0.5, 0.5, 4000
-    draw = functools.partial(
-      langevin_ebm.sample,
-      num_steps=80,
-      step_size=delta,
-      temperature=temperature,
-    )
+    chain = samplers.Langevin(delta, 80, temperature=temperature)
+    draw = functools.partial(langevin_ebm.sample, chain=chain)
     x = np.asarray(
       jax.jit(draw, static_argnums=2)(state, jax.random.key(0), num)
     )
@@ -248,7 +253,7 @@ class SampleTest(absltest.TestCase):
       jnp.zeros((), jnp.int32), energy, jnp.array(chains)
     )
     draw = functools.partial(
-      langevin_ebm.sample, num_steps=1, step_size=1.0, noise=False
+      langevin_ebm.sample, chain=samplers.Langevin(1.0, 1, noise=False)
     )
     rows = lambda x: {tuple(row) for row in np.asarray(x).tolist()}
     ends = rows((literal.MEAN + chains) / 2)  # halfway to the mean
@@ -265,9 +270,9 @@ class SampleTest(absltest.TestCase):
       state,
       jax.random.key(3),
       6,
-      num_steps=2,
-      step_size=1.0,  # halves the way to the mean
-      noise=False,
+      chain=samplers.Langevin(
+        1.0, 2, noise=False
+      ),  # halves the way to the mean
       start_scale=2.0,
     )
     start = literal.MEAN + 4 * (np.asarray(x) - literal.MEAN)
@@ -310,8 +315,7 @@ class LearningTest(parameterized.TestCase):
     state = langevin_ebm.State(jnp.zeros((), jnp.int32), energy, chains)
     step = functools.partial(
       langevin_ebm.step,
-      num_steps=num_steps,
-      step_size=delta,
+      chain=samplers.Langevin(delta, num_steps),
       restart=restart,
     )
     _, path = literal.learned(
@@ -339,7 +343,7 @@ class LearningTest(parameterized.TestCase):
 
     def run(weight):
       step = functools.partial(
-        langevin_ebm.step, num_steps=10, step_size=0.7, energy_l2=weight
+        langevin_ebm.step, chain=samplers.Langevin(0.7, 10), energy_l2=weight
       )
       return literal.learned(
         step, state, literal.normal(300, 100), jax.random.key(0)
