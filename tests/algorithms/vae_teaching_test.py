@@ -19,6 +19,7 @@ import optax
 import pytest
 
 from stein_jax import generators
+from stein_jax import samplers
 from stein_jax.algorithms import vae_teaching
 from tests import draws
 from tests import literal
@@ -85,16 +86,15 @@ class StepTest(parameterized.TestCase):
   )
   def test_is_variational_mcmc_teaching(self, network, options, hyper):
     state, batch = self.start(network)
-    hyper = dict(num_steps=3, step_size=0.4, **hyper)
+    chain = samplers.Langevin(0.4, num_steps=3, **options)
     self.enter_context(draws.fixed())
     with mock.patch.object(
       generators, 'variational_loss', wraps=generators.variational_loss
     ) as bound:
-      after, metrics = jax.jit(functools.partial(vae_teaching.step, **hyper))(
-        state, batch, jax.random.key(0)
-      )
+      step = functools.partial(vae_teaching.step, chain=chain, **hyper)
+      after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
     num_importance = bound.call_args.kwargs['num_importance']
-    self.assertEqual(num_importance, hyper.pop('num_importance', 10))
+    self.assertEqual(num_importance, hyper.get('num_importance', 10))
     data, *condition = batch.values()
     energy_l2 = hyper.get('energy_l2', 0.0)
     weight = hyper.get('data_weight', 0.0)
@@ -106,7 +106,7 @@ class StepTest(parameterized.TestCase):
     z = draws.latents((len(data), dim))
     decode = functools.partial(state.generator.apply_fn, method='decode')
     proposed = jax.jit(decode)(state.generator.params, z, *condition)
-    revised = literal.chain(state.energy, proposed, *condition, **hyper)
+    revised = literal.chain(state.energy, chain, proposed, *condition)
     energy, energy_metrics = literal.descended(
       state.energy.params,
       literal.contrast(
