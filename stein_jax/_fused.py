@@ -1,8 +1,8 @@
 """Sums over pairs of points under the kernel exp(-|x - y|^2), for GPUs.
 
-In Pallas: the matrix of pairs never leaves a core, where a block of rows meets one
-block of columns after another. Written for Triton; on a CPU it is interpreted, to be
-tested. Not measured on a GPU yet, so nothing chooses it by itself.
+In these Pallas kernels the matrix of pairs never leaves a core, where a block of rows
+meets one block of columns after another. They are written for Triton; on a CPU they are
+interpreted, for tests. Not yet measured on a GPU, they are never chosen by themselves.
 """
 
 import functools
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from stein_jax import dtypes
 from stein_jax.types import Array
 
-MAX_DIM = 256  # whole points stay in a core
+MAX_DIM = 256  # a core holds whole points
 _ROWS, _COLUMNS = 64, 32
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
 
@@ -28,29 +28,27 @@ def direction_sums(x: Array, pushed: Array) -> tuple[Array, Array]:
     x: points [n, d], d at most `MAX_DIM`; k(x, y) = exp(-|x - y|^2).
     pushed: rows to be summed [n, d].
   """
-
   x, pushed = dtypes.at_least_float32(x), dtypes.at_least_float32(pushed)
 
   def body(other, x, _, y, pushed):
     k = jnp.where(other, jnp.exp(-_sq_dist(x, y)), 0)
     return _dot(k, pushed), jnp.sum(k, 1)
 
-  drive, total = _over_pairs(body, (_wide(x), _wide(pushed)), (True, False))
+  drive, total = _over_pairs(body, (_padded(x), _padded(pushed)), (True, False))
   return drive[:, : x.shape[1]], total
 
 
 def stein_sums(x: Array, slope: Array, own: Array, factor: Array) -> Array:
-  """Returns sum_j u_ij [n], j != i, of a Stein kernel of this form:
+  """Returns sum_j u_ij [n], j != i, of a Stein kernel u that has this form:
 
   u_ij = k(x_i, x_j) (slope_i . slope_j + own_i + own_j + factor |x_i - x_j|^2).
 
   Args:
     x: points [n, d], d at most `MAX_DIM`; k(x, y) = exp(-|x - y|^2).
-    slope: [n, d].
-    own: [n].
-    factor: [].
+    slope: vectors of the points [n, d].
+    own: numbers of the points [n].
+    factor: the number [] that multiplies squared distances.
   """
-
   x, slope, own, factor = map(dtypes.at_least_float32, (x, slope, own, factor))
 
   def body(other, x, slope, own, factor, y, y_slope, y_own, _):
@@ -60,33 +58,34 @@ def stein_sums(x: Array, slope: Array, own: Array, factor: Array) -> Array:
     return (jnp.sum(jnp.where(other, u, 0), 1),)
 
   factor = jnp.broadcast_to(factor, own.shape)
-  arrays = _wide(x), _wide(slope), own, factor
+  arrays = _padded(x), _padded(slope), own, factor
   return _over_pairs(body, arrays, (False,))[0]
 
 
-def _over_pairs(body, arrays, wide):
+def _over_pairs(body, arrays, is_matrix):
   """Returns the sums over all blocks of columns of what `body` finds in a block.
 
   Args:
-    body: which pairs of a block count, then every array's rows and every array's
-      columns, to the results' rows.
-    arrays: [n, d] or [n].
-    wide: whether a result is [n, d], not [n].
+    body: a function of which pairs of a block count, every array's rows and every
+      array's columns, to rows of the results.
+    arrays: the points' arrays, [n, d] or [n].
+    is_matrix: whether each result is [n, d] instead of [n].
   """
   n = len(arrays[0])
-  pad = lambda a: jnp.pad(
-    a, ((0, -n % _ROWS),) + ((0, 0),) * (a.ndim - 1)
-  )  # _COLUMNS divides _ROWS
-  arrays = [pad(array) for array in arrays]
+  # The number of rows fills blocks of columns too, since _COLUMNS divides _ROWS.
+  filled = (0, -n % _ROWS)
+  arrays = [jnp.pad(a, (filled,) + ((0, 0),) * (a.ndim - 1)) for a in arrays]
   outs = [
     jax.ShapeDtypeStruct(arrays[0].shape[: 1 + each], arrays[0].dtype)
-    for each in wide
+    for each in is_matrix
   ]
+  # Columns are read block by block from the whole array, rows are given as a block.
   whole = lambda a: pl.BlockSpec(a.shape, lambda i: (0,) * a.ndim)
   block = lambda a: pl.BlockSpec(
     (_ROWS, *a.shape[1:]), lambda i: (i,) + (0,) * (a.ndim - 1)
   )
 
+  # Pallas hands on all references in one list: rows, columns, results.
   def kernel(*refs):
     num = len(arrays)
     ours, theirs, results = refs[:num], refs[num : 2 * num], refs[2 * num :]
@@ -117,12 +116,13 @@ def _over_pairs(body, arrays, wide):
   return [array[:n] for array in sums]
 
 
-def _wide(x):
-  """Returns points with coordinates 0 up to a power of two, as Triton asks for."""
+def _padded(x):
+  """Returns points with zeros up to a power of two, which Triton asks for."""
   width = max(16, pl.next_power_of_2(x.shape[1]))
   return jnp.pad(x, ((0, 0), (0, width - x.shape[1])))
 
 
 def _sq_dist(x, y):
+  """Returns |x_i - y_j|^2 of a block of rows and one of columns."""
   norms = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None]
   return jnp.maximum(norms - 2 * _dot(x, y.T), 0)

@@ -1,9 +1,9 @@
 """The exact median of all squared distances, by counting instead of sorting.
 
 The bits of floats that are not negative, read as integers, are ordered as the floats
-are. So a bracket of integers is narrowed by counting, in one pass over all pairs, how
-many are up to each of a few probes, until it holds the median alone. A sort of n^2
-keys takes a hundred times as long on XLA's CPU back end.
+are. So a bracket of integers is narrowed until it holds the median alone: one pass over
+all pairs counts how many are up to each of a few probes. A sort of n^2 keys takes a
+hundred times as long on XLA's CPU back end.
 """
 
 import functools
@@ -19,15 +19,17 @@ from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax.types import Array
 
-_FEW = 64  # points, whose pairs are one block
+_ONE_BLOCK = 64  # points, up to which all pairs are one block
 _BLOCK_ENTRIES = 2**18  # pairs looked at together: what a core's cache holds
-_AT_ONCE = 2**21  # where a loop over blocks costs more than a cache too small
+# Up to so many stored pairs are counted at once: a loop over their blocks would cost
+# more than the misses of the cache.
+_UNLOOPED_ENTRIES = 2**21
 _STORED_ENTRIES = 2**26  # up to here pairs are kept from pass to pass: 256 MB
 _SAMPLE = 256  # pairs, for a first bracket
-# Counts are of elementwise sums of so many slices: XLA's CPU back end vectorises
-# those, but no reduction.
+# XLA's CPU back end vectorises elementwise sums but no reductions. So pairs are split
+# into so many slices, which are added up.
 _LANES = 16
-# Counts of pairs are kept as two unsigned numbers to this base: n up to 10^6.
+# Counts of pairs are two unsigned numbers to this base, for n up to 10^6.
 _LIMB = 2**12
 
 
@@ -41,40 +43,24 @@ def median_squared_distance(
 ) -> Array:
   """Returns the median of |x_i - x_j|^2 [] over all i, j, without gradient.
 
-  That of `numpy.median`: of an even count the mean of the middle two; nan where a
-  point is not finite.
+  As with `numpy.median`, the median of an even count is the mean of the middle two, and
+  a point that is not finite makes it nan.
 
   Args:
     x: all points [n, d], n at least 2 without the diagonal.
     diagonal: whether the n zeros of the pairs (i, i) take part.
-    block_size: rows of pairs held at a time; None keeps memory bounded, and pairs
-      from pass to pass where that is not much.
-    rows: how many of the points are this device's to pair; all of them without.
-    axis_name: the mapped axis over which these are split.
+    block_size: rows of pairs held at a time; None keeps memory bounded, and keeps pairs
+      from pass to pass where these are not many.
+    rows: how many of the points this device pairs with all; None for all of them.
+    axis_name: the mapped axis over which the rows are split.
   """
   x = lax.stop_gradient(dtypes.at_least_float32(x))
   n = x.shape[0]
   bits = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
   infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), bits)
   over_pairs, num_probes = _pairs(x, rows, block_size, axis_name, infinity)
-
-  def reaches(rank, probes):
-    """Whether at least `rank` pairs are up to each probe; n^2 passes 32 bits."""
-    counts = over_pairs(functools.partial(_count, probes))
-    low = collectives.psum(jnp.sum(counts % _LIMB, 0), axis_name)
-    high = collectives.psum(jnp.sum(counts // _LIMB, 0), axis_name)
-    high += low // _LIMB
-    rank_high, rank_low = divmod(rank, _LIMB)
-    return (high > rank_high) | (
-      (high == rank_high) & (low % _LIMB >= rank_low)
-    )
-
-  # Of all entries n are the diagonal's zeros, and the others are every pair twice.
-  zeros = n if diagonal else 0
-  total = n * (n - 1) + zeros
-  rank, next_rank = (
-    max(0, -(-(r - zeros) // 2)) for r in ((total + 1) // 2, total // 2 + 1)
-  )
+  reaches = functools.partial(_reaches, over_pairs, axis_name)
+  rank, next_rank = _middle_ranks(n, diagonal)
 
   def narrowed(bracket, probes):
     low, high = bracket
@@ -90,11 +76,11 @@ def median_squared_distance(
     return narrowed(bracket, jnp.minimum(low + (steps + 1) * step - 1, high))
 
   bracket = jnp.zeros((), bits), infinity
-  if (
-    axis_name is None
-  ):  # as the counts are, of points that a shard has to itself
+  if not collectives.is_split(axis_name):
+    # Under shard_map points without an axis name may still be a shard's own. Their
+    # counts then differ from shard to shard, and so does what the loop carries.
     bracket = collectives.match_varying(*bracket, x[0, 0])[:2]
-  if n > _FEW:
+  if n > _ONE_BLOCK:
     low, high = lax.bitcast_convert_type(_sampled(x), bits)
     low, high = collectives.pmax((low, high), axis_name)
     bracket = narrowed(bracket, low + steps * ((high - low) // num_probes + 1))
@@ -110,53 +96,83 @@ def median_squared_distance(
   return jnp.where(jnp.all(jnp.isfinite(x)), median, jnp.nan)
 
 
-def _pairs(x, rows, block_size, axis_name, infinity):
-  """Returns a map over blocks of the bits of every pair's distance, and a probe count.
+def _middle_ranks(n, diagonal):
+  """Returns the ranks of the middle two of all entries, among pairs seen once.
 
-  A block is flat, and filled up with `infinity`.
+  Of all entries n are the diagonal's zeros, and the others are every pair twice.
+  """
+  zeros = n if diagonal else 0
+  total = n * (n - 1) + zeros
+  middle = (total + 1) // 2, total // 2 + 1
+  return [max(0, -(-(rank - zeros) // 2)) for rank in middle]
+
+
+def _reaches(over_pairs, axis_name, rank, probes):
+  """Returns whether at least `rank` pairs are up to each probe [probes]."""
+  # Counts of n^2 pass 32 bits.
+  counts = over_pairs(functools.partial(_count, probes))
+  low = collectives.psum(jnp.sum(counts % _LIMB, 0), axis_name)
+  high = collectives.psum(jnp.sum(counts // _LIMB, 0), axis_name)
+  high += low // _LIMB
+  rank_high, rank_low = divmod(rank, _LIMB)
+  ties = (high == rank_high) & (low % _LIMB >= rank_low)
+  return (high > rank_high) | ties
+
+
+def _pairs(x, rows, block_size, axis_name, infinity):
+  """Returns a map over blocks of pairs' squared distances, and how many probes to take.
+
+  A block is flat, holds the bits as integers, and is filled up with `infinity`.
   """
   n = x.shape[0]
   rows = rows or n
-  half = n // 2
-  size = block_size
-  if size is None:
-    size = rows if n <= _FEW else max(1, min(rows // 8, _BLOCK_ENTRIES // half))
-  checks.count(block_size=size)
-  size = min(size, rows)
+  size = _block_size(n, rows, block_size)
   blocks = -(-rows // size)
-  width = -(-(size + half) // _LANES) * _LANES
+  width = -(-(size + n // 2) // _LANES) * _LANES
   first = collectives.index(axis_name) * rows
   points, _, squared = _distances.prepare(x, x)
-  cyclic = _windows.cyclic(points, n + blocks * size + width)
+  repeated = _windows.repeat_rows(points, n + blocks * size + width)
 
   def block(start):
     def window(count):
       return jax.tree.map(
-        lambda a: lax.dynamic_slice_in_dim(a, first + start, count), cyclic
+        lambda a: lax.dynamic_slice_in_dim(a, first + start, count), repeated
       )
 
     sq_dist = squared(window(size), window(width))
-    # Of -0.0 the integer is negative.
+    # The integer of -0.0 is negative.
     found = jnp.maximum(lax.bitcast_convert_type(sq_dist, infinity.dtype), 0)
     row = start + jnp.arange(size)
-    counts = _windows.once(n, first + row, width) & (row < rows)[:, None]
+    counts = _windows.pair_mask(n, first + row, width) & (row < rows)[:, None]
     found = jnp.where(counts, found, infinity)
-    # Counted many times: not to be computed anew for each.
+    # Each pair is counted once a probe, and should not be computed anew for each.
     return lax.optimization_barrier(found.reshape(-1))
 
+  # Where each pass computes the distances anew, more probes save more passes.
   starts = size * jnp.arange(blocks)
   if blocks == 1:
     one = block(0)
     return lambda function: function(one)[None], 15
   if block_size is None and blocks * size * width <= _STORED_ENTRIES:
     stored = lax.map(block, starts)
-    if stored.size <= _AT_ONCE:
+    if stored.size <= _UNLOOPED_ENTRIES:
       stored = stored.reshape(1, -1)
     return lambda function: lax.map(function, stored), 7
   return lambda function: lax.map(lambda s: function(block(s)), starts), 31
 
 
+def _block_size(n, rows, block_size):
+  """Returns how many rows of pairs are looked at together."""
+  if block_size is None:
+    block_size = rows
+    if n > _ONE_BLOCK:
+      block_size = max(1, min(rows // 8, _BLOCK_ENTRIES // (n // 2)))
+  checks.count(block_size=block_size)
+  return min(block_size, rows)
+
+
 def _lanes(pairs):
+  """Returns a block's pairs in slices of equal length."""
   return jnp.split(pairs, _LANES)
 
 
@@ -175,11 +191,11 @@ def _smallest_above(value, infinity, pairs):
 
 
 def _sampled(x):
-  """Returns what most likely is just below and above the median [2]."""
+  """Returns two squared distances [2] that the median most likely is between."""
   n = x.shape[0]
   i = jnp.arange(_SAMPLE) * n // _SAMPLE
   j = (i + 1 + jnp.arange(_SAMPLE) * 7919 % (n - 1)) % n
   sample = jnp.sort(jnp.sum((x[i] - x[j]) ** 2, 1))
-  # Three standard deviations of its rank, which is binomial.
+  # The rank of the median in the sample is binomial: three standard deviations of it.
   reach = int(1.5 * _SAMPLE**0.5)
   return sample[_SAMPLE // 2 + jnp.array([-reach, reach])]

@@ -71,6 +71,11 @@ def ring_sum(
   return lax.scan(turn, (following, first), distances)[0][1]
 
 
+def is_split(axis_name: str | None) -> bool:
+  """Returns whether there is an axis, over which the batch is split."""
+  return axis_name is not None
+
+
 def index(axis_name: str | None) -> Array | int:
   """Returns this shard's place on the axis: 0 when there is no axis."""
   return 0 if axis_name is None else lax.axis_index(axis_name)
@@ -87,10 +92,10 @@ def fold_in_index(rng: PRNGKey, axis_name: str | None) -> PRNGKey:
 
 
 def match_varying(*arrays: Array) -> tuple[Array, ...]:
-  """Returns the arrays, all of them different from shard to shard if one is.
+  """Returns the arrays, all typed as different from shard to shard if one is.
 
-  What a function with a gradient of its own needs where one of its arguments is
-  replicated and another split.
+  `shard_map` asks for this where a function with a gradient of its own, or the carry of
+  a loop, has one array that is replicated and another that is split.
   """
   axes = [jax.typeof(x).manual_axis_type.varying for x in arrays]
   every = frozenset().union(*axes)

@@ -23,7 +23,7 @@ from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax.types import Array, Kernel
 
-# Blocks of rows are chosen so that one [block, n] matrix has this many entries: a CPU
+# Blocks of rows are chosen so that one [block, n] matrix has this many entries. A CPU
 # is fastest where they stay in its cache, other devices where there is work for all.
 _BLOCK_ENTRIES = {'cpu': 2**21}
 _BLOCK_ENTRIES_ELSEWHERE = 2**26
@@ -41,7 +41,8 @@ def imq(
 ) -> Array:
   """Returns the inverse multiquadric (1 + sq_dist / bandwidth)^exponent."""
   base = 1 + dtypes.floating(sq_dist) / bandwidth
-  # An exponent that is traced has no value to be compared.
+  # Inverse roots are much cheaper than powers. A traced exponent has no value to be
+  # compared.
   if isinstance(exponent, numbers.Real) and exponent == -0.5:
     return lax.rsqrt(base)
   return base**exponent
@@ -76,7 +77,7 @@ class Median:
   log: str = struct.field(pytree_node=False, default='n+1')
 
   def at(self, x: Array, axis_name: str | None = None) -> Array:
-    """Returns the bandwidth [] on points x [n, d], split over the mapped axis."""
+    """Returns the bandwidth [] of points x [n, d] that the axis may split."""
     return median_bandwidth(
       x,
       scale=self.scale,
@@ -162,28 +163,36 @@ class RationalQuadratic:
 
 
 def resolved(kernel: Kernel, x: Array, axis_name: str | None = None) -> Kernel:
-  """Returns a kernel that may be called: any rule in it is applied to the points.
+  """Returns a kernel that may be called, in which a rule has been applied to points.
 
   Args:
     kernel: a value such as `RBF`, or a plain function, which is returned as it is.
-    x: the points [n, d].
+    x: the points [n, d] that a rule for the bandwidth is applied to.
     axis_name: the mapped axis over which the points are split.
 
   Raises:
-    ValueError: the kernel cannot be called, or its bandwidth is not positive.
+    ValueError: the kernel is not elementwise, as far as its shape shows, or its
+      bandwidth is not positive.
   """
   if not callable(kernel):
     raise ValueError(
       f'kernel={kernel!r} must be a function of squared distances.'
     )
-  if not hasattr(kernel, 'at'):
-    return kernel
-  with build.section('kernel'):
-    return kernel.at(x, axis_name)
+  if hasattr(kernel, 'at'):
+    kernel = kernel.at(x, axis_name)
+  # Without this a kernel that sums over pairs would give a number without a sense.
+  wanted = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+  found = jax.eval_shape(kernel, wanted)
+  if getattr(found, 'shape', None) != wanted.shape:
+    raise ValueError(
+      f'kernel has shape {getattr(found, "shape", found)} at squared distances of '
+      f'shape {wanted.shape}; wanted: a function of each of them.'
+    )
+  return kernel
 
 
 def _with_number(kernel, x, axis_name):
-  """Returns a kernel value whose bandwidth is a number, found on x if by a rule."""
+  """Returns a kernel value whose bandwidth is a number, found on x if it is a rule."""
   if _is_rule(kernel.bandwidth):
     with build.section('bandwidth'):
       return kernel.replace(bandwidth=kernel.bandwidth.at(x, axis_name))
@@ -199,65 +208,68 @@ def _bandwidth(kernel):
       f'bandwidth={bandwidth} is a rule, which needs points to become a number: '
       f'call `{type(kernel).__name__}(...).at(x)` first.'
     )
-  if not _is_nan(bandwidth):
+  # The median of points with a nan is nan, and so is all that follows from it.
+  if not _is_computed_nan(bandwidth):
     checks.positive(bandwidth=bandwidth)
   return _weakly_typed(bandwidth)
 
 
 def _is_rule(bandwidth):
-  # Arrays of JAX have an `at` of their own.
+  """Returns whether a bandwidth is a value with an `at` that finds a number."""
+  # Arrays of JAX have another `at`.
   return hasattr(bandwidth, 'at') and not isinstance(bandwidth, jax.Array)
 
 
-def _is_nan(bandwidth):
-  """Returns whether a rule found nan, as it does where a point is not finite."""
-  if not isinstance(bandwidth, jax.Array):
+def _is_computed_nan(bandwidth):
+  """Returns whether a bandwidth is nan, and was computed by JAX."""
+  traced = isinstance(bandwidth, jax.core.Tracer)
+  if traced or not isinstance(bandwidth, jax.Array):
     return False
-  return not isinstance(bandwidth, jax.core.Tracer) and np.all(
-    np.isnan(np.asarray(bandwidth))
-  )
+  return np.all(np.isnan(np.asarray(bandwidth)))
 
 
 def _weakly_typed(number):
   """Returns a number such that it leaves the dtype of arrays that it meets."""
+  # NumPy's float64 would widen them; a number of Python does not.
   return float(number) if isinstance(number, numbers.Real) else number
 
 
 def squared_distance(x: Array, y: Array) -> Array:
   """Returns |x_i - y_j|^2 [n, m] of x [n, d] and y [m, d], never negative.
 
-  In float32 right to 1e-5 of each, but for copies among other points. Where some pairs
-  are near each other and far from the middle it takes longer: twice as long if they lie
-  in up to 16 groups far apart, many times otherwise. Half-precision input is taken, and
-  the result returned, in float32.
+  In float32 each is right to 1e-5 of itself. It takes twice as long where points lie in
+  up to 16 groups far apart, and many times as long where some pairs are much nearer to
+  each other than to the middle of their group. Half precision is computed, and
+  returned, in float32.
 
   Raises:
     ValueError: points that are not [n, d] and [m, d].
   """
   x, y = points(x=x, y=y)
-  if x.shape[1] <= _distances.FEW:
-    return _distances.subtracted(*map(_distances.coordinates, (x, y)))
+  if x.shape[1] <= _distances.FEW_DIMENSIONS:
+    coordinates = map(_distances.coordinates, (x, y))
+    return _distances.squared_by_coordinates(*coordinates)
 
-  # Of a set and itself, which need no digits.
+  # Where the sets are one, points are exactly 0 from themselves and need no digits.
   copies = jnp.zeros((), bool)
   if x.shape == y.shape:
     copies = jnp.eye(len(x), dtype=bool) & jnp.all(x == y, 1)[None]
 
-  def among(middles):
-    """Returns the squared distances by products, and whether some lack digits."""
-    placed = [_distances.place(each, middles) for each in (x, y)]
-    sq_dist = _distances.squared(*placed)
+  def by_products(middles):
+    """Returns the squared distances, and whether some of them have lost digits."""
+    sets = [_distances.grouped(each, middles) for each in (x, y)]
+    sq_dist = _distances.squared_by_product(*sets)
     sq_dist = jnp.where(copies, sq_dist - lax.stop_gradient(sq_dist), sq_dist)
-    return sq_dist, _distances.is_lost(sq_dist, *placed, ~copies)
+    return sq_dist, _distances.has_cancellation(sq_dist, *sets, ~copies)
 
   def in_groups():
-    middles = _distances.middles(jnp.concatenate([x, y]))
-    sq_dist, lost = among(middles)
-    exactly = lambda: _distances.exactly(x, y)
-    return lax.cond(lost, exactly, lambda: sq_dist)
+    middles = _distances.group_middles(jnp.concatenate([x, y]))
+    sq_dist, cancelled = by_products(middles)
+    exactly = lambda: _distances.squared_by_subtraction(x, y)
+    return lax.cond(cancelled, exactly, lambda: sq_dist)
 
-  sq_dist, lost = among(_distances.center_of(y))
-  return lax.cond(lost, in_groups, lambda: sq_dist)
+  sq_dist, cancelled = by_products(_distances.center_of(y))
+  return lax.cond(cancelled, in_groups, lambda: sq_dist)
 
 
 def points(**arrays: Array) -> list[Array]:
@@ -268,19 +280,18 @@ def points(**arrays: Array) -> list[Array]:
   """
   found = [dtypes.at_least_float32(array) for array in arrays.values()]
   shapes = [array.shape for array in found]
+  got = ', '.join(map('{} {}'.format, arrays, shapes))
   if {len(shape) for shape in shapes} != {2} or 0 in sum(shapes, ()):
-    said = ', '.join(map('{} {}'.format, arrays, shapes))
-    raise ValueError(f'Points must be [n, d], n and d at least 1; got {said}.')
+    raise ValueError(f'Points must be [n, d], n and d at least 1; got {got}.')
   if len({shape[1] for shape in shapes}) > 1:
-    said = ', '.join(map('{} {}'.format, arrays, shapes))
-    raise ValueError(f'Points must have as many dimensions; got {said}.')
+    raise ValueError(f'Points must have as many dimensions; got {got}.')
   return found
 
 
 def median_bandwidth(
   x: Array,
   *,
-  scale: float = 1.0,
+  scale: Array | float = 1.0,
   diagonal: bool = True,
   log: str = 'n+1',
   block_size: int | None = None,
@@ -288,16 +299,17 @@ def median_bandwidth(
 ) -> Array:
   """Returns scale * median_ij |x_i - x_j|^2 / log(n + 1) [], without gradient.
 
-  The median is exact: that of `numpy.median`, found by counting, not sorting.
-  Where it is 0 (most points coincide, or n = 1), machine epsilon times the mean
-  squared distance takes its place, and a floor keeps the result above zero. A
+  The median is exact, as `numpy.median` has it, and is found by counting instead of
+  sorting. Where it is 0 (most points coincide, or n = 1), machine epsilon times the
+  mean squared distance takes its place, and a floor keeps the result above zero. A
   point that is not finite makes it nan.
 
   Args:
     x: the points [n, d].
     scale: factor on the result.
     diagonal: whether the n zeros of the pairs (i, i) take part in the median.
-    log: 'n+1', 'n' (with n at least 2) or 'none', which divides by 1.
+    log: what the median is divided by: the logarithm of 'n+1', or of 'n' (of 2 if n
+      is 1), or 'none', which divides by 1.
     block_size: rows of the distance matrix held at a time; None keeps memory
       bounded.
     axis_name: the mapped axis over which the points are split.
@@ -318,6 +330,7 @@ def median_bandwidth(
       axis_name=axis_name,
     )
   eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
+  # Points are taken from a middle first, since a mean far from 0 loses digits.
   spread = x - _distances.center_of(x)
   spread -= jnp.mean(spread, 0, keepdims=True)
   mean = 2 * jnp.mean(jnp.sum(spread * spread, 1))
@@ -325,40 +338,14 @@ def median_bandwidth(
   median = jnp.where(jnp.isfinite(mean), median, jnp.nan)
   divisor = {'n+1': jnp.log(n + 1.0), 'n': jnp.log(max(n, 2)), 'none': 1.0}[log]
   bandwidth = scale * median / divisor
-  # Of points that are all equal.
+  # All points may be equal.
   bandwidth = jnp.where(bandwidth == 0, tiny**0.5, bandwidth)
-  # The same on every device; the mean tells shard_map so.
+  # It is the same on every device, which the mean tells shard_map.
   return collectives.pmean(bandwidth.astype(x.dtype), axis_name)
 
 
-def check(kernel: Kernel) -> None:
-  """Raises ValueError unless a kernel is elementwise, as far as its shape shows."""
-  shape = (2, 3)
-  if not callable(kernel):
-    raise ValueError(
-      f'kernel={kernel!r} must be a function of squared distances.'
-    )
-  with build.section('kernel'):
-    found = jax.eval_shape(kernel, jax.ShapeDtypeStruct(shape, jnp.float32))
-  if getattr(found, 'shape', None) != shape:
-    raise ValueError(
-      f'kernel has shape {getattr(found, "shape", found)} at squared distances of '
-      f'shape {shape}; wanted: a function of each of them.'
-    )
-
-
-def curvature(kernel: Kernel, dtype) -> Array:
-  """Returns how fast a kernel falls at 0, in units of its value [].
-
-  1 / bandwidth of `rbf`; infinite of one with a kink.
-  """
-  zero = jnp.zeros((), dtype)
-  value, slope = jax.jvp(kernel, (zero,), (jnp.ones_like(zero),))
-  return jnp.abs(slope / value)
-
-
 def block_rows(num_columns: int, block_size: int | None = None) -> int:
-  """Returns rows of a block: `block_size`, or what bounds memory, at least one."""
+  """Returns how many rows a block has: `block_size`, or what bounds memory for None."""
   if block_size is None:
     entries = _BLOCK_ENTRIES.get(
       jax.default_backend(), _BLOCK_ENTRIES_ELSEWHERE
@@ -372,8 +359,8 @@ def map_rows(function, rows, num_columns: int, block_size: int | None):
   """Returns `function` mapped over the leading axis of `rows`, by blocks.
 
   Args:
-    function: one row of every leaf of `rows` to a tree of arrays.
-    rows: a tree of arrays [n, ...].
+    function: a function of one row of every leaf of `rows` to a tree of arrays.
+    rows: a tree with leaves [n, ...].
     num_columns: the size of what one row makes, which chooses the block when
       `block_size` is None.
     block_size: rows taken at a time.
@@ -382,5 +369,7 @@ def map_rows(function, rows, num_columns: int, block_size: int | None):
   block_size = block_rows(num_columns, block_size)
   if num_rows <= block_size:
     return jax.vmap(function)(rows)
-  block_size = -(-num_rows // -(-num_rows // block_size))  # alike
+  # Blocks of nearly equal size leave a small remainder to a program of its own.
+  num_blocks = -(-num_rows // block_size)
+  block_size = -(-num_rows // num_blocks)
   return lax.map(function, rows, batch_size=block_size)

@@ -14,7 +14,6 @@ from stein_jax import _distances
 from stein_jax import kernels
 from stein_jax import metrics
 from stein_jax import stein
-from tests import literal
 
 _AXIS = 'batch'
 _BANDWIDTH = 2.0
@@ -77,7 +76,8 @@ def _assert_close(actual, expected):
 
 
 def _kernel(name):
-  return functools.partial(literal.PROFILES[name], bandwidth=_BANDWIDTH)
+  kinds = {'rbf': kernels.RBF, 'imq': kernels.IMQ}
+  return kinds[name](_BANDWIDTH)
 
 
 class GroupsTest(chex.TestCase):
@@ -286,7 +286,7 @@ class MiddlesTest(parameterized.TestCase):
   @parameterized.parameters(2, 5, 16)
   def test_are_one_of_each_group(self, groups):
     x, _, group = _points(8 * groups, 20, groups)
-    found = np.asarray(_distances.middles(jnp.asarray(x)))
+    found = np.asarray(_distances.group_middles(jnp.asarray(x)))
     apart = np.linalg.norm(x[:, None] - found[None], axis=-1)
     self.assertLess(np.max(np.min(apart, 1)), 10)
     nearest = np.argmin(apart, 1)
@@ -294,7 +294,7 @@ class MiddlesTest(parameterized.TestCase):
 
   def test_of_one_group_are_one(self):
     x, _, _ = _points(50, 20, 1, gap=1.0)
-    found = np.asarray(_distances.middles(jnp.asarray(x)))
+    found = np.asarray(_distances.group_middles(jnp.asarray(x)))
     np.testing.assert_array_equal(
       found, np.broadcast_to(found[:1], found.shape)
     )

@@ -21,7 +21,7 @@ class FusionTest(parameterized.TestCase):
   def test_equals_unfused(self, n, d):
     x, score = jax.random.normal(jax.random.key(0), (2, n, d))
     x = x.at[: n // 3].set(x[-1])  # duplicates, which do count
-    kernel = functools.partial(kernels.rbf, bandwidth=0.7)
+    kernel = kernels.RBF(0.7)
 
     @functools.partial(jax.jit, static_argnums=0)
     def results(fused):

@@ -37,14 +37,6 @@ CONV_NET = dict(
 MEAN, VARIANCE = np.array([1.0, -0.5]), np.array([0.5, 2.0])  # what is learned
 
 
-# The profiles of `kernels`, by name.
-PROFILES = {
-  'rbf': kernels.rbf,
-  'imq': kernels.imq,
-  'rational_quadratic': kernels.rational_quadratic,
-}
-
-
 class Quadratic(nn.Module):
   """E = sum precision (x - mean)^2 / 2 + offset: a normal law of any diagonal."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from stein_jax import _medians
 
-FEW = _medians._FEW
+FEW = _medians._ONE_BLOCK
 
 
 @functools.partial(jax.jit, static_argnames=('diagonal', 'block_size'))

@@ -188,13 +188,13 @@ class DirectionTest(absltest.TestCase):
   def test_keeps_the_dtype(self, drawn, dtype):
     x, score, _ = drawn
     x, score = jnp.asarray(x, dtype), jnp.asarray(np.tanh(score), dtype)
-    phi = directions(x, score, 'rbf')[0]
+    phi = directions(x, score, kernels.RBF)[0]
     self.assertEqual(phi.dtype, dtype)
     # Half precision goes in and out; what is between is float32.
     wide = [array.astype(jnp.float32) for array in (x, score)]
     np.testing.assert_allclose(
       phi.astype(jnp.float32),
-      directions(*wide, 'rbf')[0],
+      directions(*wide, kernels.RBF)[0],
       rtol=float(jnp.finfo(dtype).eps),
       atol=1e-6,
     )
@@ -202,8 +202,8 @@ class DirectionTest(absltest.TestCase):
   def test_is_float64_where_that_is_on(self):
     x, score = np.random.default_rng(0).standard_normal((2, 7, 2))
     with jax.enable_x64(True):
-      phi = directions(x, score, 'imq')[0]
-      moved = directions(x + 1e4, score, 'imq')[0]
+      phi = directions(x, score, kernels.IMQ)[0]
+      moved = directions(x + 1e4, score, kernels.IMQ)[0]
       self.assertEqual(phi.dtype, np.float64)
       # Of sixteen digits an offset of 1e4 costs four.
       np.testing.assert_allclose(moved, phi, rtol=0, atol=1e-10)

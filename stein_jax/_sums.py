@@ -1,0 +1,511 @@
+"""Sums over pairs of points, which directions and discrepancies are made of.
+
+A sum leaves out the pair of a point with itself. Its term is known exactly; among the
+others it would drown in the rounding of a distance, divided by the bandwidth. Each sum
+comes in several forms. Products of matrices are fast, and right where all points are
+within some bandwidths of one middle. Points further away are measured from the middles
+of their groups or, in few dimensions and where that is not enough, by subtraction; see
+`_distances`.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from stein_jax import _distances
+from stein_jax import _windows
+from stein_jax import collectives
+from stein_jax import kernels
+from stein_jax.types import Array, Kernel, Tree
+
+_WINDOWED = 2000  # points, from which each pair once, in windows, costs less
+_HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
+
+
+def slope_ratio(kernel: Kernel) -> Array | float | None:
+  """Returns c where a kernel's derivative is c times itself, None where not known.
+
+  A kernel says so by an attribute `slope_ratio`. Only `kernels.rbf` and its partials,
+  which have none, are recognised as they are.
+  """
+  if kernel is kernels.rbf:
+    return -1.0
+  if isinstance(kernel, functools.partial) and kernel.func is kernels.rbf:
+    if not kernel.args and set(kernel.keywords) <= {'bandwidth'}:
+      return -1 / kernel.keywords.get('bandwidth', 1.0)
+  return getattr(kernel, 'slope_ratio', None)
+
+
+def with_slope(function):
+  """Returns an elementwise function's value and derivative, as a function."""
+  return lambda v: jax.jvp(function, (v,), (jnp.ones_like(v),))
+
+
+def _curvature(kernel, dtype):
+  """Returns how fast a kernel falls at 0, in units of its value [].
+
+  It is 1 / bandwidth for `rbf`, and infinite for a kernel with a kink.
+  """
+  value, slope = with_slope(kernel)(jnp.zeros((), dtype))
+  return jnp.abs(slope / value)
+
+
+def _middle_of(kernel, sets, axis_name=None):
+  """Returns the first set's middle [1, d], and whether it is too far for any point."""
+  middle = _distances.center_of(sets[0], axis_name=axis_name)
+  sq_norms = [_distances.grouped(points, middle).sq_norm for points in sets]
+  return middle, _distances.needs_groups(
+    jnp.concatenate(sq_norms), _curvature(kernel, middle.dtype), axis_name
+  )
+
+
+class _Loop(NamedTuple):
+  """How a sum over all particles runs through them.
+
+  Attributes:
+    num_particles: n, those of one device.
+    is_self: whether the points at which sums are taken are these particles.
+    block_size: how many points are summed at a time; None bounds memory.
+    axis_name: the mapped axis over which particles and points are split.
+  """
+
+  num_particles: int
+  is_self: bool
+  block_size: int | None
+  axis_name: str | None
+
+  def sums(
+    self,
+    at_point: Callable[..., Tree],
+    points: Tree,
+    particles: Tree,
+    numbers_per_pair: int = 1,
+    reduce: Callable[[Tree], Tree] = lambda sums: sums,
+  ) -> Tree:
+    """Returns the sums over the particles of all devices at each point, reduced.
+
+    Args:
+      at_point: a function of a point, of one device's particles, and of which of these
+        count [n], to the point's sums.
+      points: the points, a tree with leaves [m, ...].
+      particles: this device's particles, a tree with leaves [n, ...].
+      numbers_per_pair: how many numbers `at_point` makes of each pair, which chooses
+        the block.
+      reduce: a function of the sums of all points over one device's particles.
+    """
+    rows = jnp.arange(jax.tree.leaves(points)[0].shape[0])
+
+    def over_share(particles, owner):
+      is_own = (owner == collectives.index(self.axis_name)) & self.is_self
+
+      def on_row(numbered):
+        row, point = numbered
+        itself = is_own & (row == jnp.arange(self.num_particles))
+        return at_point(point, particles, ~itself)
+
+      made = numbers_per_pair * self.num_particles
+      return reduce(
+        kernels.map_rows(on_row, (rows, points), made, self.block_size)
+      )
+
+    return collectives.ring_sum(over_share, particles, self.axis_name)
+
+
+def direction_sums(
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  *,
+  at: Array | None = None,
+  block_size: int | None = None,
+  axis_name: str | None = None,
+) -> tuple[Array, Array]:
+  """Returns sum_j k s_j + grad_j k [m, d] and sum_j k [m], j != i where points are x.
+
+  Args:
+    x: particles [n, d].
+    score: their scores [n, d].
+    kernel: radial profile.
+    at: the points [m, d] at which the sums are taken; None for the particles.
+    block_size: how many points are summed at a time; None bounds memory.
+    axis_name: the mapped axis over which particles and points are split.
+  """
+  y = x if at is None else at
+  loop = _Loop(len(x), at is None, block_size, axis_name)
+
+  def precisely():
+    if x.shape[1] <= _distances.FEW_DIMENSIONS:
+      return _direction_by_coordinates(x, score, y, kernel, loop)
+    both = x if at is None else jnp.concatenate([x, at])
+    middles = _distances.group_middles(both, axis_name=axis_name)
+    return _direction_by_products(
+      x, score, y, kernel, loop, middles, may_subtract=True
+    )
+
+  middle, is_far = _middle_of(kernel, (x, y), axis_name)
+  simply = lambda: _direction_by_products(x, score, y, kernel, loop, middle)
+  return lax.cond(is_far, precisely, simply)
+
+
+def _weights(kernel, sq_dist, counts):
+  """Returns the kernel and its derivative of one row [n], 0 for what does not count."""
+  ratio = slope_ratio(kernel)
+  if ratio is None:
+    k, slope = with_slope(kernel)(sq_dist)
+    return jnp.where(counts, k, 0), jnp.where(counts, slope, 0)
+  k = jnp.where(counts, kernel(sq_dist), 0)
+  return k, ratio * k
+
+
+def _direction_by_products(
+  x, score, y, kernel, loop, middles, may_subtract=False
+):
+  """Returns what `direction_sums` does, by products of matrices.
+
+  If it `may_subtract`, it does so for blocks of rows that would lose digits.
+  """
+  dim, ratio = x.shape[1], slope_ratio(kernel)
+  others = _distances.grouped(x, middles)
+  own = others if y is x else _distances.grouped(y, middles)
+  moves = 2 * jnp.concatenate([others.residual, others.membership], 1)
+  scores = jnp.pad(score, ((0, 0), (0, moves.shape[1] - dim)))
+  # Where the slope is a multiple of the kernel one product serves both terms.
+  drives = (scores, moves) if ratio is None else (scores + ratio * moves,)
+
+  def at_point(points, particles, counts):
+    (point, y), (others, drives, exact) = points, particles
+    sq_dist = _distances.squared_by_product(point, others)
+    by_product = lambda: _row_by_product(kernel, sq_dist, point, drives, counts)
+    if not may_subtract:
+      return by_product()
+    num_groups = len(point.membership)
+    return lax.cond(
+      _distances.has_cancellation(sq_dist, point, others, counts),
+      lambda: _row_by_subtraction(kernel, y, *exact, counts, num_groups),
+      by_product,
+    )
+
+  # What travels round the ring holds the points themselves only if they are needed.
+  particles = others, drives, (x, score) if may_subtract else ()
+  numbers = 4 if may_subtract else 1
+  drive, total = loop.sums(at_point, (own, y), particles, numbers)
+  drive, of_groups = drive[:, :dim], drive[:, dim:]
+  return drive + _distances.sum_of_gaps(of_groups, own, middles), total
+
+
+def _row_by_product(kernel, sq_dist, point, drives, counts):
+  """Returns one point's sums, in coordinates and groups [d + groups], and of k []."""
+  weights = _weights(kernel, sq_dist, counts)
+  # A single drive is weighted by the kernel alone.
+  sums = sum(
+    jnp.dot(weight, drive, precision=_HIGHEST)
+    for weight, drive in zip(weights, drives, strict=False)
+  )
+  total, slope = map(jnp.sum, weights)
+  dim = len(point.residual)
+  return sums.at[:dim].add(-2 * slope * point.residual), total
+
+
+def _row_by_subtraction(kernel, y, x, score, counts, num_groups):
+  """Returns what `_row_by_product` does of one point y [d], with zeros for groups."""
+  sq_dist = _distances.squared_by_subtraction(y, x)
+  k, slope = _weights(kernel, sq_dist, counts)
+  drive = jnp.dot(k, score, precision=_HIGHEST)
+  drive += 2 * _distances.differences_by_subtraction(slope, y, x)
+  return jnp.pad(drive, (0, num_groups)), jnp.sum(k)
+
+
+def _direction_by_coordinates(x, score, y, kernel, loop):
+  """Returns what `direction_sums` does, exactly, of points of few dimensions."""
+
+  def at_point(point, particles, counts):
+    others, scores = particles
+    sq_dist = _distances.squared_by_coordinates(point, others)
+    weights = _weights(kernel, sq_dist, counts)
+    # Without a barrier the compiler computes the weights anew for each sum.
+    k, slope = lax.optimization_barrier(weights)
+    moves = [
+      jnp.sum(slope * (along - own))
+      for own, along in zip(point, others, strict=True)
+    ]
+    drive = jnp.dot(k, scores, precision=_HIGHEST) + 2 * jnp.stack(moves)
+    return drive, jnp.sum(k)
+
+  own, others = map(_distances.coordinates, (y, x))
+  return loop.sums(at_point, own, (others, score), x.shape[1] + 3)
+
+
+class SteinKernel(NamedTuple):
+  """A form of the Stein kernel u [WL16 eq 6].
+
+  Attributes:
+    prepare: a function of points [n, d] and scores [n, d] to a tree with leaves
+      [n, ...].
+    matrix: a function of two such trees and of which pairs count [n, m] to u [n, m];
+      of one row of the first tree, to [m].
+  """
+
+  prepare: Callable[[Array, Array], Tree]
+  matrix: Callable[[Tree, Tree, Array | bool], Array]
+
+
+def with_stein_kernel(
+  function: Callable[[SteinKernel], Tree],
+  kernel: Kernel,
+  sets: tuple[Array, ...],
+  axis_name: str | None = None,
+) -> Tree:
+  """Returns `function` of the form of the Stein kernel that is right for the points.
+
+  Args:
+    function: what is called with the form. It is traced with several.
+    kernel: radial profile.
+    sets: the points, one or two arrays [n, d].
+    axis_name: the mapped axis over which the points are split.
+  """
+  middle, is_far = _middle_of(kernel, sets, axis_name)
+
+  def precisely():
+    if middle.shape[1] <= _distances.FEW_DIMENSIONS:
+      return function(_by_coordinates(kernel))
+    points = jnp.concatenate(sets)
+    middles = _distances.group_middles(points, axis_name=axis_name)
+    return function(_by_products(kernel, middles, may_subtract=True))
+
+  def simply():
+    if slope_ratio(kernel) is None:
+      return function(_by_products(kernel, middle))
+    return function(_by_one_product(kernel, middle))
+
+  return lax.cond(is_far, precisely, simply)
+
+
+def _by_one_product(kernel, middle):
+  """Returns the form for a kernel whose slope is a multiple of it.
+
+  The derivatives are c k and c^2 k, so that one product has those of points and scores.
+  """
+  dim = middle.shape[1]
+  # The square of the ratio may overflow. The order of the products below avoids it, and
+  # the barrier keeps the compiler from another order where the ratio is a constant.
+  ratio = jnp.asarray(slope_ratio(kernel), middle.dtype)
+  ratio = lax.optimization_barrier(ratio)
+
+  def prepare(x, score):
+    x = _distances.grouped(x, middle)
+    own = jnp.sum(x.residual * score, 1) + ratio * x.sq_norm + dim / 2
+    return x, score + 2 * ratio * x.residual, -2 * ratio * own
+
+  def matrix(first, second, counts):
+    del counts
+    (x, slope_x, own_x), (y, slope_y, own_y) = first, second
+    sq_dist = _distances.squared_by_product(x, y)
+    cross = jnp.dot(slope_x, slope_y.T, precision=_HIGHEST)
+    cross += _distances.outer_sum(own_x, own_y) - 2 * ratio * (ratio * sq_dist)
+    return kernel(sq_dist) * cross
+
+  return SteinKernel(prepare, matrix)
+
+
+def _by_products(kernel, middles, may_subtract=False):
+  """Returns the form for any kernel, and for groups of points far apart.
+
+  If it `may_subtract`, it does so for blocks of pairs that would lose digits.
+  """
+
+  def prepare(x, score):
+    points = _distances.grouped(x, middles)
+    residual, member = points.residual, points.membership
+    along_gaps = -_distances.products_with_gaps(score, member, middles)
+    left = jnp.concatenate([residual, score, member, along_gaps], 1)
+    right = jnp.concatenate([score, residual, along_gaps, member], 1)
+    drive = jnp.sum(residual * score, 1)
+    return points, (left, right, drive), (x if may_subtract else (), score)
+
+  def matrix(first, second, counts):
+    x, (left, _, drive_x), (exact_x, score_x) = first
+    y, (_, right, drive_y), (exact_y, score_y) = second
+    dot = lambda a, b: jnp.dot(a, b.T, precision=_HIGHEST)
+    sq_dist = _distances.squared_by_product(x, y)
+
+    def by_products():
+      return sq_dist, dot(left, right) - _distances.outer_sum(drive_x, drive_y)
+
+    def by_subtraction():
+      points = exact_x, score_x, exact_y, score_y
+      return (
+        _distances.squared_by_subtraction(exact_x, exact_y),
+        _distances.score_change_by_subtraction(*points),
+      )
+
+    if may_subtract:
+      cancelled = _distances.has_cancellation(sq_dist, x, y, counts)
+      pair = lambda: lax.cond(cancelled, by_subtraction, by_products)
+    else:
+      pair = by_products
+    product = dot(score_x, score_y)
+    return _stein_kernel(kernel, product, middles.shape[1], *pair())
+
+  return SteinKernel(prepare, matrix)
+
+
+def _by_coordinates(kernel):
+  """Returns the form that is exact, for points of few dimensions."""
+
+  def prepare(x, score):
+    return *map(_distances.coordinates, (x, score)), score
+
+  def matrix(first, second, counts):
+    del counts
+    (x, slope_x, score_x), (y, slope_y, score_y) = first, second
+    axes = zip(x, y, slope_x, slope_y, strict=True)
+    outer = _distances.outer_sum
+    change = sum(outer(-s, t) * outer(a, -b) for a, b, s, t in axes)
+    product = jnp.dot(score_x, score_y.T, precision=_HIGHEST)
+    sq_dist = _distances.squared_by_coordinates(x, y)
+    return _stein_kernel(kernel, product, len(x), sq_dist, change)
+
+  return SteinKernel(prepare, matrix)
+
+
+def _stein_kernel(kernel, product, dim, sq_dist, change):
+  """Returns u, from s(x).s(y), |x - y|^2 and (s(y) - s(x)).(x - y)."""
+  k, slope = with_slope(kernel)(sq_dist)
+  # The second derivative alone may overflow; times the squared distance it does not.
+  slope_of = lambda v: with_slope(kernel)(v)[1]
+  curve = jax.jvp(slope_of, (sq_dist,), (sq_dist,))[1]
+  return k * product + 2 * slope * (change - dim) - 4 * curve
+
+
+def stein_sum(
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  *,
+  block_size: int | None = None,
+  axis_name: str | None = None,
+) -> Array:
+  """Returns the sum of u(x_i, x_j) over own points i and all others j != i [].
+
+  Args:
+    x: own points [n, d].
+    score: their scores [n, d].
+    kernel: radial profile.
+    block_size: how many points are summed at a time; None bounds memory.
+    axis_name: the mapped axis over which the points are split.
+  """
+  if len(x) >= _WINDOWED and not collectives.is_split(axis_name):
+    # The kernel is symmetric. On a ring each pair is seen twice, by its two devices.
+    return 2 * _sum_in_windows(x, score, kernel, block_size)
+  loop = _Loop(len(x), True, block_size, axis_name)
+
+  def over_pairs(form):
+    points = form.prepare(x, score)
+    at_point = lambda point, points, counts: jnp.sum(
+      jnp.where(counts, form.matrix(point, points, counts), 0)
+    )
+    return loop.sums(at_point, points, points, reduce=jnp.sum)
+
+  return with_stein_kernel(over_pairs, kernel, (x,), axis_name)
+
+
+def _sum_in_windows(x, score, kernel, block_size):
+  """Returns the sum of u over pairs, each of them once []."""
+  n, half = len(x), len(x) // 2
+  size = kernels.block_rows(half, block_size)
+  if block_size is None:
+    # A window is half of all points and a block: it should not be much more than half.
+    size = min(size, n // 8)
+  size = min(size, n)
+  blocks, width = -(-n // size), size + half
+  points = _windows.repeat_rows((x, score), blocks * size + width)
+
+  def over_pairs(form):
+    def block(start):
+      window = lambda length: form.prepare(
+        *(lax.dynamic_slice_in_dim(array, start, length) for array in points)
+      )
+      row = start + jnp.arange(size)
+      counts = _windows.pair_mask(n, row, width) & (row < n)[:, None]
+      u = form.matrix(window(size), window(width), counts)
+      return jnp.sum(jnp.where(counts, u, 0))
+
+    return jnp.sum(lax.map(block, size * jnp.arange(blocks)))
+
+  return with_stein_kernel(over_pairs, kernel, (x,))
+
+
+def own_terms(score: Array, kernel: Kernel) -> Array:
+  """Returns u(x_i, x_i) [n].
+
+  In the matrix the distance of a point from itself is rounded, and with it this term,
+  where the point is far from the others.
+  """
+  k, slope = with_slope(kernel)(jnp.zeros((), score.dtype))
+  return k * jnp.sum(score * score, 1) - 2 * score.shape[1] * slope
+
+
+def fused_direction_sums(
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  *,
+  at: Array | None = None,
+  axis_name: str | None = None,
+) -> tuple[Array, Array]:
+  """Returns what `direction_sums` does, on a GPU in one kernel.
+
+  Raises:
+    ValueError: the points or the kernel are not such that it can be done.
+  """
+  ratio = slope_ratio(kernel)
+  fused = _fused_for(x, ratio, at, axis_name)
+  # Squared distances are expanded there, so that points should be near 0.
+  x = x - _distances.center_of(x)
+  # There the bandwidth is 1, and one product serves score and slope as it does here.
+  scaled, pushed = jnp.sqrt(-ratio) * x, score + 2 * ratio * x
+  drive, total = fused.direction_sums(scaled, pushed)
+  return drive - 2 * ratio * total[:, None] * x, total
+
+
+def fused_stein_sum(
+  x: Array, score: Array, kernel: Kernel, *, axis_name: str | None = None
+) -> Array:
+  """Returns what `stein_sum` does, on a GPU in one kernel.
+
+  Raises:
+    ValueError: the points or the kernel are not such that it can be done.
+  """
+  ratio = slope_ratio(kernel)
+  fused = _fused_for(x, ratio, None, axis_name)
+  x = x - _distances.center_of(x)
+  # As in `_by_one_product`, where the trace term is shared by both points.
+  drive = jnp.sum(x * score, 1) + ratio * jnp.sum(x * x, 1) + x.shape[1] / 2
+  slope = score + 2 * ratio * x
+  terms = jnp.sqrt(-ratio) * x, slope, -2 * ratio * drive, 2 * ratio
+  return jnp.sum(fused.stein_sums(*terms))
+
+
+def _fused_for(x, ratio, at, axis_name):
+  """Returns the module of fused sums, or raises ValueError if they cannot be taken."""
+  # Pallas is slow to import, and seldom needed.
+  from stein_jax import _fused  # pylint: disable=g-import-not-at-top
+
+  limit, dim = _fused.MAX_DIM, x.shape[1]
+  refusals = (
+    (ratio is None, 'is for the Gaussian kernel, not for another kernel'),
+    (dim > limit, f'is for at most {limit} dimensions, not {dim}'),
+    (
+      collectives.is_split(axis_name),
+      f'is for one device, not for axis_name={axis_name!r}',
+    ),
+    (at is not None, 'is for the particles, not for other points `at`'),
+  )
+  for is_refused, reason in refusals:
+    if is_refused:
+      raise ValueError(f'fused=True {reason}.')
+  return _fused
