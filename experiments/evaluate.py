@@ -11,6 +11,7 @@ from absl import flags
 
 from stein_jax import locations
 from stein_jax.runs import evaluation
+from stein_jax.runs import judges
 from stein_jax.runs import launch
 from stein_jax.runs import training
 
@@ -50,14 +51,14 @@ def main(argv):
   if _LOG_LIKELIHOOD.value:
     config.evaluation.log_likelihood = _LOG_LIKELIHOOD.value
     config.evaluation.ais = config.evaluation.get('ais', {})
-  judges = {}
+  named = {}
   if _CLASSIFIER.value:
-    judges['classifier'] = judges.judge(
+    named['classifier'] = judges.judge(
       training.read_config(_CLASSIFIER.value), _CLASSIFIER.value
     )
   if _INCEPTION.value:
-    judges['inception'] = judges.inception_judge(_INCEPTION.value)
-  print(evaluation.evaluate(config, _WORKDIR.value, judges=judges))
+    named['inception'] = judges.inception_judge(_INCEPTION.value)
+  print(evaluation.evaluate(config, _WORKDIR.value, judges=named))
   print(f'Report: {locations.absolute(_WORKDIR.value)}/report.html')
 
 

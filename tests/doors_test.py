@@ -85,6 +85,7 @@ _WITHOUT_ARRAYS = {
   'generators.drawing.create_pair': 'shapes',
   'generators.losses.chain_rule_loss': 'functions',
   'generators.walks.interpolate': 'a key',
+  'generators.drawing.drawer': 'a batch, as it is',
   'generators.drawing.given': 'a condition, as it is',
   'generators.drawing.latent': 'a key',
   'generators.walks.random_walk': 'a key',

@@ -124,6 +124,16 @@ class RevisionTest(parameterized.TestCase):
     )
     np.testing.assert_allclose(revised, 0.98**15, rtol=1e-5)
 
+  def test_the_default_chain_is_that_of_the_paper(self):
+    # X21 makes fifteen steps of 0.002, with noise.
+    state, _ = self.state(False)
+    rng, x = jax.random.key(0), jnp.ones((2, 7))
+    found = revision.revise(state, rng, x)
+    chain = samplers.Langevin(0.002, 15)
+    expected = revision.revise(state, rng, x, chain=chain)
+    np.testing.assert_array_equal(found, expected)
+    self.assertGreater(np.max(np.abs(found - x)), 0.001)
+
   def state(self, conditional):
     """Returns a state whose energy is |x - c|^2 / 2, and c for eleven samples."""
     condition = jnp.arange(22.0).reshape(11, 2) / 22
