@@ -58,8 +58,9 @@ def _middle_of(kernel, sets, axis_name=None):
   """Returns the first set's middle [1, d], and whether it is too far for any point."""
   middle = _distances.center_of(sets[0], axis_name=axis_name)
   sq_norms = [_distances.grouped(points, middle).sq_norm for points in sets]
+  curvature = _curvature(kernel, middle.dtype)
   return middle, _distances.needs_groups(
-    jnp.concatenate(sq_norms), _curvature(kernel, middle.dtype), axis_name
+    jnp.concatenate(sq_norms), curvature, axis_name
   )
 
 
@@ -67,12 +68,14 @@ class _Loop(NamedTuple):
   """How a sum over all particles runs through them.
 
   Attributes:
+    rows: the numbers of the points at which sums are taken, 0, ..., m - 1.
     num_particles: n, those of one device.
     is_self: whether the points at which sums are taken are these particles.
     block_size: how many points are summed at a time; None bounds memory.
     axis_name: the mapped axis over which particles and points are split.
   """
 
+  rows: Array
   num_particles: int
   is_self: bool
   block_size: int | None
@@ -97,7 +100,6 @@ class _Loop(NamedTuple):
         the block.
       reduce: a function of the sums of all points over one device's particles.
     """
-    rows = jnp.arange(jax.tree.leaves(points)[0].shape[0])
 
     def over_share(particles, owner):
       is_own = (owner == collectives.index(self.axis_name)) & self.is_self
@@ -109,7 +111,7 @@ class _Loop(NamedTuple):
 
       made = numbers_per_pair * self.num_particles
       return reduce(
-        kernels.map_rows(on_row, (rows, points), made, self.block_size)
+        kernels.map_rows(on_row, (self.rows, points), made, self.block_size)
       )
 
     return collectives.ring_sum(over_share, particles, self.axis_name)
@@ -135,40 +137,47 @@ def direction_sums(
     axis_name: the mapped axis over which particles and points are split.
   """
   y = x if at is None else at
-  loop = _Loop(len(x), at is None, block_size, axis_name)
+  # What both branches below need is computed outside of them.
+  profile = _Profile(kernel, slope_ratio(kernel))
+  loop = _Loop(jnp.arange(len(y)), len(x), at is None, block_size, axis_name)
 
   def precisely():
     if x.shape[1] <= _distances.FEW_DIMENSIONS:
-      return _direction_by_coordinates(x, score, y, kernel, loop)
+      return _direction_by_coordinates(x, score, y, profile, loop)
     both = x if at is None else jnp.concatenate([x, at])
     middles = _distances.group_middles(both, axis_name=axis_name)
     return _direction_by_products(
-      x, score, y, kernel, loop, middles, may_subtract=True
+      x, score, y, profile, loop, middles, may_subtract=True
     )
 
   middle, is_far = _middle_of(kernel, (x, y), axis_name)
-  simply = lambda: _direction_by_products(x, score, y, kernel, loop, middle)
+  simply = lambda: _direction_by_products(x, score, y, profile, loop, middle)
   return lax.cond(is_far, precisely, simply)
 
 
-def _weights(kernel, sq_dist, counts):
-  """Returns the kernel and its derivative of one row [n], 0 for what does not count."""
-  ratio = slope_ratio(kernel)
-  if ratio is None:
-    k, slope = with_slope(kernel)(sq_dist)
-    return jnp.where(counts, k, 0), jnp.where(counts, slope, 0)
-  k = jnp.where(counts, kernel(sq_dist), 0)
-  return k, ratio * k
+class _Profile(NamedTuple):
+  """A kernel, and its derivative over its value where that is a constant."""
+
+  kernel: Kernel
+  ratio: Array | float | None
+
+  def weights(self, sq_dist, counts):
+    """Returns the kernel and its derivative of a row [n], 0 for what does not count."""
+    if self.ratio is None:
+      k, slope = with_slope(self.kernel)(sq_dist)
+      return jnp.where(counts, k, 0), jnp.where(counts, slope, 0)
+    k = jnp.where(counts, self.kernel(sq_dist), 0)
+    return k, self.ratio * k
 
 
 def _direction_by_products(
-  x, score, y, kernel, loop, middles, may_subtract=False
+  x, score, y, profile, loop, middles, may_subtract=False
 ):
   """Returns what `direction_sums` does, by products of matrices.
 
   If it `may_subtract`, it does so for blocks of rows that would lose digits.
   """
-  dim, ratio = x.shape[1], slope_ratio(kernel)
+  dim, ratio = x.shape[1], profile.ratio
   others = _distances.grouped(x, middles)
   own = others if y is x else _distances.grouped(y, middles)
   moves = 2 * jnp.concatenate([others.residual, others.membership], 1)
@@ -179,13 +188,15 @@ def _direction_by_products(
   def at_point(points, particles, counts):
     (point, y), (others, drives, exact) = points, particles
     sq_dist = _distances.squared_by_product(point, others)
-    by_product = lambda: _row_by_product(kernel, sq_dist, point, drives, counts)
+    by_product = lambda: _row_by_product(
+      profile, sq_dist, point, drives, counts
+    )
     if not may_subtract:
       return by_product()
     num_groups = len(point.membership)
     return lax.cond(
       _distances.has_cancellation(sq_dist, point, others, counts),
-      lambda: _row_by_subtraction(kernel, y, *exact, counts, num_groups),
+      lambda: _row_by_subtraction(profile, y, *exact, counts, num_groups),
       by_product,
     )
 
@@ -197,9 +208,9 @@ def _direction_by_products(
   return drive + _distances.sum_of_gaps(of_groups, own, middles), total
 
 
-def _row_by_product(kernel, sq_dist, point, drives, counts):
+def _row_by_product(profile, sq_dist, point, drives, counts):
   """Returns one point's sums, in coordinates and groups [d + groups], and of k []."""
-  weights = _weights(kernel, sq_dist, counts)
+  weights = profile.weights(sq_dist, counts)
   # A single drive is weighted by the kernel alone.
   sums = sum(
     jnp.dot(weight, drive, precision=_HIGHEST)
@@ -210,22 +221,22 @@ def _row_by_product(kernel, sq_dist, point, drives, counts):
   return sums.at[:dim].add(-2 * slope * point.residual), total
 
 
-def _row_by_subtraction(kernel, y, x, score, counts, num_groups):
+def _row_by_subtraction(profile, y, x, score, counts, num_groups):
   """Returns what `_row_by_product` does of one point y [d], with zeros for groups."""
   sq_dist = _distances.squared_by_subtraction(y, x)
-  k, slope = _weights(kernel, sq_dist, counts)
+  k, slope = profile.weights(sq_dist, counts)
   drive = jnp.dot(k, score, precision=_HIGHEST)
   drive += 2 * _distances.differences_by_subtraction(slope, y, x)
   return jnp.pad(drive, (0, num_groups)), jnp.sum(k)
 
 
-def _direction_by_coordinates(x, score, y, kernel, loop):
+def _direction_by_coordinates(x, score, y, profile, loop):
   """Returns what `direction_sums` does, exactly, of points of few dimensions."""
 
   def at_point(point, particles, counts):
     others, scores = particles
     sq_dist = _distances.squared_by_coordinates(point, others)
-    weights = _weights(kernel, sq_dist, counts)
+    weights = profile.weights(sq_dist, counts)
     # Without a barrier the compiler computes the weights anew for each sum.
     k, slope = lax.optimization_barrier(weights)
     moves = [
@@ -320,9 +331,9 @@ def _by_products(kernel, middles, may_subtract=False):
   def prepare(x, score):
     points = _distances.grouped(x, middles)
     residual, member = points.residual, points.membership
-    along_gaps = -_distances.products_with_gaps(score, member, middles)
-    left = jnp.concatenate([residual, score, member, along_gaps], 1)
-    right = jnp.concatenate([score, residual, along_gaps, member], 1)
+    along_gaps = _distances.products_with_gaps(score, member, middles)
+    left = jnp.concatenate([residual, score, member, -along_gaps], 1)
+    right = jnp.concatenate([score, residual, -along_gaps, member], 1)
     drive = jnp.sum(residual * score, 1)
     return points, (left, right, drive), (x if may_subtract else (), score)
 
@@ -401,7 +412,7 @@ def stein_sum(
   if len(x) >= _WINDOWED and not collectives.is_split(axis_name):
     # The kernel is symmetric. On a ring each pair is seen twice, by its two devices.
     return 2 * _sum_in_windows(x, score, kernel, block_size)
-  loop = _Loop(len(x), True, block_size, axis_name)
+  loop = _Loop(jnp.arange(len(x)), len(x), True, block_size, axis_name)
 
   def over_pairs(form):
     points = form.prepare(x, score)

@@ -124,7 +124,7 @@ OPTIONS = {
       'amortized_svgd_toy',
       dict(step=dict(projection=projection)),
     )
-    for projection in ('regression', 'gauss_newton', 'chain_rule')
+    for projection in ('full', 'linear', 'chain_rule')
   },
   **{
     f'score_matching_{objective}': (

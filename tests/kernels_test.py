@@ -490,7 +490,21 @@ class MedianBandwidthTest(chex.TestCase):
     )
 
 
-class AtMedianTest(chex.TestCase):
+class MapRowsTest(chex.TestCase):
+  @parameterized.parameters(1, 3, 7, 100, None)
+  def test_is_a_loop(self, block_size):
+    rows = np.arange(14.0).reshape(7, 2), np.arange(7)
+    shifted, total = kernels.map_rows(
+      lambda row: (row[0] + row[1], jnp.sum(row[0])),
+      jax.tree.map(jnp.array, rows),
+      2,
+      block_size,
+    )
+    np.testing.assert_array_equal(
+      shifted, [x + i for x, i in zip(*rows, strict=True)]
+    )
+    np.testing.assert_array_equal(total, [1, 5, 9, 13, 17, 21, 25])
+
   @parameterized.parameters((7, False), (2**22, True), (2**23, True))
   def test_chooses_blocks_by_columns(self, num_columns, loops):
     traced = jax.make_jaxpr(
