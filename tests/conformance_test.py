@@ -93,11 +93,9 @@ class ConfigTest(parameterized.TestCase):
       options = {}
       if 'condition' in batch:
         options['condition'] = batch['condition'][:num]
-      samples = jax.eval_shape(
-        functools.partial(configs.sample(config), num=num, **options),
-        state,
-        jax.random.key(2),
-      )
+      draw = functools.partial(configs.sample(config), num=num, **options)
+      with jax.debug_key_reuse(True):
+        samples = jax.jit(draw).lower(state, jax.random.key(2)).out_info
       for leaf in jax.tree.leaves(samples):
         self.assertEqual(leaf.shape[0], num)
       if hasattr(samples, 'shape'):

@@ -8,6 +8,7 @@ flag and a saved config is whole.
 
 from collections.abc import Callable, Mapping
 import functools
+import inspect
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -287,7 +288,11 @@ def _test_fields(training, own):
     for name, value in training.items()
     if name not in _AUGMENTATIONS
   }
-  return followed | {'split': 'test'} | own
+  name = (followed | own).get('name', '')
+  with build.section('evaluation.data'):
+    takes = inspect.signature(build.named(datasets.sets, name)).parameters
+  split = {'split': 'test'} if 'split' in takes else {}
+  return followed | split | own
 
 
 def _data(place, fields):
