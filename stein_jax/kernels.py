@@ -178,11 +178,13 @@ def resolved(kernel: Kernel, x: Array, axis_name: str | None = None) -> Kernel:
     raise ValueError(
       f'kernel={kernel!r} must be a function of squared distances.'
     )
-  if hasattr(kernel, 'at'):
-    kernel = kernel.at(x, axis_name)
-  # Without this a kernel that sums over pairs would give a number without a sense.
   wanted = jax.ShapeDtypeStruct((2, 3), jnp.float32)
-  found = jax.eval_shape(kernel, wanted)
+  # What is refused inside a value is named as its flag is.
+  with build.section('kernel'):
+    if hasattr(kernel, 'at'):
+      kernel = kernel.at(x, axis_name)
+    found = jax.eval_shape(kernel, wanted)
+  # Without this a kernel that sums over pairs would give a number without a sense.
   if getattr(found, 'shape', None) != wanted.shape:
     raise ValueError(
       f'kernel has shape {getattr(found, "shape", found)} at squared distances of '

@@ -66,7 +66,7 @@ class LocationsTest(absltest.TestCase):
     self.assertEqual(reporting.read_metrics('~/new'), [{'step': 1}])
     with checkpoints.manager('~/kept') as manager:
       self.assertEqual(str(manager.directory), f'{self.home}/kept')
-    config = mock.Mock(matmul_precision='float32')
+    config = dict(algorithm='svgd', density='banana', data='toy')
     with self.assertRaisesRegex(FileNotFoundError, f'in {self.home}/new;'):
       workdirs.restore(config, '~/new')
     self.assertFalse(pathlib.Path('~').exists())

@@ -213,17 +213,23 @@ class RowsTest(absltest.TestCase):
     self.assertEqual((config.step.loss, config.seed), ('minimax', 7))
     self.assertEqual(config.energy_optimizer.learning_rate, 0.5)
     for changes in ({'step.los': 'minimax'}, {'energi': {'name': 'RBM'}}):
-      with self.assertRaises(KeyError):
+      with self.assertRaisesRegex((KeyError, TypeError), 'los|energi'):
         rows.get_config(row._replace(changes=changes), 7)
 
   def test_another_data_set_or_a_file_in_place_of_the_configs(self):
     config = rows.get_config(rows.Row('', '', ('gan_cifar10', '')), 0)
     rows.on_data(config, 'svhn_cropped', None)
-    expected = dict(name='svhn_cropped', split='test', pixels='symmetric')
+    expected = dict(
+      name='svhn_cropped', split='test', pixels='symmetric', condition='label'
+    )
     self.assertEqual(config.evaluation.data.to_dict(), expected)
     rows.on_data(config, 'svhn_cropped', 'svhn.npz')
     expected = dict(
-      name='npz', path='svhn.npz', split='train', pixels='symmetric'
+      name='npz',
+      path='svhn.npz',
+      split='train',
+      pixels='symmetric',
+      condition='label',
     )
     self.assertEqual(config.data.to_dict(), expected)
 
@@ -371,7 +377,7 @@ class VaeTeachingTest(absltest.TestCase):
       config = rows.get_config(row, 0)
       self.assertEqual(config.batch_size, 64)
       if config.algorithm != 'gan':
-        evaluations = config.step.num_steps + 2  # at data and at samples
+        evaluations = config.step.chain.num_steps + 2  # at data and at samples
         self.assertEqual(evaluations, 22)
         continue
       # At data and samples; WGAN-GP's also between, for the generator at times.

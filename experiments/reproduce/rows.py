@@ -47,13 +47,23 @@ class Row(NamedTuple):
 
 
 def get_config(row: Row, seed: int):
-  """Returns the row's config, as flags would make it of its file and changes."""
+  """Returns the row's config, as flags would make it of its file and changes.
+
+  Raises:
+    KeyError: a change is of a section that the config does not have.
+    TypeError, ValueError: a change is of an argument that `step` does not take.
+  """
   name, scale = row.config
   module = importlib.import_module(f'configs.{name}')
+  sections = set(module.get_config(scale))
   fields = module.get_config.given(scale)
   for field, value in {**row.changes, 'seed': seed}.items():
+    if field.split('.')[0] not in sections:
+      raise KeyError(f'{row.id}: the config {name} has no {field}.')
     fields = configs.with_field(fields, field, value)
-  return configs.complete(fields)
+  config = configs.complete(fields)
+  configs.step(config)  # A wrong name would otherwise be found after hours.
+  return config
 
 
 def on_data(config, dataset: str, npz: str | None):
