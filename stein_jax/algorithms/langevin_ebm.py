@@ -135,8 +135,9 @@ def sample(
   checks.positive(start_scale=start_scale)
   start_rng, chain_rng = jax.random.split(rng)
   rows, given = energies.whole(state.energy, num, condition)
-  start = _noise(start_rng, (rows, *state.energy.input_shape), start_scale)
-  if state.chains is not None:
+  if state.chains is None:
+    start = _noise(start_rng, (rows, *state.energy.input_shape), start_scale)
+  else:
     repeated = rows > len(state.chains)
     start = jax.random.choice(start_rng, state.chains, (rows,), repeated)
   moved, _ = energies.run_chain(
