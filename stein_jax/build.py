@@ -19,7 +19,7 @@ import typing
 from typing import Any
 
 FIELD = re.compile(r'[\w.\[\]]+=')  # how what is said of a field's value begins
-# What no section holds: flax gives modules the first two, a mapped step the third.
+# No section holds these: flax gives modules the first two, a mapped step the third.
 _NOT_FIELDS = ('parent', 'name', 'axis_name')
 
 
@@ -180,7 +180,7 @@ def section(name: str) -> Iterator[None]:
     # What an inner section has refused already begins with that one's name.
     inner = getattr(error, '_in_section', False)
     joint = '.' if inner or FIELD.match(str(error)) else ': '
-    # Of these three alone: others' subclasses take other arguments.
+    # Other exceptions, and subclasses of these, take other arguments.
     kinds = (FileNotFoundError, TypeError, ValueError)
     kind = next(kind for kind in kinds if isinstance(error, kind))
     named_error = kind(f'{name}{joint}{error}')
@@ -188,7 +188,7 @@ def section(name: str) -> Iterator[None]:
     raise named_error from error
 
 
-# What a config can hold, the widest first.
+# A config can hold these; the widest come first.
 _EXAMPLES = (
   ('a number', 0.5),
   ('an integer', 1),

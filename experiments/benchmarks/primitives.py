@@ -88,11 +88,10 @@ def memory_by_size(sizes, dim):
 def ours():
   """Returns {name: function of particles and scores} of what the project has."""
   kernel = functools.partial(kernels.rbf, bandwidth=25.0)
-  at_median = lambda x: kernels.RBF().at(x)
   return {
     'direction': lambda x, s: stein.svgd_direction(x, s, kernel),
     'direction at the median': lambda x, s: stein.svgd_direction(
-      x, s, at_median(x)
+      x, s, kernels.RBF()
     ),
     'discrepancy': lambda x, s: stein.ksd(x, s, kernel),
     'discrepancy, unbiased': lambda x, s: stein.ksd(

@@ -72,7 +72,7 @@ class Option(NamedTuple):
       flags.DEFINE_string(name, self.default, self.help)
 
 
-# What several scripts take.
+# Several scripts take this option.
 NPZ = Option(None, 'Images in place of the data set, as `train` takes them.')
 
 

@@ -52,7 +52,7 @@ PAPER_CHANGES = {
 }
 EXACT = {'step.direction.form': 'exact'}
 NOISE = {'generator.output_noise': 0.3}
-# Of the conditional model: a row's id, to its name and what it changes.
+# Rows of the conditional model, by id: their name and what they change.
 JOINT_CHANGES = {
   'joint-swapped': ('swapped repulsion, as it is', {}),
   'joint-exact': ('exact repulsion', EXACT),
@@ -71,7 +71,7 @@ ENTROPY = {
   'generator.norm_gain': True,
 }
 QUIET = {'generator.output_noise': 0.0}
-# Of the centred setting: a row's id, to its name and what it changes.
+# Rows of the centred setting, by id: their name and what they change.
 CHOICES = {
   'choice-none': ('as it is', {}),
   'choice-imq': ('IMQ kernel', {'step.direction.kernel.name': 'IMQ'}),

@@ -1,9 +1,9 @@
 """Amortised SVGD: a network that draws from a given density [WL16].
 
 The density is an energy that stays as it is: `create` a state from any log
-density, or from a learner of `energies`, then `step` it. From a config the density
-is one of `densities`. Of a log density with parameters and a generator conditioned
-on them, one network learns to draw from every member of the family.
+density, or from a learner of `energies`, then `step` it. In a config the density is one
+of `densities`. A log density may have parameters; one network that is conditioned on
+them then learns to draw from every member of the family.
 """
 
 from collections.abc import Callable

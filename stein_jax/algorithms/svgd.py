@@ -1,7 +1,7 @@
 """Stein variational gradient descent: particles on any log density [LW16].
 
 From one's own code: `create` a state from a log density over any pytree, then
-`step` it. From a config: the density is one of `densities`.
+`step` it. In a config the density is one of `densities`.
 """
 
 from collections.abc import Callable

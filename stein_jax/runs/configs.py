@@ -23,7 +23,7 @@ from stein_jax import densities
 from stein_jax import energies
 from stein_jax import generators
 
-# What the loop reads, and its defaults.
+# The loop reads these fields, and has these defaults.
 LOOP = dict(
   seed=0,
   batch_size=100,
@@ -37,9 +37,9 @@ LOOP = dict(
   eval_every=1000,
   checkpoint_every=1000,
 )
-# What an optimizer has beside optax's arguments; see `learners.build_optimizer`.
+# An optimizer has these beside optax's arguments; see `learners.build_optimizer`.
 _OPTIMIZER = dict(l2=0.0, max_norm=0.0)
-# What is measured, beside its data and `ais`.
+# `evaluation` has these beside its data and `ais`.
 _EVALUATION = dict(log_likelihood='none', num_samples=100)
 # What adds examples to a set: the test data are without, unless `evaluation` says so.
 _AUGMENTATIONS = ('mirrored',)

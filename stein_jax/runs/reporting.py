@@ -161,7 +161,7 @@ class Reporter:
       self._warned.add(_SPREAD)
       logging.warning(
         'The generator may have collapsed: %s is %.3g at step %d; the largest was '
-        '%.3g. What helps: a kernel in step.kernel, a smaller learning rate.',
+        '%.3g. A direction with a kernel may help, or a smaller learning rate.',
         _SPREAD,
         spread,
         step,

@@ -34,7 +34,7 @@ def go_back(
     NotFinite: the error, if as many as are allowed have not got further.
   """
   bad = [each['bad'] for each in past] + [error.bad]
-  # Those since the furthest step that any came to.
+  # Only rollbacks since the furthest step that was ever reached count.
   if len(bad) - bad.index(max(bad)) > _LIMIT:
     error.add_note(
       f'Given up after {_LIMIT} rollbacks that did not get past it; '

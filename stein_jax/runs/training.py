@@ -190,7 +190,7 @@ class _Guard:
 
 def _keys(config):
   """Returns the key that makes the state, and the key of all steps."""
-  # By name: a run's numbers are the config's, whatever JAX's default is.
+  # The generator is named, so that a run's numbers do not depend on JAX's default.
   rng = jax.random.key(config.seed, impl='threefry2x32')
   init_rng, step_rng = jax.random.split(rng)
   return init_rng, randomness.convert(step_rng, config.prng_impl)

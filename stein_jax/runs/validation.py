@@ -18,7 +18,7 @@ from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import rollbacks
 
-# What is no algorithm's own, beside what the loop reads.
+# These belong to no algorithm, like what the loop reads.
 _OWN = ('algorithm', 'step', 'sample', 'data', 'evaluation')
 
 

@@ -167,7 +167,7 @@ def _is_ours(workdir, config):
     return True
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f'{workdir} is no folder; choose another workdir.')
-  # What a run that was killed at its very start may leave.
+  # A run that was killed at its very start may have left these.
   ours = {_LOCK_FILE, path.with_suffix('.tmp').name}
   if workdir.exists() and {each.name for each in workdir.iterdir()} - ours:
     raise ValueError(f'{workdir} is not empty and holds no {CONFIG_FILE}.')
