@@ -150,7 +150,7 @@ def sample(
   """Returns samples [num, ...] of `state.generator`, revised [X21 panel 4].
 
   A chain of no steps, Langevin(0.002, 0), leaves them as they are. An energy that
-  mixes its batch revises whole batches of the training size; see `energies.whole`.
+  mixes its batch revises whole batches of the training size; see `energies.in_whole_batches`.
 
   Args:
     state: with `energy` and `generator`.
@@ -160,7 +160,7 @@ def sample(
     chain: what revises; see `energies.run_chain`.
   """
   draw_rng, chain_rng = jax.random.split(rng)
-  rows, given = energies.whole(state.energy, num, condition)
+  rows, given = energies.in_whole_batches(state.energy, num, condition)
   condition = given[0] if given else None
   proposed = generators.sample(
     state.generator, draw_rng, rows, condition=condition

@@ -76,7 +76,7 @@ _WITHOUT_ARRAYS = {
   'energies.likelihoods.check_density': 'an energy',
   'energies.likelihoods.log_partition': 'an energy',
   'energies.likelihoods.exact_log_partition': 'an energy',
-  'energies.chains.whole': 'conditions, as they are',
+  'energies.chains.in_whole_batches': 'conditions, as they are',
   'energies.chains.target': 'an energy',
   'revision.init': 'a batch, as it is',
   'revision.propose_and_revise': 'a shape',

@@ -134,7 +134,7 @@ def sample(
   """
   checks.positive(start_scale=start_scale)
   start_rng, chain_rng = jax.random.split(rng)
-  rows, given = energies.whole(state.energy, num, condition)
+  rows, given = energies.in_whole_batches(state.energy, num, condition)
   if state.chains is None:
     start = _noise(start_rng, (rows, *state.energy.input_shape), start_scale)
   else:

@@ -6,10 +6,10 @@ have more methods than E, which `learners.call(energy, energy.params, ...,
 method='log_partition')` calls.
 """
 
+from stein_jax.energies.chains import in_whole_batches
 from stein_jax.energies.chains import run_chain
 from stein_jax.energies.chains import sample_state
 from stein_jax.energies.chains import target
-from stein_jax.energies.chains import whole
 from stein_jax.energies.directions import direction
 from stein_jax.energies.directions import features
 from stein_jax.energies.likelihoods import ais_log_partition
@@ -58,6 +58,7 @@ __all__ = [
   'expert_entropy',
   'features',
   'free_energy',
+  'in_whole_batches',
   'log_likelihood',
   'log_partition',
   'pair',
@@ -67,5 +68,4 @@ __all__ = [
   'target',
   'value',
   'variational_contrast',
-  'whole',
 ]

@@ -198,7 +198,7 @@ def _in_blocks(run, block_size, rng, *rows):
   return moved, jax.tree.map(lambda each: jnp.mean(each, 0), metrics)
 
 
-def whole(
+def in_whole_batches(
   energy: Learner, num: int, condition: Array | None = None
 ) -> tuple[int, tuple[Array, ...]]:
   """Returns how many chains are run for num samples, and the conditions of each.
@@ -243,7 +243,7 @@ def sample_state(
   energy = state.energy
   if condition is None and energy.num_classes:
     condition = jnp.arange(num) % energy.num_classes
-  rows, given = whole(energy, num, condition)
+  rows, given = in_whole_batches(energy, num, condition)
   start_rng, chain_rng = jax.random.split(rng)
   x = jax.random.normal(start_rng, (rows, *energy.input_shape))
   block_size = energy.batch_size if learners.mixes(energy) else 0
