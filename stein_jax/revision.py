@@ -150,7 +150,8 @@ def sample(
   """Returns samples [num, ...] of `state.generator`, revised [X21 panel 4].
 
   A chain of no steps, Langevin(0.002, 0), leaves them as they are. An energy that
-  mixes its batch revises whole batches of the training size; see `energies.in_whole_batches`.
+  mixes its batch revises whole batches of the training size; see
+  `energies.in_whole_batches`.
 
   Args:
     state: with `energy` and `generator`.
