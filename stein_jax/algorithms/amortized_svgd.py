@@ -167,21 +167,26 @@ def step(
       state.generator, draw, target, inner_steps, axis_name
     )
   else:
-    change = least_squares(
-      draw,
-      state.generator.params,
-      phi,
-      damping=damping,
-      num_steps=cg_steps,
-      axis_name=axis_name,
+    generator, metrics = _solve(
+      state.generator, draw, phi, damping, cg_steps, axis_name
     )
-    generator = state.generator.apply_gradients(
-      grads=jax.tree.map(jnp.negative, change)
-    )
-    metrics = {}
   moved = jnp.mean(jnp.sum(phi.reshape(num, -1) ** 2, -1))
   metrics = {**metrics, 'generator/move': collectives.pmean(moved, axis_name)}
   return State(state.step + 1, generator, state.energy), metrics
+
+
+def _solve(generator, draw, phi, damping, num_steps, axis_name):
+  """Returns the generator after the optimizer's step along the solution, {}."""
+  change = least_squares(
+    draw,
+    generator.params,
+    phi,
+    damping=damping,
+    num_steps=num_steps,
+    axis_name=axis_name,
+  )
+  grads = jax.tree.map(jnp.negative, change)
+  return generator.apply_gradients(grads=grads), {}
 
 
 def least_squares(
@@ -237,11 +242,26 @@ def least_squares(
   size = collectives.pmean(jnp.vdot(direction, direction), axis_name)
   shift = damping * jnp.vdot(target, target) / jnp.where(size > 0, size, 1)
   product = lambda change: pull(push(change)) + shift * change
+  change = unravel(_conjugate_gradients(product, target, num_steps))
+  return jax.tree.map(
+    lambda change, leaf: change.astype(jnp.result_type(leaf)), change, params
+  )
+
+
+def _conjugate_gradients(product, target, num_steps):
+  """Returns the solution of product(x) = target [n], begun at 0.
+
+  `jax.scipy.sparse.linalg.cg` does not pass shard_map's check (jax 0.10.2, 0.12.0): the
+  solution counts as varying over devices, as the noise in `product` does. It would also
+  stop at a residual of nan with what it has, which may be zeros.
+
+  Args:
+    product: a symmetric positive definite matrix's product with a vector [n].
+    target: [n].
+    num_steps: at most.
+  """
   tolerance = 1e-12 * jnp.vdot(target, target)
 
-  # `jax.scipy.sparse.linalg.cg` does not pass shard_map's check (jax 0.10.2, 0.12.0):
-  # the solution counts as varying over devices, as the noise that `draw` holds does.
-  # It would also stop at a residual of nan with what it has, which may be zeros.
   def unsolved(state):
     i, _, _, _, sq_residual = state
     solved = (sq_residual <= tolerance) & jnp.isfinite(sq_residual)
@@ -262,10 +282,7 @@ def least_squares(
     )
 
   start = (0, jnp.zeros_like(target), target, target, jnp.vdot(target, target))
-  change = unravel(lax.while_loop(unsolved, improve, start)[1])
-  return jax.tree.map(
-    lambda change, leaf: change.astype(jnp.result_type(leaf)), change, params
-  )
+  return lax.while_loop(unsolved, improve, start)[1]
 
 
 def _phi(state, family, condition, direction, known_density, axis_name):

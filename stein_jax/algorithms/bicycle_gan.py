@@ -96,11 +96,9 @@ def step(
   rng = collectives.fold_in_index(rng, axis_name)
   dropout_rng, code_rng, latent_rng = jax.random.split(rng, 3)
   data, condition = batch['image'], energies.conditions(batch)
-  call = functools.partial(learners.call, axis_name=axis_name)
-  decode = functools.partial(call, state.generator, method='decode')
-  encode = functools.partial(
-    call, state.generator, method='encode', key=dropout_rng
-  )
+  call = functools.partial(learners.call, state.generator, axis_name=axis_name)
+  decode = functools.partial(call, method='decode')
+  encode = functools.partial(call, method='encode', key=dropout_rng)
   z = generators.latent(state.generator, latent_rng, len(data))
   drawn = functools.partial(_decoded, decode, data.shape, z, condition)
   coded = functools.partial(
@@ -129,11 +127,10 @@ def step(
     }
     if draws:
       images = drawn(params)
-      # The encoder itself does not learn from images of no data.
-      mean, _ = encode(lax.stop_gradient(params), images, *condition)
-      metrics['generator/latent_error'] = jnp.mean(jnp.abs(mean - z))
+      latent_error = _latent_error(encode, params, images, condition, z)
+      metrics['generator/latent_error'] = latent_error
       loss += prior_weight * fooled(prior_energy, images)
-      loss += latent_weight * metrics['generator/latent_error']
+      loss += latent_weight * latent_error
     return loss, metrics
 
   generator, generator_metrics = learners.descend(
@@ -165,6 +162,12 @@ def _coded(decode, encode, data, condition, rng, shape, params):
   code = mean + jnp.exp(0.5 * log_variance) * unit
   divergence = jnp.mean(generators.kl_divergence(mean, log_variance))
   return _decoded(decode, data.shape, code, condition, params), divergence
+
+
+def _latent_error(encode, params, images, condition, z):
+  """Returns how far codes of images of z are from z []; the encoder does not learn."""
+  mean, _ = encode(lax.stop_gradient(params), images, *condition)
+  return jnp.mean(jnp.abs(mean - z))
 
 
 def _fooled(energy, images, *, condition, context):

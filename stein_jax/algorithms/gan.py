@@ -110,33 +110,25 @@ def step(
     _energy_loss, loss=loss, margin=margin, apart=apart, samples=samples
   )
   if loss == 'wasserstein':
+    rngs, examples = (between_rng, dropout_rng), (data, samples, *condition)
     energy_loss = _with_penalty(
-      energy_loss,
-      state.energy,
-      penalty,
-      (between_rng, dropout_rng),
-      data,
-      samples,
-      *condition,
+      energy_loss, state.energy, penalty, rngs, *examples
     )
   energy, energy_metrics = learners.descend(
     state.energy, energy_loss, axis_name=axis_name
   )
 
   # The generator learns from the new one, when it is its turn.
-  moved = state.generator
-  for noise_rng in noise_rngs:
-    generator_loss = functools.partial(
-      _generator_loss,
-      draw=functools.partial(draw, rng=noise_rng),
-      fake=lambda made: apart(energy.params, made)[1],
-      loss=loss,
-      l1_weight=l1_weight,
-      data=data,
-    )
-    moved, generator_metrics = learners.descend(
-      moved, generator_loss, axis_name=axis_name
-    )
+  generator_loss = functools.partial(
+    _generator_loss,
+    fake=lambda made: apart(energy.params, made)[1],
+    loss=loss,
+    l1_weight=l1_weight,
+    data=data,
+  )
+  moved, generator_metrics = _generator_steps(
+    state.generator, generator_loss, draw, noise_rngs, axis_name
+  )
   due = state.step % generator_every == generator_every - 1
   generator = jax.tree.map(
     lambda old, new: jnp.where(due, new, old), state.generator, moved
@@ -183,6 +175,16 @@ def _with_penalty(energy_loss, energy, weight, rngs, *batch):
     return value + weight * jnp.mean((slope - 1) ** 2), metrics
 
   return penalized
+
+
+def _generator_steps(generator, loss, draw, rngs, axis_name):
+  """Returns the generator after a step for each key, and metrics."""
+  for rng in rngs:
+    made = functools.partial(draw, rng=rng)
+    generator, metrics = learners.descend(
+      generator, functools.partial(loss, draw=made), axis_name=axis_name
+    )
+  return generator, metrics
 
 
 def _generator_loss(params, *, draw, fake, loss, l1_weight, data):

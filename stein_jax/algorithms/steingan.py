@@ -115,67 +115,41 @@ def step(
   """
   checks.choice(_NEGATIVES, negatives=negatives)
   checks.count(num_generator_steps=num_generator_steps)
-  checks.non_negative(negative_weight=negative_weight, alpha=alpha)
-  checks.at_most(1, alpha=alpha)
-  checks.positive(epsilon=epsilon)
   # All devices choose the same negatives, and draw samples of their own.
   shared_rng, rng = jax.random.split(rng)
   rng = collectives.fold_in_index(rng, axis_name)
   dropout_rng, gap_rng, noise_rng = jax.random.split(rng, 3)
   *draw_rngs, fresh_rng = jax.random.split(noise_rng, num_generator_steps + 1)
   data = dtypes.at_least_float32(batch['image'])
-  condition = energies.conditions(batch)
+  examples = data, *energies.conditions(batch)
+  context = dict(joint=joint, axis_name=axis_name, rng=dropout_rng)
   draw = generators.drawer(state.generator, batch, axis_name=axis_name)
   phi_at, features = _followed(
-    state,
-    (data, *condition),
-    direction,
-    first_features,
-    joint=joint,
-    axis_name=axis_name,
-    rng=dropout_rng,
+    state, examples, direction, first_features, **context
   )
   penalty = _penalty(diversity, diversity_weight, features, axis_name)
 
   # The generator moves its samples along phi [alg 2, the generator's update].
-  generator = state.generator
-  for draw_rng in draw_rngs:
-    loss = generators.chain_rule_loss(
-      functools.partial(draw, rng=draw_rng),
-      phi_at,
-      penalty=penalty,
-      axis_name=axis_name,
-    )
-    generator, generator_metrics, samples = learners.descend(
-      generator, loss, axis_name=axis_name
-    )
+  generator, generator_metrics, samples = _generator_steps(
+    state.generator, draw, draw_rngs, phi_at, penalty, axis_name
+  )
 
   # Negatives are its samples or, of SteinCD, the data moved [LW17 sec 4].
   if negatives == 'fresh':
     samples = draw(generator.params, fresh_rng)
-  seen = samples
-  if not checks.is_zero(alpha):
-    moved = data + epsilon * phi_at(data)
-    seen = jnp.where(jax.random.bernoulli(shared_rng, alpha), moved, samples)
+  seen = _or_moved_data(samples, data, phi_at, alpha, epsilon, shared_rng)
 
   # The energy descends the contrast with them [alg 2, the energy's update].
   with build.section('controller'):
     factors, control = controller.update(state.gap, state.control)
   energy, energy_metrics = _energy_step(
-    state.energy,
-    (data, seen, *condition),
-    negative_weight,
-    factors,
-    joint=joint,
-    axis_name=axis_name,
-    rng=dropout_rng,
+    state.energy, examples, seen, negative_weight, factors, **context
   )
 
   # The controller's next step depends on who is ahead now.
   gap = state.gap
   if controller.needs_gap:
-    gap = _gap(energy, data, samples, joint, gap_rng, axis_name)
-    gap = gap.astype(state.gap.dtype)
+    gap = _gap(energy, data, samples, joint, gap_rng, axis_name, gap.dtype)
   metrics = {**generator_metrics, **energy_metrics}
   state = State(state.step + 1, energy, generator, gap, control, state.first)
   return state, metrics
@@ -214,11 +188,43 @@ def _followed(
   return phi_at, energies.features(state.energy, **context)
 
 
-def _energy_step(energy, examples, weight, factors, *, axis_name, **context):
+def _generator_steps(generator, draw, rngs, phi_at, penalty, axis_name):
+  """Returns the generator after a step for each key, metrics, the last samples."""
+  for rng in rngs:
+    loss = generators.chain_rule_loss(
+      functools.partial(draw, rng=rng),
+      phi_at,
+      penalty=penalty,
+      axis_name=axis_name,
+    )
+    generator, metrics, samples = learners.descend(
+      generator, loss, axis_name=axis_name
+    )
+  return generator, metrics, samples
+
+
+def _or_moved_data(samples, data, phi_at, alpha, epsilon, rng):
+  """Returns the samples or, with chance alpha, the data after a step along phi."""
+  checks.non_negative(alpha=alpha)
+  checks.at_most(1, alpha=alpha)
+  checks.positive(epsilon=epsilon)
+  if checks.is_zero(alpha):
+    return samples
+  moved = data + epsilon * phi_at(data)
+  return jnp.where(jax.random.bernoulli(rng, alpha), moved, samples)
+
+
+def _energy_step(
+  energy, examples, samples, weight, factors, *, axis_name, **context
+):
   """Returns the energy after its step, unless it is frozen, and metrics."""
+  checks.non_negative(negative_weight=weight)
+  data, *condition = examples
   contrast = energies.contrast(
     energy,
-    *examples,
+    data,
+    samples,
+    *condition,
     negative_weight=weight * factors.negatives,
     axis_name=axis_name,
     **context,
@@ -230,7 +236,7 @@ def _energy_step(energy, examples, weight, factors, *, axis_name, **context):
   return jax.tree.map(keep, energy, moved), metrics
 
 
-def _gap(energy, data, samples, joint, rng, axis_name):
+def _gap(energy, data, samples, joint, rng, axis_name, dtype):
   """Returns the mean reconstruction error of data less that of samples []."""
   errors = energies.pair(
     energy,
@@ -243,7 +249,7 @@ def _gap(energy, data, samples, joint, rng, axis_name):
     method='reconstruction_error',
   )
   means = collectives.pmean(tuple(map(jnp.mean, errors)), axis_name)
-  return means[0] - means[1]
+  return (means[0] - means[1]).astype(dtype)
 
 
 def _penalty(diversity, weight, features, axis_name):

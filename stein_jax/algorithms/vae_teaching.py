@@ -69,12 +69,7 @@ def step(
 
   # The EBM's update: it follows the data, with the revised images as its samples.
   energy, energy_metrics = energies.ascend_likelihood(
-    state.energy,
-    data,
-    revised,
-    *condition,
-    energy_l2=energy_l2,
-    **context,
+    state.energy, data, revised, *condition, energy_l2=energy_l2, **context
   )
 
   # The VAE's update: it follows the EBM, by the bound of the revised images' evidence.

@@ -90,36 +90,28 @@ def step(
   operate = functools.partial(
     learners.call, state.generator, axis_name=axis_name
   )
+  free_energy = functools.partial(
+    energies.free_energy,
+    state.energy,
+    state.energy.params,
+    entropy=generator_entropy,
+    **context,
+  )
+  loss = functools.partial(
+    _operator_loss, operate, free_energy, start, rho, reconstruction
+  )
 
-  def generator_loss(params, rng):
-    moved = operate(params, rng, start)
-    logits = operate(params, start, method='reconstruction_logits')
-    checks.shape(start.shape, moved=moved, reconstruction_logits=logits)
-    value, mean, entropy = energies.free_energy(
-      state.energy,
-      state.energy.params,
-      moved,
-      entropy=generator_entropy,
-      **context,
-    )
-    if reconstruction == 'cross_entropy':
-      error = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, start))
-    else:
-      error = jnp.sum((jax.nn.sigmoid(logits) - start) ** 2) / len(start)
-    return rho * value + (1 - rho) * error, {
-      'generator/energy': mean,
-      'generator/entropy': entropy,
-      'generator/reconstruction': error,
-    }
-
+  # The operator moves images to low energies, and back to themselves [alg 2, eq 10].
   *keys, last_rng = jax.random.split(rng, num_generator_steps + 1)
   generator = state.generator
   for move_rng in keys:
     generator, generator_metrics = learners.descend(
       generator,
-      functools.partial(generator_loss, rng=move_rng),
+      functools.partial(loss, move_rng),
       axis_name=axis_name,
     )
+
+  # The energy learns to tell data from what the new operator moves [alg 2, eq 5].
   moved = operate(generator.params, last_rng, start)
   energy, energy_metrics = learners.descend(
     state.energy,
@@ -130,6 +122,25 @@ def step(
   )
   metrics = {**generator_metrics, **energy_metrics}
   return State(state.step + 1, energy, generator), metrics
+
+
+def _operator_loss(
+  operate, free_energy, start, rho, reconstruction, rng, params
+):
+  """Returns rho (E - H) + (1 - rho) reconstruction [] and its parts."""
+  moved = operate(params, rng, start)
+  logits = operate(params, start, method='reconstruction_logits')
+  checks.shape(start.shape, moved=moved, reconstruction_logits=logits)
+  value, mean, entropy = free_energy(moved)
+  if reconstruction == 'cross_entropy':
+    error = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, start))
+  else:
+    error = jnp.sum((jax.nn.sigmoid(logits) - start) ** 2) / len(start)
+  return rho * value + (1 - rho) * error, {
+    'generator/energy': mean,
+    'generator/entropy': entropy,
+    'generator/reconstruction': error,
+  }
 
 
 def transitions(

@@ -82,6 +82,7 @@ def step(
     )
     return value, {'generator/energy': mean, 'generator/entropy': entropy}
 
+  # The generator moves to low energies, and keeps the experts' entropy [alg 1].
   *keys, last_rng = jax.random.split(rng, num_generator_steps + 1)
   generator = state.generator
   for draw_rng in keys:
@@ -90,6 +91,8 @@ def step(
       functools.partial(generator_loss, rng=draw_rng),
       axis_name=axis_name,
     )
+
+  # The energy learns to tell data from the new generator's samples [alg 1, eq 5].
   samples = draw(generator.params, last_rng)
   energy, energy_metrics = learners.descend(
     state.energy,
