@@ -47,6 +47,16 @@ def count(minimum: int = 1, **values) -> None:
       raise ValueError(f'{name}={value} must be at least {minimum}.')
 
 
+def moves(**chains) -> None:
+  """Raises ValueError if a chain that counts its steps takes none.
+
+  Chains of length 0 return their starts, which are no samples to learn from.
+  """
+  for name, chain in chains.items():
+    if hasattr(chain, 'num_steps'):
+      count(**{f'{name}.num_steps': chain.num_steps})
+
+
 def counts(empty: bool = False, **values) -> None:
   """Raises ValueError unless every value is a sequence of integers of at least 1.
 

@@ -68,6 +68,7 @@ def step(
     chain: what makes the negatives, in k steps; LW17's is Langevin [LW17 eq 11].
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
+  checks.moves(chain=chain)
   dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
   data, condition = batch['image'], energies.conditions(batch)

@@ -44,6 +44,7 @@ def step(
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
     axis_name: the mapped axis over which the batch is split.
   """
+  checks.moves(chain=chain)
   checks.positive(generator_sigma=generator_sigma)
   checks.non_negative(data_weight=data_weight)
   checks.at_most(1, data_weight=data_weight)

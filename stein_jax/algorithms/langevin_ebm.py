@@ -84,6 +84,7 @@ def step(
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
+  checks.moves(chain=chain)
   checks.non_negative(restart=restart)
   checks.positive(start_scale=start_scale)
   checks.at_most(1, restart=restart)

@@ -120,6 +120,7 @@ class StepTest(parameterized.TestCase):
     (dict(data_weight=1.1), 'data_weight=1.1'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
     (dict(chain=samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (dict(chain=samplers.Langevin(0.1, 0)), 'chain.num_steps=0'),
     (dict(chain=samplers.Langevin(0.0)), 'chain.step_size=0.0'),
     (dict(chain=_CHAIN.replace(clip=(1.0, 1.0))), 'clip=.*low < high'),
   )

@@ -65,6 +65,7 @@ class StepTest(parameterized.TestCase):
     (dict(start_scale=0.0), 'start_scale=0.0'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
     (dict(chain=samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (dict(chain=samplers.Langevin(0.1, 0)), 'chain.num_steps=0'),
     (dict(chain=samplers.Langevin(0.0)), 'chain.step_size=0.0'),
     (dict(chain=samplers.Langevin(0.1, temperature=-1.0)), 'temperature=-1.0'),
     (

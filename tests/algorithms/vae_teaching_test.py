@@ -150,6 +150,7 @@ class StepTest(parameterized.TestCase):
     (dict(data_weight=1.1), 'data_weight=1.1'),
     (dict(energy_l2=-1.0), 'energy_l2=-1.0'),
     (dict(chain=samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (dict(chain=samplers.Langevin(0.1, 0)), 'chain.num_steps=0'),
     (dict(chain=samplers.Langevin(-1.0)), 'chain.step_size=-1.0'),
   )
   def test_bad_arguments(self, hyper, message):
