@@ -88,11 +88,8 @@ def step(
     prior_weight=prior_weight,
     latent_weight=latent_weight,
   )
-  # Both discriminators are of one module.
-  context = dict(
-    axis_name=axis_name,
-    rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
-  )
+  key = learners.dropout_key(state.energy, rng, axis_name=axis_name)
+  context = dict(axis_name=axis_name, rng=key)  # one module serves both
   rng = collectives.fold_in_index(rng, axis_name)
   dropout_rng, code_rng, latent_rng = jax.random.split(rng, 3)
   data, condition = batch['image'], energies.conditions(batch)
@@ -117,14 +114,10 @@ def step(
   fooled = functools.partial(_fooled, condition=condition, context=context)
 
   def generator_loss(params):
-    images, divergence = coded(params)
+    images, kl = coded(params)
     error = jnp.mean(jnp.abs(images - data))
-    loss = fooled(energy, images) + image_weight * error
-    loss += kl_weight * divergence
-    metrics = {
-      'generator/absolute_error': error,
-      'generator/divergence': divergence,
-    }
+    loss = fooled(energy, images) + image_weight * error + kl_weight * kl
+    metrics = {'generator/absolute_error': error, 'generator/divergence': kl}
     if draws:
       images = drawn(params)
       latent_error = _latent_error(encode, params, images, condition, z)

@@ -126,12 +126,9 @@ def step(
     l1_weight=l1_weight,
     data=data,
   )
-  moved, generator_metrics = _generator_steps(
-    state.generator, generator_loss, draw, noise_rngs, axis_name
-  )
   due = state.step % generator_every == generator_every - 1
-  generator = jax.tree.map(
-    lambda old, new: jnp.where(due, new, old), state.generator, moved
+  generator, generator_metrics = _generator_steps(
+    due, state.generator, generator_loss, draw, noise_rngs, axis_name
   )
   metrics = {**energy_metrics, **generator_metrics}
   return State(state.step + 1, energy, generator), metrics
@@ -177,14 +174,17 @@ def _with_penalty(energy_loss, energy, weight, rngs, *batch):
   return penalized
 
 
-def _generator_steps(generator, loss, draw, rngs, axis_name):
-  """Returns the generator after a step for each key, and metrics."""
+def _generator_steps(due, generator, loss, draw, rngs, axis_name):
+  """Returns the generator, where due after a step for each key, and metrics."""
+  moved = generator
   for rng in rngs:
     made = functools.partial(draw, rng=rng)
-    generator, metrics = learners.descend(
-      generator, functools.partial(loss, draw=made), axis_name=axis_name
+    moved, metrics = learners.descend(
+      moved, functools.partial(loss, draw=made), axis_name=axis_name
     )
-  return generator, metrics
+  # `due` is traced, so that one compiled step serves every turn: both are computed.
+  choose = functools.partial(jnp.where, due)
+  return jax.tree.map(choose, moved, generator), metrics
 
 
 def _generator_loss(params, *, draw, fake, loss, l1_weight, data):
