@@ -242,7 +242,8 @@ class MappedModesTest(parameterized.TestCase):
           changes_with_key.append(
             np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(after)])
           )
-    close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
+    # The modes sum in other orders, three steps long.
+    close = functools.partial(chex.assert_trees_all_close, rtol=3e-5, atol=1e-6)
     if 'pmap' in ends:
       close(ends['pmap'], ends['shard_map'])
     # Random numbers of the mapped modes are each device's own.
