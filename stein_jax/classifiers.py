@@ -162,8 +162,8 @@ class ResNet(nn.Module):
         stride = 2 if stage and not block else 1
         y = nn.relu(norm()(conv(x, width, stride)))
         y = norm()(conv(y, width))
-        # The paper's shortcut without parameters: every other pixel, and new channels
-        # of zeros.
+        # The paper's shortcut without parameters: every other pixel, and new
+        # channels of zeros.
         more = width - x.shape[-1]
         x = jnp.pad(x[:, ::stride, ::stride], ((0, 0),) * 3 + ((0, more),))
         x = nn.relu(x + y)

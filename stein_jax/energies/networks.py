@@ -96,8 +96,8 @@ class Autoencoder(nn.Module):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
     x = _dropout(dtypes.at_least_float32(x), self.dropout, rng)
-    # The decoder has the same kernels. It needs the sizes because a stride need not
-    # divide them.
+    # The decoder has the same kernels. It needs the sizes because a stride need
+    # not divide them.
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -106,7 +106,8 @@ class Autoencoder(nn.Module):
       kernels.append(kernel)
       sizes.append(x.shape[1:3])
       x = layers.conv(x, kernel, stride=stride, padding=padding)
-      # As in DCGAN, no norm follows the first layer, or the last of the decoder.
+      # As in DCGAN, no norm follows the first layer, or the last of the
+      # decoder.
       x = active(x) if i else nn.relu(x)
     features = layers.flat(x)
     for i, (_, _, stride, padding) in reversed(list(enumerate(self.convs))):
@@ -429,7 +430,8 @@ class Unimodal(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
     logit = self.logit(self.trunk(x))[:, 0]
-    # softplus(-a) is -log sigmoid(a) without the sigmoid, whose log could be infinite.
+    # softplus(-a) is -log sigmoid(a) without the sigmoid, whose log could be
+    # infinite.
     return -logit if self.form == 'logit' else nn.softplus(-logit)
 
   def features(self, x: Array) -> Array:
@@ -454,8 +456,8 @@ class _Trunk(nn.Module):
 
 def expert_energy(logits: Array) -> Array:
   """Returns sum_j H(sigmoid(a_j)) [n] in nats, of logits [n, k] [Z16 eq 8]."""
-  # H is an even function, and at -|a| a sum of positive terms, in which no digits
-  # cancel.
+  # H is an even function, and at -|a| a sum of positive terms, in which no
+  # digits cancel.
   size = jnp.abs(dtypes.at_least_float32(logits))
   return jnp.sum(nn.softplus(-size) + size * nn.sigmoid(-size), -1)
 
@@ -467,7 +469,8 @@ def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
   their mutual information with the example, which is 0 if all examples are equal.
   """
   logits = dtypes.at_least_float32(logits)
-  # The mean of 1 - p has a mean of its own, since 1 minus the mean of p would round.
+  # The mean of 1 - p has a mean of its own, since 1 minus the mean of p would
+  # round.
   means = [
     collectives.pmean(jnp.mean(nn.sigmoid(a), 0), axis_name)
     for a in (logits, -logits)
@@ -518,7 +521,8 @@ def _root(x):
   return jnp.sqrt(x + _TINY)
 
 
-# Rounds the kink of the norm at a perfect reconstruction, where it has no slope.
+# Rounds the kink of the norm at a perfect reconstruction, where it has no
+# slope.
 _TINY = 1e-12
 
 

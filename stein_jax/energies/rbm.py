@@ -40,7 +40,8 @@ class RBM(nn.Module):
     x = layers.flat(dtypes.at_least_float32(x))
     d = x.shape[1]
     bias = self.param('bias', nn.initializers.zeros, (d,))
-    # The authors' initializer draws from this range, whatever width it is asked for.
+    # The authors' initializer draws from this range, whatever width it is asked
+    # for.
     self.param('weight', _uniform(0.05), (d, self.num_hidden))
     self.param('hidden_bias', nn.initializers.zeros, (self.num_hidden,))
     if self.centered:  # in a collection of its own, which no optimizer moves

@@ -123,8 +123,8 @@ def pair(
     evaluate = functools.partial(
       learners.call, energy, params, method=method, **context
     )
-  # An energy that neither mixes nor drops has the same values in one batch, which is
-  # faster than two.
+  # An energy that neither mixes nor drops has the same values in one batch,
+  # which is faster than two.
   if not joint and (learners.mixes(energy) or rng is not None):
     return evaluate(data, *condition), evaluate(samples, *condition)
   twice = [jnp.concatenate([c, c]) for c in condition]

@@ -289,7 +289,8 @@ class _GaussianEncoder(nn.Module):
 
 def _map_sizes(size, strides):
   """Returns the sizes of the maps before, between and after the strides."""
-  # From the image back: a convolution 'same' rounds up where a stride does not divide.
+  # From the image back: a convolution 'same' rounds up where a stride does not
+  # divide.
   sizes = [tuple(size)]
   for stride in strides[::-1]:
     sizes.append(tuple(-(-extent // stride) for extent in sizes[-1]))

@@ -202,8 +202,8 @@ def _sample_classes(generator, rng, num, label):
   known = (label >= 0) & (label < classes)
   batch, row = _places(label, classes, size // classes)
   row = jnp.where(known, row, size)  # no row, so that mode='drop' leaves it out
-  # request[i, r] is the sample that is row r of batch i: num, which is none, for rows
-  # that nobody asked for.
+  # request[i, r] is the sample that is row r of batch i: num, which is none,
+  # for rows that nobody asked for.
   request = jnp.full((max(1, -(-num // (size // classes))), size), num)
   request = request.at[batch, row].set(jnp.arange(num), mode='drop')
 

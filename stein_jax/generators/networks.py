@@ -143,8 +143,8 @@ class _Dense(nn.Module):
   def __call__(self, x):
     for width in self.widths:
       x = jnp.tanh(nn.Dense(width)(x))
-    # Zeros make each coupling the identity at first, so that training starts from the
-    # prior.
+    # Zeros make each coupling the identity at first, so that training starts
+    # from the prior.
     return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(x)
 
 
@@ -251,7 +251,8 @@ class DCGAN(nn.Module):
       x = active(dense(x, width))
     factor = math.prod(self.strides)
     height, width = self.shape[0] // factor, self.shape[1] // factor
-    # Like the authors' network this normalises each unit by itself, not whole maps.
+    # Like the authors' network this normalises each unit by itself, not whole
+    # maps.
     x = active(dense(x, height * width * self.base))
     x = x.reshape(len(x), height, width, self.base)
     for maps, stride in zip(self.widths, self.strides[:-1], strict=True):
@@ -284,7 +285,8 @@ class DCGAN(nn.Module):
     axis_name: str | None = None,
   ) -> Array:
     """Returns samples [num, *shape], of the labels [num] if there are classes."""
-    # Split without noise too, so that noise does not change the latents of a key.
+    # Split without noise too, so that noise does not change the latents of a
+    # key.
     latent_rng, noise_rng = jax.random.split(rng)
     z = self.latent(latent_rng, num)
     x = self.decode(z, label=label, axis_name=axis_name)
