@@ -15,7 +15,7 @@ from stein_jax.types import Array, PRNGKey
 
 
 class MLP(nn.Module):
-  """Fully connected energy for low dimensions: dense layers, one output.
+  """Fully connected energy for low dimensions: dense layers and one output.
 
   Attributes:
     widths: widths of the hidden layers.
@@ -88,6 +88,7 @@ class Autoencoder(nn.Module):
     """Whether the energy of one example depends on the others of its batch."""
     return self.norm == 'batch'
 
+  # Linen allows one compact method, so that all others share its parameters.
   @nn.compact
   def _encode_and_decode(self, x, *, axis_name=None, rng=None):
     """Returns the features [n, f] and the reconstruction, like x."""
@@ -96,8 +97,7 @@ class Autoencoder(nn.Module):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
     x = _dropout(dtypes.at_least_float32(x), self.dropout, rng)
-    # The decoder has the same kernels. It needs the sizes because a stride need
-    # not divide them.
+    # The decoder shares the kernels. A stride need not divide the sizes.
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -138,6 +138,7 @@ class Autoencoder(nn.Module):
   def features_and_error(self, x: Array, **context) -> tuple[Array, Array]:
     """Returns the features [n, f] and the size of the residual [n] from one pass."""
     features, reconstruction = self._encode_and_decode(x, **context)
+    # x is whole here, since dropout hides pixels from the encoder alone.
     return features, _RESIDUALS[self.residual](layers.flat(x - reconstruction))
 
 
@@ -171,7 +172,7 @@ class JointLabel(nn.Module):
     """Whether the energy of one example depends on the others of its batch."""
     return self.autoencoder.mixes
 
-  # In setup, since several methods share the classifier.
+  # The classifier is made in setup, since several methods share it.
   def setup(self):
     self.classifier = nn.Dense(
       self.num_classes, use_bias=False, kernel_init=layers.normal()
@@ -193,6 +194,7 @@ class JointLabel(nn.Module):
       ValueError: there are no classes, the labels are not integers [n], or labels whose
         values are known are out of range.
     """
+    # With one key the units that the two parts drop would depend on each other.
     rng, classifier_rng = _two_keys(rng)
     features, error = self.autoencoder.features_and_error(
       x, axis_name=axis_name, rng=rng
@@ -230,7 +232,7 @@ class Discriminator(nn.Module):
   """DCGAN's discriminator as an energy: minus the logit that x is real.
 
   It has strided 5x5 convolutions with LeakyReLU(0.2), norms after all of them but the
-  first, and a dense layer. A label is more channels of the input of every layer.
+  first, and a dense layer. A label is further channels of the input of every layer.
 
   Attributes:
     widths: widths of the convolutions.
@@ -290,9 +292,9 @@ class Discriminator(nn.Module):
 class ConvNet(nn.Module):
   """Convolutional energy, with or without a Gaussian reference [X21].
 
-  E(x) = |x|^2 / (2 sigma^2) - f(x), where f is the sum of the outputs of a dense layer
-  after convolutions. Images that condition the energy are more channels of the input of
-  f, and do not enter the reference.
+  The energy is E(x) = |x|^2 / (2 sigma^2) - f(x), where f sums the outputs of a dense
+  layer after convolutions. Images that condition the energy are further channels of the
+  input of f, and do not enter the reference.
 
   Attributes:
     widths: widths of the convolutions, which have padding 'same'.
@@ -355,6 +357,8 @@ class ConvNet(nn.Module):
     hidden = layers.flat(hidden)
     output = hidden @ weights('kernel', (hidden.shape[-1], self.outputs))
     output = output + self.param('bias', zeros, (self.outputs,))[None]
+    # The authors' code takes the mean from image to image. That factor is left
+    # to the learning rate.
     total = jnp.sum(output, -1)
     if not self.reference_sigma:
       return -total
@@ -365,8 +369,8 @@ class ConvNet(nn.Module):
 class MultiModal(nn.Module):
   """Bounded energy of experts, each of which says one bit about the image [Z16 eq 8].
 
-  E = sum_j H(sigmoid(a_j)) with the entropies H in nats, from 0 to num_experts log 2.
-  The energy is low where every expert is sure, so each code of bits can be a mode.
+  The energy is E = sum_j H(sigmoid(a_j)), from 0 to num_experts log 2, with entropies H
+  in nats. It is low where every expert is sure, so each code of bits can be a mode.
 
   The network has 5x5 convolutions with ReLU and 2x2 max pooling, a dense layer with
   ReLU, and a dense layer of the logits a.
@@ -404,7 +408,7 @@ class MultiModal(nn.Module):
 
 
 class Unimodal(nn.Module):
-  """Energy of one logit a on the network of `MultiModal`, a GAN's to compare with.
+  """Energy of one logit a on the network of `MultiModal`, that of a GAN to compare.
 
   Attributes:
     form: 'logit' for E = -a, so that D = sigmoid(-E); or 'log' for E = -log D, which is
@@ -440,7 +444,7 @@ class Unimodal(nn.Module):
 
 
 class _Trunk(nn.Module):
-  """Convolutions with pooling and a dense layer, as the authors have for digits."""
+  """Convolutions with pooling and a dense layer, the authors' network for digits."""
 
   widths: Sequence[int]
   dense: int
@@ -456,8 +460,7 @@ class _Trunk(nn.Module):
 
 def expert_energy(logits: Array) -> Array:
   """Returns sum_j H(sigmoid(a_j)) [n] in nats, of logits [n, k] [Z16 eq 8]."""
-  # H is an even function, and at -|a| a sum of positive terms, in which no
-  # digits cancel.
+  # H is even in a. At -|a| it is a sum of positive terms, so no digits cancel.
   size = jnp.abs(dtypes.at_least_float32(logits))
   return jnp.sum(nn.softplus(-size) + size * nn.sigmoid(-size), -1)
 
@@ -469,8 +472,8 @@ def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
   their mutual information with the example, which is 0 if all examples are equal.
   """
   logits = dtypes.at_least_float32(logits)
-  # The mean of 1 - p has a mean of its own, since 1 minus the mean of p would
-  # round.
+  # 1 - p is averaged too, since 1 minus the mean of p would round. Means are
+  # over all devices, since H of a mean is not the mean of H.
   means = [
     collectives.pmean(jnp.mean(nn.sigmoid(a), 0), axis_name)
     for a in (logits, -logits)
@@ -509,7 +512,7 @@ def _two_keys(rng):
 
 
 def _dropout(x, rate, rng):
-  """Returns x with a share `rate` of its entries 0 and the others scaled up."""
+  """Returns x with a share `rate` of its entries 0, and the others scaled up."""
   if rng is None or rate == 0:
     return x
   keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
@@ -521,8 +524,7 @@ def _root(x):
   return jnp.sqrt(x + _TINY)
 
 
-# Rounds the kink of the norm at a perfect reconstruction, where it has no
-# slope.
+# This rounds the norm at a perfect reconstruction, where it has no slope.
 _TINY = 1e-12
 
 
