@@ -55,8 +55,7 @@ class VAE(nn.Module):
   output: str = 'tanh'
   scale: float = 0.02
 
-  # This is not a field, since the divergence of the codes is from N(0, I)
-  # alone.
+  # This is not a field, since the divergence of codes is taken from N(0, I).
   prior = 'normal'
 
   def __post_init__(self):
@@ -238,8 +237,6 @@ class ImageToImage(nn.Module):
       x = nn.relu(norm(conv(x, maps, 3, stride=2)))
     offset = nn.Dense(x.shape[-1], kernel_init=start)(z)
     x = x + offset[:, None, None]
-    # z enters once, at the lowest resolution, where an offset reaches all
-    # pixels.
     for _ in range(self.num_blocks):
       y = nn.relu(norm(conv(x, x.shape[-1], 3)))
       x = x + norm(conv(y, x.shape[-1], 3))

@@ -207,8 +207,9 @@ def _sample_classes(generator, rng, num, label):
   known = (label >= 0) & (label < classes)
   batch, row = _places(label, classes, size // classes)
   row = jnp.where(known, row, size)  # no row, so that mode='drop' leaves it out
-  # request[i, r] is the sample that is row r of batch i: num, which is none,
-  # for rows that nobody asked for.
+  # request[i, r] is the sample that is row r of batch i, or num, which is not a
+  # sample, if nobody asked for it. There are as many batches as labels of a
+  # single class would need.
   request = jnp.full((max(1, -(-num // (size // classes))), size), num)
   request = request.at[batch, row].set(jnp.arange(num), mode='drop')
 

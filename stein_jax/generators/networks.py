@@ -253,8 +253,7 @@ class DCGAN(nn.Module):
       x = active(dense(x, width))
     factor = math.prod(self.strides)
     height, width = self.shape[0] // factor, self.shape[1] // factor
-    # Like the authors' network this normalises each unit by itself, not whole
-    # maps.
+    # As in the authors' network the norm is of units, and not of whole maps.
     x = active(dense(x, height * width * self.base))
     x = x.reshape(len(x), height, width, self.base)
     for maps, stride in zip(self.widths, self.strides[:-1], strict=True):
@@ -287,8 +286,7 @@ class DCGAN(nn.Module):
     axis_name: str | None = None,
   ) -> Array:
     """Returns samples [num, *shape], of the labels [num] if there are classes."""
-    # Split without noise too, so that noise does not change the latents of a
-    # key.
+    # The key is split without noise too, so that noise does not change latents.
     latent_rng, noise_rng = jax.random.split(rng)
     z = self.latent(latent_rng, num)
     x = self.decode(z, label=label, axis_name=axis_name)
