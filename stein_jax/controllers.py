@@ -142,7 +142,7 @@ class FreezeAhead(Fixed):
 
 def _by_sign(gap, ahead, behind):
   """Returns one of two numbers by the sign of the gap []; nan if it is nan."""
-  # The gap of a first state is 0, which counts as ahead: only an energy known
-  # to be behind is treated so. The dtype is the gap's, for strict promotion.
+  # The gap of a first state is 0, which counts as ahead. Numbers take the gap's
+  # dtype, since nan has it too.
   chosen = jnp.where(gap > 0, behind, ahead).astype(jnp.result_type(gap))
   return jnp.where(jnp.isnan(gap), gap, chosen)

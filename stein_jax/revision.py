@@ -110,8 +110,7 @@ def moved(
   checks.same_shape(start=np.shape(start), revised=np.shape(revised))
   start, revised = map(dtypes.at_least_float32, (start, revised))
   rows = lambda x: x.reshape(len(x), -1)
-  # The variance is about the mean over all devices, and not about a share's
-  # own.
+  # The variance is about the mean over all devices, not about a share's own.
   mean = collectives.pmean(jnp.mean(revised, 0, keepdims=True), axis_name)
   metrics = {
     'samples/revision': jnp.mean(

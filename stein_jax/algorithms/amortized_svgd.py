@@ -34,7 +34,7 @@ _PROJECTIONS = ('chain_rule', 'full', 'linear')
 class State(NamedTuple):
   step: Array
   generator: learners.Learner
-  energy: learners.Learner  # of the density; never changed
+  energy: learners.Learner  # that of the density, which no step changes
 
 
 def create(
@@ -231,8 +231,7 @@ def least_squares(
   direction = dtypes.at_least_float32(direction)
   wide = jax.tree.map(dtypes.at_least_float32, params)
   flat, unravel_own = flatten_util.ravel_pytree(wide)
-  # ravel_pytree's inverse refuses a wider vector if the leaves have several
-  # dtypes.
+  # ravel_pytree's inverse refuses another dtype if leaves differ in theirs.
   unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
   # All is solved in one dtype, the wider of the parameters' and the samples'.
   dtype = np.promote_types(flat.dtype, direction.dtype)

@@ -81,8 +81,7 @@ def step(
     hot = hot.astype(logits[0].dtype)
     losses = [optax.softmax_cross_entropy(each, hot) for each in logits]
     loss = jnp.mean(jnp.stack(losses))
-    # argmax answers where logits are nan too, and would count as a hit or a
-    # miss.
+    # argmax answers at nan too, which would count as a hit or a miss.
     hits = jnp.argmax(logits[0], -1) == label
     accuracy = jnp.mean(
       jnp.where(jnp.isnan(losses[0]), jnp.nan, hits.astype(jnp.float32))

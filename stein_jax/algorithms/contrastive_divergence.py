@@ -72,8 +72,7 @@ def step(
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
   checks.moves(chain=chain)
-  # `dropout_key` folds in the device's index itself, so it takes the key as it
-  # is.
+  # `dropout_key` folds in the index of the device itself, so it comes first.
   dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
   data, condition = batch['image'], energies.conditions(batch)

@@ -47,8 +47,7 @@ def step(
   Raises:
     ValueError: an argument is out of its range, or the chain takes no step.
   """
-  # Without a step nothing is revised, and the generator would learn its own
-  # images.
+  # Without a step the generator would learn its own images.
   checks.moves(chain=chain)
   checks.positive(generator_sigma=generator_sigma)
   checks.non_negative(data_weight=data_weight)

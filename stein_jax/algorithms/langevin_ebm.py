@@ -57,6 +57,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   )
   chains = None
   if config.num_chains:
+    # Chains begin at the noise at which a step restarts them.
     chains = _noise(
       chain_rng, (config.num_chains, *data.shape[1:]), config.step.start_scale
     )

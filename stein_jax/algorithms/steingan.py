@@ -32,9 +32,7 @@ class State(NamedTuple):
   generator: learners.Learner
   gap: Array  # [] of the last step; 0 if the controller does not need it
   control: Tree  # the controller's own state
-  first: Params | None = (
-    None  # the energy's at the start, if features need them
-  )
+  first: Params | None = None  # the energy's first, if features need them
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
@@ -239,8 +237,7 @@ def _energy_step(
   moved, metrics = learners.descend(
     energy, contrast, rate=factors.rate, axis_name=axis_name
   )
-  # The whole learner is kept, so that its optimizer has not seen the step
-  # either.
+  # The whole learner is kept, so its optimizer has not seen the step either.
   keep = lambda old, new: jnp.where(factors.frozen, old, new)
   return jax.tree.map(keep, energy, moved), metrics
 

@@ -50,6 +50,7 @@ def create(
   particles = jax.tree.map(dtypes.floating, particles)
   shapes = [leaf.shape for leaf in jax.tree.leaves(particles)]
   counts = {shape[:1] for shape in shapes}
+  # A scalar has no axis of particles, and an empty leaf no particle.
   if len(counts) != 1 or counts & {(), (0,)}:
     raise ValueError(
       f'particles have shapes {shapes}; wanted: leaves [n, ...] of one n.'
@@ -97,8 +98,7 @@ def step(
   del rng
   stored = state.particles.params['particles']
   particles = jax.tree.map(dtypes.at_least_float32, stored)
-  # A device holds a share of the batch, but a particle's density is of all of
-  # it.
+  # A device holds a share of the batch, but each density is of the whole.
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
 
   def log_density(position):
@@ -112,8 +112,7 @@ def step(
     phi = direction(particles, score, axis_name=axis_name)
   # phi was computed in float32, and particles keep the dtype that they came in.
   grads = jax.tree.map(lambda phi, leaf: (-phi).astype(leaf.dtype), phi, stored)
-  # `learners.descend` would average over devices, whose particles are
-  # different.
+  # `learners.descend` would average devices, whose particles are different.
   learner = state.particles.apply_gradients(grads={'particles': grads})
 
   metrics = {

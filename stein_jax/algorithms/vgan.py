@@ -97,8 +97,7 @@ def step(
       axis_name=axis_name,
     )
 
-  # The energy learns to tell data from the new generator's samples [alg 1, eq
-  # 5].
+  # The energy learns to tell data from new samples [alg 1, eq 5].
   samples = draw(generator.params, last_rng)
   energy, energy_metrics = learners.descend(
     state.energy,

@@ -132,13 +132,12 @@ def free_energy(
     rng: key of the energy's dropout.
   """
   context = dict(axis_name=axis_name, rng=rng)
-  if checks.is_zero(entropy):
+  if checks.is_zero(entropy):  # an energy without experts has no logits
     mean = jnp.mean(values.value(energy, params, x, **context))
     return mean, mean, jnp.zeros(())
   logits = learners.call(energy, params, x, method='expert_logits', **context)
   checks.rows(len(x), **{"The energy's expert_logits": logits})
-  # One pass gives both, since the energy of experts is a function of their
-  # logits.
+  # One pass gives both, since the energy is a function of the experts' logits.
   mean = jnp.mean(networks.expert_energy(logits))
   total = networks.expert_entropy(logits, axis_name=axis_name)
   return mean - entropy * total, mean, total

@@ -56,11 +56,11 @@ class Autoencoder(nn.Module):
       whose kernel and stride cover the image is a dense layer.
     output: activation of the last layer, which must fit the range of the images:
       'sigmoid', 'tanh' or 'linear'.
-    residual: size of x - reconstruction: its 'l2' norm; 'l1_l2', the L2 norm plus the
-      square root of the L1 norm, which the authors chose for faces and bedrooms; or
-      'squared', the square of the L2 norm.
-    norm: kind of the norms: 'batch', by the statistics of the batch at hand; 'layer',
-      which normalises each example by itself; or 'none'.
+    residual: size of x - reconstruction. 'l2' is its L2 norm, 'l1_l2' the L2 norm plus
+      the square root of the L1 norm, which the authors chose for faces and bedrooms,
+      and 'squared' the square of the L2 norm.
+    norm: kind of the norms. 'batch' normalises by the statistics of the batch at hand,
+      'layer' normalises each example by itself, and 'none' leaves them out.
     dropout: share of inputs that are set to 0 if a key is given.
   """
 
@@ -237,8 +237,8 @@ class Discriminator(nn.Module):
   Attributes:
     widths: widths of the convolutions.
     num_classes: number of classes of the labels; 0 for an unconditional energy.
-    norm: kind of the norms: 'batch'; 'layer', which normalises each example by itself,
-      as WGAN-GP needs; or 'none'.
+    norm: kind of the norms, 'batch', 'layer' or 'none'. 'layer' normalises each example
+      by itself, as WGAN-GP needs.
   """
 
   widths: Sequence[int] = (64, 128)
@@ -434,8 +434,7 @@ class Unimodal(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
     logit = self.logit(self.trunk(x))[:, 0]
-    # softplus(-a) is -log sigmoid(a) without the sigmoid, whose log could be
-    # infinite.
+    # softplus(-a) is -log sigmoid(a), but finite where the sigmoid rounds to 0.
     return -logit if self.form == 'logit' else nn.softplus(-logit)
 
   def features(self, x: Array) -> Array:

@@ -59,6 +59,7 @@ class RBM(nn.Module):
   def laplacian(self, x: Array) -> Array:
     """Returns the trace of the second derivative of E at x, [n]."""
     weight = self._get('weight')
+    # log 2 cosh has the slope tanh and the second derivative 1 - tanh^2.
     slope = 1 - self.features(x) ** 2
     return weight.shape[0] - slope @ jnp.sum(weight**2, 0)
 
@@ -145,6 +146,8 @@ class RBM(nn.Module):
     return self.get_variable('params', name)
 
   def _get_mean(self):
+    # Variables outside 'params' are differentiated too, but the mean is a
+    # constant.
     return lax.stop_gradient(self.get_variable('constants', 'mean'))
 
 

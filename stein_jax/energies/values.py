@@ -82,8 +82,7 @@ def score(
     context = dict(axis_name=axis_name, rng=rng)
     if normalized_with is None:
       return -jnp.sum(value(energy, energy.params, x, *condition, **context))
-    # Energies of the others depend on x too, but samples descend their own
-    # alone.
+    # Energies of the others depend on x too, but x descends its own alone.
     values = pair(
       energy, energy.params, normalized_with, x, *condition, **context
     )
@@ -132,5 +131,6 @@ def pair(
   if not joint and (learners.mixes(energy) or rng is not None):
     return evaluate(data, *condition), evaluate(samples, *condition)
   twice = [jnp.concatenate([c, c]) for c in condition]
+  # Images in bytes and samples in floats are joined in one dtype.
   values = evaluate(jnp.concatenate(dtypes.promoted(data, samples)), *twice)
   return values[: len(data)], values[len(data) :]

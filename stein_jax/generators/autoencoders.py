@@ -94,8 +94,7 @@ class VAE(nn.Module):
     self.first = nn.Dense(
       height * width * self.base, use_bias=False, kernel_init=start
     )
-    # The norms with an offset alone and this epsilon are those of the authors'
-    # code.
+    # The authors' code has these norms, with an offset alone and this epsilon.
     self.norms = [
       layers.BatchNorm(gain=False, epsilon=1e-3)
       for _ in range(len(self.widths) + self.last_norm)
@@ -284,8 +283,7 @@ class _GaussianEncoder(nn.Module):
       x = layers.conv(x, kernel, stride=stride, padding='same')
       bias = self.param(f'bias_{i}', nn.initializers.zeros, (maps,))
       x = nn.leaky_relu(x + bias[None, None, None], 0.2)
-      # With one key what a layer drops would depend on what the last one
-      # dropped.
+      # With one key for all, what layers drop would be correlated.
       layer_key = None if key is None else jax.random.fold_in(key, i)
       x = nn.Dropout(self.dropout)(x, deterministic=key is None, rng=layer_key)
     dense = lambda name: nn.Dense(
@@ -296,8 +294,7 @@ class _GaussianEncoder(nn.Module):
 
 def _map_sizes(size, strides):
   """Returns the sizes of the maps before, between and after the strides."""
-  # From the image back: a convolution 'same' rounds up where a stride does not
-  # divide.
+  # Sizes follow from the image back, since a convolution 'same' rounds them up.
   sizes = [tuple(size)]
   for stride in strides[::-1]:
     sizes.append(tuple(-(-extent // stride) for extent in sizes[-1]))

@@ -158,7 +158,7 @@ def sample(
     rng: key of the samples.
     num: number of samples.
     label: labels [num]; 0, 1, ... in turn if None and there are classes. A traced
-      label that is no class gives a sample of nan.
+      label that is not a class gives a sample of nan.
     condition: images [num, ...].
 
   Raises:
@@ -203,6 +203,7 @@ def _sample_classes(generator, rng, num, label):
       f'{classes} classes do not fit in batches of {size} to sample from.'
     )
   label = jnp.arange(num) % classes if label is None else jnp.asarray(label)
+  # Rows and batches are computed from labels, and may not fit into their bytes.
   label = label.astype(jnp.int32)
   known = (label >= 0) & (label < classes)
   batch, row = _places(label, classes, size // classes)
@@ -262,7 +263,7 @@ def decode(
     rng: key of the other rows.
     z: latents.
     label: labels [m]; 0 for all if None and there are classes. A traced label that is
-      no class gives a sample of nan.
+      not a class gives a sample of nan.
 
   Raises:
     ValueError: the latents are not [m, k], the generator is unconditional and is given

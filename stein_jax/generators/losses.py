@@ -103,6 +103,7 @@ def batch_norm_entropy(params: Params) -> Array:
   Raises:
     ValueError: no norm has a gain.
   """
+  # `layers.BatchNorm` alone has parameters of this name.
   gains = [
     jnp.ravel(dtypes.at_least_float32(leaf))
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -125,8 +126,7 @@ def kl_divergence(mean: Array, log_variance: Array) -> Array:
   """
   checks.same_shape(mean=np.shape(mean), log_variance=np.shape(log_variance))
   mean, log_variance = map(dtypes.at_least_float32, (mean, log_variance))
-  # exp(v) - 1 would lose the digits of a code near the prior, where v is near
-  # 0.
+  # exp(v) - 1 would lose digits near the prior, where v is near 0.
   return 0.5 * jnp.sum(jnp.expm1(log_variance) - log_variance + mean**2, -1)
 
 

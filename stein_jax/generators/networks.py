@@ -128,6 +128,8 @@ class Coupling(nn.Module):
     return self.decode(self.latent(rng, num))
 
   def _halves(self, x, i):
+    # Both are moved in turn, since one that never is would keep the prior's
+    # law.
     halves = jnp.split(x, [self.dim // 2], -1)
     return halves[:: -1 if i % 2 else 1]
 
@@ -415,6 +417,7 @@ class _Encoder(nn.Module):
     norm = lambda x: layers.normalized('batch', x, axis_name=axis_name)
     glorot = nn.initializers.glorot_uniform()
     for width in self.widths:
+      # The norm would subtract a bias, and adds one of its own.
       x = nn.Conv(width, (5, 5), use_bias=False, kernel_init=glorot)(x)
       x = layers.max_pool(nn.relu(norm(x)))
     x = layers.flat(x)

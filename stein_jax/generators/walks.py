@@ -39,6 +39,7 @@ def random_walk(
   steps = step_size * jax.random.uniform(
     step_rng, (num_steps, *start.shape), minval=-1.0
   )
+  # Outside the range of a uniform prior the generator has learned nothing.
   bounded = generator.prior == 'uniform'
 
   def move(z, step):
