@@ -214,8 +214,8 @@ def least_squares(
     draw: function of parameters to samples [n, ...].
     params: where J is taken.
     direction: phi, like the samples.
-    damping: shift in units of |J' phi|^2 / |phi|^2, which lies among the eigenvalues of
-      J J'.
+    damping: shift in units of |J' phi|^2 / |phi|^2, the Rayleigh quotient of J J' at
+      phi.
     num_steps: largest number of conjugate gradient steps.
     axis_name: the mapped axis over which the samples are split; the solution is
       that of all samples.
@@ -267,7 +267,7 @@ def _conjugate_gradients(product, target, num_steps):
   stop at a residual of nan and return what it has, which may be zeros.
 
   Args:
-    product: product of a symmetric positive definite matrix with a vector [n].
+    product: function of a vector [n] to its product with a positive definite matrix.
     target: right-hand side [n].
     num_steps: largest number of steps.
   """

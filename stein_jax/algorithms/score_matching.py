@@ -51,8 +51,8 @@ def step(
     state: the energy.
     batch: 'image' [n, ...].
     rng: key of the projections, the noise and the energy's dropout.
-    objective: 'stein', 'exact', 'sliced' or 'denoising' for the function of that name
-      in this module, or 'closed_form' for 'exact' with the energy's own laplacian.
+    objective: 'stein', 'exact', 'sliced' or 'denoising', for `stein_objective` and so
+      on; or 'closed_form' for `exact_objective` with the energy's own laplacian.
     direction: rule of points and scores to phi, for 'stein'; see `energies.direction`.
     num_projections: number of random directions, for 'sliced'.
     noise_scale: standard deviation of the noise, in units of x, for 'denoising'.

@@ -70,8 +70,7 @@ def step(
     rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
   )
 
-  # The data move along phi [alg 1, the negative phase]. Each step has the score
-  # and the kernel of where the last one ended.
+  # The data move along phi [alg 1, the negative phase].
   def move(x, epsilon):
     for _ in range(num_steps):
       phi = energies.direction(

@@ -232,7 +232,7 @@ class Discriminator(nn.Module):
   """DCGAN's discriminator as an energy: minus the logit that x is real.
 
   It has strided 5x5 convolutions with LeakyReLU(0.2), norms after all of them but the
-  first, and a dense layer. A label is further channels of the input of every layer.
+  first, and a dense layer. A label enters every layer as further channels.
 
   Attributes:
     widths: widths of the convolutions.
@@ -408,7 +408,7 @@ class MultiModal(nn.Module):
 
 
 class Unimodal(nn.Module):
-  """Energy of one logit a on the network of `MultiModal`, that of a GAN to compare.
+  """Energy of one logit a on the network of `MultiModal`, as in a GAN.
 
   Attributes:
     form: 'logit' for E = -a, so that D = sigmoid(-E); or 'log' for E = -log D, which is

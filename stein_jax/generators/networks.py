@@ -162,8 +162,8 @@ class DCGAN(nn.Module):
   """Deep convolutional generator of dense layers and transposed convolutions.
 
   Batch normalisation and ReLU follow all layers but the last. The initial weights are
-  N(0, 0.02^2), and only the norms have biases. A label is further channels of the input
-  of every layer.
+  N(0, 0.02^2), and only the norms have biases. A label enters every layer as further
+  channels.
 
   Attributes:
     shape: (height, width, channels) of a sample.
