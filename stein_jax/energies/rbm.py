@@ -18,7 +18,7 @@ class RBM(nn.Module):
   """Gaussian-Bernoulli restricted Boltzmann machine [LW17 sec 5.1].
 
   It has -E(x) = b.x - x.x / 2 + sum_i log 2 cosh((B'x + c)_i), in which hidden units h
-  in {-1, 1} are summed out. So p(x) is a mixture of 2^num_hidden Gaussians N(b + Bh, I).
+  in {-1, 1} are summed out. So p is a mixture of 2^num_hidden Gaussians N(b + Bh, I).
 
   Attributes:
     num_hidden: number of hidden units.
