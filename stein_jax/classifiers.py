@@ -1,4 +1,4 @@
-"""Classifiers, whose features and logits of images judge samples."""
+"""Classifiers of images, whose features and logits judge samples."""
 
 from collections.abc import Sequence
 
@@ -92,7 +92,7 @@ class AllConvolutional(nn.Module):
       x = x + self.noise * jax.random.normal(noise_rng, x.shape, x.dtype)
     for i, block in enumerate(self.blocks):
       for width, size in block:
-        # The norm would subtract a bias, and has one of its own.
+        # The norm would subtract a bias, and adds one of its own.
         x = nn.Conv(width, (size, size), use_bias=False)(x)
         x = nn.relu(layers.normalized('batch', x, axis_name=axis_name))
       if i + 1 < len(self.blocks):
@@ -154,6 +154,7 @@ class ResNet(nn.Module):
       )
       return layer(x)
 
+    # What the network says of an image must not depend on its batch.
     norm = lambda: nn.GroupNorm(self.num_groups)
     x = nn.relu(norm()(conv(x, self.width)))
     for stage in range(3):
@@ -162,8 +163,8 @@ class ResNet(nn.Module):
         stride = 2 if stage and not block else 1
         y = nn.relu(norm()(conv(x, width, stride)))
         y = norm()(conv(y, width))
-        # The paper's shortcut without parameters: every other pixel, and new channels
-        # of zeros.
+        # The paper's shortcut has no parameters. It takes every other pixel,
+        # and fills the new channels with zeros.
         more = width - x.shape[-1]
         x = jnp.pad(x[:, ::stride, ::stride], ((0, 0),) * 3 + ((0, more),))
         x = nn.relu(x + y)
@@ -212,7 +213,7 @@ def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   shift_rng, flip_rng = jax.random.split(rng)
   n, h, w, _ = x.shape
   pads = ((0, 0), (distance, distance), (distance, distance), (0, 0))
-  # Zeros would put frames around the images.
+  # Zeros would put frames around images whose background is not 0.
   padded = jnp.pad(x, pads, mode='edge')
   offsets = jax.random.randint(shift_rng, (n, 2), 0, 2 * distance + 1)
 

@@ -2,9 +2,9 @@
 
 A controller is a value with `init() -> state` and `update(gap, state) -> (factors,
 state)`, as an optax transformation is. The gap [] is the mean reconstruction error of
-data less that of samples, by an autoencoder energy after its last step: below 0 the
+data minus that of samples, by an autoencoder energy after its last step. Below 0 the
 energy is ahead of the generator, since it reconstructs data better than samples; above
-0 it is behind. A gap that is nan makes what depends on its sign nan.
+0 it is behind. A gap of nan makes the factors that depend on its sign nan.
 """
 
 from typing import Any, NamedTuple
@@ -19,15 +19,17 @@ from stein_jax.types import Array
 class Factors(NamedTuple):
   """What a controller does to the next step of an energy."""
 
-  negatives: Array | float = 1.0  # times the weight of the samples
-  rate: Array | float = 1.0  # times the update
-  frozen: Array | bool = False  # whether there is none
+  negatives: Array | float = 1.0  # factor on the weight of the samples
+  rate: Array | float = 1.0  # factor on the update
+  frozen: Array | bool = False  # whether there is no update
 
 
 @struct.dataclass
 class Fixed:
-  """Leaves the energy alone; the gap need not be known."""
+  """Leaves the energy alone, whatever the gap."""
 
+  # Unannotated, this is not a field. A gap costs a pass of the energy, and asks
+  # for one that reconstructs.
   needs_gap = False
 
   def init(self) -> Any:
@@ -45,8 +47,9 @@ class Discount(Fixed):
   """Weighs samples less while the energy is ahead, as LW17's code does.
 
   Attributes:
-    share: of the weight that is left, in (0, 1]: a third takes gamma from 0.7 to 0.9.
-    when: 'ahead'; or 'behind', as LW17 prints it.
+    share: share of the weight that is left, in (0, 1]. A third takes gamma from 0.7 to
+      0.9.
+    when: 'ahead', or 'behind' as LW17 prints it.
   """
 
   share: float = 1 / 3
@@ -55,7 +58,7 @@ class Discount(Fixed):
   needs_gap = True
 
   def update(self, gap: Array, state: Any) -> tuple[Factors, Any]:
-    """Returns the factor of the gap [], and the state."""
+    """Returns the factor on the samples' weight, and the state."""
     checks.choice(('ahead', 'behind'), when=self.when)
     checks.positive(share=self.share)
     checks.at_most(1, share=self.share)
@@ -70,7 +73,7 @@ class Speed(Fixed):
   """Lets the energy learn faster while it is behind, as LW17 does on faces.
 
   Attributes:
-    factor: of its rate then.
+    factor: factor on the energy's update while it is behind.
   """
 
   factor: float = 5.0
@@ -78,20 +81,20 @@ class Speed(Fixed):
   needs_gap = True
 
   def update(self, gap: Array, state: Any) -> tuple[Factors, Any]:
-    """Returns the factor of the gap [], and the state."""
+    """Returns the factor on the update, and the state."""
     checks.positive(factor=self.factor)
     return Factors(rate=_by_sign(gap, 1.0, self.factor)), state
 
 
 @struct.dataclass
 class Freeze(Fixed):
-  """Speeds the energy up while it is behind, and stops it where the two are far apart.
+  """Speeds an energy up that is behind, and stops one far ahead or behind [WL16].
 
-  As WL16 prints it.
+  This is the rule as printed; see `FreezeAhead` for that of the code.
 
   Attributes:
-    limit: of the gap, either way, beyond which the energy does not learn.
-    factor: of its rate while it is behind.
+    limit: gap, either way, beyond which the energy does not learn.
+    factor: factor on its update while it is behind.
   """
 
   limit: float = 0.5
@@ -102,6 +105,7 @@ class Freeze(Fixed):
   def update(self, gap: Array, state: Any) -> tuple[Factors, Any]:
     """Returns the factors of the gap [], and the state."""
     checks.positive(limit=self.limit, factor=self.factor)
+    # A gap of nan freezes nothing, so that the nan rate shows in the energy.
     rate = _by_sign(gap, 1.0, self.factor)
     return Factors(rate=rate, frozen=jnp.abs(gap) > self.limit), state
 
@@ -110,12 +114,12 @@ class Freeze(Fixed):
 class FreezeAhead(Fixed):
   """Discounts and stops an energy that is ahead, and speeds up one that is behind.
 
-  As WL16's code does.
+  This is the rule of WL16's code.
 
   Attributes:
     limit: how far ahead the energy may be and still learn.
-    share: of the weight of samples that is left while it is ahead.
-    factor: of its rate while it is behind.
+    share: share of the samples' weight that is left while it is ahead.
+    factor: factor on its update while it is behind.
   """
 
   limit: float = 0.5
@@ -137,6 +141,8 @@ class FreezeAhead(Fixed):
 
 
 def _by_sign(gap, ahead, behind):
-  """Returns one of two numbers by the sign of the gap []; nan where it is nan."""
+  """Returns one of two numbers by the sign of the gap []; nan if it is nan."""
+  # The gap of a first state is 0, which counts as ahead. Numbers take the gap's
+  # dtype, since nan has it too.
   chosen = jnp.where(gap > 0, behind, ahead).astype(jnp.result_type(gap))
   return jnp.where(jnp.isnan(gap), gap, chosen)

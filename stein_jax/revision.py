@@ -1,7 +1,7 @@
-"""Learning with a generator that proposes and a chain of an energy that revises.
+"""Learning with a generator that proposes and a chain of an energy that revises [X21].
 
-What `algorithms.coopnets` and `algorithms.vae_teaching` share: their state, the
-proposal and its revision in a step, and samples, which are revised too [X21].
+`algorithms.coopnets` and `algorithms.vae_teaching` share what is here: their state, the
+proposals and revisions of a step, and samples, which are revised too.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class State(NamedTuple):
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state, conditional on the images `batch['condition']` if any."""
+  """Returns the first state, conditional if the batch has a condition."""
   energy, generator = generators.create_pair(
     rng,
     build.build(energies, **config.energy),
@@ -52,18 +52,19 @@ def propose_and_revise(
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
 ) -> tuple[Callable[[Params], Array], Array, Metrics]:
-  """Returns how the generator proposes, its revised proposals [n, ...], and metrics.
+  """Returns a function that proposes, the revised proposals [n, ...], and metrics.
 
-  The first is a function of the generator's parameters, of fixed latents. The metrics
-  are those of the chain and of `moved`.
+  The function takes the generator's parameters and has fixed latents, so that its loss
+  is at the latents that were proposed from. The metrics are those of the chain and of
+  `moved`.
 
   Args:
-    state: with `energy` and `generator`.
+    state: a state with learners `energy` and `generator`.
     latent_rng: key of the latents.
     chain_rng: key of the chain.
     data: images [n, ...], whose shape the samples must have.
     *condition: what both networks are conditioned on [n, ...].
-    chain: what revises; see `energies.run_chain`.
+    chain: the chain that revises; see `energies.run_chain`.
     axis_name: the mapped axis over which the batch is split.
     dropout_rng: key of the energy's dropout.
 
@@ -76,6 +77,7 @@ def propose_and_revise(
     samples = generators.decode_batch(
       state.generator, params, z, *condition, axis_name=axis_name
     )
+    # Otherwise a loss of samples and data might broadcast.
     checks.shape(data.shape, samples=samples)
     return samples
 
@@ -108,6 +110,7 @@ def moved(
   checks.same_shape(start=np.shape(start), revised=np.shape(revised))
   start, revised = map(dtypes.at_least_float32, (start, revised))
   rows = lambda x: x.reshape(len(x), -1)
+  # The variance is about the mean over all devices, not about a share's own.
   mean = collectives.pmean(jnp.mean(revised, 0, keepdims=True), axis_name)
   metrics = {
     'samples/revision': jnp.mean(
@@ -133,6 +136,8 @@ def revise(
   """
   checks.num_rows(len(x), condition=condition)
   given = () if condition is None else (condition,)
+  # An energy that mixes its batch has learned from blocks of this size, which
+  # also bound the memory that many samples take at a time.
   revised, _ = energies.run_chain(
     state.energy, chain, rng, x, *given, block_size=state.generator.batch_size
   )
@@ -154,11 +159,11 @@ def sample(
   `energies.in_whole_batches`.
 
   Args:
-    state: with `energy` and `generator`.
+    state: a state with learners `energy` and `generator`.
     rng: key of the samples and of the chain.
-    num: how many samples.
+    num: number of samples.
     condition: what both networks are conditioned on [num, ...].
-    chain: what revises; see `energies.run_chain`.
+    chain: the chain that revises; see `energies.run_chain`.
   """
   draw_rng, chain_rng = jax.random.split(rng)
   rows, given = energies.in_whole_batches(state.energy, num, condition)

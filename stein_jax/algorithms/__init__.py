@@ -1,6 +1,6 @@
-"""A module is an algorithm.
+"""Algorithms, one module each.
 
-Each defines, and the loop asks for nothing else:
+The training loop asks a module for these names and nothing else:
 
   State(NamedTuple)                    arrays and learners; `step` is its first field
   init(rng, config, batch) -> State    the only function that sees the config
@@ -8,7 +8,8 @@ Each defines, and the loop asks for nothing else:
       -> (State, metrics)              pure; state replicated, batch split
   sample(state, rng, num, *, condition=None, ...) -> [num, ...]
 
-`sample` is absent where there is nothing to draw (`classification`). Optional too:
+`sample` is absent where there is nothing to draw (`classification`). These names are
+optional too:
 
   FIELDS = dict(num_chains=0)          fields of the config that `init` reads, with
                                        their defaults, beside sections of networks
@@ -18,9 +19,9 @@ Each defines, and the loop asks for nothing else:
                                        what `sample` does to a generator's images,
                                        with its keywords; reports show every step
 
-`step`'s keywords are the config's `step` section, `sample`'s its `sample`
-section. There is nothing to inherit and nothing to register: a new file here is
-a new algorithm.
+The config's `step` section has the keywords of `step`, and its `sample` section those
+of `sample`. There is nothing to inherit and nothing to register: a new file here is a
+new algorithm.
 """
 
 import importlib
@@ -29,7 +30,13 @@ import types
 
 
 def get(name: str) -> types.ModuleType:
-  """Returns the algorithm's module; ValueError with the names if there is none."""
+  """Returns the algorithm's module.
+
+  Raises:
+    ValueError: there is none of that name; the message lists those there are.
+  """
+  # The name is looked up before the import, so that an ImportError inside an
+  # algorithm is not taken for an unknown name.
   names = sorted(module.name for module in pkgutil.iter_modules(__path__))
   if name not in names:
     raise ValueError(

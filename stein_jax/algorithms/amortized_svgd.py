@@ -1,8 +1,8 @@
-"""Amortised SVGD: a network that draws from a given density [WL16].
+"""Amortised SVGD: a network learns to draw from a given density [WL16].
 
-The density is an energy that stays as it is: `create` a state from any log
-density, or from a learner of `energies`, then `step` it. In a config the density is one
-of `densities`. A log density may have parameters; one network that is conditioned on
+The density is held as an energy that is never updated. From Python, `create` a state
+from any log density or from a learner of `energies`, then `step` it. A config names one
+of `densities`. The log density may have parameters: one network that is conditioned on
 them then learns to draw from every member of the family.
 """
 
@@ -34,27 +34,29 @@ _PROJECTIONS = ('chain_rule', 'full', 'linear')
 class State(NamedTuple):
   step: Array
   generator: learners.Learner
-  energy: learners.Learner  # of the density; never changed
+  energy: learners.Learner  # that of the density, which no step changes
 
 
 def create(
   log_density: Callable[..., Array] | learners.Learner,
   generator: learners.Learner,
 ) -> State:
-  """Returns a state of a generator that is to draw from a density.
+  """Returns a state whose generator is to draw from a density.
 
   Args:
-    log_density: one position, and for a family one member's parameters [k], to log p
-      up to a constant []; or a learned energy, which is taken without dropout.
+    log_density: function of one position, and for a family of one member's parameters
+      [k], to log p [] up to a constant; or a learned energy, which is taken without
+      dropout.
     generator: from `generators.create`, with a `condition` [n, k] for a family.
 
   Raises:
-    ValueError: the log density is not [], which of a family is seen at the first
-      step alone; or the energy is of other examples than the generator's samples.
+    ValueError: the log density is not [] (one of a family is checked at the first
+      step), or the energy's examples have another shape than the generator's samples.
   """
   energy = log_density
   if not isinstance(energy, learners.Learner):
-
+    # The check below cannot call a log density of several arguments, so that of
+    # a family is checked here, when a step traces it.
     def one(*x):
       value = log_density(*x)
       checks.shape((), log_density=value)
@@ -62,6 +64,8 @@ def create(
 
     checks.log_density(log_density, jnp.zeros(generator.input_shape))
     samples = (generator.batch_size, *generator.input_shape)
+    # It has no parameters to learn, but a learner must have an optimizer. The
+    # shape tells the learner what its examples are.
     energy = learners.wrap(
       lambda params, *x: jax.vmap(one)(*x),
       {},
@@ -73,7 +77,7 @@ def create(
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns a generator of the batch's size for the config's density."""
+  """Returns the state of a new generator, with batches of this one's size."""
   density = build.build(densities, **config.density)
   generator = generators.create(
     rng,
@@ -103,31 +107,32 @@ def step(
 
   Args:
     state: the generator and the density.
-    batch: unused but for its size, a shard's share of the samples; None for the
-      generator's own batch size. 'condition' [m, k], if there, has the parameters of
-      m members of a family, and each an equal share of the samples.
+    batch: its size is the number of samples, on this device; None for the generator's
+      own batch size. 'condition' [m, k], if there, has the parameters of m members of a
+      family, each of which gets an equal share of the samples.
     rng: key of the samples.
-    projection: how the generator follows its samples' direction phi: 'chain_rule',
-      one gradient step [WL16 eq 10] [LW17 eq 21]; 'full', least squares on where
-      the samples are to be, `svgd_steps` steps x + epsilon phi on, by `inner_steps`
-      steps of the optimizer [WL16 eq 8] [LW17 eq 20]; or 'linear', the same to first
-      order in the parameters [WL16 eq 9], whose solution is the optimizer's gradient.
-    direction: what makes phi of points and scores; see `energies.direction`.
-    known_density: whether phi is the score less that of the generator's own density,
-      which it must know, by `log_density`: the reparameterised gradient of KL, without
-      a kernel [WL16 eq 11]. The direction must be `stein.Score` then.
-    epsilon: how far the samples are to move in a step of 'full'.
-    svgd_steps: steps of 'full', 1 as printed; many fit the network to what SVGD makes
-      of its samples in the end.
-    inner_steps: steps of the optimizer in a step of 'full'.
-    damping: of the least squares of 'linear', see `least_squares`; 0 is the least-norm
-      solution, as far as `cg_steps` go.
-    cg_steps: at most so many steps of conjugate gradients for 'linear'.
+    projection: how the generator follows the direction phi of its samples. 'chain_rule'
+      is one gradient step [WL16 eq 10] [LW17 eq 21]. 'full' moves the samples by
+      `svgd_steps` steps x + epsilon phi, and fits the generator to them by
+      `inner_steps` optimizer steps on the squared error [WL16 eq 8] [LW17 eq 20].
+      'linear' solves that least squares to first order in the parameters [WL16 eq 9],
+      and gives the optimizer minus the solution as its gradient.
+    direction: rule of points and scores to phi; see `energies.direction`.
+    known_density: whether phi is the score minus that of the generator's own density,
+      which its network must have as `log_density`. This is the reparameterised gradient
+      of KL without a kernel [WL16 eq 11], and needs `direction` to be `stein.Score`.
+    epsilon: step size along phi in 'full'.
+    svgd_steps: steps along phi in 'full', 1 as printed; many fit the network to what
+      SVGD makes of its samples in the end.
+    inner_steps: optimizer steps in 'full'.
+    damping: damping of 'linear', see `least_squares`; 0 is the least-norm solution, as
+      far as `cg_steps` go.
+    cg_steps: largest number of conjugate gradient steps in 'linear'.
     axis_name: the mapped axis over which the samples are split.
 
   Raises:
-    ValueError: an argument is out of its range; or an energy that mixes its batch is
-      to be of a family, whose members never meet.
+    ValueError: an argument is out of its range, the members cannot share the samples
+      equally, or the energy of a family mixes its batch.
   """
   checks.choice(_PROJECTIONS, projection=projection)
   checks.positive(epsilon=epsilon)
@@ -157,7 +162,7 @@ def step(
     )
     return State(state.step + 1, generator, state.energy), metrics
 
-  # Or it is fitted to where its samples are to be [alg 1, eq 8 and 9].
+  # Or it is fitted to its samples after a move along phi [alg 1, eq 8 and 9].
   samples = dtypes.at_least_float32(draw(state.generator.params))
   phi = phi_at(samples)
   if projection == 'full':
@@ -176,7 +181,7 @@ def step(
 
 
 def _solve(generator, draw, phi, damping, num_steps, axis_name):
-  """Returns the generator after the optimizer's step along the solution, {}."""
+  """Returns the generator after an optimizer step along the solution, and {}."""
   change = least_squares(
     draw,
     generator.params,
@@ -185,6 +190,7 @@ def _solve(generator, draw, phi, damping, num_steps, axis_name):
     num_steps=num_steps,
     axis_name=axis_name,
   )
+  # Optimizers descend what they are given.
   grads = jax.tree.map(jnp.negative, change)
   return generator.apply_gradients(grads=grads), {}
 
@@ -201,20 +207,21 @@ def least_squares(
   """Returns the change D of the parameters that moves samples by phi [WL16 eq 9].
 
   With J the Jacobian of the samples, D = (J' J + shift I)^-1 J' phi minimises
-  |J D - phi|^2 + shift |D|^2, and is the shortest such D where shift is 0. J is never
-  formed: conjugate gradients begin at 0 and ask for products J' J D alone.
+  |J D - phi|^2 + shift |D|^2. If shift is 0 it is the shortest minimiser. J is never
+  formed, since conjugate gradients need only the products J' J D.
 
   Args:
-    draw: parameters to samples [n, ...].
+    draw: function of parameters to samples [n, ...].
     params: where J is taken.
     direction: phi, like the samples.
-    damping: shift in units of |J' phi|^2 / |phi|^2, an eigenvalue of J J'.
-    num_steps: of conjugate gradients, at most.
+    damping: shift in units of |J' phi|^2 / |phi|^2, the Rayleigh quotient of J J' at
+      phi.
+    num_steps: largest number of conjugate gradient steps.
     axis_name: the mapped axis over which the samples are split; the solution is
       that of all samples.
 
   Returns:
-    D, like the parameters; nan where anything is not finite.
+    D, like the parameters. It is nan if anything is not finite.
 
   Raises:
     ValueError: phi has another shape than the samples.
@@ -224,15 +231,17 @@ def least_squares(
   direction = dtypes.at_least_float32(direction)
   wide = jax.tree.map(dtypes.at_least_float32, params)
   flat, unravel_own = flatten_util.ravel_pytree(wide)
+  # ravel_pytree's inverse refuses another dtype if leaves differ in theirs.
   unravel = lambda flat, own=flat.dtype: unravel_own(flat.astype(own))
-  # The whole solution is in one dtype, the wider of the parameters' and the samples'.
+  # All is solved in one dtype, the wider of the parameters' and the samples'.
   dtype = np.promote_types(flat.dtype, direction.dtype)
   flat = flat.astype(dtype)
   at = lambda flat: draw(unravel(flat)).astype(dtype)
   checks.shape(jax.eval_shape(at, flat).shape, direction=direction)
   direction = direction.astype(dtype)
 
-  # This is J'v over all devices' samples; the mean is inside as in `learners.descend`.
+  # This is J'v over the samples of all devices. As in `learners.descend` the
+  # inner mean is for shard_map, and the outer one for pmap.
   def pull(v):
     dot = lambda flat: collectives.pmean(jnp.vdot(at(flat), v), axis_name)
     return collectives.pmean(jax.grad(dot)(flat), axis_name)
@@ -240,30 +249,35 @@ def least_squares(
   push = lambda change: jax.jvp(at, (flat,), (change,))[1]
   target = pull(direction)
   size = collectives.pmean(jnp.vdot(direction, direction), axis_name)
+  # Samples that stay have phi = 0, for which the shift would be 0 / 0.
   shift = damping * jnp.vdot(target, target) / jnp.where(size > 0, size, 1)
   product = lambda change: pull(push(change)) + shift * change
   change = unravel(_conjugate_gradients(product, target, num_steps))
+  # Parameters in half precision were solved for in float32.
   return jax.tree.map(
     lambda change, leaf: change.astype(jnp.result_type(leaf)), change, params
   )
 
 
 def _conjugate_gradients(product, target, num_steps):
-  """Returns the solution of product(x) = target [n], begun at 0.
+  """Returns the solution x of product(x) = target.
 
-  `jax.scipy.sparse.linalg.cg` does not pass shard_map's check (jax 0.10.2, 0.12.0): the
-  solution counts as varying over devices, as the noise in `product` does. It would also
-  stop at a residual of nan with what it has, which may be zeros.
+  `jax.scipy.sparse.linalg.cg` does not pass shard_map's check (jax 0.10.2, 0.12.0): it
+  takes the solution to vary over devices, as the noise in `product` does. It would also
+  stop at a residual of nan and return what it has, which may be zeros.
 
   Args:
-    product: a symmetric positive definite matrix's product with a vector [n].
-    target: [n].
-    num_steps: at most.
+    product: function of a vector [n] to its product with a positive definite matrix.
+    target: right-hand side [n].
+    num_steps: largest number of steps.
   """
+  # Squared norms are compared, so the residual may be 1e-6 of the target.
   tolerance = 1e-12 * jnp.vdot(target, target)
 
   def unsolved(state):
     i, _, _, _, sq_residual = state
+    # An infinite target has an infinite tolerance, at which the start would
+    # count as solved. Steps go on instead, and the solution becomes nan.
     solved = (sq_residual <= tolerance) & jnp.isfinite(sq_residual)
     return (i < num_steps) & ~solved
 
@@ -281,12 +295,14 @@ def _conjugate_gradients(product, target, num_steps):
       following,
     )
 
+  # From 0 the solution stays in the span of J', so that without damping it
+  # tends to the least-norm one.
   start = (0, jnp.zeros_like(target), target, target, jnp.vdot(target, target))
   return lax.while_loop(unsolved, improve, start)[1]
 
 
 def _phi(state, family, condition, direction, known_density, axis_name):
-  """Returns a function of samples [n, ...] to phi at them, like them."""
+  """Returns a function of samples [n, ...] to phi, like the samples."""
   if known_density and not isinstance(direction, stein.Score):
     raise ValueError(
       'known_density=True takes no kernel: direction must be Score.'
@@ -305,7 +321,8 @@ def _phi(state, family, condition, direction, known_density, axis_name):
 
   def of_each_member(samples):
     score = energies.score(state.energy, samples, *given, axis_name=axis_name)
-    # Samples meet those of their own density, all on one device.
+    # A kernel compares samples of one density alone. A device holds whole
+    # members, so the direction needs no axis.
     share = lambda x: x.reshape(len(family), len(x) // len(family), -1)
     with build.section('direction'):
       phi = jax.vmap(direction)(share(samples), share(score))
@@ -313,6 +330,8 @@ def _phi(state, family, condition, direction, known_density, axis_name):
 
   def by_density(samples):
     score = energies.score(state.energy, samples, *given, axis_name=axis_name)
+    # Only x is differentiated: the derivative of the generator's log density by
+    # its parameters has mean 0 [WL16 eq 11].
     return score - jax.grad(own_log_density)(samples)
 
   def own_log_density(x):
@@ -329,18 +348,20 @@ def _phi(state, family, condition, direction, known_density, axis_name):
 
 
 def _repeat(family, num):
-  """Returns the condition [num, k] of each sample, shared by members [m, k]."""
+  """Returns the condition of each sample [num, k], in equal shares of [m, k]."""
   if num % len(family):
     raise ValueError(
       f'{num} samples cannot be shared by {len(family)} conditions equally.'
     )
+  # Samples of a member are neighbours, as `of_each_member` reshapes them.
   return jnp.repeat(family, num // len(family), axis=0)
 
 
 def _reach(generator, draw, target, num_steps, axis_name):
-  """Returns the generator after steps towards the target samples [WL16 eq 8]."""
+  """Returns the generator after steps towards target samples [WL16 eq 8]."""
   target = lax.stop_gradient(target)
 
+  # `draw` has one key for all steps: sample i is regressed on its own latent.
   def loss_fn(params):
     error = jnp.sum((draw(params) - target).reshape(len(target), -1) ** 2, -1)
     return 0.5 * jnp.mean(error), {'generator/distance': jnp.mean(error)}

@@ -1,4 +1,4 @@
-"""Classification: the networks that samples are judged by."""
+"""Classification: the training of networks that judge samples."""
 
 from typing import NamedTuple
 
@@ -44,17 +44,22 @@ def step(
 
   Args:
     state: the classifier.
-    batch: 'image' [n, h, w, c] and 'label' [n], integers: one that is no class makes
-      the loss nan; and 'augmented', like the images,
-      where there are others of the same labels, whose mean cross entropy counts as
-      much [Z16 eq 11]. Each is a batch of its own to norms.
+    batch: 'image' [n, h, w, c] and integers 'label' [n]; a traced label that is not a
+      class makes the loss nan. 'augmented', if there, has other images of the same
+      labels, whose mean cross entropy counts as much [Z16 eq 11]. Norms take each of
+      the two as a batch of its own.
     rng: key of the augmentation and of dropout.
-    shift: images move by up to so many pixels either way; 0 for none.
-    flip: half of the images are mirrored.
+    shift: largest shift of an image in pixels, either way; 0 for none.
+    flip: whether each image is mirrored with probability one half.
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range, the labels are not those of the
+      classes, or the network does not return features and logits.
   """
   checks.count(minimum=0, shift=shift)
   rng = collectives.fold_in_index(rng, axis_name)
+  # The keys are the same with augmented images and without.
   shift_rng, *dropout_rngs = jax.random.split(rng, 3)
   parts = [batch[name] for name in ('image', 'augmented') if name in batch]
   if shift or flip:
@@ -76,6 +81,7 @@ def step(
     hot = hot.astype(logits[0].dtype)
     losses = [optax.softmax_cross_entropy(each, hot) for each in logits]
     loss = jnp.mean(jnp.stack(losses))
+    # argmax answers at nan too, which would count as a hit or a miss.
     hits = jnp.argmax(logits[0], -1) == label
     accuracy = jnp.mean(
       jnp.where(jnp.isnan(losses[0]), jnp.nan, hits.astype(jnp.float32))
@@ -89,7 +95,7 @@ def step(
 
 
 def _logits(classifier, params, x, **context):
-  """Returns the classifier's logits [n, k], or refuses what is no classifier."""
+  """Returns the classifier's logits [n, k], or refuses another kind of network."""
   outputs = learners.call(classifier, params, x, **context)
   if not isinstance(outputs, tuple) or len(outputs) != 2:
     raise ValueError(

@@ -28,7 +28,8 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   The energy is conditional where the batch has a condition.
 
   Raises:
-    ValueError: persistent chains of a condition, which do not go on under another.
+    ValueError: persistent chains are asked for under a condition; the next batch has
+      other conditions, under which they cannot go on.
   """
   checks.flag(persistent=config.persistent)
   condition = energies.conditions(batch)
@@ -44,6 +45,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     batch['image'],
     *condition,
   )
+  # A copy, since the step donates its state, and the batch is the caller's.
   chains = jnp.array(batch['image']) if config.persistent else None
   return State(jnp.zeros((), jnp.int32), energy, chains)
 
@@ -58,29 +60,31 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one CD-k update [LW17 eq 10] and its metrics.
 
-  To an energy that mixes its batch data and samples are a batch each.
+  An energy that mixes its batch sees data and samples as a batch each.
 
   Args:
-    state: with `chains` for PCD: they are where the chains start and stay.
-    batch: 'image' [n, ...], and 'condition' [n, ...] where the energy is E(x, y)
-      [LW17 eq 25]; chains keep the data's.
+    state: the energy, and for PCD the chains, which start where they ended last.
+    batch: 'image' [n, ...], and 'condition' [n, ...] if the energy is E(x, y)
+      [LW17 eq 25]; a chain keeps the condition of the image that it starts at.
     rng: key of the step.
-    chain: what makes the negatives, in k steps; LW17's is Langevin [LW17 eq 11].
+    chain: the chain of k steps that makes the negatives; in LW17 it is Langevin
+      dynamics [LW17 eq 11].
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
   checks.moves(chain=chain)
+  # `dropout_key` folds in the index of the device itself, so it comes first.
   dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
   data, condition = batch['image'], energies.conditions(batch)
   context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
 
-  # Negatives: k steps of the chain, from the data or from where the last ones ended.
+  # CD starts its negatives at the data, and PCD where the last ones ended.
   start = data if state.chains is None else state.chains
   samples, chain_metrics = energies.run_chain(
     state.energy, chain, rng, start, *condition, **context
   )
 
-  # The update of equation 10: the energy falls at the data and rises at the negatives.
+  # In equation 10 the energy falls at the data and rises at the negatives.
   energy, metrics = energies.ascend_likelihood(
     state.energy, data, samples, *condition, **context
   )
@@ -88,4 +92,5 @@ def step(
   return State(state.step + 1, energy, chains), {**metrics, **chain_metrics}
 
 
-sample = energies.sample_state  # a chain of the energy
+# The chain of a step is too short to sample by; this one is long by default.
+sample = energies.sample_state

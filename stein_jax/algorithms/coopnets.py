@@ -1,4 +1,4 @@
-"""Cooperative networks: a generator that learns what Langevin makes of it [X20]."""
+"""Cooperative networks: a generator learns what Langevin makes of its samples [X20]."""
 
 import jax
 import jax.numpy as jnp
@@ -28,22 +28,26 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of cooperative learning [X20].
 
-  The generator proposes, Langevin dynamics revise. The energy descends mean E(data)
-  - mean E(revised); the generator moves, at the latents it proposed from, towards
-  the revised images.
+  The generator proposes images, and Langevin dynamics revise them. The energy descends
+  mean E(data) - mean E(revised). The generator moves towards the revised images, at the
+  latents that it proposed them from.
 
   Args:
     state: the networks.
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
-    chain: what revises; a value of `samplers`.
-    generator_sigma: the generator descends the mean over images of |G(z) - revised|^2
-      / (2 sigma^2), times 1 - data_weight.
+    chain: the chain that revises, a value of `samplers`.
+    generator_sigma: sigma in the generator's loss, the mean over images of
+      |G(z) - revised|^2 / (2 sigma^2), which has weight 1 - data_weight.
     data_weight: weight of the sum over pixels of |G(z) - data|, for conditional
       generators, whose condition says which image is meant.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range, or the chain takes no step.
   """
+  # Without a step the generator would learn its own images.
   checks.moves(chain=chain)
   checks.positive(generator_sigma=generator_sigma)
   checks.non_negative(data_weight=data_weight)
@@ -54,8 +58,8 @@ def step(
   data, condition = batch['image'], energies.conditions(batch)
   context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
 
-  # Steps G0 and D1 of the box: latents are decoded, and the images revised under the
-  # energy. Its step G1 would revise the latents, in as many steps as X20 takes: none.
+  # Steps G0 and D1 of the box: latents are decoded, and the energy revises the
+  # images. X20 takes no step of G1, which would revise the latents.
   propose, revised, chain_metrics = revision.propose_and_revise(
     state, latent_rng, chain_rng, data, *condition, chain=chain, **context
   )
@@ -70,10 +74,12 @@ def step(
     **context,
   )
 
-  # Step G2: the generator regresses the revised images on the latents of its own.
+  # Step G2: the generator regresses the revised images on its own latents.
   def generator_loss(params):
     samples = propose(params)
     total = lambda x: jnp.mean(jnp.sum(x, range(1, x.ndim)))
+    # Up to a constant this is minus the log density of the revised images under
+    # a decoder with Gaussian noise.
     error = total((samples - revised) ** 2)
     loss = (1 - data_weight) * error / (2 * generator_sigma**2)
     loss += data_weight * total(jnp.abs(samples - data))

@@ -1,4 +1,4 @@
-"""Langevin EBM: a network energy learned from chains of its own [X21] [DM19]."""
+"""Langevin EBM: an energy network learns from its own Langevin chains [X21] [DM19]."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ FIELDS = dict(num_chains=0)
 class State(NamedTuple):
   step: Array
   energy: learners.Learner
-  chains: Array | None  # [m, ...] where chains go on from step to step
+  chains: Array | None  # [m, ...] if chains go on from step to step, else None
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
@@ -28,10 +28,15 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
 
   `config.num_chains` is 0 for chains from noise at every step, the size of the
   batch for persistent ones, more for a replay buffer.
+
+  Raises:
+    ValueError: there are fewer chains than images in the batch, or chains are to
+      persist under conditions.
   """
   energy_rng, chain_rng = jax.random.split(rng)
   data = batch['image']
   checks.count(minimum=0, num_chains=config.num_chains)
+  # A step draws as many chains as the batch has images, no chain twice.
   if config.num_chains and config.num_chains < len(data):
     raise ValueError(
       f'num_chains={config.num_chains} must be 0 or at least the batch of '
@@ -52,6 +57,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   )
   chains = None
   if config.num_chains:
+    # Chains begin at the noise at which a step restarts them.
     chains = _noise(
       chain_rng, (config.num_chains, *data.shape[1:]), config.step.start_scale
     )
@@ -71,18 +77,22 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of maximum likelihood by chains [X21 panel 3].
 
-  Chains start at noise; or at `state.chains`, of which as many as the batch has
-  images are drawn, some started afresh, and put back where they end [DM19].
+  Chains start at noise. If the state has chains, as many of these as the batch has
+  images go on instead. Some of them start afresh, and all are put back where they end
+  [DM19].
 
   Args:
     state: the energy, and the chains that persist.
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
-    chain: what draws from the energy; a value of `samplers`.
+    chain: the chain that samples the energy, a value of `samplers`.
     start_scale: half the width of the noise, start_scale U(-1, 1).
-    restart: chance that a chain which persists starts at noise again.
+    restart: chance that a persistent chain starts at noise again.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
     axis_name: the mapped axis over which the batch, and the chains, are split.
+
+  Raises:
+    ValueError: an argument is out of its range, or the chain takes no step.
   """
   checks.moves(chain=chain)
   checks.non_negative(restart=restart)
@@ -94,15 +104,17 @@ def step(
   data, condition = batch['image'], energies.conditions(batch)
   context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
 
-  # Starts: noise; or rows of the buffer, a few of which are replaced by noise.
+  # Starts are noise, or rows of the buffer with noise in the place of a few
+  # [DM19].
   start = _noise(start_rng, data.shape, start_scale)
   if state.chains is not None:
+    # Without replacement: of two ends one row could keep a single one.
     chosen = jax.random.permutation(choice_rng, len(state.chains))[: len(data)]
     again = jax.random.bernoulli(restart_rng, restart, (len(data),))
     again = again.reshape(-1, *(1,) * (data.ndim - 1))
     start = jnp.where(again, start, state.chains[chosen])
 
-  # Samples of the energy: a short run of its dynamics.
+  # A short run of the energy's dynamics stands for its samples.
   samples, chain_metrics = energies.run_chain(
     state.energy, chain, chain_rng, start, *condition, **context
   )
@@ -130,8 +142,8 @@ def sample(
 ) -> Array:
   """Returns the ends [num, ...] of chains from noise; see `step`.
 
-  Where chains persist, num of these go on instead: each once, or if they are fewer
-  some more often. An energy that mixes its batch has chains of whole batches.
+  If the state has chains, num of these go on instead, none twice unless they are fewer.
+  An energy that mixes its batch runs whole batches of the training size.
   """
   checks.positive(start_scale=start_scale)
   start_rng, chain_rng = jax.random.split(rng)
@@ -141,6 +153,8 @@ def sample(
   else:
     repeated = rows > len(state.chains)
     start = jax.random.choice(start_rng, state.chains, (rows,), repeated)
+  # An energy that mixes its batch has learned from blocks of this size, which
+  # also bound the memory that many samples take at a time.
   moved, _ = energies.run_chain(
     state.energy,
     chain,

@@ -43,15 +43,21 @@ def step(
     state: the energy.
     batch: 'image' [n, ...].
     rng: unused, the update is deterministic.
-    negative_weight: of log Z: at 1 - gamma gamma log Z is added to the log
-      likelihood, which a discounted SteinGAN follows with exact samples [LW17 sec
-      5.2]. The model's moments then are 1 / (1 - gamma) of the data's.
+    negative_weight: weight of log Z. At 1 - gamma the step ascends the log likelihood
+      plus gamma log Z, as a discounted SteinGAN with exact samples does [LW17 sec 5.2].
+      The model's moments are then those of the data times 1 / (1 - gamma).
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: the weight is not positive, or the energy mixes its batch.
   """
   del rng
   checks.positive(negative_weight=negative_weight)
 
   def loss_fn(params):
+    # Neither term has a dropout key: log Z is that of the energy without
+    # dropout, and the two must be of one energy. One that mixes its batch is
+    # refused here.
     log_partition = energies.log_partition(state.energy, params)
     energy = jnp.mean(energies.value(state.energy, params, batch['image']))
     return energy + negative_weight * log_partition, {
@@ -63,4 +69,5 @@ def step(
   return State(state.step + 1, energy), metrics
 
 
-sample = energies.sample_state  # a chain of the energy
+# Not every energy that knows log Z can be sampled exactly.
+sample = energies.sample_state

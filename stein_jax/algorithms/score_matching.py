@@ -45,19 +45,22 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one score matching step and its metrics.
 
-  Where the energy mixes its batch, the model is the joint density of the batch.
+  If the energy mixes its batch, the model is the joint density of the batch.
 
   Args:
     state: the energy.
     batch: 'image' [n, ...].
     rng: key of the projections, the noise and the energy's dropout.
-    objective: 'stein', 'exact', 'closed_form', 'sliced' or 'denoising': the
-      functions of this module.
-    direction: what makes phi of points and scores for 'stein'; see
-      `energies.direction`.
-    num_projections: random directions that 'sliced' takes.
-    noise_scale: standard deviation that 'denoising' adds, in units of x.
+    objective: 'stein', 'exact', 'sliced' or 'denoising', for `stein_objective` and so
+      on; or 'closed_form' for `exact_objective` with the energy's own laplacian.
+    direction: rule of points and scores to phi, for 'stein'; see `energies.direction`.
+    num_projections: number of random directions, for 'sliced'.
+    noise_scale: standard deviation of the noise, in units of x, for 'denoising'.
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range, or the objective takes second
+      derivatives at single examples of an energy that mixes its batch.
   """
   checks.positive(noise_scale=noise_scale)
   checks.count(num_projections=num_projections)
@@ -74,6 +77,7 @@ def step(
   elif objective == 'denoising':
     loss_fn = denoising_objective(energy, data, rng, noise_scale, **context)
   else:
+    # A name that is not an objective ends here too, and is refused first.
     checks.choice(
       ('stein', 'exact', 'closed_form', 'sliced', 'denoising'),
       objective=objective,
@@ -106,21 +110,22 @@ def stein_objective(
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
 ) -> Callable[[Params], Array]:
-  """Returns a loss of the parameters: half the gradient of KSD^2 [LW17 eq 15].
+  """Returns a loss whose gradient is half that of KSD^2 [LW17 eq 15].
 
-  It is mean_i d/dt f(x_i + t phi(x_i)) at t = 0 with phi held fixed: the exact cross
-  derivative, without a step size. Its value estimates the first term of KSD^2 only;
-  it is there to be descended, not to be read.
+  With f the log density, the loss is mean_i d/dt f(x_i + t phi(x_i)) at t = 0, with phi
+  held fixed. This is the exact cross derivative, without a step size. The value of the
+  loss estimates only the first term of KSD^2: it is there to be descended, not read.
 
   Args:
     energy: the learner.
     x: data [n, ...].
-    direction: what makes phi of points and scores; see `energies.direction`.
+    direction: rule of points and scores to phi; see `energies.direction`.
     axis_name: the mapped axis over which the data are split.
     dropout_rng: key of the energy's dropout.
   """
   context = dict(axis_name=axis_name, rng=dropout_rng)
   x = dtypes.at_least_float32(x)
+  # phi is made outside the loss, so that no gradient goes through it.
   phi = energies.direction(energy, direction, x, **context)
 
   def loss_fn(params):
@@ -136,13 +141,15 @@ def exact_objective(energy, x, *, closed_form=False, dropout_rng=None):
   Args:
     energy: the learner.
     x: data [n, ...].
-    closed_form: take the trace from the energy's own `laplacian`; otherwise from
-      one derivative per coordinate.
+    closed_form: whether the trace is that of the energy's own `laplacian`; otherwise
+      it takes one derivative per coordinate.
     dropout_rng: key of the energy's dropout.
   """
   x = dtypes.at_least_float32(x)
 
   def autodiff_laplacian(params):
+    # No example depends on another here, so the gradient of the sum has a row
+    # for each.
     total = lambda x: jnp.sum(
       energies.value(energy, params, x, rng=dropout_rng)
     )
@@ -155,6 +162,7 @@ def exact_objective(energy, x, *, closed_form=False, dropout_rng=None):
       )
       return jax.jvp(along, (0.0,), (1.0,))[1]
 
+    # All coordinates at once would hold a copy of the batch for each of them.
     return jnp.sum(jax.lax.map(second, basis, batch_size=16), 0)
 
   def loss_fn(params):
@@ -166,6 +174,7 @@ def exact_objective(energy, x, *, closed_form=False, dropout_rng=None):
     else:
       laplacian = autodiff_laplacian(params)
     score = energies.score(energy.replace(params=params), x, rng=dropout_rng)
+    # The score is -grad E, so that the trace of its derivative is -laplacian.
     return jnp.mean(0.5 * _sum_of_squares(score) - laplacian)
 
   return loss_fn
@@ -176,7 +185,8 @@ def sliced_objective(
 ):
   """Returns the sliced loss, mean |s|^2 / 2 + v'(grad s) v, v random [SGSE19].
 
-  The variance-reduced form with Rademacher v; its mean over v is the exact one.
+  This is the variance-reduced form with Rademacher v, whose mean over v is the exact
+  loss.
   """
   checks.count(num_projections=num_projections)
   x = dtypes.at_least_float32(x)
@@ -188,6 +198,8 @@ def sliced_objective(
       energy.replace(params=params), x, axis_name=axis_name, rng=dropout_rng
     )
 
+    # v moves all rows at once, since the score of an energy that mixes its
+    # batch is that of the joint density. Cross terms of two rows have mean 0.
     def project(v):
       score, change = jax.jvp(score_fn, (x,), (v,))
       curvature = jnp.sum((v * change).reshape(len(x), -1), -1)
@@ -201,10 +213,10 @@ def sliced_objective(
 def denoising_objective(
   energy, x, rng, noise_scale=0.1, *, axis_name=None, dropout_rng=None
 ):
-  """Returns mean |s(x + sigma xi) + xi / sigma|^2 / 2, times sigma^2 [V11].
+  """Returns the loss mean |s(x + sigma xi) + xi / sigma|^2 / 2, times sigma^2 [V11].
 
-  Its optimum is the density of the data blurred by sigma; the factor keeps the
-  loss of order d.
+  Its optimum is the density of the data blurred by sigma. The factor keeps the loss of
+  order d.
   """
   checks.positive(noise_scale=noise_scale)
   x = dtypes.at_least_float32(x)
@@ -215,12 +227,15 @@ def denoising_objective(
     score = energies.score(
       energy.replace(params=params), noisy, axis_name=axis_name, rng=dropout_rng
     )
+    # With sigma^2 taken into the square nothing is divided by a small sigma.
     return 0.5 * jnp.mean(_sum_of_squares(noise_scale * score + noise))
 
   return loss_fn
 
 
-sample = energies.sample_state  # a chain of the energy
+# Score matching itself draws nothing, so samples are the ends of a separate
+# chain.
+sample = energies.sample_state
 
 
 def _sum_of_squares(x):

@@ -44,21 +44,23 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one SteinCD update [LW17 alg 1] and its metrics.
 
-  The energy descends mean E(x) - mean E(x + epsilon phi(x)), phi held fixed
-  [LW17 eq 13]. To an energy that mixes its batch data and samples are a batch each.
+  The energy descends mean E(x) - mean E(x + epsilon phi(x)), with phi held fixed
+  [LW17 eq 13]. An energy that mixes its batch sees data and samples as a batch each.
 
   Args:
     state: the energy.
-    batch: 'image' [n, ...], and 'condition' [n, ...] where the energy is E(x, y)
-      [LW17 eq 25]: images move, under their labels. The minibatch is its own set of
-      particles.
+    batch: 'image' [n, ...], which are the particles, and 'condition' [n, ...] if the
+      energy is E(x, y) [LW17 eq 25]; images then move under their labels.
     rng: key of the energy's dropout; all else is deterministic.
-    direction: what makes phi of points and scores; see `energies.direction`.
+    direction: rule of points and scores to phi; see `energies.direction`.
     epsilon: size of a step along phi.
-    num_steps: SVGD steps that make the negatives.
-    symmetric: contrast x + epsilon phi with x - epsilon phi, halved, in place of x
-      [LW17 eq 17].
+    num_steps: number of SVGD steps that make the negatives.
+    symmetric: whether x - epsilon phi takes the place of x in the contrast, which is
+      then halved [LW17 eq 17].
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range.
   """
   checks.positive(epsilon=epsilon)
   checks.count(num_steps=num_steps)
@@ -80,23 +82,27 @@ def step(
   samples = move(data, epsilon)
   positives = move(data, -epsilon) if symmetric else data
 
-  # The energy descends the contrast with them [alg 1, the update].
+  # The energy descends the contrast with them [alg 1, the update]. phi took
+  # each batch by itself, and so does the contrast (joint=False).
   contrast = energies.contrast(
     state.energy, positives, samples, *condition, joint=False, **context
   )
 
   def energy_loss(params):
     loss, metrics = contrast(params)
+    # The central difference spans 2 epsilon. The paper leaves the 1/2 out.
     return (0.5 if symmetric else 1.0) * loss, metrics
 
   energy, metrics = learners.descend(
     state.energy, energy_loss, axis_name=axis_name
   )
   moved = jnp.sum((samples - data).reshape(len(data), -1) ** 2, 1)
+  # A mean of roots would depend on the number of devices.
   metrics['samples/move'] = jnp.sqrt(
     collectives.pmean(jnp.mean(moved), axis_name)
   )
   return State(state.step + 1, energy), metrics
 
 
-sample = energies.sample_state  # a chain of the energy
+# A few SVGD steps from the data do not sample the model, so this is a chain.
+sample = energies.sample_state

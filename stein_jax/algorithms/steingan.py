@@ -1,6 +1,7 @@
-"""SteinGAN: an energy by amortised maximum likelihood, a generator by SVGD.
+"""SteinGAN: an energy learns by amortised maximum likelihood, a generator by SVGD.
 
-SteinCD-GAN(alpha) mixes the negatives of SteinCD in: alpha = 0 is SteinGAN.
+SteinCD-GAN(alpha) takes the negatives of SteinCD in a share alpha of its steps, so that
+SteinGAN is SteinCD-GAN(0).
 """
 
 from collections.abc import Callable
@@ -29,11 +30,9 @@ class State(NamedTuple):
   step: Array
   energy: learners.Learner
   generator: learners.Learner
-  gap: Array  # [] of the last step; 0 where the controller does not need it
-  control: Tree  # the controller's
-  first: Params | None = (
-    None  # the energy's at the start, if features keep to them
-  )
+  gap: Array  # [] of the last step; 0 if the controller does not need it
+  control: Tree  # the controller's own state
+  first: Params | None = None  # the energy's first, if features need them
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
@@ -47,6 +46,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     batch['image'],
     **generators.given(batch.get('condition')),
   )
+  # A section of research code may leave out what it does not change.
   options = build.defaults(step) | build.values(step, config.step)
   first = None
   if options['first_features']:
@@ -89,25 +89,24 @@ def step(
     batch: 'image' [n, ...], and 'condition' where both networks take labels or images;
       samples are given the batch's.
     rng: key of the step.
-    direction: what makes phi of points and scores: `stein.SVGD` on pixels,
+    direction: rule of points and scores to phi: `stein.SVGD` on pixels,
       `stein.FeatureSVGD` on the energy's features, or `stein.Score` without a kernel.
     first_features: whether features are those of the energy's first parameters.
-    diversity: what keeps samples apart beside the kernel or, without one, in its
-      place: 'none', `generators.pulling_away` of the energy's features, or
-      `generators.batch_norm_entropy`.
-    diversity_weight: its weight in the generator's loss, whose other part without a
-      kernel is mean E(samples).
+    diversity: a term that keeps samples apart beside the kernel or in its place:
+      'none', 'pulling_away' for `generators.pulling_away` of the energy's features, or
+      'batch_norm_entropy' for `generators.batch_norm_entropy`.
+    diversity_weight: weight of that term in the generator's loss. Without a kernel the
+      rest of the loss is mean E(samples).
     num_generator_steps: k, each with noise of its own.
-    negatives: the samples that the energy sees: 'before', those that moved in the
-      generator's last step, as it drew them before it; or 'fresh', new ones of the
-      generator after it, as WL16's algorithm has it.
+    negatives: the samples that the energy sees. 'before' are those that the generator
+      drew for its last step; 'fresh' are new ones, drawn after that step, as in WL16's
+      algorithm.
     negative_weight: 1 - gamma.
-    controller: what changes the energy's step by how far it is ahead.
+    controller: what changes the energy's step by how far the energy is ahead.
     alpha: chance that a step of the energy uses the negatives of SteinCD, one SVGD
-      step from the data, in place of the generator's; with labels, those of the
-      data.
-    epsilon: size of that step.
-    joint: normalise data and samples in one batch; see `energies.pair`.
+      step from the data and under their conditions, in place of the generator's.
+    epsilon: size of that SVGD step.
+    joint: whether data and samples are normalised in one batch; see `energies.pair`.
     axis_name: the mapped axis over which the batch is split.
 
   Raises:
@@ -167,9 +166,10 @@ def sample(
 def _followed(
   state, examples, direction, first_features, *, joint, axis_name, rng
 ):
-  """Returns functions of samples: to phi at them, and to the energy's features."""
+  """Returns two functions of samples: one to phi, one to the energy's features."""
   data, *condition = examples
-  # An energy that does not mix its batch sees every example by itself.
+  # An energy that mixes its batch scores samples together with the data, as
+  # they meet in its loss. Any other sees every example by itself.
   mixed = joint and learners.mixes(state.energy)
   context = dict(normalized_with=data if mixed else None, axis_name=axis_name)
   features_of = _first_energy(state) if first_features else None
@@ -189,7 +189,11 @@ def _followed(
 
 
 def _generator_steps(generator, draw, rngs, phi_at, penalty, axis_name):
-  """Returns the generator after a step for each key, metrics, the last samples."""
+  """Returns the generator after a step for each key, and the last step's results.
+
+  These are its metrics and the samples that it drew before it moved.
+  """
+  # Python's loop: a scan can slow convolutions down on a CPU.
   for rng in rngs:
     loss = generators.chain_rule_loss(
       functools.partial(draw, rng=rng),
@@ -208,9 +212,10 @@ def _or_moved_data(samples, data, phi_at, alpha, epsilon, rng):
   checks.non_negative(alpha=alpha)
   checks.at_most(1, alpha=alpha)
   checks.positive(epsilon=epsilon)
-  if checks.is_zero(alpha):
+  if checks.is_zero(alpha):  # a known 0 spares the score of the data
     return samples
   moved = data + epsilon * phi_at(data)
+  # One draw for the step: no batch has negatives of both kinds.
   return jnp.where(jax.random.bernoulli(rng, alpha), moved, samples)
 
 
@@ -232,6 +237,7 @@ def _energy_step(
   moved, metrics = learners.descend(
     energy, contrast, rate=factors.rate, axis_name=axis_name
   )
+  # The whole learner is kept, so its optimizer has not seen the step either.
   keep = lambda old, new: jnp.where(factors.frozen, old, new)
   return jax.tree.map(keep, energy, moved), metrics
 
@@ -248,12 +254,13 @@ def _gap(energy, data, samples, joint, rng, axis_name, dtype):
     rng=rng,
     method='reconstruction_error',
   )
+  # The gap is part of the state, and so must be the same on all devices.
   means = collectives.pmean(tuple(map(jnp.mean, errors)), axis_name)
   return (means[0] - means[1]).astype(dtype)
 
 
 def _penalty(diversity, weight, features, axis_name):
-  """Returns what keeps samples apart, of parameters and samples; None for 'none'."""
+  """Returns the diversity term of parameters and samples, or None for 'none'."""
   checks.non_negative(diversity_weight=weight)
   checks.choice(_DIVERSITIES, diversity=diversity)
   if diversity == 'none':
@@ -262,6 +269,7 @@ def _penalty(diversity, weight, features, axis_name):
     return lambda _, samples: (
       weight * generators.pulling_away(features(samples), axis_name=axis_name)
     )
+  # A loss falls, and the entropy is to rise.
   return lambda params, _: -weight * generators.batch_norm_entropy(params)
 
 

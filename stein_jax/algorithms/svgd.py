@@ -1,7 +1,7 @@
-"""Stein variational gradient descent: particles on any log density [LW16].
+"""Stein variational gradient descent of particles on any log density [LW16].
 
-From one's own code: `create` a state from a log density over any pytree, then
-`step` it. In a config the density is one of `densities`.
+From Python, `create` a state from a log density over any pytree, then `step` it. A
+config names one of `densities`.
 """
 
 from collections.abc import Callable
@@ -38,18 +38,19 @@ def create(
   """Returns a state of particles on a log density.
 
   Args:
-    log_density_fn: one position, a tree like one particle, to log p up to a
-      constant []; and the batch as second argument, if `step` is given one.
+    log_density_fn: function of one position, a tree like one particle, to log p [] up
+      to a constant. It takes the batch as second argument if `step` is given one.
     particles: a tree with leaves [n, ...]; integers are taken as numbers.
-    optimizer: any of optax; it descends -phi.
+    optimizer: an optax optimizer, which descends -phi.
 
   Raises:
-    ValueError: the leaves are not as many particles, or the log density is not [],
-      which of one that takes a batch is seen at the first step alone.
+    ValueError: the leaves do not hold one number of particles, or the log density is
+      not []. One that takes a batch is checked at the first step.
   """
   particles = jax.tree.map(dtypes.floating, particles)
   shapes = [leaf.shape for leaf in jax.tree.leaves(particles)]
   counts = {shape[:1] for shape in shapes}
+  # A scalar has no axis of particles, and an empty leaf no particle.
   if len(counts) != 1 or counts & {(), (0,)}:
     raise ValueError(
       f'particles have shapes {shapes}; wanted: leaves [n, ...] of one n.'
@@ -79,21 +80,25 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one SVGD step [LW16 alg 1] and its metrics.
 
-  In many dimensions few particles understate the spread: of a Gaussian in d
-  dimensions, n of them at the median bandwidth show about log(n + 1) / d of the
-  variance, where that is below 1. The means are right.
+  In many dimensions few particles understate the spread. At the median bandwidth n
+  particles on a Gaussian in d dimensions have about log(n + 1) / d of its variance, if
+  that is below 1. Their mean is right.
 
   Args:
     state: the particles.
     batch: data behind the log density, or None.
     rng: unused, the update is deterministic.
-    direction: what makes phi of particles and scores, two trees with leaves [n, ...].
+    direction: rule of particles and scores, two trees with leaves [n, ...], to phi.
     axis_name: the mapped axis over which the particles, and the batch, are
       split; every particle sees the whole batch.
+
+  Raises:
+    ValueError: the log density is not [].
   """
   del rng
   stored = state.particles.params['particles']
   particles = jax.tree.map(dtypes.at_least_float32, stored)
+  # A device holds a share of the batch, but each density is of the whole.
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
 
   def log_density(position):
@@ -105,7 +110,9 @@ def step(
   score = jax.vmap(jax.grad(log_density))(particles)
   with build.section('direction'):
     phi = direction(particles, score, axis_name=axis_name)
+  # phi was computed in float32, and particles keep the dtype that they came in.
   grads = jax.tree.map(lambda phi, leaf: (-phi).astype(leaf.dtype), phi, stored)
+  # `learners.descend` would average devices, whose particles are different.
   learner = state.particles.apply_gradients(grads={'particles': grads})
 
   metrics = {
@@ -119,7 +126,11 @@ def step(
 def sample(
   state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
 ) -> Tree:
-  """Returns particles [num, ...]: distinct ones, unless more than there are."""
+  """Returns num of the particles [num, ...], none twice unless they are fewer.
+
+  Raises:
+    ValueError: there is a condition, or num is negative.
+  """
   if condition is not None:
     raise ValueError(
       'svgd has no condition: it holds particles of one density.'

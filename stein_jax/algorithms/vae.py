@@ -1,4 +1,4 @@
-"""Variational autoencoders of images, conditional ones too [KW14]."""
+"""Variational autoencoders of images, with a condition or without [KW14]."""
 
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     len(batch['image']),
     condition=batch.get('condition'),
   )
+  # `generators.create_pair` checks this where an energy learns beside it.
   checks.same_shape(
     data=batch['image'].shape[1:], samples=generator.input_shape
   )
@@ -41,13 +42,13 @@ def step(
   kl_weight: float = 1.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
-  """Returns the state after one step down minus the evidence bound of the data.
+  """Returns the state after one gradient step up the evidence bound of the data.
 
   Args:
     state: the network.
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
-    kl_weight: of the divergence of codes from the prior; see
+    kl_weight: weight of the divergence of codes from the prior; see
       `generators.variational_loss`.
     axis_name: the mapped axis over which the batch is split.
   """
@@ -70,5 +71,5 @@ def step(
 def sample(
   state: State, rng: PRNGKey, num: int, *, condition: Array | None = None
 ) -> Array:
-  """Returns samples [num, ...], of the images [num, ...] if conditional."""
+  """Returns samples [num, ...], one for each image of a condition [num, ...]."""
   return generators.sample(state.generator, rng, num, condition=condition)

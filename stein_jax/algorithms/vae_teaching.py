@@ -1,6 +1,6 @@
-"""An EBM with a VAE as its amortised sampler: variational MCMC teaching [X21].
+"""Variational MCMC teaching: an EBM with a VAE as its amortised sampler [X21].
 
-The generator of the state is one with an encoder.
+The generator of the state has an encoder.
 """
 
 import jax
@@ -34,24 +34,27 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of variational MCMC teaching [X21 panel 4].
 
-  A latent is drawn and decoded, and Langevin dynamics revise the image: ancestral
-  Langevin sampling. The energy descends mean E(data) - mean E(revised); the
-  autoencoder learns the revised images, and with data_weight 0 never sees the data.
+  In ancestral Langevin sampling a latent is drawn and decoded, and Langevin dynamics
+  revise the image. The energy descends mean E(data) - mean E(revised). The autoencoder
+  learns the revised images, and with data_weight 0 never sees the data.
 
   Args:
     state: the networks.
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
-    chain: what revises; Langevin dynamics have noise in print, and none in the
-      authors' code.
+    chain: the chain that revises. The paper prints Langevin dynamics with noise; the
+      authors' code has none.
     kl_weight: gamma; see `generators.variational_loss`.
-    kl: the law that codes are held to: 'prior', or as printed 'posterior'.
-    num_importance: draws for the evidence of 'posterior'.
+    kl: the distribution that codes are held to, 'prior' or, as printed, 'posterior'.
+    num_importance: number of draws that estimate the evidence for 'posterior'.
     data_weight: weight of the sum over pixels of |G(z) - data|, z from the prior, for
       conditional generators, whose condition says which image is meant; the rest of
       the loss has weight 1 - data_weight, as in `coopnets`.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range, or the chain takes no step.
   """
   checks.moves(chain=chain)
   checks.non_negative(data_weight=data_weight)
@@ -62,18 +65,19 @@ def step(
   data, condition = batch['image'], energies.conditions(batch)
   context = dict(axis_name=axis_name, dropout_rng=dropout_rng)
 
-  # Ancestral Langevin sampling: latents of the prior are decoded, without observation
-  # noise, and the energy's dynamics revise the images.
+  # Latents are decoded without observation noise, and the energy's dynamics
+  # revise the images (ancestral Langevin sampling).
   propose, revised, chain_metrics = revision.propose_and_revise(
     state, latent_rng, chain_rng, data, *condition, chain=chain, **context
   )
 
-  # The EBM's update: it follows the data, with the revised images as its samples.
+  # The EBM's update: it follows the data, and its samples are the revised
+  # images.
   energy, energy_metrics = energies.ascend_likelihood(
     state.energy, data, revised, *condition, energy_l2=energy_l2, **context
   )
 
-  # The VAE's update: it follows the EBM, by the bound of the revised images' evidence.
+  # The VAE's update: it follows the EBM, by the revised images' evidence bound.
   bound = generators.variational_loss(
     state.generator,
     code_rng,
@@ -87,7 +91,7 @@ def step(
 
   def generator_loss(params):
     loss, metrics = bound(params)
-    if not checks.is_zero(data_weight):
+    if not checks.is_zero(data_weight):  # a known 0 spares a second decoding
       error = jnp.sum(jnp.abs(propose(params) - data)) / len(data)
       loss = (1 - data_weight) * loss + data_weight * error
     return loss, metrics

@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state."""
+  """Returns the first state, with learners of half-batches; see `step`."""
   energy_rng, generator_rng, call_rng = jax.random.split(rng, 3)
   data, start = _halves(batch['image'])
   energy = learners.create(
@@ -34,6 +34,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     config.energy_optimizer,
     data,
   )
+  # The operator's first input is a key, which shows neither shape nor batch.
   generator = learners.create(
     generator_rng,
     build.build(generators, **config.generator),
@@ -58,22 +59,25 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of variational CD [Z16 alg 2].
 
-  Half of the batch is the energy's, the other half is where transitions start. The
+  Half of the batch is the energy's data, and transitions start at the other half. The
   operator descends rho (mean E(moved) - H(moved)) + (1 - rho) reconstruction
-  [Z16 eq 10], then the energy mean E(data) - mean E(moved) - H(data).
+  [Z16 eq 10]; then the energy descends mean E(data) - mean E(moved) - H(data).
 
   Args:
     state: the networks.
     batch: 'image' [n, ...], n even.
     rng: key of the step.
-    rho: from 0, an autoencoder, to 1, no reconstruction.
-    reconstruction: error of the operator without its noise: 'cross_entropy', the
-      mean over pixels, as the authors' code has it; or 'squared', the sum over
-      pixels, as printed. rho does not carry over from one to the other.
+    rho: weight in [0, 1]; 0 trains an autoencoder, and 1 has no reconstruction.
+    reconstruction: error of the operator without its noise. 'cross_entropy' is a mean
+      over pixels, as in the authors' code, and 'squared' a sum over pixels, as printed.
+      One rho means different things for the two.
     num_generator_steps: k, each with noise of its own.
     generator_entropy: weight of H(moved), the entropy of the experts' mean bits.
     data_entropy: weight of H(data).
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range, or the batch is odd.
   """
   checks.non_negative(
     rho=rho, generator_entropy=generator_entropy, data_entropy=data_entropy
@@ -101,7 +105,7 @@ def step(
     _operator_loss, operate, free_energy, start, rho, reconstruction
   )
 
-  # The operator moves images to low energies, and back to themselves [alg 2, eq 10].
+  # The operator moves images to low energies and to themselves [alg 2, eq 10].
   *keys, last_rng = jax.random.split(rng, num_generator_steps + 1)
   generator = state.generator
   for move_rng in keys:
@@ -111,7 +115,7 @@ def step(
       axis_name=axis_name,
     )
 
-  # The energy learns to tell data from what the new operator moves [alg 2, eq 5].
+  # The energy learns to tell data from images moved anew [alg 2, eq 5].
   moved = operate(generator.params, last_rng, start)
   energy, energy_metrics = learners.descend(
     state.energy,
@@ -129,6 +133,7 @@ def _operator_loss(
 ):
   """Returns rho (E - H) + (1 - rho) reconstruction [] and its parts."""
   moved = operate(params, rng, start)
+  # A cross entropy of logits is finite where that of saturated pixels is not.
   logits = operate(params, start, method='reconstruction_logits')
   checks.shape(start.shape, moved=moved, reconstruction_logits=logits)
   value, mean, entropy = free_energy(moved)
@@ -148,14 +153,15 @@ def transitions(
 ) -> Array:
   """Returns x and the images it moves to, [num_steps + 1, n, ...], in x's dtype.
 
-  x [n, ...] is normalised as one batch: of about as many as it trained on.
+  The operator normalises x [n, ...] as one batch, which should be about as large as
+  those it trained on.
   """
   checks.count(num_steps=num_steps)
   x = dtypes.floating(x)
 
   def move(x, rng):
     following = learners.call(generator, generator.params, rng, x)
-    following = following.astype(x.dtype)
+    following = following.astype(x.dtype)  # a scan carries one dtype
     return following, following
 
   path = lax.scan(move, x, jax.random.split(rng, num_steps))[1]
@@ -172,11 +178,12 @@ def sample(
 ) -> Array:
   """Returns the ends [num, ...] of chains of the operator.
 
-  They start at the images `condition` [num, ...], one batch; without, at images
-  decoded from drawn codes, in batches of the training size.
+  They start at the images `condition` [num, ...], which are one batch. Without these
+  they start at images decoded from drawn codes, in batches of the training size.
   """
   if condition is not None:
     return transitions(state.generator, rng, condition, num_steps=num_steps)[-1]
+  # The operator normalises its batch: in whole ones no sample depends on num.
   size = state.generator.batch_size
 
   def draw(rng):
@@ -194,7 +201,7 @@ def sample(
 
 
 def _halves(x):
-  """Returns both halves of a batch, or refuses an odd one."""
+  """Returns the two halves of a batch, or refuses an odd one."""
   if len(x) % 2:
     raise ValueError(f'A batch of {len(x)} has no halves: it must be even.')
   return x[: len(x) // 2], x[len(x) // 2 :]

@@ -1,4 +1,4 @@
-"""VGAN: a GAN as variational training of an energy of experts [Z16]."""
+"""VGAN: a GAN that trains an energy of experts variationally [Z16]."""
 
 import functools
 from typing import NamedTuple
@@ -46,9 +46,9 @@ def step(
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of VGAN [Z16 alg 1].
 
-  The generator descends mean E(samples) - H(samples), H the entropy of the experts'
-  mean bits in place of its own; then the energy descends mean E(data) - mean
-  E(samples) - H(data) on samples of the new generator.
+  The generator descends mean E(samples) - H(samples), where H is the entropy of the
+  experts' mean bits, in place of that of the samples. Then the energy descends
+  mean E(data) - mean E(samples) - H(data), on samples of the new generator.
 
   Args:
     state: the networks.
@@ -56,9 +56,12 @@ def step(
     rng: key of the step.
     num_generator_steps: k, each with noise of its own.
     generator_entropy: weight of H(samples).
-    data_entropy: weight of H(data). With both 0 any energy will do, and an
-      unbounded one shows why a bounded one is asked for.
+    data_entropy: weight of H(data). If both weights are 0 the energy needs no experts;
+      an unbounded energy then grows without limit.
     axis_name: the mapped axis over which the batch is split.
+
+  Raises:
+    ValueError: an argument is out of its range.
   """
   checks.count(num_generator_steps=num_generator_steps)
   checks.non_negative(
@@ -83,6 +86,8 @@ def step(
     return value, {'generator/energy': mean, 'generator/entropy': entropy}
 
   # The generator moves to low energies, and keeps the experts' entropy [alg 1].
+  # k steps come first, since with a loose generator the energy's bound means
+  # nothing.
   *keys, last_rng = jax.random.split(rng, num_generator_steps + 1)
   generator = state.generator
   for draw_rng in keys:
@@ -92,7 +97,7 @@ def step(
       axis_name=axis_name,
     )
 
-  # The energy learns to tell data from the new generator's samples [alg 1, eq 5].
+  # The energy learns to tell data from new samples [alg 1, eq 5].
   samples = draw(generator.params, last_rng)
   energy, energy_metrics = learners.descend(
     state.energy,

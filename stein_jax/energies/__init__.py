@@ -1,9 +1,9 @@
 """Energies E(x) [n], with p(x) proportional to exp(-E(x)).
 
 The networks are Linen modules without mutable state, and take images [n, h, w, c] or
-vectors [n, d]. A learner of one is called as `value(energy, energy.params, x)`. Some
-have more methods than E, which `learners.call(energy, energy.params, ...,
-method='log_partition')` calls.
+vectors [n, d]. A learner of one is called as `value(energy, energy.params, x)`. Further
+methods that some have are called as `learners.call(energy, energy.params, ...,
+method='log_partition')`.
 """
 
 from stein_jax.energies.chains import in_whole_batches

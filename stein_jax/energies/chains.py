@@ -21,7 +21,7 @@ from stein_jax.types import Array, Metrics, PRNGKey, Target
 
 @struct.dataclass
 class _EnergyTarget:
-  """The law p(x) proportional to exp(-E(x)), as a chain asks it; see `target`."""
+  """The law p(x) proportional to exp(-E(x)), for chains; see `target`."""
 
   energy: Learner
   condition: tuple[Array, ...] = ()
@@ -47,8 +47,8 @@ class _EnergyTarget:
     """Returns x after sweeps of the energy's own Gibbs sampler, like x.
 
     Raises:
-      ValueError: the energy mixes its batch, has no such sampler, or one that
-        returns another shape; or there is a condition.
+      ValueError: the energy mixes its batch or has no such sampler, the sampler
+        returns another shape, or there is a condition.
     """
     self._check_single('Gibbs sweeps')
     if self.condition:
@@ -66,7 +66,7 @@ class _EnergyTarget:
         method='gibbs',
         **self._context(),
       )
-    except AttributeError as error:
+    except AttributeError as error:  # Linen's, for a method that is not there
       raise ValueError(
         f'This energy has no method gibbs; allowed: Langevin, MALA. {error}'
       ) from error
@@ -90,11 +90,11 @@ def target(
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
 ) -> Target:
-  """Returns what a chain of `samplers` moves under: the law of a learned energy.
+  """Returns the law of a learned energy, under which chains of `samplers` move.
 
-  An energy that mixes its batch has one law, of the whole batch over all devices:
-  prod_i exp(-E(x_i; batch)). It has a score, which Langevin dynamics follow, and no
-  log densities of single examples.
+  The law of an energy that mixes its batch is that of the whole batch over all devices,
+  prod_i exp(-E(x_i; batch)). It has a score, which Langevin dynamics follow, but no log
+  densities of single examples.
 
   Args:
     energy: the learner.
@@ -131,8 +131,8 @@ def run_chain(
     dropout_rng: key of the energy's dropout, the same in all steps of the chain.
 
   Raises:
-    ValueError: an option of the chain is out of range, the energy has not what the
-      chain asks of it, or the chain returns anything but points and scalars.
+    ValueError: an option of the chain is out of range, the energy lacks what the chain
+      asks for, or the chain returns anything but points and scalars.
   """
   checks.count(minimum=0, block_size=block_size)
 
@@ -140,10 +140,11 @@ def run_chain(
     law = target(
       energy, *condition, axis_name=axis_name, dropout_rng=dropout_rng
     )
-    # The message of a wrong option begins with the name that its flag has.
+    # The message about a wrong option begins with the name of its flag.
     with build.section('chain'):
       return _checked(chain(rng, x, law), x)
 
+  # Steps are too small for integers.
   x = dtypes.floating(x)
   if block_size:
     moved, metrics = _in_blocks(run, block_size, rng, x, *condition)
@@ -154,11 +155,12 @@ def run_chain(
 
 
 def _checked(result, x):
-  """Returns points like x and scalars [] if that is what a chain has returned.
+  """Returns a chain's result as points like x, in its dtype, and scalars [].
 
   Raises:
-    ValueError: it is something else; a dtype that differs is converted.
+    ValueError: the result is something else.
   """
+  # Any callable may be a chain, so nothing is known of its result.
   if not isinstance(result, tuple) or len(result) != 2:
     raise ValueError(
       f'The chain returns a {type(result).__name__}; wanted: a pair of the points '
@@ -180,19 +182,23 @@ def _in_blocks(run, block_size, rng, *rows):
   """Returns the points of `run` on block after block, and the means of its metrics.
 
   Args:
-    run: of a key and blocks of each of the rows to points and metrics.
+    run: function of a key and a block of each array to points and metrics.
     block_size: rows of a block.
     rng: key of all blocks.
     *rows: [n, ...] each, the points first.
   """
   num = len(rows[0])
   blocks = -(-num // block_size)
+  # Rows of the start fill the last block, since an energy that mixes its batch
+  # needs a whole one.
   filled = jnp.arange(blocks * block_size) % num
   split = lambda array: jnp.asarray(array)[filled].reshape(
     blocks, block_size, *array.shape[1:]
   )
+  # A block's key depends on its place alone, and not on how many there are.
   keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
   arguments = (keys(jnp.arange(blocks)), *map(split, rows))
+  # One block after another, so that memory does not grow with the chains.
   moved, metrics = lax.map(lambda block: run(*block), arguments)
   moved = moved.reshape(-1, *rows[0].shape[1:])[:num]
   return moved, jax.tree.map(lambda each: jnp.mean(each, 0), metrics)
@@ -201,15 +207,16 @@ def _in_blocks(run, block_size, rng, *rows):
 def in_whole_batches(
   energy: Learner, num: int, condition: Array | None = None
 ) -> tuple[int, tuple[Array, ...]]:
-  """Returns how many chains are run for num samples, and the conditions of each.
+  """Returns how many chains are run for num samples, and (their conditions,) or ().
 
-  For an energy that mixes its batch they are whole batches of the training size, in
-  which conditions repeat: so no sample depends on how many are asked for, and what is
-  too many is cut off.
+  Chains of an energy that mixes its batch are whole batches of the training size, in
+  which conditions repeat. The caller cuts off those beyond num.
 
   Raises:
     ValueError: there are not num conditions.
   """
+  # In a batch of another size such an energy is another function. Without a
+  # condition no sample then depends on how many are asked for.
   size = energy.batch_size
   rows = -(-num // size) * size if learners.mixes(energy) and size else num
   if condition is None:
@@ -229,16 +236,16 @@ def sample_state(
 ) -> Array:
   """Returns the ends [num, ...] of chains of `state.energy` started at N(0, I).
 
-  The `sample` of every algorithm that learns an energy alone. An energy that mixes
-  its batch has chains of whole batches of the training size.
+  This is the `sample` of every algorithm that learns an energy alone. An energy that
+  mixes its batch runs whole batches of the training size.
 
   Args:
-    state: with the energy.
+    state: a state with a learner `energy`.
     rng: key of starts and chains.
-    num: how many samples.
-    condition: what else the energy takes [num, ...]; where that is labels they are
-      0, 1, ... in turn unless they are given.
-    chain: what moves them; see `run_chain`.
+    num: number of samples.
+    condition: what else the energy takes [num, ...]. Labels are 0, 1, ... in turn if
+      None.
+    chain: the chain; see `run_chain`.
   """
   energy = state.energy
   if condition is None and energy.num_classes:
@@ -246,6 +253,7 @@ def sample_state(
   rows, given = in_whole_batches(energy, num, condition)
   start_rng, chain_rng = jax.random.split(rng)
   x = jax.random.normal(start_rng, (rows, *energy.input_shape))
+  # Examples that do not see each other need no blocks.
   block_size = energy.batch_size if learners.mixes(energy) else 0
   moved, _ = run_chain(
     energy, chain, chain_rng, x, *given, block_size=block_size

@@ -1,4 +1,4 @@
-"""Directions in which an energy's samples move: its score, smoothed by a kernel."""
+"""Directions in which samples of an energy move, such as its score after a kernel."""
 
 from collections.abc import Callable
 import functools
@@ -25,13 +25,12 @@ def direction(
 
   Args:
     energy: the learner.
-    rule: of points and scores to phi; one with `needs_features` is also given the
-      function of all devices' points to their features, which are taken without
-      dropout.
+    rule: function of points and scores to phi. If it has `needs_features` it is also
+      given a function of the points of all devices to features, taken without dropout.
     x: [n, ...].
     *condition: what else the energy takes, [n, ...] each.
     normalized_with: further examples of the batch; see `score`.
-    features_of: the energy whose features these are; the same one without.
+    features_of: the energy whose features the rule is given; None for the same one.
     axis_name: the mapped axis over which x is split.
     rng: key of the energy's dropout.
   """
@@ -43,9 +42,11 @@ def direction(
     axis_name=axis_name,
     rng=rng,
   )
+  # An energy need not have features, unless the rule asks for them.
   given = {}
   if getattr(rule, 'needs_features', False):
-    # Every device holds all features: the kernel is one for all.
+    # The kernel compares samples of all devices, so that each holds all
+    # features. They are taken of gathered batches, whose norms need no axis.
     given['features'] = features(
       features_of or energy, collectives.all_gather(normalized_with, axis_name)
     )
@@ -62,7 +63,7 @@ def features(
   """Returns a function of x [n, ...] to the energy's features [n, f].
 
   Args:
-    energy: the learner, with a method `features`.
+    energy: the learner of a network with a method `features`.
     normalized_with: further examples that an energy which mixes its batch normalises
       together with x.
     axis_name: the mapped axis over which x is split.

@@ -9,7 +9,7 @@ from stein_jax.types import Array, Params, PRNGKey
 
 
 def check_density(energy: Learner) -> None:
-  """Raises ValueError if the energy mixes its batch: exp(-E) is no density then."""
+  """Raises ValueError if the energy mixes its batch and has no density exp(-E)."""
   if learners.mixes(energy):
     raise ValueError(
       'This energy mixes its batch: exp(-E) is no density of one example, and has no '
@@ -73,4 +73,5 @@ def ais_log_partition(
   )
   if init is None:
     return samplers.log_mean_exp(log_weights)
+  # Backwards the weights estimate 1 / Z without bias, hence the upper bound.
   return -samplers.log_mean_exp(-log_weights)

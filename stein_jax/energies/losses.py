@@ -45,6 +45,7 @@ def contrast(
     rng: key of the energy's dropout.
   """
   checks.non_negative(energy_l2=energy_l2)
+  # In [LW17 eq 7] samples are draws, so their own dependence on params is cut.
   samples = lax.stop_gradient(samples)
 
   def loss_fn(params):
@@ -93,6 +94,8 @@ def ascend_likelihood(
     axis_name: the mapped axis over which both are split.
     dropout_rng: key of the energy's dropout.
   """
+  # The chain ran under the energy of its own batch, so that the samples are a
+  # batch of their own in the loss too.
   loss_fn = contrast(
     energy,
     data,
@@ -117,8 +120,8 @@ def free_energy(
 ) -> tuple[Array, Array, Array]:
   """Returns mean E(x) - entropy * H(x), mean E(x) and H(x), [] each [Z16 eq 5].
 
-  H is `expert_entropy`. If its weight is 0 it is returned as 0, and the energy needs
-  no experts.
+  H is `expert_entropy`. If its weight is 0, H is returned as 0, and the energy needs no
+  experts.
 
   Args:
     energy: the learner.
@@ -129,11 +132,12 @@ def free_energy(
     rng: key of the energy's dropout.
   """
   context = dict(axis_name=axis_name, rng=rng)
-  if checks.is_zero(entropy):
+  if checks.is_zero(entropy):  # an energy without experts has no logits
     mean = jnp.mean(values.value(energy, params, x, **context))
     return mean, mean, jnp.zeros(())
   logits = learners.call(energy, params, x, method='expert_logits', **context)
   checks.rows(len(x), **{"The energy's expert_logits": logits})
+  # One pass gives both, since the energy is a function of the experts' logits.
   mean = jnp.mean(networks.expert_energy(logits))
   total = networks.expert_entropy(logits, axis_name=axis_name)
   return mean - entropy * total, mean, total
@@ -160,6 +164,7 @@ def variational_contrast(
 
   def loss_fn(params):
     value, positive, total = value_of(params, data, entropy=entropy)
+    # The entropy of the samples is the generator's to keep up.
     negative = value_of(params, samples, entropy=0.0)[1]
     return value - negative, {
       'energy/data': positive,

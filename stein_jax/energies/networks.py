@@ -15,7 +15,7 @@ from stein_jax.types import Array, PRNGKey
 
 
 class MLP(nn.Module):
-  """Fully connected energy for low dimensions: dense layers, one output.
+  """Fully connected energy for low dimensions: dense layers and one output.
 
   Attributes:
     widths: widths of the hidden layers.
@@ -56,11 +56,11 @@ class Autoencoder(nn.Module):
       whose kernel and stride cover the image is a dense layer.
     output: activation of the last layer, which must fit the range of the images:
       'sigmoid', 'tanh' or 'linear'.
-    residual: size of x - reconstruction: its 'l2' norm; 'l1_l2', the L2 norm plus the
-      square root of the L1 norm, which the authors chose for faces and bedrooms; or
-      'squared', the square of the L2 norm.
-    norm: kind of the norms: 'batch', by the statistics of the batch at hand; 'layer',
-      which normalises each example by itself; or 'none'.
+    residual: size of x - reconstruction. 'l2' is its L2 norm, 'l1_l2' the L2 norm plus
+      the square root of the L1 norm, which the authors chose for faces and bedrooms,
+      and 'squared' the square of the L2 norm.
+    norm: kind of the norms. 'batch' normalises by the statistics of the batch at hand,
+      'layer' normalises each example by itself, and 'none' leaves them out.
     dropout: share of inputs that are set to 0 if a key is given.
   """
 
@@ -88,6 +88,7 @@ class Autoencoder(nn.Module):
     """Whether the energy of one example depends on the others of its batch."""
     return self.norm == 'batch'
 
+  # Linen allows one compact method, so that all others share its parameters.
   @nn.compact
   def _encode_and_decode(self, x, *, axis_name=None, rng=None):
     """Returns the features [n, f] and the reconstruction, like x."""
@@ -96,8 +97,7 @@ class Autoencoder(nn.Module):
       return nn.relu(layers.normalized(self.norm, y, axis_name=axis_name))
 
     x = _dropout(dtypes.at_least_float32(x), self.dropout, rng)
-    # The decoder has the same kernels. It needs the sizes because a stride need not
-    # divide them.
+    # The decoder shares the kernels. A stride need not divide the sizes.
     kernels, sizes = [], []
     for i, (width, size, stride, padding) in enumerate(self.convs):
       kernel = self.param(
@@ -106,7 +106,8 @@ class Autoencoder(nn.Module):
       kernels.append(kernel)
       sizes.append(x.shape[1:3])
       x = layers.conv(x, kernel, stride=stride, padding=padding)
-      # As in DCGAN, no norm follows the first layer, or the last of the decoder.
+      # As in DCGAN, no norm follows the first layer, or the last of the
+      # decoder.
       x = active(x) if i else nn.relu(x)
     features = layers.flat(x)
     for i, (_, _, stride, padding) in reversed(list(enumerate(self.convs))):
@@ -137,6 +138,7 @@ class Autoencoder(nn.Module):
   def features_and_error(self, x: Array, **context) -> tuple[Array, Array]:
     """Returns the features [n, f] and the size of the residual [n] from one pass."""
     features, reconstruction = self._encode_and_decode(x, **context)
+    # x is whole here, since dropout hides pixels from the encoder alone.
     return features, _RESIDUALS[self.residual](layers.flat(x - reconstruction))
 
 
@@ -170,7 +172,7 @@ class JointLabel(nn.Module):
     """Whether the energy of one example depends on the others of its batch."""
     return self.autoencoder.mixes
 
-  # In setup, since several methods share the classifier.
+  # The classifier is made in setup, since several methods share it.
   def setup(self):
     self.classifier = nn.Dense(
       self.num_classes, use_bias=False, kernel_init=layers.normal()
@@ -192,6 +194,7 @@ class JointLabel(nn.Module):
       ValueError: there are no classes, the labels are not integers [n], or labels whose
         values are known are out of range.
     """
+    # With one key the units that the two parts drop would depend on each other.
     rng, classifier_rng = _two_keys(rng)
     features, error = self.autoencoder.features_and_error(
       x, axis_name=axis_name, rng=rng
@@ -229,13 +232,13 @@ class Discriminator(nn.Module):
   """DCGAN's discriminator as an energy: minus the logit that x is real.
 
   It has strided 5x5 convolutions with LeakyReLU(0.2), norms after all of them but the
-  first, and a dense layer. A label is more channels of the input of every layer.
+  first, and a dense layer. A label enters every layer as further channels.
 
   Attributes:
     widths: widths of the convolutions.
     num_classes: number of classes of the labels; 0 for an unconditional energy.
-    norm: kind of the norms: 'batch'; 'layer', which normalises each example by itself,
-      as WGAN-GP needs; or 'none'.
+    norm: kind of the norms, 'batch', 'layer' or 'none'. 'layer' normalises each example
+      by itself, as WGAN-GP needs.
   """
 
   widths: Sequence[int] = (64, 128)
@@ -289,9 +292,9 @@ class Discriminator(nn.Module):
 class ConvNet(nn.Module):
   """Convolutional energy, with or without a Gaussian reference [X21].
 
-  E(x) = |x|^2 / (2 sigma^2) - f(x), where f is the sum of the outputs of a dense layer
-  after convolutions. Images that condition the energy are more channels of the input of
-  f, and do not enter the reference.
+  The energy is E(x) = |x|^2 / (2 sigma^2) - f(x), where f sums the outputs of a dense
+  layer after convolutions. Images that condition the energy are further channels of the
+  input of f, and do not enter the reference.
 
   Attributes:
     widths: widths of the convolutions, which have padding 'same'.
@@ -354,6 +357,8 @@ class ConvNet(nn.Module):
     hidden = layers.flat(hidden)
     output = hidden @ weights('kernel', (hidden.shape[-1], self.outputs))
     output = output + self.param('bias', zeros, (self.outputs,))[None]
+    # The authors' code takes the mean from image to image. That factor is left
+    # to the learning rate.
     total = jnp.sum(output, -1)
     if not self.reference_sigma:
       return -total
@@ -364,8 +369,8 @@ class ConvNet(nn.Module):
 class MultiModal(nn.Module):
   """Bounded energy of experts, each of which says one bit about the image [Z16 eq 8].
 
-  E = sum_j H(sigmoid(a_j)) with the entropies H in nats, from 0 to num_experts log 2.
-  The energy is low where every expert is sure, so each code of bits can be a mode.
+  The energy is E = sum_j H(sigmoid(a_j)), from 0 to num_experts log 2, with entropies H
+  in nats. It is low where every expert is sure, so each code of bits can be a mode.
 
   The network has 5x5 convolutions with ReLU and 2x2 max pooling, a dense layer with
   ReLU, and a dense layer of the logits a.
@@ -403,7 +408,7 @@ class MultiModal(nn.Module):
 
 
 class Unimodal(nn.Module):
-  """Energy of one logit a on the network of `MultiModal`, a GAN's to compare with.
+  """Energy of one logit a on the network of `MultiModal`, as in a GAN.
 
   Attributes:
     form: 'logit' for E = -a, so that D = sigmoid(-E); or 'log' for E = -log D, which is
@@ -429,7 +434,7 @@ class Unimodal(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns E(x) [n]."""
     logit = self.logit(self.trunk(x))[:, 0]
-    # softplus(-a) is -log sigmoid(a) without the sigmoid, whose log could be infinite.
+    # softplus(-a) is -log sigmoid(a), but finite where the sigmoid rounds to 0.
     return -logit if self.form == 'logit' else nn.softplus(-logit)
 
   def features(self, x: Array) -> Array:
@@ -438,7 +443,7 @@ class Unimodal(nn.Module):
 
 
 class _Trunk(nn.Module):
-  """Convolutions with pooling and a dense layer, as the authors have for digits."""
+  """Convolutions with pooling and a dense layer, the authors' network for digits."""
 
   widths: Sequence[int]
   dense: int
@@ -454,8 +459,7 @@ class _Trunk(nn.Module):
 
 def expert_energy(logits: Array) -> Array:
   """Returns sum_j H(sigmoid(a_j)) [n] in nats, of logits [n, k] [Z16 eq 8]."""
-  # H is an even function, and at -|a| a sum of positive terms, in which no digits
-  # cancel.
+  # H is even in a. At -|a| it is a sum of positive terms, so no digits cancel.
   size = jnp.abs(dtypes.at_least_float32(logits))
   return jnp.sum(nn.softplus(-size) + size * nn.sigmoid(-size), -1)
 
@@ -467,7 +471,8 @@ def expert_entropy(logits: Array, *, axis_name: str | None = None) -> Array:
   their mutual information with the example, which is 0 if all examples are equal.
   """
   logits = dtypes.at_least_float32(logits)
-  # The mean of 1 - p has a mean of its own, since 1 minus the mean of p would round.
+  # 1 - p is averaged too, since 1 minus the mean of p would round. Means are
+  # over all devices, since H of a mean is not the mean of H.
   means = [
     collectives.pmean(jnp.mean(nn.sigmoid(a), 0), axis_name)
     for a in (logits, -logits)
@@ -506,7 +511,7 @@ def _two_keys(rng):
 
 
 def _dropout(x, rate, rng):
-  """Returns x with a share `rate` of its entries 0 and the others scaled up."""
+  """Returns x with a share `rate` of its entries 0, and the others scaled up."""
   if rng is None or rate == 0:
     return x
   keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
@@ -518,7 +523,7 @@ def _root(x):
   return jnp.sqrt(x + _TINY)
 
 
-# Rounds the kink of the norm at a perfect reconstruction, where it has no slope.
+# This rounds the norm at a perfect reconstruction, where it has no slope.
 _TINY = 1e-12
 
 

@@ -11,14 +11,14 @@ from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
 _MAX_ENUMERATED = 20
-_CHUNK = 2**12  # hidden states at a time
+_CHUNK = 2**12  # hidden states at a time, which bounds the memory
 
 
 class RBM(nn.Module):
   """Gaussian-Bernoulli restricted Boltzmann machine [LW17 sec 5.1].
 
-  -E(x) = b.x - x.x / 2 + sum_i log 2 cosh((B'x + c)_i), in which hidden units h in
-  {-1, 1} are summed out. So p(x) is a mixture of 2^num_hidden Gaussians N(b + Bh, I).
+  It has -E(x) = b.x - x.x / 2 + sum_i log 2 cosh((B'x + c)_i), in which hidden units h
+  in {-1, 1} are summed out. So p is a mixture of 2^num_hidden Gaussians N(b + Bh, I).
 
   Attributes:
     num_hidden: number of hidden units.
@@ -40,10 +40,11 @@ class RBM(nn.Module):
     x = layers.flat(dtypes.at_least_float32(x))
     d = x.shape[1]
     bias = self.param('bias', nn.initializers.zeros, (d,))
-    # The authors' initializer draws from this range, whatever width it is asked for.
+    # The authors' initialiser draws from this range, whatever width it is asked
+    # for. The methods look the parameters up by name, so no result is kept.
     self.param('weight', _uniform(0.05), (d, self.num_hidden))
     self.param('hidden_bias', nn.initializers.zeros, (self.num_hidden,))
-    if self.centered:  # in a collection of its own, which no optimizer moves
+    if self.centered:  # no optimizer moves this collection
       self.variable('constants', 'mean', lambda: jnp.mean(x, 0))
     x = self._centre(x)
     hidden = _log_two_cosh(self._logits(x))
@@ -57,6 +58,7 @@ class RBM(nn.Module):
   def laplacian(self, x: Array) -> Array:
     """Returns the trace of the second derivative of E at x, [n]."""
     weight = self._get('weight')
+    # log 2 cosh has the slope tanh and the second derivative 1 - tanh^2.
     slope = 1 - self.features(x) ** 2
     return weight.shape[0] - slope @ jnp.sum(weight**2, 0)
 
@@ -95,6 +97,7 @@ class RBM(nn.Module):
       hidden_rng, noise_rng = jax.random.split(rng)
       probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
       up = jax.random.bernoulli(hidden_rng, probability).astype(flat.dtype)
+      # h is in {-1, 1}, which is also why its logit has a factor of 2.
       return _add_noise(noise_rng, self._mean(2.0 * up - 1.0)), None
 
     keys = jax.random.split(rng, num_steps)
@@ -109,13 +112,14 @@ class RBM(nn.Module):
         f'{_MAX_ENUMERATED}; use samplers.annealed_importance.'
       )
     bias, weight = self._get('bias'), self._get('weight')
+    # |b + Bh|^2 is taken by B'B and B'b, so that no state costs d numbers.
     gram, linear = weight.T @ weight, weight.T @ bias + self._get('hidden_bias')
 
     def log_state(index):
       h = self._hidden(index)
       return h @ linear + 0.5 * h @ gram @ h
 
-    # All states at once would be up to 2^20 rows.
+    # All states at once would be up to 2^20 rows of hidden units.
     indices = jnp.arange(2**self.num_hidden)
     states = lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
     return states + 0.5 * bias @ bias
@@ -141,6 +145,8 @@ class RBM(nn.Module):
     return self.get_variable('params', name)
 
   def _get_mean(self):
+    # Variables outside 'params' are differentiated too, but the mean is a
+    # constant.
     return lax.stop_gradient(self.get_variable('constants', 'mean'))
 
 
@@ -163,8 +169,8 @@ def _uniform(limit):
 class BinaryRBM(nn.Module):
   """Restricted Boltzmann machine of units in {0, 1} [Z16 sec 4].
 
-  E(x) = -b.x - sum_i log(1 + exp((W'x + c)_i)), in which the hidden units are summed
-  out. Against a generator it has no lower bound, since larger weights make every
+  The energy is E(x) = -b.x - sum_i log(1 + exp((W'x + c)_i)), in which the hidden units
+  are summed out. It is unbounded against a generator, since larger weights make every
   difference of energies larger.
 
   Attributes:

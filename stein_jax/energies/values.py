@@ -40,11 +40,12 @@ def value(
   Raises:
     ValueError: the network's result is not [n].
   """
-  # Here, since a network of the user need not do so.
+  # The cast is here, since a network of the user's own may have none.
   x = dtypes.at_least_float32(x)
   values = learners.call(
     energy, params, x, *condition, axis_name=axis_name, rng=rng
   )
+  # A network that returns a tuple has no shape for the check below to name.
   if not hasattr(values, 'shape'):
     raise ValueError(
       f'The energy is a {type(values).__name__}; wanted: an array ({len(x)},), one '
@@ -81,11 +82,13 @@ def score(
     context = dict(axis_name=axis_name, rng=rng)
     if normalized_with is None:
       return -jnp.sum(value(energy, energy.params, x, *condition, **context))
+    # Energies of the others depend on x too, but x descends its own alone.
     values = pair(
       energy, energy.params, normalized_with, x, *condition, **context
     )
     return -jnp.sum(values[1])
 
+  # Half-precision points get a score like them, but it is computed in float32.
   x = dtypes.floating(x)
   return jax.grad(total)(dtypes.at_least_float32(x)).astype(x.dtype)
 
@@ -123,10 +126,11 @@ def pair(
     evaluate = functools.partial(
       learners.call, energy, params, method=method, **context
     )
-  # An energy that neither mixes nor drops has the same values in one batch, which is
-  # faster than two.
+  # An energy that neither mixes nor drops has the same values in one batch,
+  # which is faster than two.
   if not joint and (learners.mixes(energy) or rng is not None):
     return evaluate(data, *condition), evaluate(samples, *condition)
   twice = [jnp.concatenate([c, c]) for c in condition]
+  # Images in bytes and samples in floats are joined in one dtype.
   values = evaluate(jnp.concatenate(dtypes.promoted(data, samples)), *twice)
   return values[: len(data)], values[len(data) :]

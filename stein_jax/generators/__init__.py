@@ -1,8 +1,8 @@
-"""Generators: from a key and a number n to samples [n, ...].
+"""Generators, which draw samples [n, ...] from a key and a number n.
 
 The networks are Linen modules that draw their own noise, and have a method `decode`
 from latent vectors to samples without noise. A network may normalise by the statistics
-of its batch, so `sample` draws whole batches of the training size: no sample depends on
+of its batch, so `sample` draws whole batches of the training size. No sample depends on
 how many are asked for.
 """
 

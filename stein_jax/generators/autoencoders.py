@@ -55,6 +55,7 @@ class VAE(nn.Module):
   output: str = 'tanh'
   scale: float = 0.02
 
+  # This is not a field, since the divergence of codes is taken from N(0, I).
   prior = 'normal'
 
   def __post_init__(self):
@@ -93,7 +94,7 @@ class VAE(nn.Module):
     self.first = nn.Dense(
       height * width * self.base, use_bias=False, kernel_init=start
     )
-    # The offset alone and this epsilon are those of the authors' code.
+    # The authors' code has these norms, with an offset alone and this epsilon.
     self.norms = [
       layers.BatchNorm(gain=False, epsilon=1e-3)
       for _ in range(len(self.widths) + self.last_norm)
@@ -108,6 +109,7 @@ class VAE(nn.Module):
         strict=True,
       )
     ]
+    # The norms have the offsets of all layers but the last.
     self.bias = self.param('bias', nn.initializers.zeros, (self.shape[2],))
 
   def encode(
@@ -126,7 +128,7 @@ class VAE(nn.Module):
     """Returns images [n, *shape] of latents [n, latent_dim]."""
     x = self.first(z).reshape(len(z), *self.sizes[0], self.base)
     for i, rise in enumerate(self.rises):
-      if i < len(self.norms):
+      if i < len(self.norms):  # the last may have none
         x = self.norms[i](x, axis_name=axis_name)
       x = rise(nn.leaky_relu(x, 0.2))
     return layers.ACTIVATIONS[self.output](x + self.bias[None, None, None])
@@ -175,6 +177,7 @@ class ImageToImage(nn.Module):
   output: str = 'tanh'
   scale: float = 0.02
 
+  # As in `VAE` these are not fields.
   prior = 'normal'
   mixes = False
 
@@ -226,7 +229,8 @@ class ImageToImage(nn.Module):
       )
       return layers.conv(x, kernel, stride=stride, padding='same')
 
-    numbers = itertools.count()  # names the kernels in the order of their use
+    # A compact method names kernels by the order of their use.
+    numbers = itertools.count()
     x = nn.relu(norm(conv(condition, self.widths[0], 7)))
     for maps in self.widths[1:]:
       x = nn.relu(norm(conv(x, maps, 3, stride=2)))
@@ -236,7 +240,7 @@ class ImageToImage(nn.Module):
       y = nn.relu(norm(conv(x, x.shape[-1], 3)))
       x = x + norm(conv(y, x.shape[-1], 3))
     for maps in self.widths[-2::-1]:
-      # Convolutions of two sizes with stride 2 have results of this one.
+      # Both 2 n and 2 n - 1 pixels are halved to n. The even number is meant.
       size = (2 * x.shape[1], 2 * x.shape[2])
       x = layers.ConvTranspose(maps, 3, 2, size, self.scale)(x)
       x = nn.relu(norm(x))
@@ -279,6 +283,7 @@ class _GaussianEncoder(nn.Module):
       x = layers.conv(x, kernel, stride=stride, padding='same')
       bias = self.param(f'bias_{i}', nn.initializers.zeros, (maps,))
       x = nn.leaky_relu(x + bias[None, None, None], 0.2)
+      # With one key for all, what layers drop would be correlated.
       layer_key = None if key is None else jax.random.fold_in(key, i)
       x = nn.Dropout(self.dropout)(x, deterministic=key is None, rng=layer_key)
     dense = lambda name: nn.Dense(
@@ -289,7 +294,7 @@ class _GaussianEncoder(nn.Module):
 
 def _map_sizes(size, strides):
   """Returns the sizes of the maps before, between and after the strides."""
-  # From the image back: a convolution 'same' rounds up where a stride does not divide.
+  # Sizes follow from the image back, since a convolution 'same' rounds them up.
   sizes = [tuple(size)]
   for stride in strides[::-1]:
     sizes.append(tuple(-(-extent // stride) for extent in sizes[-1]))

@@ -1,4 +1,4 @@
-"""Learners of generators, and their samples in batches of the training size."""
+"""Learners of generators, and samples drawn in batches of the training size."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -45,11 +45,12 @@ def create(
   context = _without_none(label=label, condition=condition)
   init_rng, rng = jax.random.split(rng)
   learner = learners.create(init_rng, module, optimizer, rng, num, **context)
+  # Nothing is drawn for the shape, but the number of samples is checked.
   shape = jax.eval_shape(
     lambda params: generate(learner, params, rng, num, **context),
     learner.params,
   ).shape
-  # Its inputs are a key and a number, which show neither.
+  # `learners.create` reads these from the first input, which is a key here.
   return learner.replace(input_shape=shape[1:], batch_size=num)
 
 
@@ -65,7 +66,7 @@ def create_pair(
 ) -> tuple[Learner, Learner]:
   """Returns learners of an energy of the data and of a generator of such data.
 
-  Labels or images that are given condition both networks.
+  Labels or images condition both networks if they are given.
 
   Raises:
     ValueError: the generator's samples have another shape than the data, or the labels
@@ -78,6 +79,7 @@ def create_pair(
     generator_rng, generator, generator_optimizer, len(data), **given
   )
   checks.same_shape(data=data.shape[1:], samples=generator.input_shape)
+  # An energy takes by position what a generator takes by name.
   energy = learners.create(
     energy_rng, energy, energy_optimizer, data, *given.values()
   )
@@ -156,7 +158,7 @@ def sample(
     rng: key of the samples.
     num: number of samples.
     label: labels [num]; 0, 1, ... in turn if None and there are classes. A traced
-      label that is no class gives a sample of nan.
+      label that is not a class gives a sample of nan.
     condition: images [num, ...].
 
   Raises:
@@ -173,6 +175,7 @@ def sample(
   size = generator.batch_size
   keys = jax.random.split(rng, -(-num // size))
   draw = lambda rng: generate(generator, generator.params, rng, size)
+  # One batch after another, so that memory does not grow with num.
   return lax.map(draw, keys).reshape(-1, *generator.input_shape)[:num]
 
 
@@ -180,9 +183,11 @@ def _sample_conditions(generator, rng, num, condition):
   """Returns a sample of each condition, with a key of its own."""
   if condition.shape[:1] != (num,):
     raise ValueError(f'{len(condition)} conditions for num={num} samples.')
+  # A batch of one: no image shares its statistics with another.
   one = lambda rng, image: generate(
     generator, generator.params, rng, 1, condition=image[None]
   )[0]
+  # The key of a sample depends on its place alone.
   keys = jax.vmap(functools.partial(jax.random.fold_in, rng))
   arguments = (keys(jnp.arange(num)), condition)
   return lax.map(
@@ -198,12 +203,14 @@ def _sample_classes(generator, rng, num, label):
       f'{classes} classes do not fit in batches of {size} to sample from.'
     )
   label = jnp.arange(num) % classes if label is None else jnp.asarray(label)
+  # Rows and batches are computed from labels, and may not fit into their bytes.
   label = label.astype(jnp.int32)
   known = (label >= 0) & (label < classes)
   batch, row = _places(label, classes, size // classes)
   row = jnp.where(known, row, size)  # no row, so that mode='drop' leaves it out
-  # request[i, r] is the sample that is row r of batch i: num, which is none, for rows
-  # that nobody asked for.
+  # request[i, r] is the sample that is row r of batch i, or num, which is not a
+  # sample, if nobody asked for it. There are as many batches as labels of a
+  # single class would need.
   request = jnp.full((max(1, -(-num // (size // classes))), size), num)
   request = request.at[batch, row].set(jnp.arange(num), mode='drop')
 
@@ -219,6 +226,8 @@ def _sample_classes(generator, rng, num, label):
   def fill(i, samples):
     return samples.at[request[i]].set(draw(i), mode='drop')
 
+  # Only batches up to the last that is asked for are drawn. The samples begin
+  # at 0, since nan that is overwritten would stop a run under jax_debug_nans.
   shape = (num, *generator.input_shape)
   samples = lax.fori_loop(
     0,
@@ -254,13 +263,14 @@ def decode(
     rng: key of the other rows.
     z: latents.
     label: labels [m]; 0 for all if None and there are classes. A traced label that is
-      no class gives a sample of nan.
+      not a class gives a sample of nan.
 
   Raises:
     ValueError: the latents are not [m, k], the generator is unconditional and is given
       labels, or the labels are not [m] or not among the classes.
   """
   size, classes = generator.batch_size, generator.num_classes
+  # The other rows are the same for all latents, so that they move no sample.
   others = latent(generator, rng, size)
   checks.shape((*np.shape(z)[:1], *others.shape[1:]), z=z)
   check_label(label, classes, len(z))
@@ -278,6 +288,7 @@ def decode(
     known = (label >= 0) & (label < max(classes, 1))
     return jnp.where(known, x, jnp.nan)
 
+  # Without classes a label of 0 stands for all, and is not passed on.
   label = jnp.zeros(len(z)) if label is None else jnp.asarray(label)
   return lax.map(one, (z, label.astype(jnp.int32)))
 
@@ -290,7 +301,7 @@ def latent(generator: Learner, rng: PRNGKey, num: int) -> Array:
 def drawer(
   generator: Learner, batch: Batch, *, axis_name: str | None = None
 ) -> Callable[[Params, PRNGKey], Array]:
-  """Returns a function of parameters and a key to samples beside a batch [n, ...].
+  """Returns a function of parameters and a key to samples [n, ...] for a batch.
 
   There are as many samples as images, each under the condition of its image.
 
@@ -314,9 +325,9 @@ def drawer(
 
 
 def given(condition: Array | None) -> dict[str, Array]:
-  """Returns a condition as the keyword that a generator takes it by.
+  """Returns the keyword argument as which a generator takes a condition.
 
-  One that is [n] is 'label', others are 'condition'; without one there is none.
+  A condition [n] is `label` and any other is `condition`; None gives no argument.
   """
   if condition is None:
     return {}
@@ -328,8 +339,8 @@ def check_label(label: Array | None, classes: int | None, num: int) -> None:
 
   Args:
     label: the labels, or None.
-    classes: number of classes; None if the generator does not say how many it has,
-      and may take any integers.
+    classes: number of classes; None if it is unknown, for which any integers of 0 or
+      more pass.
     num: wanted number of labels.
   """
   if label is None:

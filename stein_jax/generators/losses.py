@@ -31,9 +31,9 @@ def chain_rule_loss(
   again.
 
   Args:
-    draw: the generator's parameters to its samples [n, ...].
-    direction: the samples to phi, like the samples.
-    penalty: the parameters and the samples to a number that is added to the loss.
+    draw: function of the generator's parameters to samples [n, ...].
+    direction: function of the samples to phi, like the samples.
+    penalty: function of parameters and samples to a number that is added to the loss.
     axis_name: the mapped axis over which the samples are split.
 
   Raises:
@@ -55,6 +55,7 @@ def chain_rule_loss(
       'samples/variance': dot(spread, spread),
     }
     loss = -dot(dtypes.at_least_float32(samples), phi)
+    # The penalty has the samples themselves, and so a gradient through them.
     if penalty:
       metrics['generator/penalty'] = penalty(params, samples)
       checks.shape((), penalty=metrics['generator/penalty'])
@@ -67,8 +68,8 @@ def chain_rule_loss(
 def pulling_away(features: Array, *, axis_name: str | None = None) -> Array:
   """Returns the mean squared cosine of pairs of rows [] [ZML17 sec 2.4].
 
-  Descending it turns the features of the samples away from each other. It is 0 if there
-  is one sample.
+  Its descent turns the features of the samples away from each other. It is 0 for one
+  sample.
 
   Args:
     features: features [n, f] of the samples.
@@ -102,6 +103,7 @@ def batch_norm_entropy(params: Params) -> Array:
   Raises:
     ValueError: no norm has a gain.
   """
+  # `layers.BatchNorm` alone has parameters of this name.
   gains = [
     jnp.ravel(dtypes.at_least_float32(leaf))
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -124,6 +126,7 @@ def kl_divergence(mean: Array, log_variance: Array) -> Array:
   """
   checks.same_shape(mean=np.shape(mean), log_variance=np.shape(log_variance))
   mean, log_variance = map(dtypes.at_least_float32, (mean, log_variance))
+  # exp(v) - 1 would lose digits near the prior, where v is near 0.
   return 0.5 * jnp.sum(jnp.expm1(log_variance) - log_variance + mean**2, -1)
 
 
@@ -142,7 +145,7 @@ def variational_loss(
   The loss is the mean over examples of |x - decoded code|^2 + kl_weight KL, with the KL
   of the code to the prior [KW14]. Up to constants it is minus the evidence bound of a
   decoder with variance kl_weight / 2 [X21 panel 4]. The printed objective has the KL to
-  the decoder's posterior, which needs the evidence log q(x): that is estimated by
+  the decoder's posterior. It needs the evidence log q(x), which is estimated by
   importance sampling from the encoder. At kl_weight 1 both are the same.
 
   Args:
@@ -197,6 +200,8 @@ def variational_loss(
       errors, log_weights = jax.vmap(draw)(
         jax.random.split(code_rng, num_importance)
       )
+      # Up to a constant the KL to the posterior is error + divergence +
+      # evidence. The loss is gamma times that, minus the evidence.
       error = jnp.mean(errors, 0)
       evidence = jax.nn.logsumexp(log_weights, 0) - jnp.log(num_importance)
       values = (kl_weight - 1) * evidence + kl_weight * (error + divergence)
@@ -214,6 +219,7 @@ def _decode_code(decode, x, mean, log_variance, rng):
   The weight is q(x | z) p(z) / q(z | x) at decoder variance 1 / 2, up to a constant.
   """
   unit = jax.random.normal(rng, mean.shape, mean.dtype)
+  # Codes are functions of fixed noise, so that gradients reach the encoder.
   z = mean + jnp.exp(0.5 * log_variance) * unit
   decoded = decode(z)
   checks.shape(x.shape, decoded=decoded)

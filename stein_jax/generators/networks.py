@@ -19,7 +19,7 @@ PRIORS = {
 
 
 class MLP(nn.Module):
-  """Generator of vectors: dense layers, from a latent vector and maybe a condition.
+  """Generator of vectors by dense layers, from a latent vector and maybe a condition.
 
   Attributes:
     latent_dim: size of the latent vector.
@@ -63,7 +63,7 @@ class MLP(nn.Module):
 
 
 class Coupling(nn.Module):
-  """Generator of vectors whose density is known: coupling layers [DSB17].
+  """Generator of vectors by coupling layers, so that its density is known [DSB17].
 
   Each layer scales and shifts half of the coordinates by a network of the other half,
   which it leaves as it is. So a layer can be inverted, and the logarithm of its
@@ -79,14 +79,14 @@ class Coupling(nn.Module):
   dim: int = 2
   widths: Sequence[int] = (64,)
   num_layers: int = 8
-  prior = 'normal'
+  prior = 'normal'  # `log_density` knows no other
 
   def __post_init__(self):
     checks.count(minimum=2, dim=self.dim)
     checks.count(num_layers=self.num_layers)
     super().__post_init__()
 
-  # In setup, since both directions share the networks.
+  # The networks are made in setup, since both directions share them.
   def setup(self):
     half = self.dim // 2
     moved = [
@@ -108,6 +108,8 @@ class Coupling(nn.Module):
     """Returns the log density [n] of the samples' distribution at x [n, dim]."""
     x = dtypes.at_least_float32(x)
     checks.shape((len(x), self.dim), x=x)
+    # The layers are undone from the last. x = T(z) has log density log p(z)
+    # minus the log determinants of the layers.
     log_scales = 0.0
     for i, network in reversed(list(enumerate(self.networks))):
       kept, moved = self._halves(x, i)
@@ -126,6 +128,8 @@ class Coupling(nn.Module):
     return self.decode(self.latent(rng, num))
 
   def _halves(self, x, i):
+    # Both are moved in turn, since one that never is would keep the prior's
+    # law.
     halves = jnp.split(x, [self.dim // 2], -1)
     return halves[:: -1 if i % 2 else 1]
 
@@ -143,8 +147,8 @@ class _Dense(nn.Module):
   def __call__(self, x):
     for width in self.widths:
       x = jnp.tanh(nn.Dense(width)(x))
-    # Zeros make each coupling the identity at first, so that training starts from the
-    # prior.
+    # Zeros make each coupling the identity at first, so that training starts
+    # from the prior.
     return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(x)
 
 
@@ -155,11 +159,11 @@ def _shift_and_scale(outputs):
 
 
 class DCGAN(nn.Module):
-  """Deep convolutional generator: dense layers, then transposed convolutions.
+  """Deep convolutional generator of dense layers and transposed convolutions.
 
   Batch normalisation and ReLU follow all layers but the last. The initial weights are
-  N(0, 0.02^2), and only the norms have biases. A label is more channels of the input of
-  every layer.
+  N(0, 0.02^2), and only the norms have biases. A label enters every layer as further
+  channels.
 
   Attributes:
     shape: (height, width, channels) of a sample.
@@ -174,7 +178,7 @@ class DCGAN(nn.Module):
     num_classes: number of classes of the labels; 0 for an unconditional generator.
     output: activation of the last layer: 'sigmoid', 'tanh' or 'linear'.
     norm_gain: whether the norms learn gain and bias.
-    output_noise: standard deviation of Gaussian noise that is added to the output, with
+    output_noise: standard deviation of Gaussian noise that is added to the output, by
       which samples have a density everywhere.
     prior: distribution of the latent vector, 'uniform' on [-1, 1] or 'normal'.
   """
@@ -251,7 +255,7 @@ class DCGAN(nn.Module):
       x = active(dense(x, width))
     factor = math.prod(self.strides)
     height, width = self.shape[0] // factor, self.shape[1] // factor
-    # Like the authors' network this normalises each unit by itself, not whole maps.
+    # As in the authors' network the norm is of units, and not of whole maps.
     x = active(dense(x, height * width * self.base))
     x = x.reshape(len(x), height, width, self.base)
     for maps, stride in zip(self.widths, self.strides[:-1], strict=True):
@@ -284,7 +288,7 @@ class DCGAN(nn.Module):
     axis_name: str | None = None,
   ) -> Array:
     """Returns samples [num, *shape], of the labels [num] if there are classes."""
-    # Split without noise too, so that noise does not change the latents of a key.
+    # The key is split without noise too, so that noise does not change latents.
     latent_rng, noise_rng = jax.random.split(rng)
     z = self.latent(latent_rng, num)
     x = self.decode(z, label=label, axis_name=axis_name)
@@ -341,7 +345,7 @@ class TransitionOperator(nn.Module):
   widths: Sequence[int] = (64, 64)
   keep: float = 0.5
 
-  prior = 'uniform'
+  prior = 'uniform'  # a code's tanh has the same range
 
   def __post_init__(self):
     checks.image_shape(shape=self.shape)
@@ -413,6 +417,7 @@ class _Encoder(nn.Module):
     norm = lambda x: layers.normalized('batch', x, axis_name=axis_name)
     glorot = nn.initializers.glorot_uniform()
     for width in self.widths:
+      # The norm would subtract a bias, and adds one of its own.
       x = nn.Conv(width, (5, 5), use_bias=False, kernel_init=glorot)(x)
       x = layers.max_pool(nn.relu(norm(x)))
     x = layers.flat(x)

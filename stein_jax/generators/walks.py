@@ -21,8 +21,8 @@ def random_walk(
 ) -> Array:
   """Returns noise-free samples [num_walks, num_steps, ...] of random latent walks.
 
-  Each step adds step_size U(-1, 1) to every coordinate of z [LW17 sec 5.2]. Where the
-  prior is uniform, z is then clipped to its range [-1, 1].
+  Each step adds step_size U(-1, 1) to every coordinate of z [LW17 sec 5.2]. With a
+  uniform prior z is then clipped to its range [-1, 1].
 
   Args:
     generator: the learner.
@@ -39,9 +39,11 @@ def random_walk(
   steps = step_size * jax.random.uniform(
     step_rng, (num_steps, *start.shape), minval=-1.0
   )
+  # Outside the range of a uniform prior the generator has learned nothing.
   bounded = generator.prior == 'uniform'
 
   def move(z, step):
+    # The place before the step is kept, so that a walk begins at its start.
     following = z + step
     return jnp.clip(following, -1, 1) if bounded else following, z
 
@@ -80,6 +82,7 @@ def _decode_paths(generator, rng, path, label):
   drawing.check_label(label, classes, paths)
   if label is None and classes:
     label = jnp.arange(paths) % classes
+  # With one key the rest of the batch does not change along a path.
   samples = drawing.decode(
     generator,
     rng,
