@@ -210,7 +210,8 @@ def in_whole_batches(
   """Returns how many chains are run for num samples, and (their conditions,) or ().
 
   Chains of an energy that mixes its batch are whole batches of the training size, in
-  which conditions repeat. The caller cuts off those beyond num.
+  which conditions repeat. The caller cuts off those beyond num. Where labels are the
+  condition and none are given they are 0, 1, ... in turn.
 
   Raises:
     ValueError: there are not num conditions.
@@ -220,7 +221,8 @@ def in_whole_batches(
   size = energy.batch_size
   rows = -(-num // size) * size if learners.mixes(energy) and size else num
   if condition is None:
-    return rows, ()
+    classes = energy.num_classes
+    return rows, (jnp.arange(rows) % classes,) if classes else ()
   condition = jnp.asarray(condition)
   checks.shape((num, *condition.shape[1:]), condition=condition)
   return rows, (condition[jnp.arange(rows) % num],)
@@ -248,8 +250,6 @@ def sample_state(
     chain: the chain; see `run_chain`.
   """
   energy = state.energy
-  if condition is None and energy.num_classes:
-    condition = jnp.arange(num) % energy.num_classes
   rows, given = in_whole_batches(energy, num, condition)
   start_rng, chain_rng = jax.random.split(rng)
   x = jax.random.normal(start_rng, (rows, *energy.input_shape))

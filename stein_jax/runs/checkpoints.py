@@ -169,7 +169,7 @@ def _as_os_error(manager):
   except Exception as error:
     raise OSError(
       f'A checkpoint could not be written to {manager.directory}: '
-      f'{textwrap.shorten(str(error), 400)}'
+      f'{textwrap.shorten(str(error), 2000)}'
     ) from error
 
 
