@@ -137,7 +137,7 @@ class ResNet(nn.Module):
       raise ValueError(f'depth={self.depth} must be 6 n + 2, at least 8.')
     if self.width % self.num_groups:
       raise ValueError(
-        f'width={self.width} must divide by num_groups={self.num_groups}.'
+        f'width={self.width} must be divisible by num_groups={self.num_groups}.'
       )
     super().__post_init__()
 

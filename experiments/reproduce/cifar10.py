@@ -40,7 +40,8 @@ CONFIGS = {
   ),
 }
 CONFIGS['fashion_mnist'] = CONFIGS['mnist']
-# Of CIFAR-10: inception scores by ImageNet and by CIFAR-10, accuracy in per cent.
+# What the papers print of CIFAR-10: inception scores by ImageNet and by CIFAR-10, and
+# accuracy in per cent.
 PRINTED = {
   'real images': ('11.237', '9.848', '92.58'),
   '500 duplicates': ('11.100', '9.807', '44.96'),

@@ -26,7 +26,7 @@ def load(name: str, limit: int | None = None) -> Images:
   """
   images = _rows(name, 'train')
   order = np.random.default_rng(0).permutation(len(images))
-  # Of MNIST that is 50,000, as in the papers.
+  # This leaves 50,000 of MNIST, as in the papers.
   cut = len(images) * 5 // 6
   return Images(
     jnp.asarray(images[order[:cut][: limit and 5 * limit]]),

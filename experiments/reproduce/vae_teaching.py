@@ -74,7 +74,7 @@ JUDGE = rows.Row('judge', 'judge', ('classification_mnist', ''))
 # An update of the others evaluates the energy in 20 Langevin steps, at data and at
 # samples; of a GAN at data, at samples and for the generator, or between: 22 / 3.
 GAN_UPDATES = 7
-# Of CIFAR-10, by Inception: score and Frechet distance.
+# Inception scores and Frechet distances that the paper prints of CIFAR-10.
 PRINTED = {
   'PixelCNN': ('4.60', '65.93'),
   'PixelIQN': ('5.29', '49.46'),

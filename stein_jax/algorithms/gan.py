@@ -93,7 +93,6 @@ def step(
   checks.count(
     generator_every=generator_every, num_generator_steps=num_generator_steps
   )
-  # Every device draws noise of its own.
   rng = collectives.fold_in_index(rng, axis_name)
   between_rng, *noise_rngs, dropout_rng = jax.random.split(
     rng, num_generator_steps + 2
@@ -128,7 +127,6 @@ def step(
     l1_weight=l1_weight,
     data=data,
   )
-  # The turn comes at the end of each round: the discriminator learns first.
   due = state.step % generator_every == generator_every - 1
   generator, generator_metrics = _generator_steps(
     due, state.generator, generator_loss, draw, noise_rngs, axis_name

@@ -205,5 +205,8 @@ def sample(
 def _halves(x):
   """Returns the two halves of a batch, or refuses an odd one."""
   if len(x) % 2:
-    raise ValueError(f'A batch of {len(x)} has no halves: it must be even.')
+    raise ValueError(
+      f'The batch has {len(x)} images; allowed: an even number, since each half has a '
+      'part of its own.'
+    )
   return x[: len(x) // 2], x[len(x) // 2 :]

@@ -37,7 +37,7 @@ def batches(
   # Each process reads its own rows alone, and all as many.
   if batch_size % processes:
     raise ValueError(
-      f'batch_size={batch_size} must divide over {processes} processes.'
+      f'batch_size={batch_size} must be divisible by the {processes} processes.'
     )
   rows = slice(0, batch_size)
   if not whole:

@@ -12,8 +12,8 @@ from jax.experimental import multihost_utils
 class Interruption:
   """Notes SIGTERM and SIGINT while it is entered, and says when to stop.
 
-  Of several processes one that gets a signal stops all. JAX has its own handler of
-  SIGTERM then, which tells the others.
+  Where there are several processes, one that gets a signal stops all. JAX has its own
+  handler of SIGTERM then, which tells the others.
   """
 
   def __init__(self):
