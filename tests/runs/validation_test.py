@@ -347,7 +347,7 @@ ROWS = {
   'vae_teaching_mnist': (
     ('step.kl', 'both', "step.kl='both'.*'prior', 'posterior'"),
     ('step.num_importance', -1, 'step.num_importance=-1 must be at'),
-    ('generator.encoder_widths', (), 'encoder_widths=.. leaves no'),
+    ('generator.encoder_widths', (), 'encoder_widths=.. must have one or more'),
   ),
   'vcd_cifar10': (
     ('step.rho', -0.1, 'step.rho=-0.1 must be zero or more'),
