@@ -28,6 +28,13 @@ _LOG_LIKELIHOOD = flags.DEFINE_enum(
   ['exact', 'ais', 'none'],
   "How log Z is found; the config's way by default.",
 )
+_PARAMETERS = flags.DEFINE_enum(
+  'parameters',
+  None,
+  ['last', 'average'],
+  "Which parameters are evaluated: the last step's, or their average, which a run "
+  "with an optimizer's ema_decay keeps; the config's choice by default.",
+)
 _CLASSIFIER = flags.DEFINE_string(
   'classifier',
   None,
@@ -51,6 +58,8 @@ def main(argv):
   if _LOG_LIKELIHOOD.value:
     config.evaluation.log_likelihood = _LOG_LIKELIHOOD.value
     config.evaluation.ais = config.evaluation.get('ais', {})
+  if _PARAMETERS.value:
+    config.evaluation.parameters = _PARAMETERS.value
   named = {}
   if _CLASSIFIER.value:
     named['classifier'] = judges.judge(

@@ -2,21 +2,28 @@
 
 A section inside a section names a value: one of the module that the default's class is
 from, where the argument has such a default (`chain` of `step`: `samplers`); else one of
-the same namespace (a learning rate of an optimizer: an optax schedule).
+the same namespace (a learning rate of an optimizer: an optax schedule). A name with a
+colon, 'package.module:Name', is that of anybody's: it is imported from the current
+folder or from what is installed.
 """
 
 import collections.abc
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
 import types
 import typing
 from typing import Any
+
+from flax import nnx
+from flax.nnx import bridge
 
 FIELD = re.compile(r'[\w.\[\]]+=')  # how what is said of a field's value begins
 # No section holds these: flax gives modules the first two, a mapped step the third.
@@ -26,29 +33,84 @@ _NOT_FIELDS = ('parent', 'name', 'axis_name')
 def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
   """Returns `namespace.name(**kwargs)`; arguments that are sections are built first.
 
+  The argument `args`, where the callable has none of that name, is the sequence of its
+  positional arguments. A class of NNX becomes a Linen module of its bridge.
+
   Raises:
     ValueError: `namespace` has no public callable of that name.
     TypeError: an argument is unknown or missing; the message has the signature.
   """
   factory = named(namespace, name)
   kwargs = values(factory, kwargs, namespace)
-  check_call(factory, kwargs, f'{namespace.__name__}.{name}')
-  return factory(**kwargs)
+  label = name if ':' in name else f'{namespace.__name__}.{name}'
+  if isinstance(factory, type) and issubclass(factory, nnx.Module):
+    check_call(factory, kwargs | {'rngs': None}, label)
+    return bridge.to_linen(factory, **kwargs)
+  args = () if _takes(factory, 'args') else kwargs.pop('args', ())
+  check_call(factory, kwargs, label, *args)
+  return factory(*args, **kwargs)
+
+
+def _takes(function, name):
+  """Returns whether a function has a parameter of that name, to be given by name."""
+  parameter = inspect.signature(function).parameters.get(name)
+  return (
+    parameter is not None and parameter.kind is not parameter.VAR_POSITIONAL
+  )
 
 
 def named(namespace: types.ModuleType, name: str) -> Callable:
-  """Returns the public callable of that name.
+  """Returns the public callable of that name, or what 'package.module:Name' names.
 
   Raises:
-    ValueError: there is none; the message has those there are.
+    ValueError: there is none; the message has those there are, the nearest first.
   """
+  if ':' in str(name):
+    return imported(name)
   factories = _factories(namespace)
   if name not in factories:
+    near = difflib.get_close_matches(str(name), factories, 3)
+    others = [each for each in factories if each not in near]
     raise ValueError(
       f'name={name!r} is not in {namespace.__name__}; allowed: '
-      f'{", ".join(factories)}.'
+      f"{', '.join(near + others)}, or 'package.module:Name'."
     )
   return factories[name]
+
+
+def imported(name: str) -> Callable:
+  """Returns the callable that 'package.module:Name' names.
+
+  Raises:
+    ValueError: there is no such module, or it has no such callable.
+  """
+  path, _, attribute = name.partition(':')
+  found = getattr(import_module(path), attribute, None)
+  if not callable(found):
+    raise ValueError(f'name={name!r}: {path} has no callable {attribute}.')
+  return found
+
+
+def import_module(path: str) -> types.ModuleType:
+  """Returns the module of a dotted path, in the current folder or installed.
+
+  Raises:
+    ValueError: there is none. What the module itself raises is passed on.
+  """
+  # A console script's path begins with its own folder, not with the current one.
+  if '' not in sys.path and os.getcwd() not in sys.path:
+    sys.path.append(os.getcwd())
+  try:
+    return importlib.import_module(path)
+  except ModuleNotFoundError as error:
+    # A module that is found and imports another that is not has its own message.
+    if error.name is None or not f'{path}.'.startswith(f'{error.name}.'):
+      raise
+  except ValueError:  # of an empty name
+    pass
+  raise ValueError(
+    f'There is no module {path!r}, neither in {os.getcwd()} nor installed.'
+  )
 
 
 def values(
@@ -70,10 +132,19 @@ def values(
   found = dict(fields)
   for key, value in found.items():
     family = families.get(key, namespace)
-    if is_section(value) and family is not None:
+    if family is not None:
       with section(key):
-        found[key] = build(family, **value)
+        found[key] = _built(family, value)
   return found
+
+
+def _built(family, value):
+  """Returns what a section or each of a sequence of them builds, else the value."""
+  if is_section(value):
+    return build(family, **value)
+  if isinstance(value, (tuple, list)) and any(map(is_section, value)):
+    return tuple(_built(family, each) for each in value)
+  return value
 
 
 def complete(
@@ -84,9 +155,8 @@ def complete(
   """Returns a section with every keyword of the function: given, or its default.
 
   Defaults that are values become sections, and inner sections are completed too; a
-  string in place of such a section is its name. What
-  the function does not take is kept, for `check_call` to refuse; a default that no
-  config can hold is left out.
+  string in place of such a section is its name. What the function does not take is
+  kept, for `check_call` to refuse; a default that no config can hold is left out.
 
   Args:
     function: whose signature has the defaults.
@@ -107,10 +177,19 @@ def complete(
       value = {'name': value}  # a name alone
     found[key] = value
     family = families.get(key, namespace)
-    if hasattr(value, 'keys') and family is not None:
+    if family is not None:
       with section(key):
-        found[key] = _complete_inner(value, own.get(key), family)
+        found[key] = _completed(value, own.get(key), family)
   return found
+
+
+def _completed(value, default, family):
+  """Returns a value whose sections are completed, if it is or holds such."""
+  if hasattr(value, 'keys'):
+    return _complete_inner(value, default, family)
+  if isinstance(value, (tuple, list)):
+    return tuple(_completed(each, None, family) for each in value)
+  return value
 
 
 def _complete_inner(fields, default, family):
@@ -273,12 +352,8 @@ def _families(function):
 
 
 def _is_value(default):
-  """Returns whether a default has options of its own: a frozen dataclass of ours."""
-  return (
-    dataclasses.is_dataclass(default)
-    and not isinstance(default, type)
-    and type(default).__module__.startswith(__package__)
-  )
+  """Returns whether a default has options of its own: it is of a dataclass."""
+  return dataclasses.is_dataclass(default) and not isinstance(default, type)
 
 
 def _is_plain(value):

@@ -33,6 +33,11 @@ def at_most(limit: float, **values) -> None:
   _require(lambda v: v <= limit, f'at most {limit}', values)
 
 
+def below(limit: float, **values) -> None:
+  """Raises ValueError unless every number is below the limit."""
+  _require(lambda v: v < limit, f'below {limit}', values)
+
+
 def count(minimum: int = 1, **values) -> None:
   """Raises ValueError unless every value is an integer of at least `minimum`."""
   wanted = f'an integer of at least {minimum}'

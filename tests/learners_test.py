@@ -492,20 +492,17 @@ class CallTest(parameterized.TestCase):
 
   def test_a_plain_function(self):
     x, y = _data()
-    squares = lambda params, x, *, axis_name='unset', **_: (
-      (x @ params['kernel'] - y) ** 2,
-      axis_name,
-    )
-    for keywords, name in (((), 'unset'), (('axis_name',), _AXIS)):
+    alone = lambda params, x: ((x @ params['kernel'] - y) ** 2, 'unset')
+    mixing = lambda params, x, axis_name=None: (alone(params, x)[0], axis_name)
+    for function, name in ((alone, 'unset'), (mixing, _AXIS)):
       learner = learners.wrap(
-        squares,
+        function,
         {'kernel': jnp.zeros((3, 2))},
         optax.sgd(0.5),
         jax.ShapeDtypeStruct((8, 3), float),
-        keywords=keywords,
       )
       self.assertEqual((learner.input_shape, learner.batch_size), ((3,), 8))
-      self.assertEqual(learners.mixes(learner), bool(keywords))
+      self.assertEqual(learners.mixes(learner), name == _AXIS)
       given = dict(axis_name=_AXIS, rng=jax.random.key(0))
       values, found = learners.call(learner, learner.params, x, **given)
       np.testing.assert_array_equal(values, y**2)

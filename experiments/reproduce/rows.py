@@ -111,7 +111,7 @@ def train(
   """
   config.num_steps = num_steps
   source = source or datasets.load(**config.data)
-  config = configs.with_classes(config, source)
+  config = configs.fitted(config, source)
   if state is None:
     batch = training.first_batch(config, source)
     state = training.initial_state(config, batch)

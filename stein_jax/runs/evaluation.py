@@ -15,6 +15,7 @@ import numpy as np
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import kernels
+from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import stein
@@ -39,6 +40,7 @@ def test_metrics(config, state, source) -> dict[str, float]:
   log Z ('exact') or an estimate of it ('ais', with `config.evaluation.ais` its
   keywords, which overstates the likelihood).
   """
+  state = _chosen(config, state)
   if hasattr(state, 'classifier'):
     labels = source[:]['label']
     logits = judging.classified(state.classifier, source[:]['image'])[1]
@@ -88,7 +90,16 @@ def sampler(config, source) -> Callable[[Any], Tree]:
   condition = pictures.image_condition(source[slice(0, num)])
   if condition is not None:
     num, options['condition'] = len(condition), condition
-  return jax.jit(lambda state: draw(state, rng, num, **options))
+  return jax.jit(
+    lambda state: draw(_chosen(config, state), rng, num, **options)
+  )
+
+
+def _chosen(config, state):
+  """Returns the state at the parameters that `config.evaluation` names."""
+  if config.evaluation.get('parameters', 'last') == 'average':
+    return learners.averaged(state)
+  return state
 
 
 def evaluate(
@@ -126,7 +137,7 @@ def _evaluate(config, workdir, folder, judges):
 
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
-  state = workdirs.restore(config, workdir)
+  state = _chosen(config, workdirs.restore(config, workdir))
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
   found = test_metrics(config, state, test_source)

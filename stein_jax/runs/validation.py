@@ -38,7 +38,7 @@ def check(config):
   _check_loop(config)
   with build.section('data'):
     source = datasets.load(**config.data)
-  config = configs.with_classes(config, source)
+  config = configs.fitted(config, source)
   algorithm = algorithms.get(config.algorithm)
   classes = _check_sections(config)
   with build.section('evaluation.data'):
@@ -109,7 +109,7 @@ def _check_sections(config):
     with build.section(name):
       if name in configs.FAMILIES:
         built = build.build(configs.FAMILIES[name], **config[name])
-        classes[name] = getattr(built, 'num_classes', 0)
+        classes[name] = learners.attribute(built, 'num_classes', 0)
       else:
         learners.build_optimizer(config[name])
   return classes
@@ -216,13 +216,14 @@ class _Fields(dict):
 
 def _check_evaluation(section):
   """Raises ValueError or TypeError unless a config's `evaluation` section is one."""
-  signature = lambda data, log_likelihood, num_samples, ais=None: None
+  signature = lambda data, log_likelihood, num_samples, parameters, ais: None
   with build.section('evaluation'):
     build.check_call(signature, section, 'evaluation')
     checks.section(data=section.data)
     checks.choice(
       ('exact', 'ais', 'none'), log_likelihood=section.log_likelihood
     )
+    checks.choice(('last', 'average'), parameters=section.parameters)
     checks.count(num_samples=section.num_samples)
   ais = section.get('ais', {})
   with build.section('evaluation.ais'):

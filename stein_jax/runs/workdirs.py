@@ -50,7 +50,7 @@ def restore(config, workdir):
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
   source = datasets.load(**config.data)
-  config = configs.with_classes(config, source)
+  config = configs.fitted(config, source)
   batch = next(
     datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
   )

@@ -294,7 +294,7 @@ class FilesTest(parameterized.TestCase):
     source = types.SimpleNamespace(
       num_classes=config.data.get('num_classes', 10)
     )
-    found = flat(configs.with_classes(config, source))
+    found = flat(configs.fitted(config, source))
     expected = flat(was(key))
     self.assertEmpty(
       {
