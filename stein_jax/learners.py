@@ -283,9 +283,12 @@ def _check_params(params):
 def _check_used(function, params, inputs):
   """Refuses a function whose result no parameter reaches: nothing would learn."""
   arrays = list(filter(_is_array, inputs))
-  traced = jax.make_jaxpr(
-    lambda params, arrays: function(params, *_filled(inputs, arrays))
-  )(params, arrays).jaxpr
+
+  def results(params, arrays):
+    found = function(params, *_filled(inputs, arrays))
+    return list(filter(_is_array, jax.tree.leaves(found)))
+
+  traced = jax.make_jaxpr(results)(params, arrays).jaxpr
   reached = set(traced.invars[: len(jax.tree.leaves(params))])
   for equation in traced.eqns:
     if reached.intersection(_variables(equation.invars)):
@@ -335,16 +338,17 @@ def call(
     **context: further keyword arguments.
 
   Raises:
-    ValueError: the network lacks the method, draws random numbers from elsewhere, or
-      changes variables that it keeps.
+    ValueError: the network is a function, which has no methods, draws random numbers
+      from elsewhere, or changes variables that it keeps.
   """
   offered = {'axis_name': axis_name, 'rng': rng}
   taken = keywords(learner, method)
   context |= {name: offered[name] for name in _OFFERED if name in taken}
   if method is not None:
-    if not has_method(learner, method):
-      raise ValueError(f'This network has no method {method}.')
-    nnx_class = isinstance(learner.module, bridge.ToLinen)
+    module = getattr(learner, 'module', None)
+    if isinstance(module, Function):
+      raise ValueError(f'A network that is a function has no method {method}.')
+    nnx_class = isinstance(module, bridge.ToLinen)
     context['nnx_method' if nnx_class else 'method'] = method
   try:
     return learner.apply_fn(params, *inputs, **context)
@@ -356,9 +360,12 @@ def call(
 
 
 def has_method(learner: train_state.TrainState, method: str) -> bool:
-  """Returns whether the network has a method of that name. A function has none."""
+  """Returns whether the network has a method of that name.
+
+  A function has none, and of a TrainState without a module it is not known, but True.
+  """
   module = getattr(learner, 'module', None)
-  return isinstance(module, nn.Module) and hasattr(_class(module), method)
+  return module is None or hasattr(_class(module), method)
 
 
 def keywords(

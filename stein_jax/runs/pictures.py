@@ -94,10 +94,10 @@ def sample_sections(config, folder, state, samples, batch):
 
 def _has_latents(state):
   """Returns whether a state has a generator whose latents can be walked through."""
-  has = functools.partial(
-    learners.has_method, getattr(state, 'generator', None)
+  generator = getattr(state, 'generator', None)
+  return generator is not None and all(
+    learners.has_method(generator, each) for each in ('latent', 'decode')
   )
-  return has('latent') and has('decode')
 
 
 def _latent_paths(config, state):
