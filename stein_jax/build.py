@@ -26,6 +26,7 @@ from flax import nnx
 from flax.nnx import bridge
 
 FIELD = re.compile(r'[\w.\[\]]+=')  # how what is said of a field's value begins
+_SHOWN = 32  # names in a message; optax begins with as many optimizers
 # No section holds these: flax gives modules the first two, a mapped step the third.
 _NOT_FIELDS = ('parent', 'name', 'axis_name')
 
@@ -70,10 +71,12 @@ def named(namespace: types.ModuleType, name: str) -> Callable:
   factories = _factories(namespace)
   if name not in factories:
     near = difflib.get_close_matches(str(name), factories, 3)
-    others = [each for each in factories if each not in near]
+    names = near + [each for each in factories if each not in near]
+    more = len(names) - _SHOWN
+    rest = f' and {more} more,' if more > 0 else ''
     raise ValueError(
       f'name={name!r} is not in {namespace.__name__}; allowed: '
-      f"{', '.join(near + others)}, or 'package.module:Name'."
+      f"{', '.join(names[:_SHOWN])},{rest} or 'package.module:Name'."
     )
   return factories[name]
 
@@ -85,6 +88,8 @@ def imported(name: str) -> Callable:
     ValueError: there is no such module, or it has no such callable.
   """
   path, _, attribute = name.partition(':')
+  if not path or not attribute:
+    raise ValueError(f"name={name!r} must be 'package.module:Name'.")
   found = getattr(import_module(path), attribute, None)
   if not callable(found):
     raise ValueError(f'name={name!r}: {path} has no callable {attribute}.')
@@ -106,8 +111,6 @@ def import_module(path: str) -> types.ModuleType:
     # A module that is found and imports another that is not has its own message.
     if error.name is None or not f'{path}.'.startswith(f'{error.name}.'):
       raise
-  except ValueError:  # of an empty name
-    pass
   raise ValueError(
     f'There is no module {path!r}, neither in {os.getcwd()} nor installed.'
   )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 import inspect
+import math
 import numbers
 from typing import Any
 
@@ -179,7 +180,7 @@ def averaging(learner: Learner, decay: float) -> Learner:
   checks.below(1, ema_decay=decay)
   # A copy, since a step may take over the memory of the parameters.
   copy = jax.tree.map(jnp.copy, learner.params)
-  return learner.replace(average=copy, ema_decay=decay)
+  return learner.replace(average=copy, ema_decay=float(decay))
 
 
 def averaged(state: Tree) -> Tree:
@@ -213,7 +214,8 @@ def _learner(module, params, optimizer, inputs, **fields):
     apply_fn=module.apply,
     params=params,
     tx=optimizer,
-    opt_state=optimizer.init(params),
+    # Some optimizers keep the first parameters, whose memory the step takes over.
+    opt_state=jax.tree.map(jnp.array, optimizer.init(params)),
     module=module,
     input_shape=tuple(shape[1:]),
     batch_size=shape[0] if shape else 0,
@@ -591,11 +593,12 @@ def _with_average(learner):
   """Returns the learner with its parameters in their average, if it keeps one."""
   if getattr(learner, 'average', None) is None:
     return learner
-  # 1 - decay^t by expm1, which is exact where the decay is close to 1. The first
-  # share is 1: the average begins at the first step's result.
+  # The share of step t is (1 - decay) / (1 - decay^t), and so 1 of the first. A decay
+  # close to 1 leaves few digits of either difference in float32.
   decay = learner.ema_decay
+  rate = math.log(decay) if decay else -math.inf
   steps = learner.step.astype(jnp.float32)
-  share = (1 - decay) / -jnp.expm1(steps * jnp.log(decay))
+  share = (1 - decay) / -jnp.expm1(steps * rate)
   average = jax.tree.map(
     lambda old, new: old + (share * (new - old)).astype(old.dtype),
     learner.average,

@@ -46,7 +46,7 @@ def get(name: str) -> types.ModuleType:
   names = sorted(module.name for module in pkgutil.iter_modules(__path__))
   if name in names:
     return importlib.import_module(f'{__name__}.{name}')
-  if ':' not in name and '.' not in name:
+  if not name.strip('.:') or (':' not in name and '.' not in name):
     raise ValueError(
       f'algorithm={name!r} is unknown; allowed: {", ".join(names)}, or '
       "'package.module:name'."
