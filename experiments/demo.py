@@ -31,6 +31,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 _FRESH = flags.DEFINE_bool('fresh', True, 'Start again; False continues.')
 
+# Both CD rows share a config and differ in the length of the chain alone.
 CD = ('contrastive_divergence_mnist', 'digits')
 ROWS = (
   rows.Row(
@@ -48,6 +49,8 @@ def main(argv):
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
   workdir = locations.absolute(_WORKDIR.value)
+  # A demo shows itself from the beginning; a workdir of an earlier one would be
+  # done at once.
   if _FRESH.value:
     for row in ROWS:
       shutil.rmtree(workdir / row.id, ignore_errors=True)
@@ -63,6 +66,7 @@ def main(argv):
 def learn(row: rows.Row, run: pathlib.Path):
   """Returns a line of the table, the likelihood curve, and a PNG of samples."""
   logging.info('%s', row.name)
+  # One seed: the demo shows that all work, and leaves intervals to the tables.
   config = rows.get_config(row, 0)
   begin = time.monotonic()
   state = training.train(config, run)
@@ -79,6 +83,7 @@ def learn(row: rows.Row, run: pathlib.Path):
     'best on the way': f'{max(value for _, value in points):.2f}',
     'seconds': f'{seconds:.0f}',
   }
+  # Fifty, so that both kinds fill a square grid of a hundred.
   noisy = np.load(run / 'samples.npy', allow_pickle=False)[:50]
   # One more Gibbs step without its noise: the mean b + B tanh(B'x + c).
   clean = noisy + energies.score(state.energy, noisy)
@@ -89,6 +94,8 @@ def learn(row: rows.Row, run: pathlib.Path):
 
 def report(workdir: pathlib.Path, lines, curves, shown) -> None:
   """Writes the curves and the page, and prints the table."""
+  # The first quarter of a curve is far below and would flatten all that
+  # follows.
   low = min(min(values[len(values) // 4 :]) for _, values in curves.values())
   high = max(max(values) for _, values in curves.values())
   plot = reporting.curves(

@@ -52,6 +52,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
+  # The run's own config, which nobody has to name again.
   config = training.read_config(_WORKDIR.value)
   if _NUM_SAMPLES.value:
     config.evaluation.num_samples = _NUM_SAMPLES.value

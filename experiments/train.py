@@ -59,6 +59,7 @@ def main(argv):
         f'--path: {config.data.name!r} is read from no path.'
       )
     config.data.path = config.evaluation.data.path = _PATH.value
+  # All is decided by now: the loop sees no flag.
   state = training.train(config, workdir)
   if _EVALUATE.value and int(state.step) == config.num_steps:
     print(evaluation.evaluate(config, workdir))

@@ -32,6 +32,7 @@ def slope_ratio(kernel: Kernel) -> Array | float | None:
   A kernel says so by an attribute `slope_ratio`. Only `kernels.rbf` and its partials,
   which have none, are recognised as they are.
   """
+  # A function that the user passes as it is has no attributes to ask.
   if kernel is kernels.rbf:
     return -1.0
   if isinstance(kernel, functools.partial) and kernel.func is kernels.rbf:
@@ -152,6 +153,8 @@ def direction_sums(
 
   middle, is_far = _middle_of(kernel, (x, y), axis_name)
   simply = lambda: _direction_by_products(x, score, y, profile, loop, middle)
+  # Both are compiled, one runs: how far points lie is known on the device
+  # alone.
   return lax.cond(is_far, precisely, simply)
 
 
@@ -212,6 +215,7 @@ def _row_by_product(profile, sq_dist, point, drives, counts):
   """Returns one point's sums, in coordinates and groups [d + groups], and of k []."""
   weights = profile.weights(sq_dist, counts)
   # A single drive is weighted by the kernel alone.
+  # Weights of a kernel and its slope, each with its drive.
   sums = sum(
     jnp.dot(weight, drive, precision=_HIGHEST)
     for weight, drive in zip(weights, drives, strict=False)
@@ -374,6 +378,8 @@ def _by_coordinates(kernel):
     del counts
     (x, slope_x, score_x), (y, slope_y, score_y) = first, second
     axes = zip(x, y, slope_x, slope_y, strict=True)
+    # Coordinate by coordinate, so that no difference of large products is
+    # taken.
     outer = _distances.outer_sum
     change = sum(outer(-s, t) * outer(a, -b) for a, b, s, t in axes)
     product = jnp.dot(score_x, score_y.T, precision=_HIGHEST)

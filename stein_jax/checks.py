@@ -134,6 +134,7 @@ def per_example(count: int, **values) -> None:
 def rows(count: int, **values) -> None:
   """Raises ValueError unless every array has one row for each example: [count, k]."""
   for name, value in values.items():
+    # The number of columns is the network's to choose.
     if np.ndim(value) != 2 or len(value) != count:
       raise ValueError(
         f'{name} has shape {np.shape(value)}; wanted: ({count}, k), one row for '
@@ -156,6 +157,8 @@ def like(x, **trees) -> None:
   shapes = lambda tree: jax.tree.map(np.shape, tree)
   leaves = lambda tree: list(map(np.shape, jax.tree.leaves(tree)))
   for name, tree in trees.items():
+    # Structures come first, since trees of another structure cannot be compared
+    # leaf by leaf.
     if jax.tree.structure(tree) != jax.tree.structure(x) or (
       leaves(tree) != leaves(x)
     ):
@@ -184,6 +187,7 @@ def labels(num_classes: int, **values) -> None:
   for name, value in values.items():
     if not hasattr(value, 'dtype'):
       value = np.asarray(value)
+    # Floating labels would index, truncated, another class.
     if value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
       raise ValueError(
         f'{name} is {value.dtype} {value.shape}; allowed: integers [n].'

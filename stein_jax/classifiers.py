@@ -41,6 +41,7 @@ class CNN(nn.Module):
     self, x: Array, *, rng: PRNGKey | None = None
   ) -> tuple[Array, Array]:
     """Returns features [n, dense] and logits [n, num_classes] of [n, h, w, c]."""
+    # Sums over pixels lose digits in half precision.
     x = dtypes.at_least_float32(_images(x))
     for width in self.widths:
       x = nn.relu(nn.Conv(width, (5, 5))(x))
@@ -87,6 +88,7 @@ class AllConvolutional(nn.Module):
   ) -> tuple[Array, Array]:
     """Returns features [n, width] and logits [n, num_classes] of [n, h, w, c]."""
     x = dtypes.at_least_float32(_images(x))
+    # Noise and dropout belong to training, which alone has a key.
     if rng is not None:
       rng, noise_rng = jax.random.split(rng)
       x = x + self.noise * jax.random.normal(noise_rng, x.shape, x.dtype)
@@ -95,6 +97,7 @@ class AllConvolutional(nn.Module):
         # The norm would subtract a bias, and adds one of its own.
         x = nn.Conv(width, (size, size), use_bias=False)(x)
         x = nn.relu(layers.normalized('batch', x, axis_name=axis_name))
+      # The last block goes to the mean over pixels instead.
       if i + 1 < len(self.blocks):
         key = None if rng is None else jax.random.fold_in(rng, i)
         x = nn.Dropout(self.dropout)(
@@ -134,7 +137,7 @@ class ResNet(nn.Module):
       raise ValueError(f'depth={self.depth} must be 6 n + 2, at least 8.')
     if self.width % self.num_groups:
       raise ValueError(
-        f'width={self.width} must divide by num_groups={self.num_groups}.'
+        f'width={self.width} must be divisible by num_groups={self.num_groups}.'
       )
     super().__post_init__()
 
@@ -215,6 +218,8 @@ def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   pads = ((0, 0), (distance, distance), (distance, distance), (0, 0))
   # Zeros would put frames around images whose background is not 0.
   padded = jnp.pad(x, pads, mode='edge')
+  # An offset of `distance` is the image where it was, since the frame is that
+  # wide.
   offsets = jax.random.randint(shift_rng, (n, 2), 0, 2 * distance + 1)
 
   def cut(image, offset):
@@ -224,5 +229,6 @@ def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   x = jax.vmap(cut)(padded, offsets)
   if not flip:
     return x
+  # One draw an image, for all its pixels.
   mirror = jax.random.bernoulli(flip_rng, 0.5, (n, 1, 1, 1))
   return jnp.where(mirror, x[:, :, ::-1], x)

@@ -39,7 +39,9 @@ def all_gather(tree: Tree, axis_name: str | None) -> Tree:
   if axis_name is None:
     return tree
   return jax.tree.map(
-    lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), tree
+    # Tiled, so that shards join along their rows without a new axis.
+    lambda leaf: lax.all_gather(leaf, axis_name, tiled=True),
+    tree,
   )
 
 
@@ -61,6 +63,7 @@ def ring_sum(
 
   def turn(carry, distance):
     share, total = carry
+    # Sent first, so that it travels while the part is computed.
     following = lax.ppermute(share, axis_name, onward)
     part = function(share, (own - distance) % shards)
     return (following, jax.tree.map(jnp.add, total, part)), None
@@ -88,6 +91,8 @@ def size(axis_name: str | None) -> int:
 
 def fold_in_index(rng: PRNGKey, axis_name: str | None) -> PRNGKey:
   """Returns a key of this shard's own."""
+  # Folded in without an axis too, so that one device alone has the key of a
+  # shard 0.
   return jax.random.fold_in(rng, index(axis_name))
 
 

@@ -87,6 +87,7 @@ def two_modes() -> Density:
 def eight_gaussians(radius: float = 4.0, scale: float = 0.5) -> Density:
   """Returns eight equal Gaussians on a circle in two dimensions."""
   checks.positive(radius=radius, scale=scale)
+  # Eight modes at equal angles.
   angle = jnp.arange(8.0) * jnp.pi / 4
   means = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
   return mixture(means, scale, jnp.ones(8), start=0.0)
@@ -124,6 +125,7 @@ def logistic_regression(num_examples: int) -> Density:
   labels have no value yet: other ones make the density nan.
   """
   checks.count(num_examples=num_examples)
+  # The paper's hyper-prior on the precision [LW16 sec 5].
   rate = 0.01
 
   def log_density(position, batch):
@@ -135,6 +137,7 @@ def logistic_regression(num_examples: int) -> Density:
     label = jnp.asarray(label)
     checks.shape((len(label), len(weights) - 1), image=x)
     checks.shape((), log_precision=log_precision)
+    # The last weight is the intercept, and has the prior of the others.
     logits = x @ weights[:-1] + weights[-1]
     # A comparison alone would take every other label for 0.
     sign = jnp.where(label == 1, 1.0, jnp.where(label == 0, -1.0, jnp.nan))
@@ -157,6 +160,7 @@ def logistic_regression(num_examples: int) -> Density:
     checks.labels(2, label=label)
     d = batch['image'].shape[1] + 1
     return {
+      # Small, so that no logit begins where the sigmoid is flat.
       'weights': 0.1 * jax.random.normal(rng, (num, d)),
       'log_precision': 0.1
       * jax.random.normal(jax.random.fold_in(rng, 1), (num,)),

@@ -92,6 +92,7 @@ class Inception(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array]:
     """Returns features [n, 2048], logits [n, 1008] of x [n, h, w, 3] in [0, 255]."""
+    # The graph's own range, which is not quite [-1, 1].
     x = (resize(x.astype(jnp.float32), self.size) - 128) / 128
     x = _run(_STEM, x, _names('conv'))
     for row, name in zip(_BLOCKS, _names('mixed'), strict=False):
@@ -106,6 +107,7 @@ class _Block(nn.Module):
   @nn.compact
   def __call__(self, x):
     convs, towers = _names('conv'), _names('tower')
+    # Paths of one layer and towers count their nodes apart, as the graph does.
     outputs = [
       _Tower(layers, name=next(towers))(x)
       if ' ' in layers
@@ -193,6 +195,8 @@ def resize(x: Array, size: int) -> Array:
   """
   x = dtypes.at_least_float32(x)
   for axis in (2, 1):
+    # In float32 like the graph: in float64 some rows would have another
+    # neighbour.
     scale = np.float32(x.shape[axis] / size)
     source = np.arange(size, dtype=np.float32) * scale
     low = source.astype(np.int32)

@@ -57,6 +57,7 @@ def replicate(state: Tree, spec: Tree | None = None) -> Tree:
   if jax.process_count() > 1:
     # An array that is put from one device onto many cannot name its shards in a
     # process that has one device (jax 0.10).
+    # The host's copy has no device.
     state = jax.tree.map(np.asarray, state)
   return jax.tree.map(
     lambda leaf, s: jax.device_put(leaf, NamedSharding(devices, s)),
@@ -101,7 +102,9 @@ def compile_step(
     if jax.device_count() == 1:
       return batch
     return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(by_rows, x), batch
+      # No process has the whole batch, but together they have it.
+      lambda x: jax.make_array_from_process_local_data(by_rows, x),
+      batch,
     )
 
   if mode == 'pmap':
@@ -162,6 +165,7 @@ def _pmapped(step, spec, rows_axis):
   tree of axes like the state holds dicts. It then also takes arrays of each process's
   own, while the arrays of the state outside belong to all.
   """
+  # A process maps over its own devices, while the state belongs to all.
   num_local, num_all = jax.local_device_count(), jax.device_count()
   whole, own = mesh(), mesh().local_mesh
   share = lambda x: x.reshape(
@@ -192,6 +196,7 @@ def _pmapped(step, spec, rows_axis):
     return jax.tree.unflatten(tree, map(to_whole, leaves, specs)), metrics
 
   @functools.lru_cache(maxsize=1)
+  # Compiled once: the shapes of a state do not change from step to step.
   def mapped(tree, specs):
     def on_leaves(leaves, batch, rng):
       state, metrics = step(jax.tree.unflatten(tree, leaves), batch, rng)

@@ -29,6 +29,7 @@ def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
   checks.choice(IMPLEMENTATIONS, prng_impl=implementation)
   words = jax.random.key_data(rng)[..., :2]
   if implementation == 'rbg':
+    # XLA's generator has four words of state, and threefry's key has two.
     words = jnp.concatenate([words, words], -1)
   return jax.random.wrap_key_data(words, impl=IMPLEMENTATIONS[implementation])
 
@@ -51,6 +52,8 @@ def _random_bits(key, bit_width, shape):
   if bit_width == 64:
     high, low = _random_bits(key, 32, (2, *shape)).astype(jnp.uint64)
     return (high << 32) | low
+  # A number depends on its place and the key alone, so that the array can be
+  # made in any order.
   counter = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
   words = _hashed((counter + key[0]) * jnp.uint32(_GOLDEN) ^ key[1])
   return words.astype(jnp.dtype(f'uint{bit_width}'))

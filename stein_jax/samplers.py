@@ -79,6 +79,8 @@ class Langevin:
       step_size=self.step_size,
       num_steps=self.num_steps,
       noise=self.noise,
+      # A ratio, so that one flag changes the step and its noise stays in
+      # proportion.
       noise_scale=self.noise_ratio * self.step_size,
       temperature=self.temperature,
       clip=tuple(self.clip) or None,
@@ -137,6 +139,7 @@ class Gibbs:
       ValueError: an option out of range, or a target without the method.
     """
     checks.count(num_steps=self.num_steps)
+    # A score is not enough: the energy itself must know its conditional laws.
     if not hasattr(target, 'gibbs'):
       raise ValueError(
         'Gibbs needs conditional laws that can be sampled, and this target has no '
@@ -164,6 +167,7 @@ class _DensityTarget:
     return _per_chain(self.log_density_fn, _chains(x)[1])(x)
 
   def score(self, x: Tree) -> Tree:
+    # The density is differentiated in float32 and the score has the dtype of x.
     start, num_chains = _chains(x)
     density_fn = _per_chain(self.log_density_fn, num_chains)
     return optax.tree.cast_like(
@@ -210,6 +214,7 @@ def langevin(
   checks.non_negative(noise_scale=noise_scale, temperature=temperature)
   if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
     raise ValueError(f'clip={clip} must be (low, high) with low < high.')
+  # A temperature T scales the variance of the noise, hence its root.
   spread = noise_scale * temperature**0.5
   start, _ = _chains(x)
 
@@ -219,6 +224,7 @@ def langevin(
     x = _drift(x, score, step_size)
     if noise:
       x = _add(x, spread, optax.tree.random_like(rng, x))
+    # Every step is cut, not the end alone: far outside a chain would not come back.
     if clip is not None:
       x = jax.tree.map(lambda leaf: jnp.clip(leaf, *clip), x)
     return x, None
@@ -262,6 +268,8 @@ def mala(
   def step(here, rng):
     return _mala_step(rng, here, density_fn, step_size)
 
+  # The density and the score of a point are kept, so that a step evaluates
+  # once.
   here = _evaluate(density_fn, _accumulated(start))
   keys = jax.random.split(rng, num_steps)
   (end, log_density, _), accepts = lax.scan(step, here, keys)
@@ -306,6 +314,8 @@ def annealed_importance(
   log_density_fn = _per_chain(log_density_fn, num_chains)
   size = math.prod(shape)
   start_rng, chain_rng = jax.random.split(rng)
+  # The temperatures lie close at both ends, where the densities change the
+  # most.
   ramp = jax.nn.sigmoid(jnp.linspace(-4.0, 4.0, num_temperatures + 1))
   inverse_temperatures = (ramp - ramp[0]) / (ramp[-1] - ramp[0])
   if init is None:
@@ -321,11 +331,13 @@ def annealed_importance(
 
   def base(x):
     flat = x.reshape(len(x), -1)
+    # The base is normalised, so that log Z of p is what the weights estimate.
     return -0.5 * (jnp.sum(flat**2, -1) + size * jnp.log(2 * jnp.pi))
 
   def step(carry, inputs):
     x, log_weight = carry
     rng, now, then = inputs
+    # The weight grows before the move [N01], by the ratio of two bridges at x.
     change = (then - now) * (log_density_fn(x) - base(x))
     log_weight += change.astype(log_weight.dtype)
     bridge = lambda x: (1 - then) * base(x) + then * log_density_fn(x)

@@ -92,9 +92,11 @@ def svgd_direction(
       twice, or what cannot be fused.
   """
   checks.choice(NORMALIZATIONS, normalize=normalize)
+  # The result has the dtype of the points, while sums are of float32 or wider.
   dtype = dtypes.floating(x if at is None else at).dtype
   x, score = _points(x, score)
   kernel = kernels.resolved(kernel, x, axis_name)
+  # Points and particles become one dtype and are checked for one dimension.
   if at is not None:
     at = kernels.points(x=x, at=at)[1]
   where = dict(at=at, axis_name=axis_name)
@@ -108,6 +110,7 @@ def svgd_direction(
     # The sums leave out the particle itself, at which a kernel has no slope.
     at_zero = kernel(jnp.zeros((), x.dtype))
     drive, total = drive + at_zero * score, total + at_zero
+  # The mean is over the particles of all devices.
   count = len(x) * collectives.size(axis_name)
   phi = drive / (total[:, None] if normalize == 'row_sum' else count)
   if normalize == 'unit_ball':
@@ -153,10 +156,12 @@ def feature_svgd_direction(
     xs, feature_fn, kernel, form, rows
   )
   if form == 'nearest':
+    # The half is that of the authors' code, as is the score without a kernel.
     return (score + 0.5 * repulsion).astype(dtype)
   k = kernel(kernels.squared_distance(features[rows], features))
   drive = jnp.tensordot(k, scores, 1, precision=_HIGHEST)
   weight = len(xs) if normalize == 'count' else jnp.sum(k, 1)
+  # One weight a particle, against particles of any shape.
   weight = jnp.reshape(weight, (-1,) + (1,) * (x.ndim - 1))
   return ((drive + repulsion) / weight).astype(dtype)
 

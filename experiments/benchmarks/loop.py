@@ -40,7 +40,9 @@ def measure():
     for i in range(3):
       bare.append(bare_seconds(config))
       loop.append(loop_seconds(config, scratch / f'run{i}'))
+    # The least of three: what else runs on the machine only ever adds.
     lines = [report.line('step of the loop', min(loop), 'bare', min(bare))]
+    # Both have one cache, which the first finds empty.
     for name in ('first launch', 'second launch'):
       seconds = launch_seconds(scratch, name)
       lines.append(report.line(f'{name} to the end of step 1', seconds))
@@ -51,12 +53,16 @@ def get_config(num_steps):
   """Returns a config whose steps take some milliseconds, without looks or saves."""
   module = importlib.import_module('configs.contrastive_divergence_mnist')
   config = module.get_config('')
+  # Noise needs no files, and costs what images of that size cost.
   shape = dict(name='synthetic', shape=(28, 28, 1), num_examples=10_000)
   config.data = dict(shape, split='train')
   config.evaluation.data = dict(shape, split='test')
   config.evaluation.log_likelihood = 'none'
+  # Ten steps make an update of some milliseconds, which a loop should not
+  # notice.
   config.step.chain.num_steps = 10
   config.num_steps, config.log_every = num_steps, 50
+  # Looks and saves cost what they measure or write, whatever the loop is.
   config.eval_every = config.checkpoint_every = 0
   return config
 
@@ -69,6 +75,7 @@ def bare_seconds(config) -> float:
   state = algorithm.init(jax.random.key(0), config, batch)
   step = parallel.compile_step(configs.step(config), config.parallel)
   rng = jax.random.key(1)
+  # The first call compiles.
   state, _ = step(parallel.replicate(state), batch, rng)
   jax.block_until_ready(state)
   begin = time.perf_counter()
@@ -81,6 +88,7 @@ def bare_seconds(config) -> float:
 def loop_seconds(config, workdir) -> float:
   """Returns seconds a step of a run, by its log without first and last line."""
   training.train(config, workdir)
+  # The first line has the compilation in it, the last the end of the run.
   lines = reporting.read_metrics(workdir)[1:-1]
   seconds = [50 / line['steps_per_second'] for line in lines]
   return sum(seconds) / (50 * len(seconds))
@@ -95,6 +103,8 @@ def launch_seconds(scratch, name) -> float:
     *('--config.num_steps=1', '--config.log_every=1'),
     *('--config.eval_every=0', '--config.checkpoint_every=0'),
   )
+  # A cache of its own, so that no program of the user's makes the first launch
+  # fast.
   environment = dict(os.environ, XDG_CACHE_HOME=str(scratch / 'cache'))
   begin = time.perf_counter()
   subprocess.run(command, check=True, env=environment, capture_output=True)

@@ -52,6 +52,7 @@ def measure():
     times = measured(size, _DIM.value)
     rows.append(row(size, times))
     lines += comparisons(size, times)
+    # Milliseconds, in which most of the times are between 1 and 1,000.
     for name, taken in times.items():
       curves.setdefault(name, []).append((size, 1e3 * taken))
   memory = memory_by_size([*map(int, _SIZES.value)], _DIM.value)
@@ -87,6 +88,7 @@ def memory_by_size(sizes, dim):
 
 def ours():
   """Returns {name: function of particles and scores} of what the project has."""
+  # A fixed bandwidth, so that the rule of the median is timed apart.
   kernel = functools.partial(kernels.rbf, bandwidth=25.0)
   return {
     'direction': lambda x, s: stein.svgd_direction(x, s, kernel),
@@ -102,6 +104,7 @@ def ours():
 
 def measured(size, dim) -> dict[str, float]:
   """Returns the seconds of a call of ours, of the bounds and of what is installed."""
+  # Scores need not be those of a density: no time depends on values.
   x, score = jax.random.normal(jax.random.key(0), (2, size, dim))
   functions = {
     'three products': three_products,
@@ -115,6 +118,7 @@ def measured(size, dim) -> dict[str, float]:
     score,
     seconds=_SECONDS.value,
   )
+  # Peers come after ours, when their threads are not yet there to disturb it.
   for name, (function, *args) in peers(x, score).items():
     times |= timing.medians({name: function}, *args, seconds=_SECONDS.value)
   return times
@@ -160,6 +164,8 @@ def three_products(x, score):
 
 def plain_direction(x, score, bandwidth=25.0):
   """Returns the direction as its formula on whole matrices."""
+  # By products, which is what one writes for speed; distances by subtraction
+  # would need n^2 d numbers.
   norms = jnp.sum(x * x, 1)
   k = jnp.exp(-(norms[:, None] + norms[None] - 2 * x @ x.T) / bandwidth)
   pull = k.sum(1, keepdims=True) * x - k @ x
@@ -213,7 +219,9 @@ def _torch_direction(torch, bandwidth=25.0):
 def extra_memory(name, size, dim) -> float:
   """Returns the megabytes that a call needs beside its arguments."""
   with futures.ProcessPoolExecutor(
-    max_workers=1, mp_context=multiprocessing.get_context('spawn')
+    # Spawned, since a fork would begin with the parent's memory and its locks.
+    max_workers=1,
+    mp_context=multiprocessing.get_context('spawn'),
   ) as alone:
     return alone.submit(_growth, name, size, dim).result()
 
@@ -221,6 +229,8 @@ def extra_memory(name, size, dim) -> float:
 def _growth(name, size, dim):
   function = {**ours(), _PLAIN: plain_direction}[name]
   points = jax.random.normal(jax.random.key(0), (2, size, dim))
+  # Compiled before the count begins: the compiler takes more memory than the
+  # call.
   compiled = jax.jit(function).lower(*points).compile()
   jax.block_until_ready(points)
   pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak is now

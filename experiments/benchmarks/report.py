@@ -36,6 +36,8 @@ def run(
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     text, lines, pictures = measure()
+    # Each benchmark leaves its figures, so that one of them can be run again
+    # alone.
     (folder / f'{name}.md').write_text(text, 'utf-8')
     reporting.write_json(folder / f'{name}.json', lines)
     for picture, png in pictures.items():
@@ -52,6 +54,8 @@ def line(what: str, ours: float, beside: str = '', theirs: float = 0.0) -> dict:
     'ours': _time(ours),
     'beside': beside,
     'theirs': _time(theirs) if beside else '',
+    # A ratio of one run: seconds alone say as much of the machine as of the
+    # code.
     'ours over theirs': f'{ours / theirs:.2f}' if beside else '',
   }
 

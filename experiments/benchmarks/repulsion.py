@@ -41,6 +41,8 @@ def measure():
       )
       for form in ('nearest', 'swapped', 'exact')
     }
+    # What every form has to do at least once: pull a row of features back to
+    # pixels.
     pull = lambda x, f=feature_fn, e=features: jax.vjp(f, x)[1](e)[0]
     times = timing.medians(
       {n: jax.jit(f) for n, f in {'one pass back': pull, **forms}.items()},
@@ -65,6 +67,8 @@ def measure():
 
 def feature_functions(data):
   """Returns {name: particles to features} of networks at their start."""
+  # A quarter of the paper's widths, so that 'exact', which takes a pass a
+  # particle, ends on two cores.
   convs = ((16, 5, 2, 2), (32, 5, 2, 2), (128, 7, 7, 0))
   modules = {
     'autoencoder': energies.Autoencoder(convs=convs),
@@ -75,6 +79,7 @@ def feature_functions(data):
     energy = learners.create(
       jax.random.key(1), module, dict(name='sgd', learning_rate=0.1), data
     )
+    # As in SteinGAN, whose samples are normalised together with data.
     functions[name] = lambda x, energy=energy: energies.pair(
       energy, energy.params, data, x, method='features'
     )[1]

@@ -47,6 +47,7 @@ _PARTICLES = flags.DEFINE_integer(
   4096,
   'Particles of one device, of 64 dimensions; 8 times of all.',
 )
+# Round numbers of an accelerator; the results follow them in proportion.
 _FLOPS = flags.DEFINE_float('flops', 40e12, "A chip's operations a second.")
 _BANDWIDTH = flags.DEFINE_float(
   'bandwidth', 100e9, 'Bytes a second that a chip receives.'
@@ -55,6 +56,8 @@ _LATENCY = flags.DEFINE_float('latency', 2e-6, 'Seconds of each hop.')
 _SIMULATED = flags.DEFINE_integer(
   'simulated', 8, 'Devices on which ring and gathering are run.'
 )
+# One config for each kind of traffic: gradients alone, particles, features,
+# split chains.
 _STEPS = (
   'contrastive_divergence_mnist',
   'stein_cd_mnist',
@@ -75,10 +78,13 @@ _SPLIT = PartitionSpec(_AXIS)
 
 def measure():
   """Returns the text, lines and pictures that `report.run` takes."""
+  # Before JAX looks for its devices, which it does once.
   jax.config.update('jax_num_cpu_devices', _SIMULATED.value)
   counts = [int(number) for number in _DEVICES.value]
   rows, crossings = [], []
   for name, build in programs().items():
+    # The rows and the crossing ask for the same programs, and tracing one takes
+    # seconds.
     cost = functools.cache(lambda num, share, f=build: Cost(f(num, share), num))
     rows += [row(name, num, cost(num, 1)) for num in counts]
     crossings.append(
@@ -114,6 +120,7 @@ def programs():
 
 def crossing(cost):
   """Returns the first power of 4 devices that send longer than they compute."""
+  # Powers of 4 are square tori; in between the answer changes little.
   for num in (4**i for i in range(1, 6)):
     computes, sends = cost(num).seconds()
     if sends > computes:
@@ -125,6 +132,7 @@ def of_points(function, out, num: int, share: float):
   """Returns the jaxpr of a Stein primitive at the median bandwidth."""
   mapped = on_shares(function, out, abstract(num))
   rows = num * max(1, round(share * _PARTICLES.value))
+  # Shapes are enough for tracing: nothing is computed.
   points = jax.ShapeDtypeStruct((rows, 64), np.float32)
   return jax.make_jaxpr(mapped)(points, points)
 
@@ -149,6 +157,7 @@ def of_step(name: str, num: int, share: float):
   config = importlib.import_module(f'configs.{name}').get_config()
   algorithm = algorithms.get(config.algorithm)
   rows = num * max(1, round(share * _BATCH.value))
+  # A buffer of chains is split like the batch, and so grows with it.
   if 'num_chains' in config:
     config.num_chains = rows
   shape = (32, 32, 3) if name.endswith('cifar10') else (28, 28, 1)
@@ -194,6 +203,8 @@ class Cost:
     return self.flops / _FLOPS.value, sends
 
   def _add(self, jaxpr, times):
+    # A ring sends all but one's own part; the hops are those across the two
+    # sides of a torus.
     others, across = 1 - 1 / self._num, 2 * (math.sqrt(self._num) - 1)
     for equation in jaxpr.eqns:
       name, params = equation.primitive.name, equation.params
@@ -202,19 +213,27 @@ class Cost:
         (contracted, _), _ = params['dimension_numbers']
         shape = equation.invars[0].aval.shape
         inner = math.prod(shape[axis] for axis in contracted)
+        # A multiplication and an addition for each term of each sum.
         self.flops += times * 2 * inner * equation.outvars[0].aval.size
       elif name == 'conv_general_dilated':
         kernel = equation.invars[1].aval
+        # The layout of a kernel is the program's to choose, so the axis is
+        # asked for.
         outputs = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
         inner = kernel.size // outputs
         self.flops += times * 2 * inner * equation.outvars[0].aval.size
       elif name.startswith(('psum', 'pmax', 'pmin')):
+        # Once round to add the parts up, and once more to spread the sum.
         self._send('all-reduce', times, 2 * size * others, 2 * across)
       elif name == 'all_gather':
         self._send('all-gather', times, size * others, across)
       elif name == 'ppermute':
         self._send('permute', times, size, 1)
+      # A loop's body stands in the program once and runs as often as the loop
+      # is long.
       within = times * params.get('length', 1) if name == 'scan' else times
+      # Whatever holds programs of its own, as scan, cond and jit do, is looked
+      # into.
       for value in params.values():
         for part in value if isinstance(value, (tuple, list)) else (value,):
           part = getattr(part, 'jaxpr', part)
@@ -256,6 +275,7 @@ def ring_and_gathering():
     'ring': collectives.ring_sum,
     'gathered': gathered_sum,
   }.items():
+    # The sum over shares alone is exchanged; the formulas are the same.
     with mock.patch.object(collectives, 'ring_sum', sum_over):
       mapped = on_shares(stein.svgd_direction, _SPLIT, devices)
       ways[way] = jax.jit(mapped).lower(x, score).compile()

@@ -40,6 +40,7 @@ _COLUMNS = (
   'PyTorch, eager',
   'PyTorch, compiled',
 )
+# The same on both sides; no time depends on them.
 RATE, STEP_SIZE = 1e-3, 0.1
 
 
@@ -66,6 +67,7 @@ _MLP = dict(name='MLP', widths=(64, 64), confinement=0.0)
 _CONVNET = dict(
   name='ConvNet', widths=(16, 32, 64), kernels=(5, 3, 3), strides=(2, 2, 2)
 )
+# From a small network, in which overhead shows, to a large one.
 TASKS = {
   'RBM 784-10, CD-1': langevin(_RBM, (100, 784), 1),
   'RBM 784-10, CD-10': langevin(_RBM, (100, 784), 10),
@@ -82,6 +84,7 @@ def measure():
   rows = [row(name, found) for name, found in speeds.items()]
   lines = [
     report.line(
+      # The best way of each side, since a user would choose it.
       f'step of {name}',
       1 / best(found, 'ours'),
       'PyTorch' if best(found, 'PyTorch') else '',
@@ -102,11 +105,13 @@ def measured(task: Task) -> dict[str, float]:
   except ImportError:
     pass
   else:
+    # PyTorch's weights are random too, but time does not depend on them.
     torch.manual_seed(0)
     steps = {'contrastive_divergence': torch_cd, 'steingan': torch_steingan}
     make = functools.partial(steps[task.config.algorithm], torch, task)
     programs['PyTorch, eager'] = make()
     programs['PyTorch, compiled'] = make(compiled=True)
+  # In one process and in turn, so that neither side has the machine to itself.
   times = timing.medians(programs, seconds=_SECONDS.value)
   return {
     name: (_SEVERAL if name.endswith('a call') else 1) / taken
@@ -135,6 +140,7 @@ def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
   """Returns a function that makes one call of the compiled step, and waits for it."""
   config = task.config
   algorithm = algorithms.get(config.algorithm)
+  # On the host, as the loop has it: each call pays for its way to the device.
   batch = {'image': np.random.default_rng(0).random(task.shape, np.float32)}
   state = algorithm.init(jax.random.key(0), config, batch)
   rng = randomness.convert(jax.random.key(1), prng_impl)
@@ -146,6 +152,7 @@ def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
     'jit',
     steps_per_call=steps_per_call,
   )
+  # The state is donated, so that each call begins where the last one ended.
   holder = [state]
 
   def call():
@@ -163,10 +170,13 @@ def torch_cd(torch, task: Task, *, compiled: bool = False):
   optimizer = torch.optim.Adam(parameters, lr=RATE)
   data = torch.rand(task.shape)
   if len(task.shape) == 4:
+    # PyTorch's convolutions want channels first.
     data = data.permute(0, 3, 1, 2)
 
   def chain(x):
     for _ in range(num_steps):
+      # Each step begins a new graph, or the chain would be differentiated as a
+      # whole.
       x = x.detach().requires_grad_()
       (slope,) = torch.autograd.grad(energy(x).sum(), x)
       x = x - STEP_SIZE**2 / 2 * slope + STEP_SIZE * torch.randn_like(x)
@@ -219,6 +229,7 @@ def torch_steingan(torch, task: Task, *, compiled: bool = False):
     (slope,) = torch.autograd.grad(energy(x).sum(), x)
     x = x.detach()
     sq_dist = torch.cdist(x, x) ** 2
+    # The authors' rule, written as PyTorch users write it.
     bandwidth = sq_dist.median() / math.log(num + 1)
     k = torch.exp(-sq_dist / bandwidth)
     pull = k.sum(1, keepdim=True) * x - k @ x
@@ -242,6 +253,7 @@ def torch_steingan(torch, task: Task, *, compiled: bool = False):
 
 def _torch_deconv(torch, section):
   nn, width = torch.nn, section.width
+  # Norms by the batch at hand and without a gain, as our generator has them.
   free = dict(affine=False, track_running_stats=False)
   larger = functools.partial(
     nn.ConvTranspose2d,
@@ -286,6 +298,7 @@ def _torch_energy(torch, section, shape):
     for before, after in zip(sizes, sizes[1:], strict=False):
       layers += [nn.Linear(before, after), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0))
+  # The side is followed through the strides, for the size of the last layer.
   maps, layers, side = 1, [], shape[1]
   for width, kernel, stride in zip(
     *(section[key] for key in ('widths', 'kernels', 'strides')), strict=True

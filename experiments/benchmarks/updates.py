@@ -56,6 +56,7 @@ def measure():
       persistent=False,
     )
   )
+  # From one first state, so that rows differ in the step alone.
   updates = {
     name: compiled(algorithms.get(algorithm), keywords, config, batch)
     for name, (algorithm, keywords) in UPDATES.items()
@@ -82,6 +83,7 @@ def measure():
 def compiled(algorithm, keywords, config, batch):
   """Returns a compiled step (batch, key) -> (state, metrics) from a fresh state."""
   state = algorithm.init(jax.random.key(1), config, batch)
+  # Without donating the state, which every call begins from again.
   step = jax.jit(functools.partial(algorithm.step, **keywords))
   return functools.partial(step, state)
 

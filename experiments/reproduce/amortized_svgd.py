@@ -38,12 +38,16 @@ CONFIG = ('amortized_svgd_toy', '')
 DENSITIES = ('eight_gaussians', 'banana')
 FULL = {
   'step.projection': 'full',
+  # A full projection regresses towards fixed targets, in ten steps.
   'step.inner_steps': 10,
   'step.epsilon': 0.3,
 }
+# So far that particles have settled: the network regresses to where SVGD ends.
 LONG = {**FULL, 'step.svgd_steps': 100}
 LINEAR = {
   'step.projection': 'linear',
+  # The linearised projection has solved for the step's size, which Adam would
+  # undo.
   'optimizer': dict(name='sgd', learning_rate=0.3),
 }
 NO_KERNEL = {'step.direction': 'Score'}
@@ -62,6 +66,7 @@ PROJECTIONS = {
   ),
 }
 # Inside SteinGAN: a projection's id, to its steps for each step of the energy.
+# Cheap projections get five steps for one of the others.
 FITS = {'chain-rule': 5, 'linear': 1, 'full': 1, 'long': 1, 'no-kernel': 5}
 # How ids end of rows that train no network of their own: exact draws, and those of the
 # network for all bananas.
@@ -73,6 +78,7 @@ CURVATURES = (-1.0, 0.0, 0.5, 1.0)
 
 def densities_of(plan: scripts.Plan) -> tuple[str, ...]:
   """Returns the names of the plan's densities."""
+  # A smoke run sees every projection, for which one density does.
   return DENSITIES[:1] if plan.smoke else DENSITIES
 
 
@@ -127,6 +133,7 @@ def density_run(plan: scripts.Plan, row: rows.Row, seed: int):
   config = rows.get_config(row, seed)
   density = build.build(densities, **config.density)
   if row.id.endswith(EXACT):
+    # Another key than that of the draws which all rows are compared with.
     rng = jax.random.fold_in(jax.random.key(7), seed)
     return measured(density, density.sample(rng, SAMPLES), seed)
   if row.id.endswith(SHARED):
@@ -153,6 +160,7 @@ class Bananas:
 
   def __getitem__(self, indices):
     curvature = self._rng.uniform(-1, 1, (FAMILY, 1)).astype(np.float32)
+    # The number of rows is all that the sampler reads of them.
     image = np.zeros((len(indices), 2), np.float32)
     return {'image': image, 'condition': curvature}
 
@@ -161,6 +169,7 @@ class Bananas:
 def learned_family(num_steps: int, seed: int):
   """Returns a function of a curvature to samples [SAMPLES, 2] of the one network."""
   config = rows.get_config(rows.Row('family', 'all bananas', CONFIG), seed)
+  # Each banana gets as many samples a step as a network of its own has.
   config.batch_size *= FAMILY
   init_rng, sample_rng = jax.random.split(jax.random.key(seed))
   generator = generators.create(
@@ -168,6 +177,7 @@ def learned_family(num_steps: int, seed: int):
     build.build(generators, **config.generator),
     config.optimizer,
     config.batch_size,
+    # Its shape alone is used, to build the network.
     condition=jnp.zeros((config.batch_size, 1)),
   )
   start = amortized_svgd.create(
@@ -209,11 +219,16 @@ def learned_steingan(density, config, fits: int, num_steps: int, label: str):
     config.optimizer,
     config.batch_size,
   )
+  # The row's projection, as it stands alone.
   follow = configs.step(config)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, rng):
+    # A key for everything that is random, so that no two rows share noise by
+    # accident.
     data_rng, sample_rng, *fit_rngs = jax.random.split(rng, 2 + fits)
+    # The sampler first, as in WL16's algorithm: the energy then sees what it
+    # has become.
     for fit_rng in fit_rngs:
       state, _ = follow(state, None, fit_rng)
     data = density.sample(data_rng, config.batch_size)
@@ -229,6 +244,8 @@ def learned_steingan(density, config, fits: int, num_steps: int, label: str):
 
 def measured(density, x, seed: int):
   """Returns how near samples [n, 2] are to a density, and the samples."""
+  # The same exact draws for all rows of a seed, which so differ in their
+  # samples alone.
   other = density.sample(jax.random.key(1000 + seed), SAMPLES)
   # One bandwidth for all rows, or a collapsed set would choose its own.
   kernel = kernels.RBF().at(other)

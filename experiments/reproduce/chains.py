@@ -15,6 +15,7 @@ from stein_jax import samplers
 from stein_jax.algorithms import amortized_svgd
 
 MEANS = ((2.0, 0.0), (0.0, 4.0), (-6.0, 0.0), (0.0, -8.0))
+# The nearest modes are nearly nine standard deviations apart.
 SCALE, STEP_SIZE, NUM_CHAINS = 0.5, 0.1, 1000
 BATCH = 200  # of what a sampler learns from
 STRIDE = 10  # steps between looks
@@ -28,6 +29,8 @@ def density():
 def starts(density, num_steps):
   """Returns {name: (key, num) -> where chains start [num, 2]}."""
 
+  # What a sampler proposes depends on how it has learned, and on nothing else
+  # here.
   def ancestral(network, step, rng, num):
     init_rng, step_rng, sample_rng = jax.random.split(rng, 3)
     generator = generators.create(init_rng, network, optax.adam(1e-3), BATCH)
@@ -48,6 +51,7 @@ def starts(density, num_steps):
     state = amortized_svgd.create(density.log_density, generator)
     return amortized_svgd.step(state, None, rng)[0].generator
 
+  # A flow has a density, so that it can learn from data by its likelihood.
   flow = generators.Coupling(dim=2, widths=(64,), num_layers=8)
   network = generators.MLP(latent_dim=4, dim=2, widths=(128, 128))
   return {
@@ -60,11 +64,13 @@ def starts(density, num_steps):
 
 def modes_of(density, start, seed: int, looks: int) -> np.ndarray:
   """Returns the mode [looks + 1, NUM_CHAINS] each chain is in, every STRIDE steps."""
+  # All starts have one seed, and so the same noise in the chains.
   start_rng, chain_rng = jax.random.split(jax.random.key(seed))
   score = jax.vmap(jax.grad(density.log_density))
   chain = functools.partial(
     samplers.langevin, score_fn=score, step_size=STEP_SIZE, num_steps=STRIDE
   )
+  # The mode a chain is in is that of the nearest mean.
   nearest = lambda x: jnp.argmin(
     jnp.sum((x[:, None] - jnp.array(MEANS)[None]) ** 2, -1), 1
   )

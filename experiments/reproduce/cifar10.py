@@ -40,7 +40,8 @@ CONFIGS = {
   ),
 }
 CONFIGS['fashion_mnist'] = CONFIGS['mnist']
-# Of CIFAR-10: inception scores by ImageNet and by CIFAR-10, accuracy in per cent.
+# What the papers print of CIFAR-10: inception scores by ImageNet and by CIFAR-10, and
+# accuracy in per cent.
 PRINTED = {
   'real images': ('11.237', '9.848', '92.58'),
   '500 duplicates': ('11.100', '9.807', '44.96'),
@@ -59,6 +60,7 @@ def table_rows(plan: scripts.Plan) -> list[rows.Row]:
   )
   return [
     rows.Row('real', 'real images', classifier),
+    # LW17's warning: copies of 500 images deceive an inception score.
     rows.Row('duplicates', '500 duplicates', classifier),
     rows.Row('dcgan', 'DCGAN', gan),
     rows.Row('steingan', 'SteinGAN', steingan),
@@ -82,6 +84,7 @@ def config_of(plan: scripts.Plan, row: rows.Row, seed: int):
 def classifier_config(plan: scripts.Plan):
   """Returns the config of the network that judges, and that learns from samples."""
   config = config_of(plan, table_rows(plan)[0], 0)
+  # The ResNet has a depth to choose, the small CNN has none.
   if 'depth' in config.classifier:
     config.classifier.depth = plan.options.depth
   num_steps = plan.options.classifier_steps or config.num_steps
@@ -90,6 +93,7 @@ def classifier_config(plan: scripts.Plan):
 
 def narrowed(config, factor: int):
   """Returns the config with networks of a `factor`-th of the width, at least 1."""
+  # All widths by one factor, so that networks keep their proportions.
   narrow = lambda widths: tuple(max(1, width // factor) for width in widths)
   generator, energy = config.generator, config.energy
   generator.update(
@@ -97,6 +101,7 @@ def narrowed(config, factor: int):
     base=max(1, generator.base // factor),
     widths=narrow(generator.widths),
   )
+  # The joint energy holds an autoencoder, the discriminator does not.
   if 'autoencoder' in energy:
     convs = energy.autoencoder.convs
     energy.autoencoder.convs = tuple(
@@ -119,11 +124,14 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
 
   Names that begin with "kept/" are shares of what real images reach.
   """
+  # Rows of comparison are not drawn from a model.
   make = {'real': real_images, 'duplicates': duplicates}.get(row.id, drawn)
   pictures, labels = make(plan, row, seed)
   found = judged(plan, pictures, labels)
   path = rows.result_path(plan.results, row, seed)
   config = classifier_config(plan)
+  # The measure of LW17 Table 1: samples are as good as what a classifier learns
+  # from them.
   learned = rows.accuracy_from(
     path.with_name(f'{path.stem}_classifier'),
     config,
@@ -144,10 +152,12 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
 def drawn(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns samples of a conditional model in [0, 1], and the labels asked for."""
   config = narrowed(config_of(plan, row, seed), plan.options.width)
+  # Schedules end with the run, however long it is.
   config = rows.with_length(config, plan.steps or config.num_steps)
   path = rows.result_path(plan.results, row, seed)
   generator = training.train(config, path.with_name(path.stem)).generator
   samples = rows.drawn(generator, plan.options.samples, seed + 1)
+  # Classes in turn, which is how samples are drawn.
   labels = np.arange(len(samples)) % generator.num_classes
   return datasets.to_unit(samples, config.data), labels
 
@@ -158,6 +168,7 @@ def duplicates(plan: scripts.Plan, row: rows.Row, seed: int):
   pictures, labels = metrics.duplicates(
     *_all_images(plan, row, seed),
     num_distinct=num,
+    # As many images as each model draws, so that no row has more to learn from.
     copies=plan.options.samples // num,
     seed=seed,
   )
@@ -176,6 +187,7 @@ def _all_images(plan, row, seed):
   config = config_of(plan, row, seed)
   batch = datasets.load(**config.data)[:]
   order = np.random.default_rng(seed).permutation(len(batch['label']))
+  # Judges see images in [0, 1], whatever range the networks have.
   pictures = datasets.to_unit(batch['image'][order], config.data)
   return pictures, batch['label'][order]
 
@@ -185,6 +197,7 @@ def judged(plan: scripts.Plan, pictures, labels) -> dict[str, float]:
   config = classifier_config(plan)
   test = datasets.load(**config.evaluation.data)[:]['image']
   data = datasets.to_unit(test, config.evaluation.data)
+  # A thousand, since distances between all pairs grow with the square.
   found = metrics.diversity(pictures[:1000], data[:1000])
   found |= judges.judged(trained_judge(plan)[0], pictures, data, labels=labels)
   if plan.options.inception:

@@ -23,6 +23,7 @@ class Claim(NamedTuple):
   printed: tuple[str, ...] = ()
 
 
+# Names of results, as the scripts write them.
 _IS, _FRECHET, _NATS = 'inception_score', 'frechet_distance', 'test'
 # The paper's setting, and the one that can match its model.
 _SETTINGS = (('paper', ''), ('centred', ', centred'))
@@ -44,6 +45,8 @@ _RECOVERY = (
   ('bicycle-gan', 'BicycleGAN', '19.07', '0.64'),
   ('vae', 'conditional VAE', '', ''),
 )
+# In the order of the papers. A claim of several differences is several claims,
+# or one would hide another.
 CLAIMS = (
   Claim(
     'LW17 Figure 1(a)',

@@ -25,7 +25,10 @@ from stein_jax import energies
 from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
+# An exact likelihood takes longer than many updates; twelve points make a
+# curve.
 LOOKS = 12  # at the likelihood of a run
+# Langevin for all, since a Gibbs sweep has another cost.
 CHAIN = {'step.chain.name': 'Langevin', 'step.chain.step_size': 1.0}
 CD = ('contrastive_divergence_mnist', '')
 RATE = 1e-3  # SteinGAN's: at 1e-3 its energy runs ahead of the sampler
@@ -53,6 +56,8 @@ def get_config(row: rows.Row, seed: int):
   """Returns the row's config, with the energy, data and rates that all share."""
   config = rows.get_config(row, seed)
   shared = rows.get_config(STEINGAN, seed)
+  # What rows share is set here and not in each: rows differ in how they learn
+  # alone.
   config.energy, config.data = shared.energy, shared.data
   config.batch_size = shared.batch_size
   sampler = config.algorithm == 'steingan'
@@ -73,9 +78,12 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
     return float(likelihood.exact_log_likelihoods(module, params, data)[1][0])
 
   cost = EVALUATIONS.get(row.id, FEWEST)
+  # Equal evaluations: who spends more on an update makes fewer of them.
   updates = max(1, plan.steps * FEWEST // cost)
   every = max(1, updates // LOOKS)
   state, curve = rows.train(config, updates, row.name, every=every, look=look)
+  # Measured apart, since the run also looks at likelihoods, reads data and
+  # shows progress.
   taken = seconds_of_update(config, state, seed)
   done = every * np.arange(1, len(curve) + 1)
   return {
@@ -117,6 +125,7 @@ def report(plan: scripts.Plan) -> scripts.Report:
     for row in ROWS:
       found = rows.results(plan.results, row, plan.seeds)
       if found:
+        # Seconds differ a little from seed to seed, evaluations do not.
         x = np.mean([result[name] for result in found], 0)
         series[row.name] = (x, np.array([r['curve'] for r in found]).T)
     png = reporting.curves(

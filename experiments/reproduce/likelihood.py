@@ -26,6 +26,7 @@ def load(name: str, limit: int | None = None) -> Images:
   """
   images = _rows(name, 'train')
   order = np.random.default_rng(0).permutation(len(images))
+  # This leaves 50,000 of MNIST, as in the papers.
   cut = len(images) * 5 // 6
   return Images(
     jnp.asarray(images[order[:cut][: limit and 5 * limit]]),
@@ -40,6 +41,7 @@ def held_out(limit: int | None = None) -> Images:
 
   With a limit, so many validate and test.
   """
+  # The part that the configs' own split, train[:50000], leaves.
   valid, test = _rows('mnist', 'train[50000:]'), _rows('mnist', 'test')
   return Images(None, _double(valid[:limit]), _double(test[:limit]))
 
@@ -60,6 +62,7 @@ def exact_log_likelihoods(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the mean validation and test log likelihood [runs], in float64 nats."""
   with jax.enable_x64(True):
+    # In float64, since rows differ by tenths of a nat among hundreds.
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     return tuple(
       np.asarray(_mean_log_likelihood(module, params, x))
@@ -78,6 +81,7 @@ def gaussian_floors(data: Images) -> dict[str, float]:
   """Returns test log likelihoods of unit Gaussians, which have no hidden units."""
   test = np.asarray(data.test)
   constant = -0.5 * test.shape[1] * np.log(2 * np.pi)
+  # The best that a model without hidden units can do, at its own mean.
   of_mean = lambda mean: constant - 0.5 * np.mean(np.sum((test - mean) ** 2, 1))
   return {
     'N(training mean, I)': of_mean(

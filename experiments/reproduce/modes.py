@@ -40,6 +40,8 @@ def looks_of(plan: scripts.Plan) -> int:
 def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the measures [looks + 1] of the chains of one start; no images."""
   density = chains.density()
+  # A sampler learns anew for each seed, so that intervals have its luck in
+  # them.
   start = chains.starts(density, plan.options.learning_steps)[row.id]
   modes = chains.modes_of(density, start, seed, looks_of(plan))
   found = {
@@ -66,6 +68,7 @@ def report(plan: scripts.Plan) -> scripts.Report:
     figures[name] = (title, png)
   lines = []
   for start, found in runs.items():
+    # At the start, early, and at the end.
     for i in sorted({0, looks_of(plan) // 100, looks_of(plan)}):
       line = {'start': start, 'steps': length[i]}
       for name, (title, _) in MEASURES.items():

@@ -49,6 +49,7 @@ def write(folder: pathlib.Path) -> list[dict[str, str]]:
     name: Runs(settings.get('script', ''), results(folder / name))
     for name, settings in found.items()
   }
+  # The claims come first: they are what a reader wants to know.
   lines = [each for claim in claims.CLAIMS for each in claim_lines(claim, runs)]
   sections = [('Claims', lines)]
   text = [f'# Results\n\n{reporting.table(lines)}']
@@ -74,6 +75,7 @@ def write(folder: pathlib.Path) -> list[dict[str, str]]:
 def tables(text: str) -> list[tuple[str, list[dict[str, str]]]]:
   """Returns the (title, lines) of each table of Markdown; titles stand before them."""
   found, title = [], ''
+  # Tables are read back from Markdown, which is what a person may have edited.
   for block in text.strip().split('\n\n'):
     if not block.startswith('|'):
       title = block
@@ -121,6 +123,7 @@ def claim_lines(
     if found.script == claim.script
     and not set(claim.order).isdisjoint(found.results)
   ]
+  # A claim that nothing here decides is shown as such.
   return lines or [line(claim, '', {})]
 
 
@@ -154,11 +157,14 @@ def verdict(values: Sequence[Sequence[float]]) -> str:
   """Returns what the runs of rows, the largest first, say of that order."""
   if not all(values):
     return 'not run'
+  # A run that diverged is a finding, but no number to compare.
   if not np.all(np.isfinite(np.concatenate(values))):
     return 'open: a run ended with numbers that are not finite'
+  # A single run has no interval.
   if min(map(len, values)) < 2:
     return 'open: one seed'
   lows, highs = zip(*map(interval, values, values[1:]), strict=True)
+  # One difference the wrong way refutes the whole order.
   if min(highs) < 0:
     return 'refuted'
   return 'reproduced' if min(lows) > 0 else 'open'

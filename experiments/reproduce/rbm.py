@@ -34,7 +34,9 @@ from stein_jax import stein
 from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
+# The paper names no rate, so validation chooses one.
 RATES = (2e-3, 3e-4)
+# Up to near sqrt(2), where a step adds the whole score.
 STEP_SIZES = (0.1, 0.3, 0.6, 1.0, 1.4)
 SWEEP_SEEDS = 2  # for every step size
 EXACT = ('maximum_likelihood_mnist', '')
@@ -86,6 +88,7 @@ ROWS = (
     'cd-1-gibbs-centred', 'CD-1 Gibbs, centred', CD, {**GIBBS, **CENTRED}
   ),
 )
+# The rows whose chain has a step size.
 SWEPT = ('cd-1-langevin', 'cd-10-langevin')
 
 
@@ -108,12 +111,14 @@ def run_row(plan: scripts.Plan, row: rows.Row):
   swept = {}
   if row.id in SWEPT:
     swept = sweep(plan, row)
+    # Chosen on validation images, like the rate below.
     size = {'step.chain.step_size': swept['best']}
     row = row._replace(changes={**row.changes, **size})
   found = {
     rate: train(plan, row, rate, plan.seeds)
     for rate in (RATES[:1] if plan.smoke else RATES)
   }
+  # The test images have no say in the choice.
   rate = max(found, key=lambda rate: found[rate].valid[-1].mean())
   curves, seconds = found[rate], time.monotonic() - begin
   return [
@@ -146,6 +151,7 @@ def sweep(plan: scripts.Plan, row: rows.Row) -> dict[str, Any]:
     curve[-1].reshape(len(sizes), SWEEP_SEEDS)
     for curve in (curves.valid, curves.test)
   )
+  # By the mean over seeds: one lucky run chooses nothing.
   best = sizes[int(np.argmax(valid.mean(1)))]
   return {'sizes': sizes, 'test': test.tolist(), 'best': best}
 
@@ -174,6 +180,7 @@ def train(
   data = images(plan)
   per_epoch, epochs = epochs_of(plan)
   config = rows.get_config(row, 0)
+  # The rate falls to 0 at the end of the run, whatever its length is.
   config.optimizer.learning_rate.update(
     init_value=rate, transition_steps=per_epoch * epochs
   )
@@ -183,6 +190,8 @@ def train(
     [jax.random.key(seed) for _ in sizes or (None,) for seed in range(seeds)]
   )
   swept = jnp.repeat(jnp.array(sizes), seeds) if sizes else None
+  # All seeds at once: on two cores a single RBM leaves most of the time to
+  # overhead.
   state, run_epoch = _compiled(config, data.train, per_epoch, keys)
   curves = [likelihood.exact_log_likelihoods(module, state.energy.params, data)]
   label = f'{row.name}, rate {rate:g}'
@@ -195,6 +204,7 @@ def train(
       bar.set_postfix_str(f'test {curves[-1][1].mean():.2f} nats')
   logging.info('%s: test %.2f nats', label, curves[-1][1].mean())
   size = config.batch_size
+  # In batches of the training size, since KSD depends on the number of points.
   test = np.asarray(data.test, np.float32)[: len(data.test) // size * size]
   batches = test.reshape(-1, size, test.shape[1])
   ksd = _batch_ksd(module, state.energy.params, batches)
@@ -224,9 +234,11 @@ def _compiled(config, train, per_epoch, keys):
   @functools.partial(jax.vmap, in_axes=(0, 0, 0, None))
   def run_epoch(state, key, step_size, epoch):
     order_key, step_key = jax.random.split(jax.random.fold_in(key, 1 + epoch))
+    # On the device, so that an epoch is one program.
     order = jax.random.permutation(order_key, len(train))
     advance = configs.step(config)
     if step_size is not None:
+      # A traced number: all step sizes are one compiled program.
       chain = advance.keywords['chain'].replace(step_size=step_size)
       advance = functools.partial(advance, chain=chain)
 
@@ -255,6 +267,7 @@ def _batch_ksd(module, params, x):
 def report(plan: scripts.Plan) -> scripts.Report:
   """Returns the tables and the figures of what is there, the best rows first."""
   found = {row.id: rows.results(plan.results, row, plan.seeds) for row in ROWS}
+  # The best row first, as in the figure's legend.
   ranked = sorted(
     (row for row in ROWS if found[row.id]),
     key=lambda row: -np.mean([run['test'] for run in found[row.id]]),
@@ -282,6 +295,8 @@ def report(plan: scripts.Plan) -> scripts.Report:
       'Step sizes of CD, in nats': _sweep_table(sweeps),
     },
     {
+      # Centred models reach higher likelihoods and have a figure of their own,
+      # or curves would hide each other.
       'figure': (
         'Figure 1(a): test log likelihood, mean and 95 % interval',
         _curves({k: v for k, v in curves.items() if 'centred' not in k}, floor),

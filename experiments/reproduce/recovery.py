@@ -49,6 +49,7 @@ PRINTED = {
 
 def method_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the rows of the table."""
+  # The full scale has no name in the configs.
   scale = 'smoke' if plan.smoke else plan.options.scale.replace('full', '')
   return [
     *(
@@ -65,14 +66,17 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns how near the recovered test images are, and a page [3, 10, ...] of them."""
   config = rows.get_config(row, seed)
   if not plan.smoke:  # which is on noise
+    # Training and test hide the same parts.
     where = {name: plan.options[name] for name in ('path', 'side', 'mask')}
     for section in (config.data, config.evaluation.data):
       section.update(where)
   batch = datasets.load(**config.evaluation.data)[:]
+  # The floor: what a method reaches that recovers nothing.
   if row.id == GREY:
     found = evaluation.recovered(batch['condition'], batch, config.data)
     return found, None
   state, _ = rows.train(config, plan.steps, row.name)
+  # Every test image is recovered once.
   config.evaluation.num_samples = len(batch['image'])
   samples = rows.sampled(config, state)
   page = [x[:10] for x in (batch['condition'], samples, batch['image'])]
@@ -87,6 +91,7 @@ def report(plan: scripts.Plan) -> scripts.Report:
   pages = {name: page for name, page in pages.items() if page is not None}
   figures = {}
   if pages:
+    # All methods have the same test images.
     known, _, true = next(iter(pages.values()))
     page = np.stack([known, *(page[1] for page in pages.values()), true])
     png = images.png(images.strips(page), zoom=2)

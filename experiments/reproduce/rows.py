@@ -55,6 +55,8 @@ def get_config(row: Row, seed: int):
   """
   name, scale = row.config
   module = importlib.import_module(f'configs.{name}')
+  # A change of a section that does not exist would make a new one and change
+  # nothing.
   sections = set(module.get_config(scale))
   fields = module.get_config.given(scale)
   for field, value in {**row.changes, 'seed': seed}.items():
@@ -77,6 +79,7 @@ def on_data(config, dataset: str, npz: str | None):
 
 def with_length(config, num_steps: int):
   """Returns the config with that length, and its schedules stretched to it."""
+  # Every part of a schedule keeps its share of the run.
   share = num_steps / config.num_steps
   for name in config:
     rate = name.endswith('optimizer') and config[name].get('learning_rate')
@@ -109,6 +112,7 @@ def train(
     every: steps between looks.
     look: function of the state to something JSON can hold.
   """
+  # Set before the networks are built, since schedules may follow it.
   config.num_steps = num_steps
   source = source or datasets.load(**config.data)
   config = configs.fitted(config, source)
@@ -134,6 +138,7 @@ def train(
 
 def sampled(config, state) -> np.ndarray:
   """Returns the samples [num, ...] of a state that its config's evaluation asks for."""
+  # Samples are made on conditions of test data, where there are any.
   test = datasets.load(**config.evaluation.data)
   draw = evaluation.sampler(config, test)
   return np.asarray(draw(state))
@@ -141,6 +146,7 @@ def sampled(config, state) -> np.ndarray:
 
 def drawn(generator, num: int, seed: int) -> np.ndarray:
   """Returns samples [num, ...] of a generator without its output noise."""
+  # Judges would take the noise of an RBM's model for a fault of the images.
   module = generator.module.clone(output_noise=0.0)
   draw = jax.jit(generators.sample, static_argnames='num')
   generator = generator.replace(module=module, apply_fn=module.apply)
@@ -154,6 +160,7 @@ def trained_judge(
 
   It is trained once; a call that is interrupted goes on.
   """
+  # One judge a folder of results: all rows are judged by the same network.
   workdir = folder / 'classifier'
   accuracy = _trained_classifier(workdir, config, num_steps)
   logging.info('The judge: %.2f %% of the test images.', 100 * accuracy)
@@ -222,6 +229,7 @@ def finish(folder: pathlib.Path, row: Row, seed: int, run: Callable) -> None:
     seed: number of the run.
     run: function of row and seed to the result and to images, or None for them.
   """
+  # A result that is there is finished, since it is written last.
   if result_path(folder, row, seed).exists():
     return
   begin = time.monotonic()
@@ -263,6 +271,8 @@ def table(
       continue
     line = {'': row.name}
     for title, key in columns.items():
+      # A row may lack what others have: a single run for comparison has no
+      # samples.
       values = [r[key] for r in found if key in r]
       line[title] = cell(key, values) if values else ''
     lines.append({**line, 'seeds': len(found)})
@@ -284,5 +294,6 @@ def cell(key: str, values: Sequence[float]) -> str:
   mean, half = reporting.mean_interval(np.array(values))
   if len(values) == 1 or key == 'seconds' or not half > 0:  # or nan
     return f'{mean:.4g}'
+  # More digits than the interval's second say nothing.
   digits = max(0, 1 - int(np.floor(np.log10(half))))
   return f'{mean:.{digits}f} ± {half:.{digits}f}'

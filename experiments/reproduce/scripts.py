@@ -60,6 +60,7 @@ class Option(NamedTuple):
 
   def define(self, name: str) -> None:
     """Makes it a flag of the command."""
+    # The kind of flag follows from what the option may be.
     if self.choices:
       flags.DEFINE_enum(name, self.default, self.choices, self.help)
     elif self.minimum is not None:
@@ -150,6 +151,7 @@ def plan_of(script: Script, results, *, smoke: bool = False, **values) -> Plan:
   Raises:
     TypeError: a value of a flag that the script does not have.
   """
+  # The length, the seeds, and the script's own: all may have a smoke value.
   options = _options(script)
   if unknown := values.keys() - options.keys():
     raise TypeError(f'{script.name} has no {", ".join(sorted(unknown))}.')
@@ -192,9 +194,11 @@ def main(script: Script) -> Callable[[Sequence[str]], None]:
     launch.set_up()
     given = {name: flags.FLAGS[name].value for name in options}
     smoke = flags.FLAGS['smoke'].value
+    # Numbers of a smoke run are looked at by nobody.
     if smoke:  # compiling is nearly all of its time
       jax.config.update('jax_disable_most_optimizations', True)
     plan = plan_of(script, flags.FLAGS['results'].value, smoke=smoke, **given)
+    # Before anything runs: results of other options would stand in one table.
     settings = claim(script, plan)
     for name in flags.FLAGS['part'].value if len(parts) > 1 else parts:
       run_all(plan, script.parts[name])
@@ -235,6 +239,7 @@ def run_all(plan: Plan, part: Part) -> None:
   found = part.rows(plan)
   if part.together:
     for row in found:
+      # Seeds that are trained together are finished together.
       if len(rows.results(plan.results, row, plan.seeds)) < plan.seeds:
         for seed, run in enumerate(part.run(plan, row)):
           rows.keep(plan.results, row, seed, *run)
@@ -242,6 +247,7 @@ def run_all(plan: Plan, part: Part) -> None:
   run = functools.partial(part.run, plan)
   for seed in range(plan.seeds):
     for row in found:
+      # The first seed of all rows comes before the second of any.
       if seed == 0 or not row.single:
         rows.finish(plan.results, row, seed, run)
 
@@ -259,6 +265,7 @@ def row_figures(
     draw: function of a row's images to a PNG; None for a grid of the first 100.
   """
   if draw is None:
+    # A hundred fill a square.
     draw = lambda x: images.png(images.grid(x[:100], columns=10), zoom=2)
   figures = {}
   for row in shown:
@@ -278,6 +285,7 @@ def write_report(
     report: what is shown; a table without lines is left out.
     settings: of the call.
   """
+  # A part that has not been run has no lines yet.
   tables = {name: lines for name, lines in report.tables.items() if lines}
   text = '\n'.join(
     f'{name}\n\n{reporting.table(lines)}' for name, lines in tables.items()

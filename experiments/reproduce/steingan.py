@@ -48,6 +48,7 @@ NO_KERNEL = {'step.direction': 'Score'}
 PAPER_CHANGES = {
   'energy_optimizer.learning_rate': 1e-5,
   'generator_optimizer.learning_rate': 1e-3,
+  # Narrow, for two cores.
   'generator.width': 8,
 }
 EXACT = {'step.direction.form': 'exact'}
@@ -72,6 +73,8 @@ ENTROPY = {
 }
 QUIET = {'generator.output_noise': 0.0}
 # Rows of the centred setting, by id: their name and what they change.
+# One choice at a time against 'as it is', so that each row says what that
+# choice is worth.
 CHOICES = {
   'choice-none': ('as it is', {}),
   'choice-imq': ('IMQ kernel', {'step.direction.kernel.name': 'IMQ'}),
@@ -112,6 +115,8 @@ CHOICES = {
     {**QUIET, 'step.direction.name': 'SVGD'},
   ),
 }
+# The ceiling: what this model reaches in as many steps if its negatives are
+# exact.
 EXACT_NEGATIVES = rows.Row(
   'exact-negatives', 'exact negatives', ('maximum_likelihood_mnist', '')
 )
@@ -129,6 +134,8 @@ def figure_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the rows of Figure 1(b)-(d), in the paper's setting and centred."""
   del plan
   found = []
+  # A sampler with a sigmoid at its end cannot match a model with Gaussian
+  # noise; that of the centred setting can.
   for setting, config, changes in (
     ('paper', PAPER, PAPER_CHANGES),
     ('centred', CENTRED, {}),
@@ -179,6 +186,7 @@ def judge(plan: scripts.Plan) -> judges.Judge:
   """Returns the classifier that judges samples, trained by the first who asks."""
   config = rows.get_config(JUDGE, 0)
   num_steps = 20 if plan.smoke else config.num_steps
+  # One judge for all rows, trained on real images.
   return rows.trained_judge(plan.results, config, num_steps)[0]
 
 
@@ -204,6 +212,7 @@ def choice_run(plan: scripts.Plan, row: rows.Row, seed: int):
   if row.id == EXACT_NEGATIVES.id:
     return result, None
   found, samples = judged(plan, config, state.generator)
+  # A thousand are enough for a variance.
   spread = beside_model(state, min(plan.options.samples, 1000), seed)
   return {**result, **found, **spread}, samples
 
@@ -219,7 +228,12 @@ def learned_rbm(plan: scripts.Plan, config, num_steps: int, label: str):
     return float(valid[0]), float(test[0])
 
   state, seen = rows.train(
-    config, num_steps, label, every=num_steps // 4, look=look
+    # Four looks: an exact likelihood takes seconds.
+    config,
+    num_steps,
+    label,
+    every=num_steps // 4,
+    look=look,
   )
   return state, dict(
     valid=seen[-1][0], test=seen[-1][1], curve=[test for _, test in seen]
@@ -237,6 +251,7 @@ def beside_model(state, num, seed) -> dict[str, float]:
   ask = lambda key, method: learners.call(
     state.energy, state.energy.params, key, num, method=method
   )
+  # Along B'x the model has its modes; elsewhere it is noise.
   weight = state.energy.params['params']['weight']
   spread = lambda x: np.sum(np.var(x.reshape(num, -1) @ weight, 0))
   samples = generators.sample(state.generator, keys[0], num)
@@ -251,6 +266,7 @@ def fresh_run(plan: scripts.Plan, row: rows.Row, seed: int):
   config = rows.get_config(row, seed)
   stein_cd = rows.get_config(STEIN_CD, seed)
   num_steps = plan.steps if plan.smoke else stein_cd.num_steps
+  # In full, since the claim is of a finished energy.
   energy = rows.train(stein_cd, num_steps, STEIN_CD.name)[0].energy
   generator = generators.create(
     jax.random.key(1000 + seed),
@@ -278,6 +294,7 @@ def joint_run(plan: scripts.Plan, row: rows.Row, seed: int):
   data = source[: 8 if plan.smoke else 100]['image']
 
   def look(state):
+    # The same noise at every look: what changes is the networks.
     found = repulsions(state, data, jax.random.key(0))
     return [int(state.step), jax.tree.map(float, found)]
 
@@ -292,6 +309,7 @@ def judged(plan: scripts.Plan, config, generator):
   """Returns how good a sampler is without its noise, and 200 of its samples."""
   num = plan.options.samples
   data = datasets.load(**config.evaluation.data)[:]['image']
+  # Without output noise, which a judge would take for a fault.
   samples = rows.drawn(generator, num, config.seed)
   classes = generator.num_classes
   labels = np.arange(len(samples)) % classes if classes else None
@@ -316,6 +334,7 @@ def repulsions(state, data, rng):
       state.energy, state.energy.params, data, x, method='features'
     )[1]
 
+  # One bandwidth for all three forms.
   kernel = kernels.RBF(kernels.Median(0.25)).at(features(samples))
   exact, *others = (
     stein.feature_repulsion(samples, features, kernel, form=form).ravel()
@@ -390,6 +409,7 @@ def _by_alpha(plan, key):
       for row in figure_rows(plan)
       if row.id.startswith(f'{setting}-alpha')
     ]
+    # A figure of some seeds here and others there would compare unequal things.
     if all(len(v) == plan.seeds for v in values):
       series[setting] = (ALPHAS, np.array(values))
   return series

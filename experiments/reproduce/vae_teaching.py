@@ -36,6 +36,7 @@ TEACHING, COOPNETS, LANGEVIN = (
   (f'{name}_mnist', 'narrow')
   for name in ('vae_teaching', 'coopnets', 'langevin_ebm')
 )
+# X21's text has noise in the chain, its code has none: both are rows.
 NOISE = {'step.chain.noise': True}  # samples are drawn by the chain that trains
 # The chain of the EBM that starts at noise: four times the step, noise, and a cut.
 LARGE_STEPS = {
@@ -73,7 +74,7 @@ JUDGE = rows.Row('judge', 'judge', ('classification_mnist', ''))
 # An update of the others evaluates the energy in 20 Langevin steps, at data and at
 # samples; of a GAN at data, at samples and for the generator, or between: 22 / 3.
 GAN_UPDATES = 7
-# Of CIFAR-10, by Inception: score and Frechet distance.
+# Inception scores and Frechet distances that the paper prints of CIFAR-10.
 PRINTED = {
   'PixelCNN': ('4.60', '65.93'),
   'PixelIQN': ('5.29', '49.46'),
@@ -87,6 +88,7 @@ PRINTED = {
 
 def config_of(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the row's config on the plan's data."""
+  # One data set for all rows, whatever their configs have.
   config = rows.get_config(row, seed)
   return rows.on_data(config, plan.options.dataset, plan.options.npz)
 
@@ -106,6 +108,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
   data = unit(datasets.load(**config.evaluation.data)[:]['image'])
   judged = functools.partial(_judged, judge(plan), data[:num])
   in_rows = lambda x: x[:100].reshape(10, 10, *data.shape[1:])
+  # What the best model could reach by this judge.
   if row.id == 'real':
     training = unit(datasets.load(**config.data)[:num]['image'])
     return judged(training), in_rows(training)
@@ -113,6 +116,8 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
 
   def look(state):
     """Returns the step, and how far chains take the generator's samples."""
+    # The distance that a chain still travels says how well the generator has
+    # caught up.
     start, end = (
       drawn(config, state, 100, revised=revised) for revised in (False, True)
     )
@@ -124,6 +129,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
     config,
     updates,
     row.name,
+    # Ten looks make a curve and cost little beside the training.
     every=max(1, updates // 10),
     look=look if chains else None,
   )
@@ -131,6 +137,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
   found, pictures = judged(samples), in_rows(samples)
   if chains:
     start = unit(drawn(config, state, num, revised=False))
+    # What the generator alone is worth, without its chain.
     found |= {f'start_{key}': value for key, value in judged(start).items()}
     found |= {'gap': seen[-1][1], 'gaps': seen}
     pictures = np.concatenate([pictures, unit(between(config, state))])
@@ -149,6 +156,7 @@ def drawn(config, state, num, *, revised: bool = True) -> np.ndarray:
   """Returns samples [num, ...] of a state, or of its generator where not revised."""
   sample = configs.sample(config)
   if not revised:
+    # A chain without steps leaves samples as the generator drew them.
     chain = sample.keywords['chain'].replace(num_steps=0)
     sample = functools.partial(sample, chain=chain)
   draw = jax.jit(lambda state, rng: sample(state, rng, num))
@@ -163,6 +171,8 @@ def between(config, state) -> np.ndarray:
   )
   revise = algorithms.get(config.algorithm).revise
   options = build.values(revise, config.sample)
+  # Revised in one batch, as an energy that mixes its batch would be in
+  # training.
   ends = revise(state, rng, paths.reshape(40, *paths.shape[2:]), **options)
   return np.asarray(jnp.concatenate([paths, ends.reshape(paths.shape)]))
 

@@ -40,12 +40,14 @@ from stein_jax.runs import reporting
 
 # The configs of VCD and of the classifier of few labels, by data set. CIFAR-10 has no
 # classifier: the paper says that augmentation does not help there.
+# Fashion-MNIST has MNIST's shape, and so its networks.
 VCD = {
   'mnist': ('vcd_mnist', 'classification_mnist'),
   'fashion_mnist': ('vcd_mnist', 'classification_mnist'),
   'svhn_cropped': ('vcd_svhn', 'classification_cifar10'),
   'cifar10': ('vcd_cifar10', None),
 }
+# The paper's grid (table 2).
 RHOS = (0.0, 0.001, 0.01, 0.1, 1.0)
 CHAIN = 9  # transitions shown
 # Test errors in per cent, of CIFAR-10 (table 1); of MNIST and SVHN (table 2).
@@ -78,6 +80,7 @@ CHOICES = (
     'unbounded-behind',
     'without either, no bound, generator behind',
     UNBOUNDED,
+    # A generator that cannot follow shows what the bound is for.
     {'generator_optimizer.learning_rate': 1e-3},  # a hundredth
   ),
   rows.Row('gan-joint', 'GAN, batch norm of both', GAN, {'step.joint': True}),
@@ -94,6 +97,7 @@ def probe_rows(plan: scripts.Plan) -> list[rows.Row]:
   if plan.options.full:
     vgan, gan = '', 'gan'
   # The paper has none of MNIST: narrow at any rate.
+  # MNIST and Fashion-MNIST share a config.
   if plan.options.dataset.endswith('mnist'):
     config, vgan, gan = 'vgan_mnist', '', 'gan'
   return [
@@ -140,7 +144,11 @@ def probe_run(plan: scripts.Plan, row: rows.Row, seed: int):
   training = datasets.load(**config.data)
   learned = row.id not in (PIXELS, RANDOM)
   state, _ = rows.train(
-    config, plan.steps if learned else 0, row.name, source=training
+    # Random features are those of the network before its first step.
+    config,
+    plan.steps if learned else 0,
+    row.name,
+    source=training,
   )
   samples = rows.sampled(config, state)
   see = jax.jit(
@@ -150,9 +158,11 @@ def probe_run(plan: scripts.Plan, row: rows.Row, seed: int):
   def features(x):
     if row.id == PIXELS:
       return x.reshape(len(x), -1)
+    # In blocks, as the whole of a data set does not fit.
     blocks = np.split(x, range(1000, len(x), 1000))
     return np.concatenate([see(state.energy.params, b) for b in blocks])
 
+  # As many labels for every row.
   known = training[: plan.options.probed]
   unknown = datasets.load(**config.evaluation.data)[:]
   accuracy = metrics.linear_probe(
@@ -173,6 +183,7 @@ def vcd_run(plan: scripts.Plan, row: rows.Row, seed: int):
   transition moves them.
   """
   config = config_of(plan, row, seed)
+  # Without augmentation there is no operator, and nothing of it to show.
   operator, result, pictures = None, {}, None
   if row.id != NO_AUGMENTATION:
     operator = rows.train(config, plan.steps, row.name)[0].generator
@@ -185,6 +196,7 @@ def vcd_run(plan: scripts.Plan, row: rows.Row, seed: int):
 
 def moved(operator, x: np.ndarray):
   """Returns what an operator does to images: numbers, and pictures of ten."""
+  # Without noise: what the operator makes of an image on average.
   back = learners.call(operator, operator.params, x, method='reconstruct')
   path = vcd.transitions(operator, jax.random.key(1), x, num_steps=CHAIN)
   pictures = np.concatenate([path[:1], back[None], path[1:]])
@@ -202,6 +214,7 @@ class Augmented:
 
   def __init__(self, source, operator, seed: int):
     self._source, self._operator = source, operator
+    # A count of readings, so that no image is augmented twice alike.
     self._rng, self._readings = jax.random.key(seed), itertools.count()
     self._move = jax.jit(functools.partial(learners.call, operator))
 
@@ -227,6 +240,7 @@ def few_labels(
   config = config_of(plan, few, vcd_config.seed)
   if plan.options.full:
     config.classifier.blocks = tuple(
+      # The authors' widths are four times ours.
       tuple((4 * width, size) for width, size in block)
       for block in config.classifier.blocks
     )
@@ -237,6 +251,7 @@ def few_labels(
   rest = vcd_config.data.split.replace('[:', '[').replace(']', ':]')
   valid, test = (
     datasets.load(**{**config.evaluation.data, 'split': split})
+    # Validation images are none that VCD or the classifier has learned from.
     for split in (
       ('train[:500]', 'test[:500]') if plan.smoke else (rest, 'test')
     )
@@ -260,6 +275,7 @@ def few_labels(
     every=num_steps // 5,
     look=errors,
   )
+  # Chosen by validation; the test error of that look is reported.
   best = min(seen, key=lambda pair: pair[0])
   return {'valid_error': best[0], 'error': best[1], 'last_error': seen[-1][1]}
 
@@ -275,6 +291,7 @@ def choice_run(plan: scripts.Plan, row: rows.Row, seed: int):
     samples = generators.generate(
       state.generator, state.generator.params, jax.random.key(0), len(data)
     )
+    # Measured as it is trained.
     joint = config.step.get('joint', True)
     values = energies.pair(
       state.energy, state.energy.params, data, samples, joint=joint
@@ -341,6 +358,7 @@ def report(plan: scripts.Plan) -> scripts.Report:
 
 def _moving(pictures):
   """Returns a GIF of the chains from test images [CHAIN + 2, n, ...]."""
+  # Without the reconstruction, which is no state of the chain.
   chains = np.delete(pictures, 1, axis=0).swapaxes(0, 1)
   return images.gif(np.clip(chains, 0, 1), zoom=2, frames_per_second=2)
 
@@ -351,6 +369,7 @@ def _gap_figure(plan):
   for row in choice_rows(plan):
     found = rows.results(plan.results, row, plan.seeds)
     if found:
+      # Either may be the higher, and a logarithm has no sign.
       gaps = np.abs(np.array([result['gaps'] for result in found]).T)
       series[row.name] = _every(plan) * np.arange(1, len(gaps) + 1), gaps
   if not series:

@@ -309,8 +309,8 @@ def _phi(state, family, condition, direction, known_density, axis_name):
     )
   if family is not None and learners.mixes(state.energy):
     raise ValueError(
-      'This energy mixes its batch, and the members of a family never meet: its norm '
-      "must be 'layer' or 'none'."
+      'This energy mixes its batch, in which members of a family would meet; allowed: '
+      "norm='layer' or 'none'."
     )
   given = () if condition is None else (condition,)
 
@@ -351,7 +351,7 @@ def _repeat(family, num):
   """Returns the condition of each sample [num, k], in equal shares of [m, k]."""
   if num % len(family):
     raise ValueError(
-      f'{num} samples cannot be shared by {len(family)} conditions equally.'
+      f'The batch of {num} samples must be divisible by the {len(family)} conditions.'
     )
   # Samples of a member are neighbours, as `of_each_member` reshapes them.
   return jnp.repeat(family, num // len(family), axis=0)

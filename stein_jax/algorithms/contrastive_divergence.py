@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import samplers
@@ -35,8 +36,8 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   condition = energies.conditions(batch)
   if condition and config.persistent:
     raise ValueError(
-      'persistent=True: chains of one condition do not go on under another; '
-      'allowed: False.'
+      'persistent=True needs data without conditions, since the next batch has other '
+      'ones than its chains; allowed: False.'
     )
   energy = learners.create(
     rng,
@@ -45,8 +46,11 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     batch['image'],
     *condition,
   )
-  # A copy, since the step donates its state, and the batch is the caller's.
-  chains = jnp.array(batch['image']) if config.persistent else None
+  chains = None
+  if config.persistent:
+    # A copy, since the step donates its state, and the batch is the caller's. It is
+    # floating, or integer chains would change their type in the first step.
+    chains = jnp.array(dtypes.floating(batch['image']))
   return State(jnp.zeros((), jnp.int32), energy, chains)
 
 

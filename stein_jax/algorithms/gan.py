@@ -17,6 +17,7 @@ from stein_jax import learners
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 # The generator's, of the energies of its samples.
+# E is minus the discriminator's logit, so that softplus(E) is -log D.
 _LOSSES = {
   'non_saturating': lambda fake: jnp.mean(nn.softplus(fake)),
   'minimax': lambda fake: -jnp.mean(nn.softplus(-fake)),
@@ -154,11 +155,13 @@ def _energy_loss(params, *, loss, margin, apart, samples):
     return jnp.mean(real + nn.relu(margin - fake)), metrics
   if loss == 'wasserstein':
     return jnp.mean(real) - jnp.mean(fake), metrics
+  # By softplus, which is finite where log(sigmoid) has overflowed.
   return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
 
 
 def _with_penalty(energy_loss, energy, weight, rngs, *batch):
   """Returns the loss with weight mean (|grad E| - 1)^2 between data and samples."""
+  # The slope at one example would be a slope of the whole batch.
   if learners.mixes(energy):
     raise ValueError(
       "loss='wasserstein' bounds the slope at each example, and this energy "
@@ -192,6 +195,7 @@ def _generator_loss(params, *, draw, fake, loss, l1_weight, data):
   made = draw(params)
   value = _LOSSES[loss](fake(made))
   metrics = {'generator/loss': value}
+  # A weight of 0 spares the metric, which has no meaning without a pair.
   if not checks.is_zero(l1_weight):
     metrics['generator/absolute_error'] = jnp.mean(jnp.abs(made - data))
     value += l1_weight * metrics['generator/absolute_error']
@@ -202,8 +206,11 @@ def _slope(energy, data, samples, *condition, rngs):
   """Returns |grad E| [n] at a random point between each image and its sample."""
   between_rng, dropout_rng = rngs
   shape = (len(data),) + (1,) * (data.ndim - 1)
+  # One share for all pixels: the points lie on lines from images to samples
+  # [GAADC17].
   share = jax.random.uniform(between_rng, shape)
   between = share * data + (1 - share) * samples
   slope = energies.score(energy, between, *condition, rng=dropout_rng)
   slope = slope.reshape(len(data), -1)
+  # The gradient of a root at 0 is infinite.
   return jnp.sqrt(jnp.sum(slope * slope, -1) + 1e-12)

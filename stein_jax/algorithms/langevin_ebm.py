@@ -45,8 +45,8 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   condition = energies.conditions(batch)
   if condition and config.num_chains:
     raise ValueError(
-      f'num_chains={config.num_chains}: chains of one condition do not go on '
-      'under another; allowed: 0.'
+      f'num_chains={config.num_chains} needs data without conditions, since the next '
+      'batch has other ones than its chains; allowed: 0.'
     )
   energy = learners.create(
     energy_rng,

@@ -136,7 +136,7 @@ def sample(
   """
   if condition is not None:
     raise ValueError(
-      'svgd has no condition: it holds particles of one density.'
+      'svgd takes no condition, since its particles are of one density.'
     )
   particles = state.particles.params['particles']
   checks.count(minimum=0, num=num)

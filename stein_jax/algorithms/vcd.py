@@ -27,6 +27,7 @@ class State(NamedTuple):
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state, with learners of half-batches; see `step`."""
   energy_rng, generator_rng, call_rng = jax.random.split(rng, 3)
+  # The networks normalise half-batches, which is what they will be given.
   data, start = _halves(batch['image'])
   energy = learners.create(
     energy_rng,
@@ -141,6 +142,7 @@ def _operator_loss(
     error = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, start))
   else:
     error = jnp.sum((jax.nn.sigmoid(logits) - start) ** 2) / len(start)
+  # One rho weighs both terms [eq 10].
   return rho * value + (1 - rho) * error, {
     'generator/energy': mean,
     'generator/entropy': entropy,
@@ -203,5 +205,8 @@ def sample(
 def _halves(x):
   """Returns the two halves of a batch, or refuses an odd one."""
   if len(x) % 2:
-    raise ValueError(f'A batch of {len(x)} has no halves: it must be even.')
+    raise ValueError(
+      f'The batch has {len(x)} images; allowed: an even number, since each half has a '
+      'part of its own.'
+    )
   return x[: len(x) // 2], x[len(x) // 2 :]

@@ -43,6 +43,7 @@ def read_npz(path, prefix):
     raise FileNotFoundError(f'path={path!r}: there is no such file as {file}.')
   if not zipfile.is_zipfile(file):
     raise ValueError(f'path={path!r} is no .npz file, or only a part of one.')
+  # A pickle could run anything.
   with np.load(file, allow_pickle=False) as arrays:
     if prefix + 'image' not in arrays:
       raise ValueError(
@@ -67,6 +68,7 @@ def read_npz(path, prefix):
 
 def image_files(path, part):
   """Returns the images of a split, relative to the path, in natural order."""
+  # The names are listed for the message, since a split is often misspelt.
   folders = {each.name: each for each in _root(path).iterdir() if each.is_dir()}
   if part not in folders:
     raise FileNotFoundError(
@@ -74,6 +76,7 @@ def image_files(path, part):
       f'{", ".join(sorted(folders)) or "none"}.'
     )
   found = [each.name for each in folders[part].iterdir()]
+  # Such files are an operating system's own, as .DS_Store is.
   found = [name for name in found if not name.startswith('.')]
   names = [
     name for name in found if name.lower().endswith(('.jpg', '.jpeg', '.png'))
@@ -116,11 +119,14 @@ def known_pixels(mask, part, indices, size):
   known = np.ones((len(indices), size, size, 1), np.uint8)
   half = size // 2
   if mask == 'half':
+    # Rows count from the top: the lower half is hidden.
     known[:, size - half :] = 0
     return known
   for image, index in zip(known, indices, strict=True):
     top = left = (size - half) // 2
     if mask == 'box':
+      # The place is a function of split and index, so that an image has one
+      # mask in every run.
       rng = np.random.default_rng((index, *part.encode()))
       top, left = rng.integers(0, size - half + 1, 2)
     image[top : top + half, left : left + half] = 0
@@ -143,8 +149,10 @@ def digest_of(path, folder, files, kind):
   for file in files:
     try:
       with (folder / file).open('rb') as stream:
+        # By parts, since a file may be larger than the memory.
         while content := stream.read(2**20):
           digest.update(content)
+        # The length parts one file from the next.
         digest.update(f' {stream.tell()} '.encode())
     except Exception as error:  # zipfile and zlib have their own
       raise _unreadable(path, file, kind, error) from error
@@ -175,6 +183,7 @@ def _decoded_halves(path, files, digest, size, count):
   """Returns what `halves` does, from a cache of which the digest is a key."""
   del digest
   root = _root(path)
+  # Bytes and not floats: a fourth of the memory, and the cache keeps several.
   found = np.empty((count, len(files), size, size, 3), np.uint8)
   for i, file in enumerate(files):
     try:
@@ -183,6 +192,7 @@ def _decoded_halves(path, files, digest, size, count):
         found[half, i] = sources.square(image, size)
     except Exception as error:  # each decoder has its own
       raise _unreadable(path, file, 'image', error) from error
+  # The cache gives the same array to all who ask.
   found.flags.writeable = False
   return found
 
@@ -220,6 +230,8 @@ def _as_shown(stream):
 def _bounded_stream(file):
   """Returns a file of a folder or a .zip as a stream, unless it is too long."""
   with file.open('rb') as stream:
+    # The size that a .zip states of a file may be false, so the bytes are
+    # counted.
     content = stream.read(MAX_BYTES + 1)
   if len(content) > MAX_BYTES:
     raise ValueError(f'it is longer than {MAX_BYTES} bytes')

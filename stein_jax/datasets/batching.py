@@ -34,9 +34,10 @@ def batches(
     raise ValueError(
       f'batch_size={batch_size} is more than the {len(source)} examples.'
     )
+  # Each process reads its own rows alone, and all as many.
   if batch_size % processes:
     raise ValueError(
-      f'batch_size={batch_size} must divide over {processes} processes.'
+      f'batch_size={batch_size} must be divisible by the {processes} processes.'
     )
   rows = slice(0, batch_size)
   if not whole:
@@ -57,5 +58,7 @@ def _batches(source, batch_size, seed, step, rows):
   while True:
     epoch, place = divmod(step, per_epoch)
     begin = place * batch_size
+    # All processes have the same permutation, and each takes its rows of the
+    # batch.
     yield source[order(epoch)[begin : begin + batch_size][rows]]
     step += 1

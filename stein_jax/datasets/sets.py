@@ -33,6 +33,7 @@ def digits(
   images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
   test = np.arange(len(images)) % 5 == 0
   keep = test if split == 'test' else ~test
+  # Bytes and their range are made floats by the source, as for every image set.
   arrays = {'image': images[keep], 'label': bunch.target[keep]}
   return sources.Arrays(arrays, pixels=pixels, scale=scale)
 
@@ -85,6 +86,7 @@ def synthetic(
   checks.count(num_examples=num_examples, num_classes=num_classes)
   checks.counts(shape=shape)
   checks.choice(_SPLITS, split=split)
+  # Another seed for each split, so that test images are not those of training.
   rng = np.random.default_rng(_SPLITS.index(split))
   noise = lambda: rng.integers(0, 256, (num_examples, *shape), np.uint8)
   arrays = {
@@ -155,6 +157,7 @@ def npz(
       that are neither images nor labels.
   """
   part, rows = _files.part_and_rows(split)
+  # A file of samples has arrays without a prefix.
   prefix = '' if part == 'all' else f'{part}_'
   arrays = _files.read_npz(path, prefix)
   arrays = {name: array[rows] for name, array in arrays.items()}
@@ -213,6 +216,7 @@ def folder(
   indices = np.arange(len(files))[rows]
   if not len(indices):
     raise ValueError(f'split={split!r} has none of {len(files)} images.')
+  # A pair is one file, cut in the middle.
   num_halves = 1 if side == 'all' else 2
   halves = _files.halves(path, tuple(files[rows]), size, num_halves)
   chosen = int(side == 'right')
@@ -222,9 +226,12 @@ def folder(
   else:
     known = _files.known_pixels(mask, part, indices, size)
     arrays['mask'] = known
+    # The byte nearest to 0 in symmetric range says nothing of the pixel.
     arrays['condition'] = np.where(known, arrays['image'], np.uint8(128))
   if mirrored:
     arrays = {
+      # The mirror images of a pair are mirrored together, and so fit each
+      # other.
       name: np.concatenate([value, value[:, :, ::-1]])
       for name, value in arrays.items()
     }

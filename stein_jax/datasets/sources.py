@@ -44,6 +44,7 @@ class Arrays:
   ):
     checks.choice(RANGES, pixels=pixels)
     checks.positive(scale=scale)
+    # JAX arrays and lists are taken, too.
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     if 'image' not in arrays:
       raise ValueError(f'Arrays need an image; got {", ".join(arrays)}.')
@@ -52,6 +53,7 @@ class Arrays:
         raise ValueError(
           f'{name} is one {value.dtype}; allowed: arrays [n, ...] of n examples.'
         )
+    # All lengths are in the message, since it is often one array that is off.
     sizes = {name: len(value) for name, value in arrays.items()}
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
@@ -70,6 +72,8 @@ class Arrays:
   @property
   def num_classes(self) -> int:
     """One more than the largest label; 0 without labels."""
+    # By the largest and not by how many differ: a class without examples is a
+    # class.
     return 1 + int(np.max(self._arrays.get('label', -1)))
 
   def conditioned_on_labels(self) -> 'Arrays':
@@ -93,6 +97,7 @@ class Records:
     return len(self._records)
 
   def __getitem__(self, indices) -> dict[str, np.ndarray]:
+    # So slices, negative indices and masks are understood as NumPy does.
     indices = np.arange(len(self))[indices]
     records = self._records.__getitems__([int(i) for i in indices])
     images = [square(record['image'], self._size) for record in records]
@@ -116,6 +121,8 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
   box = (left, top, left + side, top + side)
   # Pillow has no one-channel arrays of rank 3.
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  # A box filter: each pixel is the mean of those that it covers, without
+  # ringing.
   picture = picture.resize((size, size), Image.Resampling.BOX, box=box)
   return np.asarray(picture).reshape(size, size, -1)
 

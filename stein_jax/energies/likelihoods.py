@@ -12,8 +12,8 @@ def check_density(energy: Learner) -> None:
   """Raises ValueError if the energy mixes its batch and has no density exp(-E)."""
   if learners.mixes(energy):
     raise ValueError(
-      'This energy mixes its batch: exp(-E) is no density of one example, and has no '
-      "likelihood; allowed: an energy with norm='layer' or 'none'."
+      'This energy mixes its batch, so that a single example has no density exp(-E) '
+      "and no likelihood; allowed: an energy with norm='layer' or 'none'."
     )
 
 

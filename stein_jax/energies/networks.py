@@ -328,7 +328,7 @@ class ConvNet(nn.Module):
     if not len(self.widths) == len(self.kernels) == len(self.strides):
       raise ValueError(
         f'widths={self.widths}, kernels={self.kernels} and '
-        f'strides={self.strides} must be as many.'
+        f'strides={self.strides} must have the same length.'
       )
     super().__post_init__()
 

@@ -69,8 +69,8 @@ class VAE(nn.Module):
     checks.positive(scale=self.scale)
     if not len(self.strides) == len(self.kernels) == len(self.widths) + 1:
       raise ValueError(
-        f'strides={self.strides} and kernels={self.kernels} must be one more '
-        f'than widths={self.widths}.'
+        f'strides={self.strides} and kernels={self.kernels} must have one entry '
+        f'more than widths={self.widths}.'
       )
     if self.encoder_widths:
       _check_convolutions(
@@ -121,7 +121,7 @@ class VAE(nn.Module):
       ValueError: there is no encoder.
     """
     if not self.encoder_widths:
-      raise ValueError('encoder_widths=() leaves no encoder.')
+      raise ValueError('encoder_widths=() must have one or more widths.')
     return self.encoder(x, key)
 
   def decode(self, z: Array, *, axis_name: str | None = None) -> Array:
@@ -191,7 +191,7 @@ class ImageToImage(nn.Module):
     factor = 2 ** (len(self.widths) - 1)
     if self.shape[0] % factor or self.shape[1] % factor:
       raise ValueError(
-        f'shape={self.shape} must divide by {factor}, as {len(self.widths)} '
+        f'shape={self.shape} must be divisible by {factor}, as {len(self.widths)} '
         'resolutions need.'
       )
     super().__post_init__()
@@ -308,5 +308,5 @@ def _check_convolutions(widths, kernels, strides):
   if not len(widths) == len(kernels) == len(strides):
     raise ValueError(
       f'encoder_widths={widths}, encoder_kernels={kernels} and '
-      f'encoder_strides={strides} must be as many.'
+      f'encoder_strides={strides} must have the same length.'
     )

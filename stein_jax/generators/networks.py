@@ -211,12 +211,13 @@ class DCGAN(nn.Module):
       raise ValueError(f'kernel_size={self.kernel_size} must be odd.')
     if len(self.strides) != len(self.widths) + 1:
       raise ValueError(
-        f'strides={self.strides} must be one more than widths={self.widths}.'
+        f'strides={self.strides} must have one entry more than '
+        f'widths={self.widths}.'
       )
     factor = math.prod(self.strides)
     if self.shape[0] % factor or self.shape[1] % factor:
       raise ValueError(
-        f'shape={self.shape} must divide by the product {factor} of strides.'
+        f'shape={self.shape} must be divisible by the product {factor} of strides.'
       )
     super().__post_init__()
 

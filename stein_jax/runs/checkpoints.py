@@ -51,6 +51,7 @@ def manager(
   clears away may be one that a run is writing.
   """
   if read_only:
+    # Orbax clears unfinished checkpoints away even when nothing is saved.
     options = dict(read_only=True, save_interval_steps=0, create=False)
   else:
     options = dict(max_to_keep=max_to_keep, cleanup_tmp_directories=True)
@@ -69,6 +70,8 @@ def save(manager: ocp.CheckpointManager, state: Tree) -> None:
     OSError: this one, or the one before, could not be written.
   """
   step = int(state.step)
+  # A checkpoint of nan would be the newest one, and the run would go on from
+  # it.
   bad = not_finite(state)
   if bad:
     raise NotFinite(
@@ -76,6 +79,7 @@ def save(manager: ocp.CheckpointManager, state: Tree) -> None:
       step,
       manager,
     )
+  # The digest is of what is in memory now, before Orbax writes it.
   arrays = _host(state)
   digest = {path: [_kind(array), _crc(array)] for path, array in arrays.items()}
   with _as_os_error(manager):
@@ -85,6 +89,7 @@ def save(manager: ocp.CheckpointManager, state: Tree) -> None:
         state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest)
       ),
     )
+  # Orbax declines in silence a step that is not above its newest.
   if not saved:
     raise OSError(
       f'Step {step} was not saved: {manager.directory} holds step '
@@ -100,6 +105,7 @@ def wait(manager: ocp.CheckpointManager) -> None:
 
 def check(manager: ocp.CheckpointManager) -> None:
   """Raises OSError if by now it is known that a checkpoint could not be written."""
+  # A write that goes on is not waited for; a later call finds its error.
   if not manager.is_saving_in_progress():
     wait(manager)
 
@@ -112,6 +118,7 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
       what each lacks, also where they are of a state of other arrays.
   """
   problems = []
+  # From the newest to the oldest: the first one that is whole is taken.
   for step in sorted(manager.all_steps(), reverse=True):
     folder = manager.directory / str(step)
     problem, restored, digest = _read(folder, state)
@@ -194,6 +201,7 @@ def _read(folder, state):
     ):
       digest = digests.restore(folder / item, args=ocp.args.JsonRestore())
       found = {path: kind for path, (kind, _) in digest.items()}
+      # Orbax would cast another dtype without a word.
       if found != kinds:
         of = f'{folder} is of another state: {_differences(found, kinds)}'
         return of, None, None
@@ -228,6 +236,7 @@ def _kind(leaf):
 
 
 def _crc(array):
+  # A CRC-32 finds any flipped bit; it is no guard against forgery.
   return zlib.crc32(np.ascontiguousarray(array))
 
 
@@ -245,6 +254,7 @@ def _host(tree):
 
 
 def _whole(leaf):
+  # Leaves that are split over processes are gathered, the others are read here.
   if leaf.is_fully_addressable or leaf.is_fully_replicated:
     return np.asarray(leaf)
   return multihost_utils.process_allgather(leaf, tiled=True)

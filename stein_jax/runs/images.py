@@ -20,6 +20,7 @@ def grid(
   n, h, w, _ = images.shape
   columns = columns or math.ceil(n**0.5)
   rows = math.ceil(n / columns)
+  # The lines between images are white, as the page of a report is.
   page = np.ones(
     (rows * (h + pad) + pad, columns * (w + pad) + pad, 3), np.float32
   )
@@ -48,6 +49,7 @@ def png(image: np.ndarray, *, zoom: int = 1) -> bytes:
     raise ValueError(
       f'An image is {image.dtype} {image.shape}; wanted: uint8 [h, w, 3].'
     )
+  # Repeated rather than interpolated: a pixel of a sample stays one colour.
   image = np.repeat(np.repeat(image, zoom, 0), zoom, 1)
   buffer = io.BytesIO()
   Image.fromarray(image).save(buffer, 'PNG')
@@ -65,6 +67,7 @@ def gif(
     for t in range(paths.shape[1])
   ]
   buffer = io.BytesIO()
+  # Pillow writes an animation from its first frame on.
   frames[0].save(
     buffer,
     'GIF',

@@ -61,6 +61,7 @@ def judged(
 def _answers(judge, images):
   """Returns a judge's features [n, f] and logits [n, k] of images [n, ...]."""
   features, logits = map(np.asarray, judge(images))
+  # Any function may be a judge, so nothing is known of its result.
   for name, rows in (('features', features), ('logits', logits)):
     if rows.ndim != 2 or len(rows) != len(images):
       raise ValueError(
@@ -77,6 +78,7 @@ def _classify(classifier, rows):
 
 def classified(classifier, rows):
   """Returns the classifier's features [n, f] and logits [n, k], by blocks."""
+  # Blocks bound the memory that a network's layers take.
   blocks = [
     _classify(classifier, rows[first : first + 1000])
     for first in range(0, len(rows), 1000)

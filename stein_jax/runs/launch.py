@@ -27,6 +27,7 @@ def keep_compiled() -> None:
   JAX_COMPILATION_CACHE_DIR names another folder, and JAX_ENABLE_COMPILATION_CACHE=0
   switches it off. Where the folder cannot be made or written nothing is kept.
   """
+  # What the user's environment says comes first.
   named = jax.config.jax_compilation_cache_dir
   if named is not None:
     jax.config.update('jax_compilation_cache_dir', locations.expand(named))
@@ -35,16 +36,20 @@ def keep_compiled() -> None:
   try:
     folder = locations.absolute(home) / 'stein_jax' / 'compiled'
     folder.mkdir(parents=True, exist_ok=True)
+    # A folder can be there and refuse files, as on a read-only disk.
     tempfile.TemporaryFile(dir=folder).close()
   except (OSError, ValueError) as error:  # read-only, or no home at all
     logging.info('Compiled programs are not kept: %s', error)
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))
+  # JAX keeps programs of a second and more; a launch here has many that take
+  # less.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def leave_on_sigterm() -> None:
   """Ends the process with code 0 at SIGTERM: where there is nothing to save."""
+  # Without a handler the process would die in the middle of a write.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
@@ -64,6 +69,7 @@ def join() -> None:
     process_id=number('JAX_PROCESS_ID'),
     heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
   )
+  # Only where there are others to wait for.
   sys.excepthook = _leave
   logging.info(
     'Process %d of %d, %d of %d devices.',

@@ -32,6 +32,7 @@ def picture(samples, batch, *, columns: int | None = None) -> bytes | None:
     return None
   samples, data = np.asarray(samples), batch['image']
   if samples.ndim == 4 and samples.shape[-1] in (1, 3):
+    # Small images are hard to see at one pixel each.
     grid = images.grid(_shown(samples, data), columns=columns)
     return images.png(grid, zoom=3)
   if samples.ndim == 2 and samples.shape[1] <= 2:
@@ -43,6 +44,7 @@ def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
   """Returns a PNG: a row each of conditions, samples and true images."""
   rows = [
     datasets.to_unit(x[:num], section)
+    # The order of X21's figures: what is known, what is made of it, the truth.
     for x in (batch['condition'], samples, batch['image'])
   ]
   return images.png(images.strips(np.stack(rows)), zoom=2)
@@ -75,6 +77,7 @@ def sample_sections(config, folder, state, samples, batch):
   ]
   if samples.ndim != 4:
     return sections
+  # Bytes, so that any other tool reads the samples, as `datasets.npz` does.
   unit = np.round(255 * datasets.to_unit(samples, config.data))
   arrays = {} if labels is None else {'label': labels}
   np.savez(folder / 'samples.npz', image=unit.astype(np.uint8), **arrays)
@@ -106,6 +109,7 @@ def _latent_paths(config, state):
   Images that the algorithm revises are shown revised, and on the way there.
   """
   algorithm = algorithms.get(config.algorithm)
+  # Another key than that of the samples, which is seed + 1.
   rng = jax.random.key(config.seed + 2)
   paths = {
     'random_walk': (
@@ -130,6 +134,7 @@ def _latent_paths(config, state):
     'Between two latent vectors, revised',
     ends.reshape(points.shape),
   )
+  # One step at a time, so that each can be seen.
   strip = [generators.sample(state.generator, rng, 8)]
   for i in range(num_steps):
     key = jax.random.fold_in(rng, i)
@@ -140,6 +145,8 @@ def _latent_paths(config, state):
 
 def _shown(samples, data):
   """Returns samples with the range of the data, 0 in it, as [0, 1]."""
+  # With the data's range and not their own, samples that are too dark or too
+  # bright look so.
   low = min(0.0, float(data.min()))
   return (samples - low) / ((float(data.max()) - low) or 1.0)
 

@@ -23,6 +23,8 @@ from stein_jax.runs import images
 METRICS_FILE = 'metrics.jsonl'
 _GAP = 'energy/gap'
 _SPREAD = 'samples/variance'
+# Limits of the warnings below. They are wide, so that a healthy run is not
+# warned of.
 _WATCHED = 10  # log lines that tell how large the gap of a run is
 _RUNAWAY = 10  # times that it may grow over the second half of a run
 _FRESH = 30  # seconds that curves may be old for who watches a run
@@ -45,11 +47,14 @@ class Reporter:
     self._warned = set()
     if not self._active:
       return
+    # Not at the top, so that importing the package for research stays fast.
     import tqdm  # pylint: disable=g-import-not-at-top
 
     self._workdir = locations.absolute(workdir)
     _drop_later(self._workdir / METRICS_FILE, start)
     self._watched = {
+      # What was watched before a restart counts, or each restart would begin
+      # its half of the run anew.
       name: [
         (line['step'], abs(line[name]))
         for line in read_metrics(workdir)
@@ -93,6 +98,8 @@ class Reporter:
     """
     if self._active:
       self._flushed = time.monotonic()
+      # The lines come before the checkpoint on disk: a run that goes on would
+      # miss those that a crash of the machine has taken.
       os.fsync(self._lines.fileno())
       self._events.flush()
 
@@ -107,6 +114,7 @@ class Reporter:
       return
     (before, then), now = self._since, time.monotonic()
     self._since = (step, now)
+    # A clock of low resolution may not have moved.
     speed = {'steps_per_second': (step - before) / max(now - then, 1e-9)}
     self._lines.write(to_json({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
@@ -133,6 +141,8 @@ class Reporter:
   def _watch_gap(self):
     """Warns, once, of an energy that runs away from its samples."""
     gaps = self._watched[_GAP]
+    # The first half is the measure: a gap that grows all the time would be
+    # normal by its latest values.
     early = gaps[: len(gaps) // 2]
     if len(early) < _WATCHED or _GAP in self._warned:
       return
@@ -156,6 +166,8 @@ class Reporter:
     spreads = self._watched[_SPREAD]
     if not spreads or _SPREAD in self._warned:
       return
+    # Relative to the largest, since images and points have variances of any
+    # size.
     (step, spread), largest = spreads[-1], max(each for _, each in spreads)
     if spread <= _COLLAPSE * largest:
       self._warned.add(_SPREAD)
@@ -177,6 +189,7 @@ class Reporter:
     """Writes the config as hyper-parameters, beside the last metrics."""
     if not self._active:
       return
+    # TensorBoard takes no tuples here.
     flat = {
       key: value if isinstance(value, (int, float, str, bool)) else str(value)
       for key, value in flat_config(self._config).items()
@@ -207,6 +220,7 @@ class _Events:
     from tensorboardX import summary  # pylint: disable=g-import-not-at-top
     from tensorboardX.proto import event_pb2  # pylint: disable=g-import-not-at-top
 
+    # The other methods need these modules, which few programs import.
     self._summary, self._proto = summary, event_pb2
     folder.mkdir(parents=True, exist_ok=True)
     # Files are read in the order of their names, which begin with the second.
@@ -344,6 +358,7 @@ def mean_interval(values: np.ndarray, axis: int = 0):
   mean = values.mean(axis)
   if n < 2:
     return mean, np.full_like(mean, np.nan)
+  # The variance is estimated from the same runs, hence n - 1 and Student's t.
   spread = values.std(axis, ddof=1) / n**0.5
   return mean, stats.t.ppf(0.975, n - 1) * spread
 
@@ -352,6 +367,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """Returns a Markdown table; its columns are the keys of the first row."""
   columns = list(rows[0])
   lines = [columns, ['---'] * len(columns)]
+  # A row may lack what others have, as the interval of a single run.
   lines += [[str(row.get(column, '')) for column in columns] for row in rows]
   return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
 
@@ -375,6 +391,7 @@ def write_page(
   for heading, content in sections:
     body.append(f'<h2>{html.escape(heading)}</h2>{_as_html(content)}')
   style = (
+    # The page has everything in it, so that it can be sent as one file.
     'body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}'
     'table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2em .6em;'
     'text-align:left;font-variant-numeric:tabular-nums}img{max-width:100%;'
@@ -404,6 +421,8 @@ def to_json(value, *, indent: int | None = None) -> str:
 
 def from_json(text: str) -> Any:
   """Returns the value of `to_json`, and of the bare words that it once wrote."""
+  # A text that happens to be one of these words is taken for the number:
+  # metrics and configs have none.
   number = lambda value: (
     float(value) if value in ('NaN', 'Infinity', '-Infinity') else value
   )
@@ -432,6 +451,8 @@ def write_json(path, value, *, indent: int | None = None) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix('.tmp')
   temporary.write_text(to_json(value, indent=indent) + '\n', 'utf-8')
+  # The new file takes the old one's place in one move, which no reader sees
+  # half done.
   temporary.replace(path)
 
 
@@ -444,6 +465,7 @@ def claim(folder, settings: Mapping[str, Any]) -> None:
   path = locations.absolute(folder) / 'settings.json'
   mine = from_json(to_json(settings))
   if path.exists():
+    # JSON has no tuples, so that both sides are compared as they are read.
     theirs = read_json(path)
     if theirs != mine:
       raise ValueError(
@@ -478,6 +500,7 @@ def _as_html(content):
   if isinstance(content, str):
     return f'<p>{html.escape(content)}</p>'
   if isinstance(content, Mapping):
+    # A mapping is shown as a table of two columns.
     content = [{'': key, 'value': value} for key, value in content.items()]
   columns = list(content[0])
   cells = lambda tag, values: ''.join(
@@ -493,6 +516,7 @@ def _as_html(content):
 def _figure(xlabel, ylabel):
   from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
 
+  # Not by pyplot, which keeps every figure and may look for a display.
   figure = mpl_figure.Figure(figsize=(9, 4.5), layout='constrained')
   axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
   axes.grid(alpha=0.3)

@@ -12,8 +12,8 @@ from jax.experimental import multihost_utils
 class Interruption:
   """Notes SIGTERM and SIGINT while it is entered, and says when to stop.
 
-  Of several processes one that gets a signal stops all. JAX has its own handler of
-  SIGTERM then, which tells the others.
+  Where there are several processes, one that gets a signal stops all. JAX has its own
+  handler of SIGTERM then, which tells the others.
   """
 
   def __init__(self):
@@ -26,12 +26,15 @@ class Interruption:
     numbers = [signal.SIGINT]
     if not self._several:
       numbers.append(signal.SIGTERM)
+    # Python lets the main thread alone set handlers, and a notebook may train
+    # in another.
     if threading.current_thread() is threading.main_thread():
       for number in numbers:
         self._handlers[number] = signal.signal(number, self._note)
     return self
 
   def __exit__(self, *_):
+    # Whoever called the loop gets its own handlers back.
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
 

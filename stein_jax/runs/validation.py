@@ -84,7 +84,7 @@ def _check_loop(config):
   checks.choice(parallel.PRECISIONS, matmul_precision=config.matmul_precision)
   if config.batch_size % jax.device_count():
     raise ValueError(
-      f'batch_size={config.batch_size} must divide over '
+      f'batch_size={config.batch_size} must be divisible by '
       f'{jax.device_count()} devices.'
     )
 
@@ -162,7 +162,7 @@ def _check_split(config, state, spec):
     ):
       if len(of) and leaf.shape[0] % jax.device_count():
         raise ValueError(
-          f'num_{name}={leaf.shape[0]} must divide over {jax.device_count()} '
+          f'num_{name}={leaf.shape[0]} must be divisible by {jax.device_count()} '
           'devices.'
         )
 

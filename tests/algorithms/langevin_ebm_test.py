@@ -205,8 +205,8 @@ class ChainsTest(parameterized.TestCase):
     (3, False, 'num_chains=3 must be 0 or at least the batch of 4'),
     (-1, False, 'num_chains=-1 must be at least 0'),
     (4.0, False, 'num_chains=4.0 must be an integer'),
-    (4, True, 'num_chains=4: chains of one condition.*allowed: 0'),
-    (8, True, 'num_chains=8: chains of one condition.*allowed: 0'),
+    (4, True, 'num_chains=4 needs data without conditions.*allowed: 0'),
+    (8, True, 'num_chains=8 needs data without conditions.*allowed: 0'),
   )
   def test_bad_numbers_of_chains(self, num_chains, conditional, message):
     config = ConfigDict(

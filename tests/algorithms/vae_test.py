@@ -48,7 +48,7 @@ class StepTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(shape=(4, 4, 1)), r'data \(8, 8, 1\), samples \(4, 4, 1\)'),
-    (dict(encoder_widths=()), r'encoder_widths=\(\) leaves no encoder'),
+    (dict(encoder_widths=()), r'encoder_widths=\(\) must have one'),
   )
   def test_bad_networks(self, network, message):
     batch = literal.images()

@@ -588,8 +588,8 @@ class ImageToImageTest(parameterized.TestCase):
       np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-4)
 
   @parameterized.parameters(
-    (dict(shape=(5, 6, 2)), r'shape=\(5, 6, 2\) must divide by 2'),
-    (dict(shape=(4, 7, 2)), r'shape=\(4, 7, 2\) must divide by 2'),
+    (dict(shape=(5, 6, 2)), r'shape=\(5, 6, 2\) must be divisible by 2'),
+    (dict(shape=(4, 7, 2)), r'shape=\(4, 7, 2\) must be divisible by 2'),
     (dict(latent_dim=0), 'latent_dim=0'),
     (dict(num_blocks=-1), 'num_blocks=-1'),
     (dict(output='relu'), "output='relu'"),

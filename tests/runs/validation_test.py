@@ -89,7 +89,7 @@ ROWS = {
     ('data.condition', 'labels', "data.condition='labels'.*'none', 'label'"),
     (_LABELS, 'contrastive_divergence on data.name.*positional'),
     ({'persistent': True, **_LABELS, 'energy': dict(name='Discriminator')},
-      'persistent=True: chains of one condition'),
+      'persistent=True needs data without conditions'),
     ('persistent', 'yes', "persistent='yes' must be True"),
   ),
   'contrastive_divergence_toy': (
@@ -149,8 +149,8 @@ ROWS = {
     ('data.shape', (12, 12, 1), r'data \(12, 12, 1\), samples \(8, 8, 1\)'),
     ('evaluation.data.shape', (4, 4, 1), r'evaluation.data.*\(4, 4, 1\).*\(8'),
     ('evaluation.data.pixels', 'symmetric', "pixels='symmetric'.*'unit'"),
-    ('generator.strides', (3, 2), r'generator.shape=\(8, 8, 1\) must divide.*6'),
-    ('generator.widths', (), r'strides=\(2, 2\) must be one more than widths'),
+    ('generator.strides', (3, 2), r'generator.shape=\(8, 8, 1\) must be divisible.*6'),
+    ('generator.widths', (), r'strides=\(2, 2\) must have one entry more than widths'),
     ('evaluation.log_likelihood', 'exact', "log_likelihood='exact'.*Allowed"),
     ('step.loss', 'wasserstein', "step.loss='wasserstein'.*norm='layer'"),
   ),
@@ -185,7 +185,7 @@ ROWS = {
   ),
   'stein_cd_mnist': (
     ('batch_size', 1000, 'batch_size=1000 is more than the 64'),
-    ('batch_size', 6, 'batch_size=6 must divide over 4 devices'),
+    ('batch_size', 6, 'batch_size=6 must be divisible by 4 devices'),
     ('num_steps', -3, 'num_steps=-3 must be at least 1'),
     ('num_steps', 2.5, 'num_steps=2.5 must be an integer'),
     ('log_every', 0, 'log_every=0 must be at least 1'),
@@ -323,21 +323,21 @@ ROWS = {
     ('density.name', 'two_modes', "density: .*'radius'; it takes: nothing"),
     ('density', 'two_modes', r'data \(2,\), samples \(1,\)'),
     ('data.condition', 'label', "data.condition='label', but 'toy' has no lab"),
-    ('num_particles', 6, 'num_particles=6 must divide over 4 devices'),
-    ({'num_particles': 6, 'parallel': 'pmap'}, 'num_particles=6 must divide over'),
+    ('num_particles', 6, 'num_particles=6 must be divisible by 4 devices'),
+    ({'num_particles': 6, 'parallel': 'pmap'}, 'num_particles=6 must be divisible by'),
     ('evaluation.log_likelihood', 'ais', "log_likelihood='ais' needs an energy"),
   ),
   'vae_facades': (
     ('step.kl_weight', -1.0, 'step.kl_weight=-1.0 must be zero or more'),
     ('generator.encoder_widths', (), r'generator.encoder_widths=\(\) must be'),
-    ('generator.widths', (2,) * 6, 'shape=.16, 16, 3. must divide by 32'),
+    ('generator.widths', (2,) * 6, 'shape=.16, 16, 3. must be divisible by 32'),
     ({'data.pairs': False, 'evaluation.data.pairs': False},
       "vae on data.name='synthetic'.*condition"),
     ('evaluation.data.pairs', False, 'evaluation.data has condition none'),
     ('generator', dict(name='DCGAN', shape=(16, 16, 3)), 'vae on.*condition'),
   ),
   'vae_teaching_cifar10': (
-    ('generator.kernels', (4,), r'kernels=\(4,\) must be one more'),
+    ('generator.kernels', (4,), r'kernels=\(4,\) must have one entry more'),
     ('generator.scale', 0.0, 'generator.scale=0.0 must be a positive'),
   ),
   'vae_teaching_facades': (
@@ -347,7 +347,7 @@ ROWS = {
   'vae_teaching_mnist': (
     ('step.kl', 'both', "step.kl='both'.*'prior', 'posterior'"),
     ('step.num_importance', -1, 'step.num_importance=-1 must be at'),
-    ('generator.encoder_widths', (), 'encoder_widths=.. leaves no'),
+    ('generator.encoder_widths', (), 'encoder_widths=.. must have one or more'),
   ),
   'vcd_cifar10': (
     ('step.rho', -0.1, 'step.rho=-0.1 must be zero or more'),
@@ -357,7 +357,7 @@ ROWS = {
     ('step.reconstruction', 'l1', "step.reconstruction='l1'.*'squared'"),
     ('energy.num_experts', 3.0, 'energy.num_experts=3.0 must be an integer'),
     ('energy.widths', (2,) * 4, 'no 2x2 pooling of 1 x 1 pixels'),
-    ({'batch_size': 4, 'parallel': 'pmap'}, 'batch of 1 has no halves'),
+    ({'batch_size': 4, 'parallel': 'pmap'}, 'batch has 1 images'),
   ),
   'vcd_svhn': (
     ('step.data_entropy', _INFINITY, 'step.data_entropy=inf must be zero or'),
