@@ -26,9 +26,13 @@ new algorithm.
 
 import importlib
 import pkgutil
+import re
 import types
 
 from stein_jax import build
+
+# 'package.module', 'module:' or 'package.module:name'
+_PATH = re.compile(r'\w+(\.\w+)*:\w*|\w+(\.\w+)+')
 
 
 def get(name: str) -> types.ModuleType:
@@ -46,7 +50,7 @@ def get(name: str) -> types.ModuleType:
   names = sorted(module.name for module in pkgutil.iter_modules(__path__))
   if name in names:
     return importlib.import_module(f'{__name__}.{name}')
-  if not name.strip('.:') or (':' not in name and '.' not in name):
+  if not isinstance(name, str) or not _PATH.fullmatch(name):
     raise ValueError(
       f'algorithm={name!r} is unknown; allowed: {", ".join(names)}, or '
       "'package.module:name'."
