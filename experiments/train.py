@@ -7,6 +7,8 @@ Example:
     --workdir=runs/gan_cifar10
   python -m experiments.train --config=configs/vae_teaching_facades.py:narrow \
     --path=facades.zip --workdir=runs/facades
+  python -m experiments.train --config=configs/vgan_cifar10.py:narrow \
+    --path=photos --workdir=runs/photos
 """
 
 from absl import app
@@ -33,7 +35,8 @@ _NPZ = flags.DEFINE_string(
 _PATH = flags.DEFINE_string(
   'path',
   None,
-  'What data.path and evaluation.data.path are, where data are files.',
+  "Read images from this folder or .zip in place of the config's data set: files, "
+  'or train/ and test/ of files, or of folders for their classes.',
 )
 _MULTIHOST = flags.DEFINE_bool(
   'multihost', False, 'Join the other processes of a pod; started on each.'
@@ -54,11 +57,8 @@ def main(argv):
     for section in (config, config.evaluation):
       section.data = ConfigDict(datasets.from_file(section.data, _NPZ.value))
   if _PATH.value:
-    if 'path' not in config.data:
-      raise app.UsageError(
-        f'--path: {config.data.name!r} is read from no path.'
-      )
-    config.data.path = config.evaluation.data.path = _PATH.value
+    for section in (config, config.evaluation):
+      section.data = ConfigDict(datasets.from_folder(section.data, _PATH.value))
   # All is decided by now: the loop sees no flag.
   state = training.train(config, workdir)
   if _EVALUATE.value and int(state.step) == config.num_steps:
