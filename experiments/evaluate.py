@@ -10,12 +10,20 @@ from absl import app
 from absl import flags
 
 from stein_jax import locations
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import judges
 from stein_jax.runs import launch
+from stein_jax.runs import reporting
 from stein_jax.runs import training
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
+_NPZ = flags.DEFINE_string(
+  'npz', None, 'Data in this file, where that of the training has moved.'
+)
+_PATH = flags.DEFINE_string(
+  'path', None, 'Data in this folder or .zip, where that has moved.'
+)
 _NUM_SAMPLES = flags.DEFINE_integer(
   'num_samples',
   None,
@@ -53,7 +61,11 @@ def main(argv):
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.set_up()
   # The run's own config, which nobody has to name again.
-  config = training.read_config(_WORKDIR.value)
+  config = configs.with_files(
+    configs.complete(training.read_config(_WORKDIR.value)),
+    npz=_NPZ.value,
+    path=_PATH.value,
+  )
   if _NUM_SAMPLES.value:
     config.evaluation.num_samples = _NUM_SAMPLES.value
   if _LOG_LIKELIHOOD.value:
@@ -68,7 +80,8 @@ def main(argv):
     )
   if _INCEPTION.value:
     named['inception'] = judges.inception_judge(_INCEPTION.value)
-  print(evaluation.evaluate(config, _WORKDIR.value, judges=named))
+  evaluation.evaluate(config, _WORKDIR.value, judges=named)
+  print(reporting.numbers_of(_WORKDIR.value))
   print(f'Report: {locations.absolute(_WORKDIR.value)}/report.html')
 
 

@@ -29,9 +29,12 @@ _ERRORS = (ValueError, TypeError, FileNotFoundError)
 
 
 class ConfigFile:
-  """A flag of a config file; `value` is its config once flags are parsed."""
+  """A flag of a config file; `value` is its config once flags are parsed.
 
-  def __init__(self, name: str):
+  It stays None where the flag is not `required` and not given.
+  """
+
+  def __init__(self, name: str, *, required: bool = True):
     self._name = name
     self.value: ConfigDict | None = None
     flags.DEFINE_string(
@@ -39,13 +42,17 @@ class ConfigFile:
       None,
       'The config file, with :SCALE for one of its scales; a field is set by '
       f"--{name}.field=value, a section by --{name}.section='{{...}}'.",
-      required=True,
+      required=required,
     )
 
   def parse(self, argv: Sequence[str]) -> list[str]:
     """Parses all flags, as `app.run` asks; ends the process where one is wrong."""
     own, others = self._split(argv)
     rest = app.parse_flags_with_usage(others)
+    if flags.FLAGS[self._name].value is None:
+      if own:
+        sys.exit(f'--{self._name}.{next(iter(own))} needs --{self._name}=FILE.')
+      return rest
     try:
       self.value = read(flags.FLAGS[self._name].value, own)
     except _ERRORS as error:

@@ -23,6 +23,7 @@ from stein_jax import densities
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
+from stein_jax import locations
 
 # The loop reads these fields, and has these defaults.
 LOOP = dict(
@@ -37,6 +38,7 @@ LOOP = dict(
   log_every=100,
   eval_every=1000,
   checkpoint_every=1000,
+  start='',
 )
 # `evaluation` has these beside its data and `ais`.
 _EVALUATION = dict(log_likelihood='none', num_samples=100, parameters='last')
@@ -219,6 +221,39 @@ def _with_lengths(section, num_steps):
     # One that has a default is the length of a part, as a warm-up's is.
     and wanted[name].default is inspect.Parameter.empty
   }
+
+
+def with_files(
+  config: ConfigDict, *, npz: str | None = None, path: str | None = None
+) -> ConfigDict:
+  """Returns the config with data read from files in place of its own data set.
+
+  Args:
+    config: a whole config; it is not changed.
+    npz: an .npz file; see `datasets.npz`.
+    path: a folder or .zip of images; see `datasets.folder`.
+
+  Raises:
+    ValueError: both are given.
+  """
+  if npz and path:
+    raise ValueError('npz and path both name data; allowed: one of them.')
+  found = ConfigDict(config)
+  for each in (found, found.evaluation):
+    if npz:
+      each.data = ConfigDict(datasets.from_file(each.data, npz))
+    if path:
+      each.data = ConfigDict(datasets.from_folder(each.data, path))
+  return found
+
+
+def with_absolute_paths(config: ConfigDict) -> ConfigDict:
+  """Returns the config with paths that are the same from every folder."""
+  found = ConfigDict(config)
+  for section in (found.get('data', {}), found.evaluation.get('data', {})):
+    if isinstance(section.get('path'), str):
+      section.path = str(locations.absolute(section.path))
+  return found
 
 
 def plain(config: Any) -> Any:

@@ -152,7 +152,7 @@ def _evaluate(config, workdir, folder, judges):
       config, folder, state, samples, test_batch
     )
   numbers = {'step': int(state.step), **found}
-  reporting.write_json(folder / 'evaluation.json', numbers)
+  reporting.write_json(folder / reporting.EVALUATION_FILE, numbers)
   reporting.write_page(
     folder / 'report.html',
     f'{config.algorithm} on {config.data.name}',

@@ -21,6 +21,7 @@ from stein_jax import locations
 from stein_jax.runs import images
 
 METRICS_FILE = 'metrics.jsonl'
+EVALUATION_FILE = 'evaluation.json'
 _GAP = 'energy/gap'
 _SPREAD = 'samples/variance'
 # Limits of the warnings below. They are wide, so that a healthy run is not
@@ -39,12 +40,13 @@ class Reporter:
   A context manager: its files are closed however the run ends.
   """
 
-  def __init__(self, workdir, config, *, start: int):
+  def __init__(self, workdir, config, *, start: int, on_metrics=None):
     self._active = jax.process_index() == 0
     self._config = config
     self._since = (start, time.monotonic())
     self._flushed = time.monotonic()
     self._warned = set()
+    self._on_metrics = on_metrics
     if not self._active:
       return
     # Not at the top, so that importing the package for research stays fast.
@@ -119,6 +121,8 @@ class Reporter:
     self._lines.write(to_json({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
     self._events.scalars({**metrics, **speed}, step)
+    if self._on_metrics:
+      self._on_metrics(step, {**metrics, **speed})
     if now > self._flushed + _FRESH:
       self.flush()
     for name in self._watched.keys() & metrics.keys():
@@ -361,6 +365,14 @@ def mean_interval(values: np.ndarray, axis: int = 0):
   # The variance is estimated from the same runs, hence n - 1 and Student's t.
   spread = values.std(axis, ddof=1) / n**0.5
   return mean, stats.t.ppf(0.975, n - 1) * spread
+
+
+def numbers_of(workdir) -> str:
+  """Returns the numbers that an evaluation left in a workdir, as a table."""
+  found = read_json(locations.absolute(workdir) / EVALUATION_FILE)
+  return table(
+    [{'metric': name, 'value': f'{value:.5g}'} for name, value in found.items()]
+  )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

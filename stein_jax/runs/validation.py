@@ -16,6 +16,7 @@ from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
+from stein_jax.runs import loading
 from stein_jax.runs import rollbacks
 
 # These belong to no algorithm, like what the loop reads.
@@ -34,7 +35,7 @@ def check(config):
   Raises:
     ValueError, TypeError, FileNotFoundError: with the field and what is allowed.
   """
-  config = configs.complete(config)
+  config = configs.with_absolute_paths(configs.complete(config))
   _check_loop(config)
   with build.section('data'):
     source = datasets.load(**config.data)
@@ -45,6 +46,9 @@ def check(config):
     test_source = datasets.load(**config.evaluation.data)
   _check_classes(classes, source, test_source)
   state = _trace(algorithm, config, source)
+  if config.start:
+    with build.section('start'):
+      loading.parameters_of(config.start, state)
   _check_evaluable(config, state, source, test_source)
   with build.section('sample'):
     sampler = evaluation.sampler(config, test_source)
