@@ -40,13 +40,21 @@ def logger(
     ) from error
   fields = reporting.flat_config(config)
   open_run = {'wandb': _wandb, 'mlflow': _mlflow}[name]
-  with open_run(package, fields, workdir) as send:
+  with contextlib.ExitStack() as stack:
+    opened = []
+
+    # The run is opened with its first metrics: a config that is refused leaves none,
+    # and its files would make a workdir of a folder that the loop has not claimed.
+    def send(step, metrics):
+      if not opened:
+        opened.append(stack.enter_context(open_run(package, fields, workdir)))
+      opened[0](step, metrics)
+
     yield send
 
 
 @contextlib.contextmanager
 def _wandb(wandb, fields, workdir):
-  workdir.mkdir(parents=True, exist_ok=True)
   run = wandb.init(
     project='stein_jax',
     name=workdir.name,
@@ -71,6 +79,5 @@ def _mlflow(mlflow, fields, workdir):
   with mlflow.start_run(run_id=run_id, **named):
     if not past:
       mlflow.log_params(fields)
-    # Its names take no character that a path has not.
     yield lambda step, metrics: mlflow.log_metrics(metrics, step=step)
   logging.info('MLflow: %s', mlflow.get_tracking_uri())
