@@ -53,13 +53,14 @@ _INCEPTION = flags.DEFINE_string(
   None,
   'File of the ImageNet Inception of 2015, which judges them too.',
 )
+_DEBUG = flags.DEFINE_bool('debug', False, 'Show where an error comes from.')
 flags.mark_flag_as_required('workdir')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  launch.set_up()
+  launch.set_up(debug=_DEBUG.value)
   # The run's own config, which nobody has to name again.
   config = configs.with_files(
     configs.complete(training.read_config(_WORKDIR.value)),

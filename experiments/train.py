@@ -62,6 +62,7 @@ _MULTIHOST = flags.DEFINE_bool(
 _EVALUATE = flags.DEFINE_bool(
   'evaluate', True, 'Write the report when training has finished.'
 )
+_DEBUG = flags.DEFINE_bool('debug', False, 'Show where an error comes from.')
 flags.mark_flag_as_required('workdir')
 
 
@@ -69,7 +70,7 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.leave_on_sigterm()  # the loop saves first
-  launch.set_up(multihost=_MULTIHOST.value)
+  launch.set_up(multihost=_MULTIHOST.value, debug=_DEBUG.value)
   workdir = locations.absolute(_WORKDIR.value)
   config = get_config(workdir)
   with loggers.logger(_LOGGER.value, config, workdir) as on_metrics:

@@ -245,7 +245,14 @@ def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
   except TypeError as error:
     allowed = ', '.join(name for name in parameters if name not in _NOT_FIELDS)
     takes = allowed or 'nothing'
-    raise TypeError(f'{label}: {error}; it takes: {takes}.') from None
+    unknown = kwargs.keys() - parameters.keys()
+    near = [
+      name
+      for each in sorted(unknown)
+      for name in difflib.get_close_matches(each, parameters, 1)
+    ]
+    meant = f'; perhaps {" and ".join(near)}' if near else ''
+    raise TypeError(f'{label}: {error}{meant}; it takes: {takes}.') from None
   for name, value in kwargs.items():
     wanted = parameters[name].annotation if name in parameters else Any
     if not _fits(value, wanted):
@@ -309,9 +316,9 @@ def _fits(value, wanted):
 def _factories(namespace):
   """Returns what a section may name, by name.
 
-  Of a namespace with dataclasses, as networks and values are, these and functions that
-  are written like a class; of others all public functions. Those of other packages are
-  not its own, those of its own modules are, exported or not.
+  A namespace of ours with dataclasses, as networks and values are, offers these and the
+  functions that are written like a class. Any other one offers all public functions.
+  What its modules define is its own, exported or not; what it imports is not.
   """
   home = namespace.__name__
   own = {

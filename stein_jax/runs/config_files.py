@@ -12,6 +12,7 @@ app.run(main, flags_parser=_CONFIG.parse)   # then _CONFIG.value
 
 import ast
 from collections.abc import Mapping, Sequence
+import difflib
 import importlib.util
 import json
 import re
@@ -19,6 +20,7 @@ import sys
 
 from absl import app
 from absl import flags
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from stein_jax import build
@@ -95,8 +97,29 @@ def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
   fields = configs.plain(given(scale) if scale else given())
   whole = configs.plain(configs.complete(fields))
   for name, text in texts.items():
+    _check_name(name, whole)
     fields = configs.with_field(fields, name, _parsed(name, text, whole))
   return configs.complete(fields)
+
+
+def _check_name(name, whole):
+  """Refuses a field that no section has, and lists those with names like it.
+
+  A section may take fields that it does not have yet, for `build.check_call` to refuse;
+  but one that is a value by itself has none.
+  """
+  first, *rest = name.split('.')
+  names = list(traverse_util.flatten_dict(whole, sep='.'))
+  known = first in whole and (not rest or hasattr(whole[first], 'keys'))
+  if known and (len(rest) != 1 or first not in ('step', 'sample')):
+    return
+  if known and (rest[0] in whole[first] or rest[0] == 'name'):
+    return
+  last = name.rpartition('.')[2]
+  near = [each for each in names if each.rpartition('.')[2] == last]
+  near += difflib.get_close_matches(name, [*names, *whole], 3)
+  listed = ', '.join(dict.fromkeys(near)) or ', '.join(whole)
+  raise ValueError(f'{name} is no field of this config; near: {listed}.')
 
 
 def _module(path):

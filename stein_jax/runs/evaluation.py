@@ -35,10 +35,10 @@ log_likelihood = energies.log_likelihood
 def test_metrics(config, state, source) -> dict[str, float]:
   """Returns the test metrics of a state on a source.
 
-  Of a classifier 'test/accuracy'. Where `config.evaluation` asks for it
-  'test/log_likelihood' in nats, the mean over the source, by the energy's own
-  log Z ('exact') or an estimate of it ('ais', with `config.evaluation.ais` its
-  keywords, which overstates the likelihood).
+  A classifier has 'test/accuracy'. An energy has 'test/log_likelihood' in nats where
+  `config.evaluation` asks for it: the mean over the source, by the energy's own log Z
+  ('exact') or by an estimate of it ('ais', with the keywords `config.evaluation.ais`),
+  which overstates the likelihood.
   """
   state = _chosen(config, state)
   if hasattr(state, 'classifier'):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import html
 import io
 import json
+import logging as std_logging
 import math
 import os
 import pathlib
@@ -271,12 +272,28 @@ def set_up_logging() -> None:
     sys.stdout.reconfigure(errors='backslashreplace')
   logging.set_verbosity(logging.INFO)
   ours = str(pathlib.Path(__file__).parent.parent)
-  logging.get_absl_handler().addFilter(
+  handler = logging.get_absl_handler()
+  handler.setFormatter(_Lines())
+  handler.addFilter(
     lambda record: (
-      record.levelno >= logging.converter.STANDARD_WARNING
+      (
+        record.levelno >= logging.converter.STANDARD_WARNING
+        # Orbax warns of what is asked of it: to read and not to write.
+        and 'read only' not in record.getMessage()
+      )
       or (record.pathname.startswith(ours) and '/.venv/' not in record.pathname)
     )
   )
+
+
+class _Lines(std_logging.Formatter):
+  """The hour and the message, after the level of a warning or an error."""
+
+  def format(self, record):
+    hour = time.strftime('%H:%M:%S', time.localtime(record.created))
+    urgent = record.levelno >= logging.converter.STANDARD_WARNING
+    level = f'{record.levelname.lower()}: ' if urgent else ''
+    return f'{hour} {level}{super().format(record)}'
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

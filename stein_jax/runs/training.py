@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -58,6 +59,7 @@ def train(
     FloatingPointError: a metric or the state is not finite.
   """
   workdir = locations.absolute(workdir)
+  logging.info('Reading data and checking the config.')
   config, *parts = check(config)
   with workdirs.claimed(workdir, config, extends=extends):
     past = rollbacks.read(workdir)
@@ -138,6 +140,8 @@ def _train(config, workdir, algorithm, source, test_source, past, on_metrics):
   checkpoints.drop_later(manager, done)
   sample = evaluation.sampler(config, test_source)
   calls = steps(config, source, state, past)
+  if done < config.num_steps:
+    logging.info('Compiling the step, which takes longest the first time.')
   waiting, guard = None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
