@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from stein_jax import build
 from stein_jax import locations
 from stein_jax.runs import configs
+from stein_jax.runs import fields
 
 _ERRORS = (ValueError, TypeError, FileNotFoundError)
 
@@ -50,6 +51,8 @@ class ConfigFile:
   def parse(self, argv: Sequence[str]) -> list[str]:
     """Parses all flags, as `app.run` asks; ends the process where one is wrong."""
     own, others = self._split(argv)
+    if set(others) & {'--help', '-help', '-h', '--helpshort'}:
+      self._print_fields(others, own)
     rest = app.parse_flags_with_usage(others)
     if flags.FLAGS[self._name].value is None:
       if own:
@@ -61,6 +64,18 @@ class ConfigFile:
       joint = '.' if build.FIELD.match(str(error)) else ': '
       sys.exit(f'--{self._name}{joint}{error}')
     return rest
+
+  def _print_fields(self, others, own):
+    """Prints the fields of the config that is named beside --help, if one is."""
+    flag = re.compile(rf'--?{self._name}(?:=(.*))?')
+    for argument, following in zip(others, [*others[1:], ''], strict=True):
+      if match := flag.fullmatch(argument):
+        config = read(match[1] or following, own)
+        print(f'Fields of {match[1] or following}:\n')
+        for name, value, meaning in fields.described(config):
+          meaning = meaning and f'  # {meaning}'
+          print(f'  --{self._name}.{name}={value!r}{meaning}')
+        print()
 
   def _split(self, argv):
     """Returns the texts of fields by name, and the other arguments."""
@@ -94,12 +109,12 @@ def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
   path, _, scale = path.partition(':')
   get_config = _module(path).get_config
   given = getattr(get_config, 'given', get_config)
-  fields = configs.plain(given(scale) if scale else given())
-  whole = configs.plain(configs.complete(fields))
+  found = configs.plain(given(scale) if scale else given())
+  whole = configs.plain(configs.complete(found))
   for name, text in texts.items():
     _check_name(name, whole)
-    fields = configs.with_field(fields, name, _parsed(name, text, whole))
-  return configs.complete(fields)
+    found = configs.with_field(found, name, _parsed(name, text, whole))
+  return configs.complete(found)
 
 
 def _check_name(name, whole):
