@@ -135,7 +135,7 @@ def rows(count: int, **values) -> None:
   """Raises ValueError unless every array has one row for each example: [count, k]."""
   for name, value in values.items():
     # The number of columns is the network's to choose.
-    if np.ndim(value) != 2 or len(value) != count:
+    if np.ndim(value) != 2 or np.shape(value)[0] != count:
       raise ValueError(
         f'{name} has shape {np.shape(value)}; wanted: ({count}, k), one row for '
         f'each of {count} examples.'

@@ -57,7 +57,7 @@ class Run:
     Raises:
       ValueError: the algorithm learns no energy.
     """
-    return np.asarray(_value(self._energy, x, *condition))
+    return np.asarray(_value(self.learner('energy'), x, *condition))
 
   def score(self, x: Array, *condition: Array) -> np.ndarray:
     """Returns -grad_x E(x), like x.
@@ -65,7 +65,7 @@ class Run:
     Raises:
       ValueError: the algorithm learns no energy.
     """
-    return np.asarray(_score(self._energy, x, *condition))
+    return np.asarray(_score(self.learner('energy'), x, *condition))
 
   def metrics(self) -> list[dict[str, float]]:
     """Returns what was logged: a row for each line of metrics.jsonl, oldest first."""
@@ -78,11 +78,15 @@ class Run:
       raise ValueError(f'{self.config.algorithm} has nothing to draw.')
     return jax.jit(sample, static_argnums=2)
 
-  @property
-  def _energy(self):
-    if not hasattr(self.state, 'energy'):
-      raise ValueError(f'{self.config.algorithm} learns no energy.')
-    return self.state.energy
+  def learner(self, name: str) -> Learner:
+    """Returns a learner of the state, such as its 'energy' or 'generator'.
+
+    Raises:
+      ValueError: the algorithm learns none of that name.
+    """
+    if not hasattr(self.state, name):
+      raise ValueError(f'{self.config.algorithm} learns no {name}.')
+    return getattr(self.state, name)
 
 
 def load(
