@@ -50,6 +50,8 @@ setuptools.setup(
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [
       'blackjax>=1.2',
+      'dm-haiku>=0.0.16,<0.1',
+      'equinox>=0.13,<0.14',
       'hypothesis>=6.100,<7',
       'numpyro>=0.18,<1',
       'pytest>=8,<10',

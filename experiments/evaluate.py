@@ -10,12 +10,20 @@ from absl import app
 from absl import flags
 
 from stein_jax import locations
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import judges
 from stein_jax.runs import launch
+from stein_jax.runs import reporting
 from stein_jax.runs import training
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
+_NPZ = flags.DEFINE_string(
+  'npz', None, 'Data in this file, where that of the training has moved.'
+)
+_PATH = flags.DEFINE_string(
+  'path', None, 'Data in this folder or .zip, where that has moved.'
+)
 _NUM_SAMPLES = flags.DEFINE_integer(
   'num_samples',
   None,
@@ -28,6 +36,13 @@ _LOG_LIKELIHOOD = flags.DEFINE_enum(
   ['exact', 'ais', 'none'],
   "How log Z is found; the config's way by default.",
 )
+_PARAMETERS = flags.DEFINE_enum(
+  'parameters',
+  None,
+  ['last', 'average'],
+  "Which parameters are evaluated: the last step's, or their average, which a run "
+  "with an optimizer's ema_decay keeps; the config's choice by default.",
+)
 _CLASSIFIER = flags.DEFINE_string(
   'classifier',
   None,
@@ -38,20 +53,27 @@ _INCEPTION = flags.DEFINE_string(
   None,
   'File of the ImageNet Inception of 2015, which judges them too.',
 )
+_DEBUG = flags.DEFINE_bool('debug', False, 'Show where an error comes from.')
 flags.mark_flag_as_required('workdir')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  launch.set_up()
+  launch.set_up(debug=_DEBUG.value)
   # The run's own config, which nobody has to name again.
-  config = training.read_config(_WORKDIR.value)
+  config = configs.with_files(
+    configs.complete(training.read_config(_WORKDIR.value)),
+    npz=_NPZ.value,
+    path=_PATH.value,
+  )
   if _NUM_SAMPLES.value:
     config.evaluation.num_samples = _NUM_SAMPLES.value
   if _LOG_LIKELIHOOD.value:
     config.evaluation.log_likelihood = _LOG_LIKELIHOOD.value
     config.evaluation.ais = config.evaluation.get('ais', {})
+  if _PARAMETERS.value:
+    config.evaluation.parameters = _PARAMETERS.value
   named = {}
   if _CLASSIFIER.value:
     named['classifier'] = judges.judge(
@@ -59,7 +81,8 @@ def main(argv):
     )
   if _INCEPTION.value:
     named['inception'] = judges.inception_judge(_INCEPTION.value)
-  print(evaluation.evaluate(config, _WORKDIR.value, judges=named))
+  evaluation.evaluate(config, _WORKDIR.value, judges=named)
+  print(reporting.numbers_of(_WORKDIR.value))
   print(f'Report: {locations.absolute(_WORKDIR.value)}/report.html')
 
 

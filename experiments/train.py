@@ -7,20 +7,24 @@ Example:
     --workdir=runs/gan_cifar10
   python -m experiments.train --config=configs/vae_teaching_facades.py:narrow \
     --path=facades.zip --workdir=runs/facades
+  python -m experiments.train --config=configs/vgan_cifar10.py:narrow \
+    --path=photos --workdir=runs/photos
+  python -m experiments.train --workdir=runs/photos --extend=20000
 """
 
 from absl import app
 from absl import flags
-from ml_collections import ConfigDict
 
-from stein_jax import datasets
 from stein_jax import locations
 from stein_jax.runs import config_files
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import launch
+from stein_jax.runs import loggers
+from stein_jax.runs import reporting
 from stein_jax.runs import training
 
-_CONFIG = config_files.ConfigFile('config')
+_CONFIG = config_files.ConfigFile('config', required=False)
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where the run lives; one that exists is continued.'
 )
@@ -28,12 +32,29 @@ _NPZ = flags.DEFINE_string(
   'npz',
   None,
   "Read images from this file in place of the config's data set: train_image, "
-  'train_label, test_image, test_label.',
+  'train_label, test_image, test_label; or train_image alone.',
 )
 _PATH = flags.DEFINE_string(
   'path',
   None,
-  'What data.path and evaluation.data.path are, where data are files.',
+  "Read images from this folder or .zip in place of the config's data set: files, "
+  'or train/ and test/ of files, or of folders for their classes.',
+)
+_EXTEND = flags.DEFINE_integer(
+  'extend',
+  None,
+  'Go on with the run in --workdir up to this number of steps, and with its config; '
+  "a learning rate's schedule stays at its end.",
+  lower_bound=1,
+)
+_START = flags.DEFINE_string(
+  'start',
+  None,
+  "Begin a new run with the parameters of another's networks: its workdir, or "
+  'WORKDIR:STEP for one of its checkpoints.',
+)
+_LOGGER = flags.DEFINE_enum(
+  'logger', None, loggers.NAMES, 'Send metrics there too, as they are written.'
 )
 _MULTIHOST = flags.DEFINE_bool(
   'multihost', False, 'Join the other processes of a pod; started on each.'
@@ -41,6 +62,7 @@ _MULTIHOST = flags.DEFINE_bool(
 _EVALUATE = flags.DEFINE_bool(
   'evaluate', True, 'Write the report when training has finished.'
 )
+_DEBUG = flags.DEFINE_bool('debug', False, 'Show where an error comes from.')
 flags.mark_flag_as_required('workdir')
 
 
@@ -48,22 +70,38 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.leave_on_sigterm()  # the loop saves first
-  launch.set_up(multihost=_MULTIHOST.value)
-  config, workdir = _CONFIG.value, locations.absolute(_WORKDIR.value)
-  if _NPZ.value:
-    for section in (config, config.evaluation):
-      section.data = ConfigDict(datasets.from_file(section.data, _NPZ.value))
-  if _PATH.value:
-    if 'path' not in config.data:
-      raise app.UsageError(
-        f'--path: {config.data.name!r} is read from no path.'
-      )
-    config.data.path = config.evaluation.data.path = _PATH.value
-  # All is decided by now: the loop sees no flag.
-  state = training.train(config, workdir)
+  launch.set_up(multihost=_MULTIHOST.value, debug=_DEBUG.value)
+  workdir = locations.absolute(_WORKDIR.value)
+  config = get_config(workdir)
+  with loggers.logger(_LOGGER.value, config, workdir) as on_metrics:
+    state = training.train(
+      config, workdir, on_metrics=on_metrics, extends=bool(_EXTEND.value)
+    )
   if _EVALUATE.value and int(state.step) == config.num_steps:
-    print(evaluation.evaluate(config, workdir))
+    evaluation.evaluate(config, workdir)
+    print(reporting.numbers_of(workdir))
     print(f'Report: {workdir}/report.html')
+
+
+def get_config(workdir):
+  """Returns the config that the flags say, or that of the run they extend."""
+  if _EXTEND.value:
+    if _CONFIG.value is not None:
+      raise app.UsageError('--extend goes on with the config of the workdir.')
+    config = training.read_config(workdir)
+    if config.num_steps >= _EXTEND.value:
+      raise app.UsageError(
+        f'--extend={_EXTEND.value}: the run has {config.num_steps} steps already.'
+      )
+    config.num_steps = _EXTEND.value
+    return config
+  if _CONFIG.value is None:
+    raise app.UsageError('--config names the config file of a new run.')
+  config = configs.with_files(_CONFIG.value, npz=_NPZ.value, path=_PATH.value)
+  if _START.value:
+    start, _, step = _START.value.partition(':')
+    config.start = str(locations.absolute(start)) + (step and f':{step}')
+  return config
 
 
 if __name__ == '__main__':

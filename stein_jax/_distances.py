@@ -19,6 +19,7 @@ from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax.types import Array
 
 FEW_DIMENSIONS = 5  # up to here subtraction costs no more than a product
@@ -57,6 +58,8 @@ def prepare(x: Array, y: Array):
   The leaves of the trees are [n, ...] and [m, ...]. The function returns the squared
   distances [n, m], or [m] of one row of the first tree.
   """
+  if y is not x:  # samples may be of float64 beside data of float32
+    x, y = dtypes.promoted(x, y)
   if x.shape[1] <= FEW_DIMENSIONS:
     return coordinates(x), coordinates(y), squared_by_coordinates
   both = x if y is x else jnp.concatenate([x, y])

@@ -99,7 +99,7 @@ def median_squared_distance(
 def _middle_ranks(n, diagonal):
   """Returns the ranks of the middle two of all entries, among pairs seen once.
 
-  Of all entries n are the diagonal's zeros, and the others are every pair twice.
+  The entries are every pair twice and, with the `diagonal`, its n zeros before them.
   """
   zeros = n if diagonal else 0
   total = n * (n - 1) + zeros

@@ -2,15 +2,19 @@
 
 A section inside a section names a value: one of the module that the default's class is
 from, where the argument has such a default (`chain` of `step`: `samplers`); else one of
-the same namespace (a learning rate of an optimizer: an optax schedule).
+the same namespace (a learning rate of an optimizer: an optax schedule). A name with a
+colon, 'package.module:Name', is that of anybody's: it is imported from the current
+folder or from what is installed.
 """
 
 import collections.abc
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -18,7 +22,11 @@ import types
 import typing
 from typing import Any
 
+from flax import nnx
+from flax.nnx import bridge
+
 FIELD = re.compile(r'[\w.\[\]]+=')  # how what is said of a field's value begins
+_SHOWN = 32  # names in a message; optax begins with as many optimizers
 # No section holds these: flax gives modules the first two, a mapped step the third.
 _NOT_FIELDS = ('parent', 'name', 'axis_name')
 
@@ -26,29 +34,86 @@ _NOT_FIELDS = ('parent', 'name', 'axis_name')
 def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
   """Returns `namespace.name(**kwargs)`; arguments that are sections are built first.
 
+  The argument `args`, where the callable has none of that name, is the sequence of its
+  positional arguments. A class of NNX becomes a Linen module of its bridge.
+
   Raises:
     ValueError: `namespace` has no public callable of that name.
     TypeError: an argument is unknown or missing; the message has the signature.
   """
   factory = named(namespace, name)
   kwargs = values(factory, kwargs, namespace)
-  check_call(factory, kwargs, f'{namespace.__name__}.{name}')
-  return factory(**kwargs)
+  label = name if ':' in name else f'{namespace.__name__}.{name}'
+  if isinstance(factory, type) and issubclass(factory, nnx.Module):
+    check_call(factory, kwargs | {'rngs': None}, label)
+    return bridge.to_linen(factory, **kwargs)
+  args = () if _takes(factory, 'args') else kwargs.pop('args', ())
+  check_call(factory, kwargs, label, *args)
+  return factory(*args, **kwargs)
+
+
+def _takes(function, name):
+  """Returns whether a function has a parameter of that name, to be given by name."""
+  parameter = inspect.signature(function).parameters.get(name)
+  return (
+    parameter is not None and parameter.kind is not parameter.VAR_POSITIONAL
+  )
 
 
 def named(namespace: types.ModuleType, name: str) -> Callable:
-  """Returns the public callable of that name.
+  """Returns the public callable of that name, or what 'package.module:Name' names.
 
   Raises:
-    ValueError: there is none; the message has those there are.
+    ValueError: there is none; the message has those there are, the nearest first.
   """
+  if ':' in str(name):
+    return imported(name)
   factories = _factories(namespace)
   if name not in factories:
+    near = difflib.get_close_matches(str(name), factories, 3)
+    names = near + [each for each in factories if each not in near]
+    more = len(names) - _SHOWN
+    rest = f' and {more} more,' if more > 0 else ''
     raise ValueError(
       f'name={name!r} is not in {namespace.__name__}; allowed: '
-      f'{", ".join(factories)}.'
+      f"{', '.join(names[:_SHOWN])},{rest} or 'package.module:Name'."
     )
   return factories[name]
+
+
+def imported(name: str) -> Callable:
+  """Returns the callable that 'package.module:Name' names.
+
+  Raises:
+    ValueError: there is no such module, or it has no such callable.
+  """
+  path, _, attribute = name.partition(':')
+  if not path or not attribute:
+    raise ValueError(f"name={name!r} must be 'package.module:Name'.")
+  found = getattr(import_module(path), attribute, None)
+  if not callable(found):
+    raise ValueError(f'name={name!r}: {path} has no callable {attribute}.')
+  return found
+
+
+def import_module(path: str) -> types.ModuleType:
+  """Returns the module of a dotted path, in the current folder or installed.
+
+  Raises:
+    ValueError: there is none. What the module itself raises is passed on.
+  """
+  # A console script's path begins with its own folder, not with the current one.
+  if '' not in sys.path and os.getcwd() not in sys.path:
+    sys.path.append(os.getcwd())
+  try:
+    return importlib.import_module(path)
+  except ModuleNotFoundError as error:
+    # A module that is found and imports another that is not has its own message.
+    if error.name is None or not f'{path}.'.startswith(f'{error.name}.'):
+      raise
+  raise ValueError(
+    f'There is no module {path!r}, neither in {os.getcwd()} nor installed.'
+  )
 
 
 def values(
@@ -70,10 +135,19 @@ def values(
   found = dict(fields)
   for key, value in found.items():
     family = families.get(key, namespace)
-    if is_section(value) and family is not None:
+    if family is not None:
       with section(key):
-        found[key] = build(family, **value)
+        found[key] = _built(family, value)
   return found
+
+
+def _built(family, value):
+  """Returns what a section or each of a sequence of them builds, else the value."""
+  if is_section(value):
+    return build(family, **value)
+  if isinstance(value, (tuple, list)) and any(map(is_section, value)):
+    return tuple(_built(family, each) for each in value)
+  return value
 
 
 def complete(
@@ -84,9 +158,8 @@ def complete(
   """Returns a section with every keyword of the function: given, or its default.
 
   Defaults that are values become sections, and inner sections are completed too; a
-  string in place of such a section is its name. What
-  the function does not take is kept, for `check_call` to refuse; a default that no
-  config can hold is left out.
+  string in place of such a section is its name. What the function does not take is
+  kept, for `check_call` to refuse; a default that no config can hold is left out.
 
   Args:
     function: whose signature has the defaults.
@@ -107,10 +180,19 @@ def complete(
       value = {'name': value}  # a name alone
     found[key] = value
     family = families.get(key, namespace)
-    if hasattr(value, 'keys') and family is not None:
+    if family is not None:
       with section(key):
-        found[key] = _complete_inner(value, own.get(key), family)
+        found[key] = _completed(value, own.get(key), family)
   return found
+
+
+def _completed(value, default, family):
+  """Returns a value whose sections are completed, if it is or holds such."""
+  if hasattr(value, 'keys'):
+    return _complete_inner(value, default, family)
+  if isinstance(value, (tuple, list)):
+    return tuple(_completed(each, None, family) for each in value)
+  return value
 
 
 def _complete_inner(fields, default, family):
@@ -163,7 +245,14 @@ def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
   except TypeError as error:
     allowed = ', '.join(name for name in parameters if name not in _NOT_FIELDS)
     takes = allowed or 'nothing'
-    raise TypeError(f'{label}: {error}; it takes: {takes}.') from None
+    unknown = kwargs.keys() - parameters.keys()
+    near = [
+      name
+      for each in sorted(unknown)
+      for name in difflib.get_close_matches(each, parameters, 1)
+    ]
+    meant = f'; perhaps {" and ".join(near)}' if near else ''
+    raise TypeError(f'{label}: {error}{meant}; it takes: {takes}.') from None
   for name, value in kwargs.items():
     wanted = parameters[name].annotation if name in parameters else Any
     if not _fits(value, wanted):
@@ -227,9 +316,9 @@ def _fits(value, wanted):
 def _factories(namespace):
   """Returns what a section may name, by name.
 
-  Of a namespace with dataclasses, as networks and values are, these and functions that
-  are written like a class; of others all public functions. Those of other packages are
-  not its own, those of its own modules are, exported or not.
+  A namespace of ours with dataclasses, as networks and values are, offers these and the
+  functions that are written like a class. Any other one offers all public functions.
+  What its modules define is its own, exported or not; what it imports is not.
   """
   home = namespace.__name__
   own = {
@@ -273,12 +362,8 @@ def _families(function):
 
 
 def _is_value(default):
-  """Returns whether a default has options of its own: a frozen dataclass of ours."""
-  return (
-    dataclasses.is_dataclass(default)
-    and not isinstance(default, type)
-    and type(default).__module__.startswith(__package__)
-  )
+  """Returns whether a default has options of its own: it is of a dataclass."""
+  return dataclasses.is_dataclass(default) and not isinstance(default, type)
 
 
 def _is_plain(value):

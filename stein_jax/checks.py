@@ -33,6 +33,11 @@ def at_most(limit: float, **values) -> None:
   _require(lambda v: v <= limit, f'at most {limit}', values)
 
 
+def below(limit: float, **values) -> None:
+  """Raises ValueError unless every number is below the limit."""
+  _require(lambda v: v < limit, f'below {limit}', values)
+
+
 def count(minimum: int = 1, **values) -> None:
   """Raises ValueError unless every value is an integer of at least `minimum`."""
   wanted = f'an integer of at least {minimum}'
@@ -130,7 +135,7 @@ def rows(count: int, **values) -> None:
   """Raises ValueError unless every array has one row for each example: [count, k]."""
   for name, value in values.items():
     # The number of columns is the network's to choose.
-    if np.ndim(value) != 2 or len(value) != count:
+    if np.ndim(value) != 2 or np.shape(value)[0] != count:
       raise ValueError(
         f'{name} has shape {np.shape(value)}; wanted: ({count}, k), one row for '
         f'each of {count} examples.'

@@ -28,7 +28,7 @@ _PATCH_ENTRIES, _KERNEL_SIDE = 2**21, 5
 
 def flat(x: Array) -> Array:
   """Returns rows [n, d] of x [n, ...]."""
-  return x.reshape(len(x), -1)
+  return x.reshape(x.shape[0], -1)
 
 
 def normal(scale: float = 0.02):
@@ -133,11 +133,18 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
   x, kernel = dtypes.promoted(x, kernel)
   # shard_map wants equally varying arguments of a function with its own gradient.
   x, kernel = collectives.match_varying(x, kernel)
-  entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])
-  small = entries <= _PATCH_ENTRIES and len(kernel) <= _KERNEL_SIDE
-  if jax.default_backend() == 'cpu' and small:
+  if jax.default_backend() == 'cpu' and _is_small(x, kernel, stride):
     return _patch_product(x, kernel, stride, padding)
   return _conv(x, kernel, stride, padding)
+
+
+def _is_small(x, kernel, stride):
+  """Returns whether the patches of a convolution are few enough for a product."""
+  # In a program for any number of images that is not known.
+  if not isinstance(x.shape[0], int) or len(kernel) > _KERNEL_SIDE:
+    return False
+  entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])
+  return entries <= _PATCH_ENTRIES
 
 
 def _patch_product(x, kernel, stride, padding):
@@ -329,8 +336,8 @@ def with_label(x: Array, label: Array | None) -> Array:
   """Returns x [n, ..., c] with the one-hot label [n, k] as k more channels."""
   if label is None:
     return x
-  checks.shape((len(x), label.shape[-1]), label=label)
+  checks.shape((x.shape[0], label.shape[-1]), label=label)
   x = dtypes.floating(x)
-  maps = label.reshape(len(label), *(1,) * (x.ndim - 2), -1)
+  maps = label.reshape(label.shape[0], *(1,) * (x.ndim - 2), -1)
   maps = jnp.broadcast_to(maps, (*x.shape[:-1], maps.shape[-1]))
   return jnp.concatenate([x, maps.astype(x.dtype)], -1)

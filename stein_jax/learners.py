@@ -3,14 +3,18 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 import inspect
+import math
 import numbers
 from typing import Any
 
 from flax import errors
 from flax import linen as nn
+from flax import nnx
 from flax import struct
+from flax.nnx import bridge
 from flax.training import train_state
 import jax
+from jax.extend import core
 import jax.numpy as jnp
 import optax
 
@@ -20,13 +24,19 @@ from stein_jax import collectives
 from stein_jax import layers
 from stein_jax.types import Array, Params, PRNGKey, Tree
 
+# An optimizer's section may hold these beside optax's arguments.
+OPTIMIZER = dict(l2=0.0, max_norm=0.0, ema_decay=0.0)
+
 
 class Learner(train_state.TrainState):
   """A flax TrainState that holds its network; `params` is the whole variables dict.
 
   Attributes:
-    module: the network: a Linen module or a `Function`; None if `apply_fn` is all
-      that is known.
+    average: exponential moving average of the parameters, like `params`; None if none
+      is kept.
+    ema_decay: weight in it of the past, for each step; 0 if none is kept.
+    module: the network: a Linen module, a `Function`, or a pair of `init` and `apply`
+      of another library; None if `apply_fn` is all that is known.
     input_shape: shape of one example of the network's first input, or of a generator's
       sample; () if unknown.
     batch_size: rows of the batches that it trains on; 0 if unknown.
@@ -34,6 +44,8 @@ class Learner(train_state.TrainState):
     prior: name of the distribution of a generator's latent vectors; '' for others.
   """
 
+  average: Any = None
+  ema_decay: float = struct.field(pytree_node=False, default=0.0)
   module: Any = struct.field(pytree_node=False, default=None)
   input_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
   batch_size: int = struct.field(pytree_node=False, default=0)
@@ -43,20 +55,18 @@ class Learner(train_state.TrainState):
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-  """A plain function in the place of a module.
+  """A function of parameters in the place of a module.
 
   Attributes:
     apply: the function, called as `apply(params, *inputs, **context)`.
-    keywords: names of the keyword arguments that it takes; see `keywords`.
   """
 
   apply: Callable[..., Any]
-  keywords: tuple[str, ...] = ()
 
 
 def create(
   rng: PRNGKey,
-  module: nn.Module,
+  module: Any,
   optimizer: Mapping[str, Any] | optax.GradientTransformation,
   *inputs: Any,
   **context: Any,
@@ -65,36 +75,50 @@ def create(
 
   Args:
     rng: key of the initial parameters.
-    module: the network.
-    optimizer: a config section that names an optax function, or its result. It moves
-      the collection 'params' alone; other collections stay constant.
+    module: the network: a Linen module, or anything else with `init(rng, *inputs)` to
+      parameters and `apply(params, *inputs)`, as Haiku's `transform` returns it. An
+      `apply` of parameters, a key called rng and inputs is given the key of dropout.
+    optimizer: a config section that names an optax function, or its result. Of a Linen
+      module it moves the collection 'params' alone; other collections stay constant.
     *inputs: what the module is called with. Arrays are traced; other inputs, such as
       a number of samples, are constants.
     **context: the module's keyword-only arguments.
 
   Raises:
-    ValueError: the module needs something that `call` cannot give it, or keeps
-      statistics that nothing updates.
+    TypeError: the module has no `init` and `apply`, or parameters that have no
+      gradients.
+    ValueError: the module needs something that `call` cannot give it, keeps
+      statistics that nothing updates, or has no parameters.
   """
+  _check_kind(module)
   params, called = _initialize(rng, module, inputs, context)
-  _check_network(module, called, params)
+  decay = 0.0
   if not isinstance(optimizer, optax.GradientTransformation):
+    decay = optimizer.get('ema_decay', OPTIMIZER['ema_decay'])
     optimizer = build_optimizer(optimizer)
-  if set(params) != {'params'}:  # constants have gradients too
-    labels = {name: 'train' if name == 'params' else 'keep' for name in params}
-    optimizer = optax.partition(
-      {'train': optimizer, 'keep': optax.set_to_zero()}, labels
-    )
+  if isinstance(module, nn.Module):
+    _check_network(module, called, params)
+    if set(params) != {'params'}:  # constants have gradients too
+      labels = {
+        name: 'train' if name == 'params' else 'keep' for name in params
+      }
+      optimizer = optax.partition(
+        {'train': optimizer, 'keep': optax.set_to_zero()}, labels
+      )
+  else:
+    module = Function(_with_dropout_key(module.apply))
+  _check_params(params)
   # A classifier has classes too, but its one input is the image.
   is_given_labels = len(inputs) > 1
-  return _learner(
+  learner = _learner(
     module,
     params,
     optimizer,
     inputs,
-    num_classes=getattr(module, 'num_classes', 0) if is_given_labels else 0,
-    prior=getattr(module, 'prior', ''),
+    num_classes=attribute(module, 'num_classes', 0) if is_given_labels else 0,
+    prior=attribute(module, 'prior', ''),
   )
+  return averaging(learner, decay) if decay else learner
 
 
 def wrap(
@@ -102,34 +126,101 @@ def wrap(
   params: Tree,
   optimizer: optax.GradientTransformation,
   *inputs: Any,
-  keywords: tuple[str, ...] = (),
+  num_classes: int = 0,
 ) -> Learner:
-  """Returns a learner of a plain function of parameters and inputs.
+  """Returns a learner of a function of parameters and inputs.
+
+  That is how a network of any library becomes a learner. The function is given a key
+  for dropout if it has a keyword `rng` with a default, and the mapped axis if it has a
+  keyword `axis_name` with a default, which says that it mixes examples.
 
   Args:
-    function: called as `function(params, *inputs)`.
-    params: the initial parameters.
+    function: called as `function(params, *inputs)`, with keyword-only arguments by
+      name.
+    params: the initial parameters: a tree of floating arrays.
     optimizer: an optax transformation.
     *inputs: arrays, or their shapes as `jax.ShapeDtypeStruct`, like those that the
-      function will be given.
-    keywords: see `Function`.
+      function will be given; other inputs are constants.
+    num_classes: number of classes of the labels that it is given.
+
+  Raises:
+    TypeError: a parameter has no gradient, since it is no floating array.
+    ValueError: the function's result does not depend on the parameters.
   """
-  return _learner(Function(function, keywords), params, optimizer, inputs)
+  _check_params(params)
+  _check_used(function, params, inputs)
+  return unchecked(
+    function, params, optimizer, *inputs, num_classes=num_classes
+  )
+
+
+def unchecked(
+  function: Callable[..., Any],
+  params: Tree,
+  optimizer: optax.GradientTransformation,
+  *inputs: Any,
+  num_classes: int = 0,
+) -> Learner:
+  """Returns what `wrap` does of a function that may have nothing to learn."""
+  return _learner(
+    Function(function), params, optimizer, inputs, num_classes=num_classes
+  )
+
+
+def averaging(learner: Learner, decay: float) -> Learner:
+  """Returns the learner with an exponential moving average of its parameters.
+
+  After t steps it is the mean of the parameters after each of these, that of step s
+  with a weight in proportion to decay^(t - s). So the initial parameters have none.
+
+  Raises:
+    ValueError: the decay is not in [0, 1).
+  """
+  checks.non_negative(ema_decay=decay)
+  checks.below(1, ema_decay=decay)
+  # A copy, since a step may take over the memory of the parameters.
+  copy = jax.tree.map(jnp.copy, learner.params)
+  return learner.replace(average=copy, ema_decay=float(decay))
+
+
+def averaged(state: Tree) -> Tree:
+  """Returns a state whose learners have their averages as parameters, where kept.
+
+  Raises:
+    ValueError: none of the learners keeps an average.
+  """
+  is_learner = lambda node: isinstance(node, Learner)
+  leaves = jax.tree.leaves(state, is_leaf=is_learner)
+  if not any(is_learner(each) and each.average is not None for each in leaves):
+    raise ValueError(
+      'No network keeps an average of its parameters; train with ema_decay, as in '
+      '--config.optimizer.ema_decay=0.999.'
+    )
+
+  def swap(node):
+    if not is_learner(node) or node.average is None:
+      return node
+    return node.replace(params=node.average)
+
+  return jax.tree.map(swap, state, is_leaf=is_learner)
 
 
 def _learner(module, params, optimizer, inputs, **fields):
   shape = inputs[0].shape if inputs and _is_array(inputs[0]) else ()
-  learner = Learner.create(
+  # `TrainState.create` begins with a Python int, which would compile the step twice,
+  # and takes no tree of parameters but a mapping.
+  return Learner(
+    step=jnp.zeros((), jnp.int32),
     apply_fn=module.apply,
     params=params,
     tx=optimizer,
+    # Some optimizers keep the first parameters, whose memory the step takes over.
+    opt_state=jax.tree.map(jnp.array, optimizer.init(params)),
     module=module,
     input_shape=tuple(shape[1:]),
     batch_size=shape[0] if shape else 0,
     **fields,
   )
-  # TrainState begins with a Python int, which would compile the step twice.
-  return learner.replace(step=jnp.zeros((), jnp.int32))
 
 
 def _initialize(rng, module, inputs, context):
@@ -143,8 +234,7 @@ def _initialize(rng, module, inputs, context):
 
   @jax.jit
   def init(rng, arrays, context):
-    arrays = iter(arrays)
-    values = [next(arrays) if _is_array(v) else v for v in inputs]
+    values = _filled(inputs, arrays)
     with nn.intercept_methods(record):
       return module.init(rng, *values, **context)
 
@@ -153,6 +243,77 @@ def _initialize(rng, module, inputs, context):
 
 def _is_array(value):
   return hasattr(value, 'shape')
+
+
+def _filled(inputs, arrays):
+  """Returns the inputs with the arrays in place of those that are arrays."""
+  arrays = iter(arrays)
+  return [next(arrays) if _is_array(each) else each for each in inputs]
+
+
+def _check_kind(module):
+  """Refuses what has no parameters to initialise, and says how it becomes a learner."""
+  name = type(module).__name__
+  if isinstance(module, nnx.Module):
+    raise TypeError(
+      f'{name} is an NNX module that has its parameters already; allowed: '
+      'flax.nnx.bridge.to_linen of its class, or `learners.wrap` of a function '
+      'that merges what flax.nnx.split returns.'
+    )
+  if not hasattr(module, 'init') or not hasattr(module, 'apply'):
+    raise TypeError(
+      f'{name} has no init and apply; allowed: a Linen module, a pair of such '
+      'functions, or `learners.wrap` of a function of parameters and inputs.'
+    )
+
+
+def _check_params(params):
+  """Refuses parameters that nothing could train."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  if not leaves:
+    raise ValueError('The network has no parameters, so nothing would learn.')
+  for path, leaf in leaves:
+    dtype = getattr(leaf, 'dtype', type(leaf))
+    if not jnp.issubdtype(dtype, jnp.floating):
+      raise TypeError(
+        f'The parameter {jax.tree_util.keystr(path)} is {dtype}, which has no '
+        'gradient; allowed: floating arrays alone. What is constant belongs in the '
+        'function, as flax.nnx.split and equinox.partition set it apart.'
+      )
+
+
+def _check_used(function, params, inputs):
+  """Refuses a function whose result no parameter reaches: nothing would learn."""
+  arrays = list(filter(_is_array, inputs))
+
+  def results(params, arrays):
+    found = function(params, *_filled(inputs, arrays))
+    return list(filter(_is_array, jax.tree.leaves(found)))
+
+  traced = jax.make_jaxpr(results)(params, arrays).jaxpr
+  reached = set(traced.invars[: len(jax.tree.leaves(params))])
+  for equation in traced.eqns:
+    if reached.intersection(_variables(equation.invars)):
+      reached.update(equation.outvars)
+  if not reached.intersection(_variables(traced.outvars)):
+    raise ValueError(
+      'The result of the function does not depend on its parameters, so nothing '
+      'would learn: it must compute with the params that it is given, not with a '
+      'model from outside.'
+    )
+
+
+def _variables(atoms):
+  """Yields those that are no literals, which have no hash."""
+  return (each for each in atoms if isinstance(each, core.Var))
+
+
+def _with_dropout_key(apply):
+  """Returns `apply` with a key between parameters and inputs as the keyword `rng`."""
+  names = list(inspect.signature(apply).parameters)
+  if names[1:2] != ['rng']:
+    return apply
+  return lambda params, *inputs, rng=None: apply(params, rng, *inputs)
 
 
 def call(
@@ -179,14 +340,18 @@ def call(
     **context: further keyword arguments.
 
   Raises:
-    ValueError: the network draws random numbers from elsewhere, or changes variables
-      that it keeps.
+    ValueError: the network is a function, which has no methods, draws random numbers
+      from elsewhere, or changes variables that it keeps.
   """
   offered = {'axis_name': axis_name, 'rng': rng}
   taken = keywords(learner, method)
   context |= {name: offered[name] for name in _OFFERED if name in taken}
   if method is not None:
-    context['method'] = method
+    module = getattr(learner, 'module', None)
+    if isinstance(module, Function):
+      raise ValueError(f'A network that is a function has no method {method}.')
+    nnx_class = isinstance(module, bridge.ToLinen)
+    context['nnx_method' if nnx_class else 'method'] = method
   try:
     return learner.apply_fn(params, *inputs, **context)
   except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
@@ -194,6 +359,15 @@ def call(
       'A network draws from a key that it takes as the keyword rng, as '
       f'nn.Dropout(rate)(x, rng=rng) does, and changes nothing it keeps: {error}'
     ) from error
+
+
+def has_method(learner: train_state.TrainState, method: str) -> bool:
+  """Returns whether the network has a method of that name.
+
+  A function has none, and of a TrainState without a module it is not known, but True.
+  """
+  module = getattr(learner, 'module', None)
+  return module is None or hasattr(_class(module), method)
 
 
 def keywords(
@@ -213,7 +387,7 @@ def keywords(
   if module is None:
     return ()
   if isinstance(module, Function):
-    return module.keywords
+    return _function_keywords(module.apply)
   return _module_keywords(module, method)
 
 
@@ -246,13 +420,32 @@ _OFFERED = ('axis_name', 'rng')
 
 def _module_keywords(module, method=None):
   """Returns the keywords of a Linen module; see `keywords`."""
-  names = _function_keywords(type(module).__call__)
-  if not getattr(module, 'mixes', True):
+  names = _function_keywords(_class(module).__call__)
+  if not attribute(module, 'mixes', True):
     names = tuple(name for name in names if name != 'axis_name')
-  function = getattr(type(module), method or '__call__', None)
+  function = getattr(_class(module), method or '__call__', None)
   if function is None or _forwards_keywords(function):
     return names
   return tuple(name for name in names if name in _function_keywords(function))
+
+
+def _class(module):
+  """Returns the class that has a module's methods: that of NNX behind its bridge."""
+  if isinstance(module, bridge.ToLinen):
+    return module.nnx_class
+  return type(module)
+
+
+def attribute(module: Any, name: str, default: Any) -> Any:
+  """Returns what a module says of itself, or the default where it says nothing.
+
+  What a class of NNX says is looked up behind its bridge: in the arguments that it was
+  given, or in the class.
+  """
+  if isinstance(module, bridge.ToLinen):
+    own = getattr(module.nnx_class, name, default)
+    return module.kwargs.get(name, own)
+  return getattr(module, name, default)
 
 
 def _function_keywords(function):
@@ -277,14 +470,14 @@ def _check_network(module, called, params):
     called: the modules that it called when it was initialised.
     params: its variables.
   """
-  name = type(module).__name__
+  name = _class(module).__name__
   if 'batch_stats' in params:
     raise ValueError(
       f'{name} keeps running statistics (batch_stats), which nothing here updates; '
       'allowed: layers.BatchNorm, nn.LayerNorm, nn.GroupNorm.'
     )
   needs = {'axis_name' for each in called if isinstance(each, layers.BatchNorm)}
-  if _forwards_keywords(type(module).__call__):
+  if _forwards_keywords(_class(module).__call__):
     needs.update(*map(_module_keywords, called))
   lacks = needs.intersection(_OFFERED) - set(_module_keywords(module))
   if lacks:
@@ -298,25 +491,35 @@ def _check_network(module, called, params):
 def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
   """Returns the optax optimizer of a config section.
 
-  The section may hold two more numbers: l2 times the parameters is added to the
-  gradient, and a gradient whose norm exceeds max_norm is then scaled down to it.
+  The section may hold the numbers of `OPTIMIZER` too: l2 times the parameters is added
+  to the gradient, and a gradient whose norm exceeds max_norm is then scaled down to it.
+  `create` reads the third, the decay of `averaging`.
+
+  Args:
+    section: `name` of an optax function or, as 'optax.contrib:muon', of any other; and
+      its arguments. An argument may be a section, or a sequence of them, which `args`
+      is for the positional arguments of `optax.chain`.
 
   Raises:
     ValueError: unknown name, or a number out of range.
     TypeError: an argument that the optimizer does not take.
   """
   section = dict(section)
-  l2, max_norm = section.pop('l2', 0.0), section.pop('max_norm', 0.0)
-  checks.non_negative(l2=l2, max_norm=max_norm)
+  own = {name: section.pop(name, of) for name, of in OPTIMIZER.items()}
+  checks.non_negative(**own)
+  checks.below(1, ema_decay=own['ema_decay'])
   _check_rate(section.get('learning_rate', 1.0))
   shares = {name: section[name] for name in _SHARES if name in section}
   checks.non_negative(**shares)
   checks.at_most(1, **shares)
   optimizer = build.build(optax, **section)
+  if hasattr(optimizer, 'gradient_transformation'):  # of optax.MultiSteps
+    optimizer = optimizer.gradient_transformation()
   if not isinstance(optimizer, optax.GradientTransformation):
     raise ValueError(f'name={section["name"]!r} is no optimizer, as adam is.')
-  before = [optax.add_decayed_weights(l2)] if l2 else []
-  before += [optax.clip_by_global_norm(max_norm)] if max_norm else []
+  before = [optax.add_decayed_weights(own['l2'])] if own['l2'] else []
+  if own['max_norm']:
+    before.append(optax.clip_by_global_norm(own['max_norm']))
   return optax.chain(*before, optimizer) if before else optimizer
 
 
@@ -364,16 +567,41 @@ def descend(
     loss, metrics = collectives.pmean((loss, metrics), axis_name)
     return loss, (metrics, *beside)
 
-  grads, kept = jax.grad(mean_loss, has_aux=True)(learner.params)
+  (loss, kept), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+    learner.params
+  )
   grads = collectives.pmean(grads, axis_name)
+  # A line search asks for these; whoever does not leaves them out of the program.
+  searched = dict(
+    value=loss, grad=grads, value_fn=lambda params: mean_loss(params)[0]
+  )
+  tx = optax.with_extra_args_support(learner.tx)
   with jax.numpy_dtype_promotion('standard'):  # Adam's count is an integer
-    updates, opt_state = learner.tx.update(
-      grads, learner.opt_state, learner.params
+    updates, opt_state = tx.update(
+      grads, learner.opt_state, learner.params, **searched
     )
   updates = jax.tree.map(lambda update: rate * update, updates)
-  learner = learner.replace(
+  moved = learner.replace(
     step=learner.step + 1,
     params=optax.apply_updates(learner.params, updates),
     opt_state=opt_state,
   )
-  return learner, *kept
+  return _with_average(moved), *kept
+
+
+def _with_average(learner):
+  """Returns the learner with its parameters in their average, if it keeps one."""
+  if getattr(learner, 'average', None) is None:
+    return learner
+  # The share of step t is (1 - decay) / (1 - decay^t), and so 1 of the first. A decay
+  # close to 1 leaves few digits of either difference in float32.
+  decay = learner.ema_decay
+  rate = math.log(decay) if decay else -math.inf
+  steps = learner.step.astype(jnp.float32)
+  share = (1 - decay) / -jnp.expm1(steps * rate)
+  average = jax.tree.map(
+    lambda old, new: old + (share * (new - old)).astype(old.dtype),
+    learner.average,
+    learner.params,
+  )
+  return learner.replace(average=average)

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import inspect
+import sys
 from typing import Any
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -66,6 +68,40 @@ class BuildTest(parameterized.TestCase):
     listed = message.removesuffix('.').split(': ')[1].split(', ')
     self.assertContainsSubset(allowed, listed)
     self.assertNotIn(name, listed)
+
+  def test_the_nearest_names_come_first(self):
+    with self.assertRaisesRegex(
+      ValueError, 'allowed: r?adamw?, r?adamw?, r?adamw?, '
+    ):
+      build.build(optax, 'adamm')
+
+  def test_a_name_with_a_colon_is_imported(self):
+    found = build.build(energies, name='optax.contrib:muon', learning_rate=0.1)
+    self.assertIsInstance(found, optax.GradientTransformation)
+    self.assertIs(build.named(energies, 'stein_jax.build:named'), build.named)
+
+  def test_a_module_of_the_current_folder_is_found(self):
+    folder = self.create_tempdir()
+    folder.create_file(
+      'of_mine.py', 'def square(factor=1.0):\n  return factor**2\n'
+    )
+    self.enter_context(contextlib.chdir(folder.full_path))
+    self.enter_context(mock.patch.object(sys, 'path', list(sys.path)))
+    self.assertEqual(build.build(energies, 'of_mine:square', factor=3.0), 9)
+    with self.assertRaisesRegex(TypeError, 'of_mine:square: .*takes: factor'):
+      build.build(energies, 'of_mine:square', power=3.0)
+
+  @parameterized.parameters(
+    ('nowhere.at.all:Name', "no module 'nowhere.at.all'"),
+    ('stein_jax.nothing:Name', "no module 'stein_jax.nothing'"),
+    ('stein_jax.build:Nothing', 'stein_jax.build has no callable Nothing'),
+    ('stein_jax.build:FIELD', 'no callable FIELD'),
+    (':Name', "must be 'package.module:Name'"),
+    ('stein_jax:', "must be 'package.module:Name'"),
+  )
+  def test_refuses_a_name_that_nothing_has(self, name, message):
+    with self.assertRaisesRegex(ValueError, message):
+      build.build(energies, name)
 
   @parameterized.parameters(
     (

@@ -466,8 +466,8 @@ class FolderTest(parameterized.TestCase):
       with self.assertRaisesRegex(FileNotFoundError, f'{path}.*no folder'):
         self.load(path, side='left')
     flat = os.path.join(self.path, 'train')
-    with self.assertRaisesRegex(FileNotFoundError, "'train'; it has: none"):
-      self.load(flat, side='left')
+    with self.assertRaisesRegex(FileNotFoundError, "'valid'; it has: none"):
+      self.load(flat, side='left', split='valid')
 
   @parameterized.parameters(False, True)
   def test_a_damaged_file_is_named(self, zipped):
@@ -485,7 +485,7 @@ class FolderTest(parameterized.TestCase):
     (dict(side='left', pixels='bytes'), "'bytes'.*'unit'"),
     (dict(size=1), 'size=1.*at least 2'),
     (dict(size=8.5), 'size=8.5.*integer'),
-    (dict(), "mask='none'.*'left' or 'right', not 'all'"),
+    (dict(channels=2), 'channels=2.*1, 3'),
   )
   def test_bad_options_are_refused_before_anything_is_read(self, kwargs, error):
     with self.assertRaisesRegex((ValueError, TypeError), error):
@@ -882,6 +882,174 @@ class DeclaredRangeTest(parameterized.TestCase):
   def test_a_file_has_the_range_of_what_it_stands_for(self, section, kept):
     found = datasets.from_file(section, 'x.npz')
     self.assertEqual(found, dict(name='npz', path='x.npz', **kept))
+
+
+class OwnImagesTest(parameterized.TestCase):
+  """Folders and files that were made for nothing of this package."""
+
+  def setUp(self):
+    super().setUp()
+    self.path = self.create_tempdir().full_path
+
+  def write(self, *names):
+    """Writes pictures whose red is their place among the names."""
+    for i, name in enumerate(names):
+      path = os.path.join(self.path, name)
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      pixels = np.full((6, 4, 3), (i, 0, 0), np.uint8)
+      Image.fromarray(pixels).save(path)
+
+  def reds(self, split, path=None, **kwargs):
+    path = path or self.path
+    source = datasets.load(
+      'folder', path=path, split=split, size=2, pixels='unit', **kwargs
+    )
+    batch = source[:]
+    red = np.round(255 * batch['image'][:, 0, 0, 0]).astype(int)
+    return red.tolist(), batch
+
+  @parameterized.parameters(False, True)
+  def test_every_tenth_of_a_flat_folder_is_a_test_image(self, zipped):
+    names = [f'{i}.png' for i in range(21)]
+    self.write(*names)
+    path = self.path
+    if zipped:  # as it is made of a folder: with the folder in it
+      path = os.path.join(self.create_tempdir().full_path, 'photos.zip')
+      with zipfile.ZipFile(path, 'w') as archive:
+        for name in names:
+          archive.write(os.path.join(self.path, name), f'photos/{name}')
+        archive.writestr('__MACOSX/photos/._0.png', b'')
+    train, batch = self.reds('train', path)
+    self.assertEqual(train, [i for i in range(21) if i not in (9, 19)])
+    self.assertEqual(set(batch), {'image'})
+    self.assertEqual(self.reds('test', path)[0], [9, 19])
+    self.assertEqual(self.reds('all', path)[0], list(range(21)))
+    self.assertEqual(self.reds('train[:2]', path)[0], [0, 1])
+
+  def test_folders_of_classes_are_labels(self):
+    self.write('cat/1.png', 'cat/2.png', 'dog/1.png')
+    red, batch = self.reds('all')
+    self.assertEqual(red, [0, 1, 2])
+    self.assertEqual(batch['label'].tolist(), [0, 0, 1])
+
+  def test_splits_may_have_folders_of_classes(self):
+    self.write('train/a/1.png', 'train/b/1.png', 'test/b/1.png', 'test/a/1.png')
+    for split, reds in (('train', [0, 1]), ('test', [3, 2])):
+      red, batch = self.reds(split)
+      self.assertEqual(red, reds)
+      self.assertEqual(batch['label'].tolist(), [0, 1])
+
+  def test_a_split_that_is_not_there_says_what_to_write(self):
+    self.write('train/1.png')
+    with self.assertRaisesRegex(
+      FileNotFoundError, "'test'; it has: train. Allowed: split=NAME"
+    ):
+      self.reds('test')
+
+  def test_one_channel_is_the_luminance(self):
+    self.write('0.png')
+    pixels = np.full((4, 4, 3), (10, 200, 30), np.uint8)
+    Image.fromarray(pixels).save(os.path.join(self.path, '0.png'))
+    grey = self.reds('all', channels=1)[1]['image']
+    # ITU-R 601: 0.299 R + 0.587 G + 0.114 B.
+    expected = round(0.299 * 10 + 0.587 * 200 + 0.114 * 30) / 255
+    self.assertEqual(grey.shape, (1, 2, 2, 1))
+    np.testing.assert_allclose(grey, expected, atol=1e-6)
+
+  @parameterized.parameters('train_', '')
+  def test_a_file_with_one_array_of_images_is_split(self, prefix):
+    path = os.path.join(self.path, 'x.npz')
+    image = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
+    np.savez(path, **{f'{prefix}image': image, f'{prefix}label': np.arange(20)})
+    for split, rows in (
+      ('train', [i for i in range(20) if i % 10 != 9]),
+      ('test', [9, 19]),
+    ):
+      batch = datasets.load('npz', path=path, split=split)[:]
+      self.assertEqual(batch['label'].tolist(), rows)
+      np.testing.assert_allclose(
+        batch['image'].ravel(), np.array(rows) / 255, atol=1e-6
+      )
+
+  def test_a_folder_is_no_npz_file(self):
+    with self.assertRaisesRegex(FileNotFoundError, '--path=FOLDER'):
+      datasets.load('npz', path=self.path)
+
+  @parameterized.parameters(
+    (
+      dict(name='mnist', split='train[:50000]'),
+      dict(size=28, channels=1, split='train', pixels='unit'),
+    ),
+    (
+      dict(name='lsun', split='validation'),
+      dict(size=64, channels=3, split='test', pixels='symmetric'),
+    ),
+  )
+  def test_a_folder_has_the_size_of_what_it_stands_for(self, section, kept):
+    found = datasets.from_folder(section, 'photos')
+    self.assertEqual(found, dict(name='folder', path='photos', **kept))
+
+  def test_a_section_with_a_path_keeps_the_rest(self):
+    section = dict(name='folder', path='a', side='left', size=8)
+    found = datasets.from_folder(section, 'b')
+    self.assertEqual(found, {**section, 'path': 'b'})
+
+
+class ItemsTest(parameterized.TestCase):
+  """Anything with a length and items is a source."""
+
+  @parameterized.parameters(
+    lambda pixels, label: pixels,
+    lambda pixels, label: (pixels, label),
+    lambda pixels, label: {'image': pixels, 'label': label},
+    lambda pixels, label: {'image': Image.fromarray(pixels), 'label': label},
+    lambda pixels, label: (np.moveaxis(pixels, -1, 0), label),
+    lambda pixels, label: {'image': np.float64(pixels / 255)},
+  )
+  def test_items_of_every_kind(self, make):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
+    items = [make(image, 7 - i) for i, image in enumerate(pixels)]
+    source = datasets.Items(items)
+    self.assertLen(source, 5)
+    batch = source[np.array([3, 1])]
+    np.testing.assert_allclose(batch['image'], pixels[[3, 1]] / 255, atol=1e-6)
+    if 'label' in batch:
+      self.assertEqual(batch['label'].tolist(), [4, 6])
+
+  def test_labels_may_be_the_condition(self):
+    items = [(np.zeros((2, 2)), i) for i in range(3)]
+    source = datasets.Items(items, num_classes=3).conditioned_on_labels()
+    self.assertEqual(source[:]['condition'].tolist(), [0, 1, 2])
+    with self.assertRaisesRegex(ValueError, 'num_classes='):
+      datasets.Items(items).conditioned_on_labels()
+
+  @parameterized.parameters(
+    (3, TypeError, 'int is no source'),
+    ([], ValueError, 'no items'),
+    ([{'img': np.zeros((2, 2))}], ValueError, "'image'; it has: img"),
+    ([np.full((2, 2), 7.0)], ValueError, 'from 7 to 7'),
+    ([np.full((2, 2), np.nan)], ValueError, 'finite'),
+    (['cat'], ValueError, 'image is'),
+  )
+  def test_refuses(self, items, error, message):
+    with self.assertRaisesRegex(error, message):
+      datasets.Items(items)
+
+  def test_refuses_images_of_several_shapes_by_name(self):
+    source = datasets.Items([np.zeros((2, 2)), np.zeros((3, 2))])
+    with self.assertRaisesRegex(ValueError, r'\(2, 2, 1\), \(3, 2, 1\)'):
+      source[:]
+
+  def test_a_data_section_may_name_one(self):
+    found = datasets.load('tests.datasets_test:squares', num=4)
+    np.testing.assert_allclose(
+      found[:]['image'][:, 0, 0, 0], [0, 0.1, 0.2, 0.3]
+    )
+
+
+def squares(num):
+  """Returns items of a user's own."""
+  return [np.full((3, 3), i / 10) for i in range(num)]
 
 
 class RangeTest(parameterized.TestCase):

@@ -262,6 +262,18 @@ class MetricsTest(parameterized.TestCase):
     np.testing.assert_allclose(lengths, np.min(apart[:5, 5:], 1), rtol=1e-5)
 
 
+class MixedTest(parameterized.TestCase):
+  @parameterized.parameters(2, 20)
+  def test_samples_of_float64_beside_data_of_float32(self, d):
+    self.enter_context(jax.enable_x64(True))
+    rng = np.random.default_rng(d)
+    samples, data = rng.normal(size=(2, 6, d))
+    data = data.astype(np.float32)
+    found = metrics.nearest_training(samples, data)[0]
+    apart = np.linalg.norm(samples[:, None] - data[None], axis=-1)
+    np.testing.assert_allclose(found, np.min(apart, 1), rtol=1e-5)
+
+
 class DerivativesTest(parameterized.TestCase):
   @parameterized.parameters(1, 3, 20)
   def test_where_points_coincide(self, d):

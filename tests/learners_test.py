@@ -3,6 +3,7 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import linen as nn
+from flax import nnx
 from flax.training import train_state
 import jax
 import jax.numpy as jnp
@@ -492,20 +493,17 @@ class CallTest(parameterized.TestCase):
 
   def test_a_plain_function(self):
     x, y = _data()
-    squares = lambda params, x, *, axis_name='unset', **_: (
-      (x @ params['kernel'] - y) ** 2,
-      axis_name,
-    )
-    for keywords, name in (((), 'unset'), (('axis_name',), _AXIS)):
+    alone = lambda params, x: ((x @ params['kernel'] - y) ** 2, 'unset')
+    mixing = lambda params, x, axis_name=None: (alone(params, x)[0], axis_name)
+    for function, name in ((alone, 'unset'), (mixing, _AXIS)):
       learner = learners.wrap(
-        squares,
+        function,
         {'kernel': jnp.zeros((3, 2))},
         optax.sgd(0.5),
         jax.ShapeDtypeStruct((8, 3), float),
-        keywords=keywords,
       )
       self.assertEqual((learner.input_shape, learner.batch_size), ((3,), 8))
-      self.assertEqual(learners.mixes(learner), bool(keywords))
+      self.assertEqual(learners.mixes(learner), name == _AXIS)
       given = dict(axis_name=_AXIS, rng=jax.random.key(0))
       values, found = learners.call(learner, learner.params, x, **given)
       np.testing.assert_array_equal(values, y**2)
@@ -585,6 +583,156 @@ class DescendTest(parameterized.TestCase):
       learner, _ = step(learner, *_data())
     self.assertLen(traces, 1)
     self.assertEqual(learner.step, 5)
+
+
+class AverageTest(parameterized.TestCase):
+  @parameterized.parameters(0.0, 0.9, 0.9999)
+  def test_is_the_weighted_mean_of_the_parameters_after_each_step(self, decay):
+    learner = learners.averaging(_learner(optax.sgd(0.1)), decay)
+    step = jax.jit(lambda learner: learners.descend(learner, _slope)[0])
+    path = []
+    for _ in range(5):
+      learner = step(learner)
+      path.append(np.float64(learner.params['params']['bias'][0]))
+    # Weights decay^(5 - s) of the s-th of five, over their sum.
+    weights = np.power(decay, np.arange(4.0, -1, -1))
+    expected = np.sum(weights * path) / np.sum(weights)
+    found = learner.average['params']['bias'][0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+  def test_is_put_in_the_place_of_the_parameters(self):
+    plain = _learner(optax.sgd(0.1))
+    kept = learners.averaging(plain, 0.5)
+    kept = learners.descend(kept, _slope)[0]
+    kept = learners.descend(kept, _slope)[0]
+    first, second = learners.averaged((kept, plain))
+    jax.tree.map(np.testing.assert_array_equal, first.params, kept.average)
+    jax.tree.map(np.testing.assert_array_equal, second.params, plain.params)
+    with self.assertRaisesRegex(ValueError, 'ema_decay=0.999'):
+      learners.averaged((plain,))
+
+  @parameterized.parameters(1.0, -0.1, float('nan'))
+  def test_refuses_a_decay(self, decay):
+    with self.assertRaisesRegex(ValueError, 'ema_decay='):
+      learners.averaging(_learner(optax.sgd(0.1)), decay)
+    section = dict(name='sgd', learning_rate=0.1, ema_decay=decay)
+    with self.assertRaisesRegex(ValueError, 'ema_decay='):
+      learners.build_optimizer(section)
+
+  def test_a_section_asks_for_one(self):
+    section = dict(name='sgd', learning_rate=0.1, ema_decay=0.5)
+    learner = _learner(section)
+    self.assertEqual(learner.ema_decay, 0.5)
+    self.assertIsNone(_learner(section | {'ema_decay': 0.0}).average)
+
+
+class WrapTest(parameterized.TestCase):
+  """What would stay as it was, or has no gradient, is refused."""
+
+  @parameterized.parameters(
+    (lambda params, x: 2 * x, {'w': np.ones(3)}, 'does not depend'),
+    (
+      lambda params, x: x + jnp.sum(jnp.ones(3)) * 2,
+      {'w': np.ones(3)},
+      'does not depend',
+    ),
+    (lambda params, x: x, {}, 'no parameters'),
+  )
+  def test_refuses_what_learns_nothing(self, function, params, message):
+    with self.assertRaisesRegex(ValueError, message):
+      learners.wrap(function, params, optax.sgd(1.0), jnp.ones((2, 3)))
+
+  @parameterized.parameters([np.ones(3, int)], [True], [3])
+  def test_refuses_a_parameter_without_a_gradient(self, leaf):
+    function = lambda params, x: params['w'] * x
+    with self.assertRaisesRegex(TypeError, "'w'.*no gradient"):
+      learners.wrap(function, {'w': leaf}, optax.sgd(1.0), jnp.ones((2, 3)))
+
+  @parameterized.parameters(
+    (nnx.Linear(3, 2, rngs=nnx.Rngs(0)), 'to_linen'),
+    (lambda x: x, 'no init and apply'),
+    (None, 'no init and apply'),
+  )
+  def test_create_refuses_what_it_cannot_initialise(self, module, message):
+    with self.assertRaisesRegex(TypeError, message):
+      learners.create(
+        jax.random.key(0), module, optax.sgd(1.0), jnp.ones((2, 3))
+      )
+
+  def test_create_refuses_a_network_without_parameters(self):
+    with self.assertRaisesRegex(ValueError, 'no parameters'):
+      learners.create(
+        jax.random.key(0), _Shiftless(), optax.sgd(1.0), jnp.ones((2, 3))
+      )
+
+
+class _Shiftless(nn.Module):
+  def __call__(self, x):
+    return 2 * x
+
+
+class OptaxTest(parameterized.TestCase):
+  """Optimizers of a config that take more than numbers."""
+
+  @parameterized.parameters(
+    dict(name='optax.contrib:muon', learning_rate=0.1),
+    dict(name='optax.contrib:prodigy'),
+    dict(name='optax.contrib:schedule_free_adamw', learning_rate=0.1),
+    dict(name='polyak_sgd'),
+    dict(name='lbfgs'),
+  )
+  def test_descends_and_gives_its_memory_away(self, **section):
+    x, y = _data()
+    learner = _learner(section)
+    loss = lambda learner: _loss(learner, x, y)
+    step = jax.jit(
+      lambda learner: learners.descend(learner, loss(learner)),
+      donate_argnums=0,
+    )
+    values = []
+    for _ in range(4):
+      learner, metrics = step(learner)
+      values.append(float(metrics['loss']))
+    self.assertLess(values[-1], values[0])
+
+  def test_a_chain_is_its_parts_one_after_another(self):
+    parts = (
+      dict(name='clip', max_delta=0.5),
+      dict(name='sgd', learning_rate=2.0),
+    )
+    optimizer = learners.build_optimizer(dict(name='chain', args=parts))
+    grads = jnp.array([-3.0, 0.25])
+    updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
+    np.testing.assert_array_equal(updates, [1.0, -0.5])
+
+  def test_schedules_are_joined_at_their_boundaries(self):
+    constant = lambda value: dict(name='constant_schedule', value=value)
+    rate = dict(
+      name='join_schedules',
+      schedules=(constant(1.0), constant(3.0)),
+      boundaries=(2,),
+    )
+    optimizer = learners.build_optimizer(dict(name='sgd', learning_rate=rate))
+    grads = jnp.ones(())
+    state, found = optimizer.init(grads), []
+    for _ in range(3):
+      update, state = optimizer.update(grads, state)
+      found.append(float(update))
+    self.assertEqual(found, [-1, -1, -3])
+
+  def test_several_gradients_make_a_step(self):
+    section = dict(
+      name='MultiSteps',
+      opt=dict(name='sgd', learning_rate=1.0),
+      every_k_schedule=2,
+    )
+    optimizer = learners.build_optimizer(section)
+    params = jnp.zeros(())
+    state, found = optimizer.init(params), []
+    for gradient in (1.0, 3.0):
+      update, state = optimizer.update(jnp.array(gradient), state, params)
+      found.append(float(update))
+    self.assertEqual(found, [0, -2])  # the mean of 1 and 3, at the second
 
 
 if __name__ == '__main__':

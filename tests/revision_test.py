@@ -83,12 +83,12 @@ class RevisionTest(parameterized.TestCase):
   def test_a_batch_of_an_energy_that_mixes_is_whole(self, conditional):
     # On a sum of |x - mean|^2 / 2 a step leads to the mean of a training batch.
     state, condition = self.state(conditional)
-    apply = lambda params, x, *c, **_: (
+    apply = lambda params, x, *c, axis_name=None: (
       0.5 * jnp.sum((x - jnp.mean(x, 0, keepdims=True)) ** 2, 1)
     )
     state.energy = state.energy.replace(
       apply_fn=apply,
-      module=learners.Function(apply, keywords=('axis_name',)),
+      module=learners.Function(apply),
       batch_size=networks.SIZE,
     )
     rng = jax.random.key(5)

@@ -45,7 +45,7 @@ def begin(config):
 def uninitialised(config):
   """Returns the algorithm, a function of a key to its first state, and a batch."""
   source = datasets.load(**config.data)
-  config = configs.with_classes(config, source)
+  config = configs.fitted(config, source)
   batch = next(datasets.batches(source, config.batch_size, seed=0))
   algorithm = algorithms.get(config.algorithm)
   return algorithm, lambda rng: algorithm.init(rng, config, batch), batch

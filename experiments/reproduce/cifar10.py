@@ -40,7 +40,7 @@ CONFIGS = {
   ),
 }
 CONFIGS['fashion_mnist'] = CONFIGS['mnist']
-# What the papers print of CIFAR-10: inception scores by ImageNet and by CIFAR-10, and
+# The papers print these of CIFAR-10: inception scores by ImageNet and by CIFAR-10, and
 # accuracy in per cent.
 PRINTED = {
   'real images': ('11.237', '9.848', '92.58'),

@@ -115,7 +115,7 @@ def train(
   # Set before the networks are built, since schedules may follow it.
   config.num_steps = num_steps
   source = source or datasets.load(**config.data)
-  config = configs.with_classes(config, source)
+  config = configs.fitted(config, source)
   if state is None:
     batch = training.first_batch(config, source)
     state = training.initial_state(config, batch)
@@ -183,8 +183,9 @@ def accuracy_from(
   path.parent.mkdir(parents=True, exist_ok=True)
   # Bytes, as real images are: no classifier can tell the two by their precision.
   pixels = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
-  np.savez(path, train_image=pixels, train_label=labels)
-  config.data = ConfigDict(datasets.from_file(config.data, str(path)))
+  np.savez(path, image=pixels, label=labels)
+  section = {**config.data, 'split': 'all'}
+  config.data = ConfigDict(datasets.from_file(section, str(path)))
   return _trained_classifier(workdir, config, num_steps)
 
 

@@ -26,20 +26,40 @@ new algorithm.
 
 import importlib
 import pkgutil
+import re
 import types
+
+from stein_jax import build
+
+# 'package.module', 'module:' or 'package.module:name'
+_PATH = re.compile(r'\w+(\.\w+)*:\w*|\w+(\.\w+)+')
 
 
 def get(name: str) -> types.ModuleType:
-  """Returns the algorithm's module.
+  """Returns the module of an algorithm: one of these, or one to be imported.
+
+  Args:
+    name: of a module here; or 'package.module', 'module:' or 'package.module:name' of
+      anybody's, in the current folder or installed.
 
   Raises:
-    ValueError: there is none of that name; the message lists those there are.
+    ValueError: there is no such module, or it has no `init` or no `step`.
   """
   # The name is looked up before the import, so that an ImportError inside an
   # algorithm is not taken for an unknown name.
   names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-  if name not in names:
+  if name in names:
+    return importlib.import_module(f'{__name__}.{name}')
+  if not isinstance(name, str) or not _PATH.fullmatch(name):
     raise ValueError(
-      f'algorithm={name!r} is unknown; allowed: {", ".join(names)}.'
+      f'algorithm={name!r} is unknown; allowed: {", ".join(names)}, or '
+      "'package.module:name'."
     )
-  return importlib.import_module(f'{__name__}.{name}')
+  path, _, attribute = name.partition(':')
+  module = build.import_module(path)
+  if attribute:
+    module = getattr(module, attribute, None)
+  for function in ('init', 'step'):
+    if not callable(getattr(module, function, None)):
+      raise ValueError(f'algorithm={name!r} has no function {function}.')
+  return module

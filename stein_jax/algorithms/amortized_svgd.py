@@ -66,7 +66,7 @@ def create(
     samples = (generator.batch_size, *generator.input_shape)
     # It has no parameters to learn, but a learner must have an optimizer. The
     # shape tells the learner what its examples are.
-    energy = learners.wrap(
+    energy = learners.unchecked(
       lambda params, *x: jax.vmap(one)(*x),
       {},
       optax.identity(),

@@ -57,7 +57,10 @@ def create(
     )
   first = jax.tree.map(lambda leaf: leaf[0], particles)
   checks.log_density(log_density_fn, first)
-  learner = learners.wrap(log_density_fn, {'particles': particles}, optimizer)
+  # The function is called on one particle, and not on the tree of all of them.
+  learner = learners.unchecked(
+    log_density_fn, {'particles': particles}, optimizer
+  )
   return State(jnp.zeros((), jnp.int32), learner)
 
 

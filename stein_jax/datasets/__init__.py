@@ -13,18 +13,22 @@ attribute of this package too, and a config's `data` section calls it.
 from stein_jax.datasets import sets
 from stein_jax.datasets.batching import batches
 from stein_jax.datasets.sections import from_file
+from stein_jax.datasets.sections import from_folder
 from stein_jax.datasets.sections import from_unit
 from stein_jax.datasets.sections import load
 from stein_jax.datasets.sections import to_unit
 from stein_jax.datasets.sources import Arrays
+from stein_jax.datasets.sources import Items
 from stein_jax.datasets.sources import Records
 from stein_jax.datasets.sources import square
 
 __all__ = [
   'Arrays',
+  'Items',
   'Records',
   'batches',
   'from_file',
+  'from_folder',
   'from_unit',
   'load',
   'sets',

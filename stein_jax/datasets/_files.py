@@ -27,27 +27,36 @@ def part_and_rows(split):
   return name, slice(*(int(bound) if bound else None for bound in bounds))
 
 
-def read_npz(path, prefix):
-  """Returns 'image' and, if there, 'label' of an .npz file, read-only.
+def read_npz(path, part):
+  """Returns 'image' and, if there, 'label' of a split of an .npz file, read-only.
 
   Args:
     path: the file.
-    prefix: what the file has before these two names.
+    part: what the file has before these two names and an underscore; 'all' for
+      nothing. Where the file has 'train_image' and no 'test_image', or 'image' alone,
+      every tenth row is 'test' and the others are 'train'.
 
   Raises:
     FileNotFoundError: there is no such file.
     ValueError: the file is not an .npz, or has no images [n, ...] of that name.
   """
   file = locations.absolute(path)
+  if file.is_dir():
+    raise FileNotFoundError(
+      f'path={path!r} is a folder; allowed here: an .npz file. Images in a folder are '
+      "read by --path=FOLDER, or by data.name='folder'."
+    )
   if not file.is_file():
     raise FileNotFoundError(f'path={path!r}: there is no such file as {file}.')
   if not zipfile.is_zipfile(file):
     raise ValueError(f'path={path!r} is no .npz file, or only a part of one.')
   # A pickle could run anything.
   with np.load(file, allow_pickle=False) as arrays:
+    prefix, by_rule = _npz_prefix(arrays, part)
     if prefix + 'image' not in arrays:
       raise ValueError(
-        f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}.'
+        f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}. Allowed: '
+        'image, or train_image and test_image, with labels as train_label and so on.'
       )
     try:
       found = {
@@ -63,55 +72,132 @@ def read_npz(path, prefix):
       f'path={path!r}: image is {image.dtype} {image.shape}; allowed: uint8 or '
       'floating [n, ...].'
     )
+  if by_rule:
+    rows = rows_of_rule(part, len(image))
+    found = {name: array[rows] for name, array in found.items()}
   return sources.read_only(found)
 
 
+def _npz_prefix(arrays, part):
+  """Returns what stands before a split's names, and whether a rule splits it off."""
+  own = '' if part == 'all' else f'{part}_'
+  if f'{own}image' in arrays or part not in _OF_RULE:
+    # Training images are a tenth fewer where nothing else is left for tests.
+    alone = part == 'train' and 'test_image' not in arrays
+    return own, alone
+  for prefix in ('train_', ''):
+    if f'{prefix}image' in arrays:
+      return prefix, True
+  return own, False
+
+
 def image_files(path, part):
-  """Returns the images of a split, relative to the path, in natural order."""
-  # The names are listed for the message, since a split is often misspelt.
-  folders = {each.name: each for each in _root(path).iterdir() if each.is_dir()}
-  if part not in folders:
+  """Returns the images of a split, in natural order, and their labels [n] or None.
+
+  The split is a folder of that name. Where there is no folder of any split, every
+  tenth image is 'test' and the others are 'train'; 'all' is all of them. Images that
+  lie in folders of their classes have labels, the classes in natural order. Names are
+  relative to the path.
+
+  Raises:
+    FileNotFoundError: there is no such split, or it has no images.
+  """
+  root, prefix = _root(path), ''
+  folders, images = _listed(root)
+  # A .zip often holds a single folder, which holds everything.
+  while not images and len(folders) == 1 and not {*folders} & {part, *_SPLITS}:
+    prefix += f'{folders[0]}/'
+    folders, images = _listed(root / prefix)
+  if part in folders:
+    return _with_labels(path, root, f'{prefix}{part}/')
+  if {*folders} & {*_SPLITS} or part not in ('all', *_OF_RULE):
     raise FileNotFoundError(
       f'path={path!r} has no folder {part!r}; it has: '
-      f'{", ".join(sorted(folders)) or "none"}.'
+      f'{", ".join(folders) or "none"}. Allowed: split=NAME of one of them, or '
+      "NAME[:100] and NAME[100:] for parts of it; 'train' and 'test' where there "
+      'are no folders of splits.'
     )
-  found = [each.name for each in folders[part].iterdir()]
-  # Such files are an operating system's own, as .DS_Store is.
-  found = [name for name in found if not name.startswith('.')]
-  names = [
-    name for name in found if name.lower().endswith(('.jpg', '.jpeg', '.png'))
+  files, labels = _with_labels(path, root, prefix)
+  rows = rows_of_rule(part, len(files))
+  return [files[i] for i in rows], None if labels is None else labels[rows]
+
+
+def rows_of_rule(part, num):
+  """Returns which of the rows are in a part, where nothing says which images are."""
+  is_test = np.arange(num) % 10 == 9
+  return np.flatnonzero(
+    {'train': ~is_test, 'test': is_test, 'all': is_test | True}[part]
+  )
+
+
+_OF_RULE = ('train', 'test')
+_SPLITS = (*_OF_RULE, 'valid', 'validation', 'val')
+
+
+def _listed(folder):
+  """Returns the folders in a folder, and its images, in natural order."""
+  # Such names are an operating system's own, as .DS_Store is.
+  found = [
+    each
+    for each in folder.iterdir()
+    if not each.name.startswith(('.', '__MACOSX'))
   ]
-  if not names:
+  folders = [each.name for each in found if each.is_dir()]
+  images = [each.name for each in found if _is_image(each.name)]
+  return tuple(sorted(names, key=_natural) for names in (folders, images))
+
+
+def _is_image(name):
+  return name.lower().endswith(('.jpg', '.jpeg', '.png'))
+
+
+def _natural(name):
+  """Returns a key by which 2 comes before 10."""
+  texts = re.split(r'(\d+)', name)
+  texts[1::2] = map(int, texts[1::2])  # numbers are in every second place
+  return texts, name  # the name itself tells 1 from 01
+
+
+def _with_labels(path, root, prefix):
+  """Returns the images of a folder and None, or those of its folders and labels."""
+  folders, images = _listed(root / prefix)
+  if not images:
+    classes = [(each, _listed(root / f'{prefix}{each}')[1]) for each in folders]
+    classes = [(each, names) for each, names in classes if names]
+    if classes:
+      files = [f'{prefix}{each}/{n}' for each, names in classes for n in names]
+      sizes = [len(names) for _, names in classes]
+      return files, np.repeat(np.arange(len(classes), dtype=np.int32), sizes)
+  others = sorted(
+    each.name
+    for each in (root / prefix).iterdir()
+    if not each.name.startswith('.') and each.name not in images
+  )
+  where = prefix.rstrip('/') or '.'
+  if not images:
     raise FileNotFoundError(
-      f'path={path!r} has no .jpg, .jpeg or .png file in {part!r}; it has: '
-      f'{", ".join(sorted(found)[:9]) or "none"}.'
+      f'path={path!r} has no .jpg, .jpeg or .png file in {where!r}; it has: '
+      f'{", ".join(others[:9]) or "none"}.'
     )
-  others = sorted(set(found) - set(names))
   if others:
     logging.warning(
       '%s: %d of %d in %s are left out, being no .jpg, .jpeg or .png; the first is %s.',
       path,
       len(others),
-      len(found),
-      part,
+      len(others) + len(images),
+      where,
       others[0],
     )
-
-  def natural(name):
-    texts = re.split(r'(\d+)', name)
-    texts[1::2] = map(int, texts[1::2])  # numbers are in every second place
-    return texts, name  # the name itself tells 1 from 01
-
-  return [f'{part}/{name}' for name in sorted(names, key=natural)]
+  return [f'{prefix}{name}' for name in images], None
 
 
-def halves(path, files, size, count):
-  """Returns uint8 [count, n, size, size, 3]: files cut side by side, resized.
+def halves(path, files, size, count, channels=3):
+  """Returns uint8 [count, n, size, size, channels]: files cut side by side, resized.
 
   Each is decoded once, and again when what is in the files has changed.
   """
   digest = digest_of(path, _root(path), files, 'image')
-  return _decoded_halves(path, files, digest, size, count)
+  return _decoded_halves(path, files, digest, size, count, channels)
 
 
 def known_pixels(mask, part, indices, size):
@@ -179,22 +265,31 @@ def _unreadable(path, file, kind, error):
 
 
 @functools.lru_cache(maxsize=8)
-def _decoded_halves(path, files, digest, size, count):
+def _decoded_halves(path, files, digest, size, count, channels):
   """Returns what `halves` does, from a cache of which the digest is a key."""
   del digest
   root = _root(path)
   # Bytes and not floats: a fourth of the memory, and the cache keeps several.
-  found = np.empty((count, len(files), size, size, 3), np.uint8)
+  found = np.empty((count, len(files), size, size, channels), np.uint8)
   for i, file in enumerate(files):
     try:
       picture = _as_shown(_bounded_stream(root / file))
       for half, image in enumerate(np.array_split(picture, count, 1)):
-        found[half, i] = sources.square(image, size)
+        found[half, i] = _in_channels(sources.square(image, size), channels)
     except Exception as error:  # each decoder has its own
       raise _unreadable(path, file, 'image', error) from error
   # The cache gives the same array to all who ask.
   found.flags.writeable = False
   return found
+
+
+def _in_channels(image, channels):
+  """Returns uint8 [h, w, channels] of an RGB image: itself, or its luminance."""
+  if channels == 3:
+    return image
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  return np.asarray(Image.fromarray(image).convert('L'))[..., None]
 
 
 def _as_shown(stream):

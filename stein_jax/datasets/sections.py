@@ -15,7 +15,8 @@ def load(name: str, *, condition: str = 'none', **kwargs):
   """Returns the source of a config's data section: `datasets.name(**kwargs)`.
 
   Args:
-    name: a data set's, in `datasets.sets`.
+    name: a data set's, in `datasets.sets`, or 'package.module:function' of anybody's,
+      which returns a source or anything that `datasets.Items` takes.
     condition: what of a batch becomes its 'condition': 'label' for the labels, of which
       the source's `num_classes` says how many there are; with 'none' batches have the
       condition that the data set gives them, if it gives any.
@@ -29,7 +30,7 @@ def load(name: str, *, condition: str = 'none', **kwargs):
     FileNotFoundError: it is not on disk; the message has the command.
   """
   checks.choice(('none', 'label'), condition=condition)
-  source = build.build(sets, name, **kwargs)
+  source = _as_source(build.build(sets, name, **kwargs))
   if condition == 'none':
     return source
   example = source[slice(0, 1)]
@@ -45,6 +46,12 @@ def load(name: str, *, condition: str = 'none', **kwargs):
   return source.conditioned_on_labels()
 
 
+def _as_source(found):
+  """Returns a source as it is, and anything else as one."""
+  is_source = hasattr(found, 'pixels') and hasattr(found, 'scale')
+  return found if is_source else sources.Items(found)
+
+
 def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   """Returns a config's data section, its images read from an .npz file instead.
 
@@ -54,6 +61,25 @@ def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   kept['condition'] = section.get('condition')
   said = {key: value for key, value in kept.items() if value is not None}
   return dict(name='npz', path=path, **said)
+
+
+def from_folder(section: Mapping[str, Any], path: str) -> dict[str, Any]:
+  """Returns a config's data section, its images read from a folder or .zip instead.
+
+  A section that has a path keeps all else. Another one keeps its split, its range and
+  its condition, and images become as large as those of its own data set.
+  """
+  if 'path' in section and section['name'] != 'npz':
+    return {**section, 'path': path}
+  kept = {key: _option(section, key) for key in ('split', 'pixels', 'size')}
+  kept['condition'] = section.get('condition')
+  size, channels = sets.SHAPES.get(section['name'], (None, 3))
+  kept['size'] = kept['size'] or size
+  said = {key: value for key, value in kept.items() if value is not None}
+  # Rows of a data set are no rows of another: train[:50000] becomes train.
+  is_training = said.get('split', 'train').startswith('train')
+  said['split'] = 'train' if is_training else 'test'
+  return dict(name='folder', path=path, channels=channels, **said)
 
 
 def to_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:

@@ -15,6 +15,15 @@ from stein_jax.datasets import _tfds
 from stein_jax.datasets import sources
 
 _SPLITS = ('train', 'test')
+# Height and channels of sets of one size, so that images of a folder can take their
+# place in front of the same networks.
+SHAPES = {
+  'digits': (8, 1),
+  'mnist': (28, 1),
+  'fashion_mnist': (28, 1),
+  'cifar10': (32, 3),
+  'svhn_cropped': (32, 3),
+}
 
 
 def digits(
@@ -148,7 +157,8 @@ def npz(
     path: the file.
     pixels: range, 'unit' or 'symmetric'.
     split: 'all', or what stands before the underscore of arrays named 'train_image',
-      'test_label' and so on; 'train[:5000]' and the like are rows of it.
+      'test_label' and so on; 'train[:5000]' and the like are rows of it. Where a file
+      has no 'test_image', every tenth row is 'test' and the others are 'train'.
     scale: a factor on the pixels.
 
   Raises:
@@ -157,9 +167,7 @@ def npz(
       that are neither images nor labels.
   """
   part, rows = _files.part_and_rows(split)
-  # A file of samples has arrays without a prefix.
-  prefix = '' if part == 'all' else f'{part}_'
-  arrays = _files.read_npz(path, prefix)
+  arrays = _files.read_npz(path, part)
   arrays = {name: array[rows] for name, array in arrays.items()}
   try:
     return sources.Arrays(arrays, pixels=pixels, scale=scale)
@@ -175,12 +183,14 @@ def folder(
   mask: str = 'none',
   mirrored: bool = False,
   pixels: str = 'symmetric',
+  channels: int = 3,
 ) -> sources.Arrays:
   """Returns images of a folder, or of a .zip of one, and what is known of them.
 
   The .jpg, .jpeg and .png files come in natural order. Their central squares are
-  resized to 'image' and 'condition' [size, size, 3]. Unless `mask` is 'none' there is
-  a 'mask' [size, size, 1] too, 1 where a pixel is known and 0 where it is hidden. A
+  resized to 'image' [size, size, channels]. Where a `mask` hides a part of them, or a
+  `side` is chosen, there is a 'condition' like the image. Unless `mask` is 'none' there
+  is a 'mask' [size, size, 1] too, 1 where a pixel is known and 0 where it is hidden. A
   hidden pixel of the condition is 128, the byte nearest to 0 in symmetric range.
 
   A file is read as a viewer shows it on a white page: turned as its EXIF says, grey
@@ -188,15 +198,19 @@ def folder(
   JPEG has several. Its colour profile and gamma are left alone. Animations are refused.
 
   Args:
-    path: has a folder of files for each split.
-    split: the folder's name; 'train[:300]' and the like are rows of it.
+    path: the files, or a folder of them for each split; where files lie in folders of
+      their classes, these are their labels.
+    split: the folder's name; 'train[:300]' and the like are rows of it. Without folders
+      of splits every tenth file is 'test', the others are 'train', and 'all' is all.
     size: height and width, at least 2.
     side: the half of each file that is the image, 'left' or 'right', or 'all'.
     mask: what is hidden: 'centre' for a box of half the height and width in the centre;
       'box' for one of that size anywhere, always the same for one index and folder;
-      'half' for the lower half. With 'none' the condition is the file's other half.
+      'half' for the lower half. With 'none' the condition is the file's other half,
+      and of side='all' there is none.
     mirrored: whether the mirror images of all examples follow them.
     pixels: range, 'unit' or 'symmetric'.
+    channels: 3 for RGB, 1 for luminance.
 
   Raises:
     FileNotFoundError: there is no such folder or .zip, no such split, or no image.
@@ -205,25 +219,23 @@ def folder(
   checks.choice(('all', 'left', 'right'), side=side)
   checks.choice(('none', 'centre', 'box', 'half'), mask=mask)
   checks.choice(sources.RANGES, pixels=pixels)
+  checks.choice((1, 3), channels=channels)
   checks.count(2, size=size)
-  if mask == 'none' and side == 'all':
-    raise ValueError(
-      "mask='none' conditions on the other half: side must be 'left' "
-      "or 'right', not 'all'."
-    )
   part, rows = _files.part_and_rows(split)
-  files = _files.image_files(path, part)
+  files, labels = _files.image_files(path, part)
   indices = np.arange(len(files))[rows]
   if not len(indices):
     raise ValueError(f'split={split!r} has none of {len(files)} images.')
   # A pair is one file, cut in the middle.
   num_halves = 1 if side == 'all' else 2
-  halves = _files.halves(path, tuple(files[rows]), size, num_halves)
+  halves = _files.halves(path, tuple(files[rows]), size, num_halves, channels)
   chosen = int(side == 'right')
   arrays = {'image': halves[chosen]}
-  if mask == 'none':
+  if labels is not None:
+    arrays['label'] = labels[rows]
+  if mask == 'none' and side != 'all':
     arrays['condition'] = halves[1 - chosen]
-  else:
+  if mask != 'none':
     known = _files.known_pixels(mask, part, indices, size)
     arrays['mask'] = known
     # The byte nearest to 0 in symmetric range says nothing of the pixel.
@@ -232,7 +244,9 @@ def folder(
     arrays = {
       # The mirror images of a pair are mirrored together, and so fit each
       # other.
-      name: np.concatenate([value, value[:, :, ::-1]])
+      name: np.concatenate(
+        [value, value[:, :, ::-1] if value.ndim == 4 else value]
+      )
       for name, value in arrays.items()
     }
   return sources.Arrays(sources.read_only(arrays), pixels=pixels)

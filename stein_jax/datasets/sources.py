@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import copy
+from typing import Any
 
 from absl import logging
 from jax import dtypes
@@ -102,6 +103,125 @@ class Records:
     records = self._records.__getitems__([int(i) for i in indices])
     images = [square(record['image'], self._size) for record in records]
     return _as_batch({'image': np.stack(images)}, self.pixels)
+
+
+class Items:
+  """A source of anything that has a length and items, read one by one when asked.
+
+  Such are a list of arrays, a Hugging Face or torch data set, and a grain source. An
+  item is an image, a pair of image and label, or a mapping. An image is a NumPy, JAX or
+  torch array or one of Pillow's: [h, w], [h, w, c], torch's [c, h, w] with 1 or 3
+  channels, or a point [d]. Bytes and floats have the ranges that `Arrays` takes.
+
+  Args:
+    items: the data set.
+    pixels: the range of images, 'unit' or 'symmetric'.
+    scale: a factor on all images.
+    image: key of the image, where items are mappings.
+    label: key of the label; an item may lack it.
+    num_classes: number of classes, for labels that are to be the condition.
+
+  Raises:
+    TypeError: it has no length or no items.
+    ValueError: it is empty, or its first item is none of these.
+  """
+
+  def __init__(
+    self,
+    items: Any,
+    *,
+    pixels: str = 'unit',
+    scale: float = 1.0,
+    image: str = 'image',
+    label: str = 'label',
+    num_classes: int = 0,
+  ):
+    checks.choice(RANGES, pixels=pixels)
+    checks.positive(scale=scale)
+    checks.count(0, num_classes=num_classes)
+    if not hasattr(items, '__len__') or not hasattr(items, '__getitem__'):
+      raise TypeError(
+        f'A {type(items).__name__} is no source; allowed: anything with __len__ and '
+        '__getitem__.'
+      )
+    if not len(items):
+      raise ValueError('The source has no items.')
+    self.pixels, self.scale, self.num_classes = pixels, scale, num_classes
+    self._items, self._keys = items, (image, label)
+    self._conditioned = False
+    self[np.array([0])]  # refuses what is no image before anything is compiled
+
+  def __len__(self) -> int:
+    return len(self._items)
+
+  def __getitem__(self, indices) -> dict[str, np.ndarray]:
+    chosen = np.arange(len(self))[indices]
+    rows = [_parts(self._items[int(i)], *self._keys) for i in chosen]
+    images = [_as_image(image) for image, _ in rows]
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+      raise ValueError(
+        f'Images have the shapes {sorted(shapes)}; allowed: one shape, as '
+        '`datasets.square` makes it.'
+      )
+    arrays = {'image': np.stack(images) if images else np.zeros((0,))}
+    if images:
+      _check_image('image', arrays['image'], self.pixels)
+    if rows and rows[0][1] is not None:
+      arrays['label'] = np.array([int(label) for _, label in rows], np.int32)
+      if self._conditioned:
+        arrays['condition'] = arrays['label']
+    return _as_batch(arrays, self.pixels, self.scale)
+
+  def conditioned_on_labels(self) -> 'Items':
+    """Returns this source with its labels in batches as 'condition' too, int32 [n].
+
+    Raises:
+      ValueError: the number of classes is not known.
+    """
+    if not self.num_classes:
+      raise ValueError(
+        "condition='label' needs the number of classes; allowed: "
+        'datasets.Items(items, num_classes=10) and so on.'
+      )
+    source = copy.copy(self)
+    source._conditioned = True
+    return source
+
+
+def _parts(item, image, label):
+  """Returns the image and the label, or None, of an item."""
+  if isinstance(item, Mapping):
+    if image not in item:
+      raise ValueError(
+        f'An item has no {image!r}; it has: {", ".join(map(str, item))}. Allowed: '
+        "datasets.Items(items, image='...') with one of these."
+      )
+    return item[image], item.get(label)
+  if isinstance(item, (tuple, list)):
+    return (item[0], item[1]) if len(item) > 1 else (item[0], None)
+  return item, None
+
+
+def _as_image(image):
+  """Returns an array [h, w, c], or a point [d], of what an item has for an image."""
+  if hasattr(image, 'convert'):  # one of Pillow's, which may have a palette
+    image = image.convert('L' if image.mode in ('1', 'L') else 'RGB')
+  image = np.asarray(image)
+  if image.ndim == 2:
+    return image[..., None]
+  # torch's images have their channels first.
+  if (
+    image.ndim == 3
+    and image.shape[-1] not in (1, 3)
+    and image.shape[0]
+    in (
+      1,
+      3,
+    )
+  ):
+    return np.moveaxis(image, 0, -1)
+  return image
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:

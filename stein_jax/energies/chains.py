@@ -56,20 +56,19 @@ class _EnergyTarget:
         'Gibbs takes no condition, and this energy is given one; allowed: '
         'Langevin, MALA.'
       )
-    try:
-      moved = learners.call(
-        self.energy,
-        self.energy.params,
-        rng,
-        x,
-        num_steps,
-        method='gibbs',
-        **self._context(),
-      )
-    except AttributeError as error:  # Linen's, for a method that is not there
+    if not learners.has_method(self.energy, 'gibbs'):
       raise ValueError(
-        f'This energy has no method gibbs; allowed: Langevin, MALA. {error}'
-      ) from error
+        'This energy has no method gibbs; allowed: Langevin, MALA.'
+      )
+    moved = learners.call(
+      self.energy,
+      self.energy.params,
+      rng,
+      x,
+      num_steps,
+      method='gibbs',
+      **self._context(),
+    )
     checks.shape(x.shape, **{"The energy's gibbs": moved})
     return moved
 

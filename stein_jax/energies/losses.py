@@ -136,7 +136,7 @@ def free_energy(
     mean = jnp.mean(values.value(energy, params, x, **context))
     return mean, mean, jnp.zeros(())
   logits = learners.call(energy, params, x, method='expert_logits', **context)
-  checks.rows(len(x), **{"The energy's expert_logits": logits})
+  checks.rows(x.shape[0], **{"The energy's expert_logits": logits})
   # One pass gives both, since the energy is a function of the experts' logits.
   mean = jnp.mean(networks.expert_energy(logits))
   total = networks.expert_entropy(logits, axis_name=axis_name)

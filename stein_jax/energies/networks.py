@@ -201,7 +201,7 @@ class JointLabel(nn.Module):
     )
     log_probability = nn.log_softmax(self._classify(features, classifier_rng))
     hot = layers.one_hot(y, self.num_classes)
-    checks.rows(len(x), label=hot)
+    checks.rows(x.shape[0], label=hot)
     hot = hot.astype(log_probability.dtype)
     likelihood = jnp.sum(hot * log_probability, -1)
     return error + jnp.maximum(self.margin, -likelihood)

@@ -48,10 +48,10 @@ def value(
   # A network that returns a tuple has no shape for the check below to name.
   if not hasattr(values, 'shape'):
     raise ValueError(
-      f'The energy is a {type(values).__name__}; wanted: an array ({len(x)},), one '
-      f'number for each of {len(x)} examples.'
+      f'The energy is a {type(values).__name__}; wanted: an array ({x.shape[0]},), one '
+      f'number for each of {x.shape[0]} examples.'
     )
-  checks.per_example(len(x), **{'The energy': values})
+  checks.per_example(x.shape[0], **{'The energy': values})
   return values
 
 

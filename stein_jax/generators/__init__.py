@@ -17,6 +17,7 @@ from stein_jax.generators.drawing import generate
 from stein_jax.generators.drawing import given
 from stein_jax.generators.drawing import latent
 from stein_jax.generators.drawing import sample
+from stein_jax.generators.drawing import wrap
 from stein_jax.generators.losses import batch_norm_entropy
 from stein_jax.generators.losses import chain_rule_loss
 from stein_jax.generators.losses import kl_divergence
@@ -56,4 +57,5 @@ __all__ = [
   'random_walk',
   'sample',
   'variational_loss',
+  'wrap',
 ]

@@ -14,7 +14,7 @@ from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax.learners import Learner
-from stein_jax.types import Array, Batch, Params, PRNGKey
+from stein_jax.types import Array, Batch, Params, PRNGKey, Tree
 
 
 def create(
@@ -39,13 +39,65 @@ def create(
     ValueError: the labels are not [num] or not among the classes, the conditions are
       not [num, ...], or the generator does not make `num` samples.
   """
-  checks.count(num=num)
-  check_label(label, getattr(module, 'num_classes', 0) or None, num)
-  checks.num_rows(num, condition=condition)
-  context = _without_none(label=label, condition=condition)
+  context = _checked_context(
+    num, learners.attribute(module, 'num_classes', 0), label, condition
+  )
   init_rng, rng = jax.random.split(rng)
   learner = learners.create(init_rng, module, optimizer, rng, num, **context)
-  # Nothing is drawn for the shape, but the number of samples is checked.
+  return _of_samples(learner, rng, num, context)
+
+
+def wrap(
+  function: Callable[..., Array],
+  params: Tree,
+  optimizer: optax.GradientTransformation,
+  num: int,
+  label: Array | None = None,
+  condition: Array | None = None,
+  num_classes: int = 0,
+) -> Learner:
+  """Returns a learner of a generator that is a function, of whatever library.
+
+  Args:
+    function: called as `function(params, rng, num)` for samples [num, ...]; it may
+      have keyword-only arguments `label`, `condition` and `axis_name`, as networks of
+      this package do.
+    params: the initial parameters: a tree of floating arrays.
+    optimizer: an optax transformation.
+    num: number of samples in a batch.
+    label: labels [num] of a batch, for a generator with classes.
+    condition: other conditions [num, ...] of a batch.
+    num_classes: number of classes of the labels.
+
+  Raises:
+    TypeError, ValueError: see `create` and `learners.wrap`.
+  """
+  context = _checked_context(num, num_classes, label, condition)
+  rng = jax.random.key(0)  # nothing is drawn with it
+  learner = learners.wrap(
+    lambda params, rng: function(params, rng, num, **context),
+    params,
+    optimizer,
+    rng,
+  )
+  learner = learner.replace(
+    apply_fn=function,
+    module=learners.Function(function),
+    num_classes=num_classes,
+  )
+  return _of_samples(learner, rng, num, context)
+
+
+def _checked_context(num, classes, label, condition):
+  """Returns the conditions that are given as a generator's keyword arguments."""
+  checks.count(num=num)
+  check_label(label, classes or None, num)
+  checks.num_rows(num, condition=condition)
+  return _without_none(label=label, condition=condition)
+
+
+def _of_samples(learner, rng, num, context):
+  """Returns the learner with the shape of its samples, which is traced for it."""
   shape = jax.eval_shape(
     lambda params: generate(learner, params, rng, num, **context),
     learner.params,

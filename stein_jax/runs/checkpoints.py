@@ -110,8 +110,15 @@ def check(manager: ocp.CheckpointManager) -> None:
     wait(manager)
 
 
-def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
+def restore(
+  manager: ocp.CheckpointManager, state: Tree, *, step: int | None = None
+) -> Tree:
   """Returns the newest whole checkpoint, placed like `state`; `state` if none.
+
+  Args:
+    manager: of the checkpoints.
+    state: one like those that are there.
+    step: that of the only checkpoint which will do; None for any.
 
   Raises:
     RuntimeError: there are checkpoints, and none of them can be restored; says
@@ -119,7 +126,8 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree:
   """
   problems = []
   # From the newest to the oldest: the first one that is whole is taken.
-  for step in sorted(manager.all_steps(), reverse=True):
+  steps = manager.all_steps() if step is None else [step]
+  for step in sorted(steps, reverse=True):
     folder = manager.directory / str(step)
     problem, restored, digest = _read(folder, state)
     # Each process reads its own part, and all go on with the same step.

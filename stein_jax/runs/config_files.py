@@ -12,6 +12,7 @@ app.run(main, flags_parser=_CONFIG.parse)   # then _CONFIG.value
 
 import ast
 from collections.abc import Mapping, Sequence
+import difflib
 import importlib.util
 import json
 import re
@@ -19,19 +20,24 @@ import sys
 
 from absl import app
 from absl import flags
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from stein_jax import build
 from stein_jax import locations
 from stein_jax.runs import configs
+from stein_jax.runs import fields
 
 _ERRORS = (ValueError, TypeError, FileNotFoundError)
 
 
 class ConfigFile:
-  """A flag of a config file; `value` is its config once flags are parsed."""
+  """A flag of a config file; `value` is its config once flags are parsed.
 
-  def __init__(self, name: str):
+  It stays None where the flag is not `required` and not given.
+  """
+
+  def __init__(self, name: str, *, required: bool = True):
     self._name = name
     self.value: ConfigDict | None = None
     flags.DEFINE_string(
@@ -39,19 +45,37 @@ class ConfigFile:
       None,
       'The config file, with :SCALE for one of its scales; a field is set by '
       f"--{name}.field=value, a section by --{name}.section='{{...}}'.",
-      required=True,
+      required=required,
     )
 
   def parse(self, argv: Sequence[str]) -> list[str]:
     """Parses all flags, as `app.run` asks; ends the process where one is wrong."""
     own, others = self._split(argv)
+    if set(others) & {'--help', '-help', '-h', '--helpshort'}:
+      self._print_fields(others, own)
     rest = app.parse_flags_with_usage(others)
+    if flags.FLAGS[self._name].value is None:
+      if own:
+        sys.exit(f'--{self._name}.{next(iter(own))} needs --{self._name}=FILE.')
+      return rest
     try:
       self.value = read(flags.FLAGS[self._name].value, own)
     except _ERRORS as error:
       joint = '.' if build.FIELD.match(str(error)) else ': '
       sys.exit(f'--{self._name}{joint}{error}')
     return rest
+
+  def _print_fields(self, others, own):
+    """Prints the fields of the config that is named beside --help, if one is."""
+    flag = re.compile(rf'--?{self._name}(?:=(.*))?')
+    for argument, following in zip(others, [*others[1:], ''], strict=True):
+      if match := flag.fullmatch(argument):
+        config = read(match[1] or following, own)
+        print(f'Fields of {match[1] or following}:\n')
+        for name, value, meaning in fields.described(config):
+          meaning = meaning and f'  # {meaning}'
+          print(f'  --{self._name}.{name}={value!r}{meaning}')
+        print()
 
   def _split(self, argv):
     """Returns the texts of fields by name, and the other arguments."""
@@ -85,11 +109,32 @@ def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
   path, _, scale = path.partition(':')
   get_config = _module(path).get_config
   given = getattr(get_config, 'given', get_config)
-  fields = configs.plain(given(scale) if scale else given())
-  whole = configs.plain(configs.complete(fields))
+  found = configs.plain(given(scale) if scale else given())
+  whole = configs.plain(configs.complete(found))
   for name, text in texts.items():
-    fields = configs.with_field(fields, name, _parsed(name, text, whole))
-  return configs.complete(fields)
+    _check_name(name, whole)
+    found = configs.with_field(found, name, _parsed(name, text, whole))
+  return configs.complete(found)
+
+
+def _check_name(name, whole):
+  """Refuses a field that no section has, and lists those with names like it.
+
+  A section may take fields that it does not have yet, for `build.check_call` to refuse;
+  but one that is a value by itself has none.
+  """
+  first, *rest = name.split('.')
+  names = list(traverse_util.flatten_dict(whole, sep='.'))
+  known = first in whole and (not rest or hasattr(whole[first], 'keys'))
+  if known and (len(rest) != 1 or first not in ('step', 'sample')):
+    return
+  if known and (rest[0] in whole[first] or rest[0] == 'name'):
+    return
+  last = name.rpartition('.')[2]
+  near = [each for each in names if each.rpartition('.')[2] == last]
+  near += difflib.get_close_matches(name, [*names, *whole], 3)
+  listed = ', '.join(dict.fromkeys(near)) or ', '.join(whole)
+  raise ValueError(f'{name} is no field of this config; near: {listed}.')
 
 
 def _module(path):

@@ -22,6 +22,8 @@ from stein_jax import datasets
 from stein_jax import densities
 from stein_jax import energies
 from stein_jax import generators
+from stein_jax import learners
+from stein_jax import locations
 
 # The loop reads these fields, and has these defaults.
 LOOP = dict(
@@ -36,11 +38,12 @@ LOOP = dict(
   log_every=100,
   eval_every=1000,
   checkpoint_every=1000,
+  start='',
 )
-# An optimizer has these beside optax's arguments; see `learners.build_optimizer`.
-_OPTIMIZER = dict(l2=0.0, max_norm=0.0)
 # `evaluation` has these beside its data and `ais`.
-_EVALUATION = dict(log_likelihood='none', num_samples=100)
+_EVALUATION = dict(log_likelihood='none', num_samples=100, parameters='last')
+# Lengths of optax's schedules, which are the run's where a config is silent.
+_LENGTHS = ('decay_steps', 'transition_steps')
 # What adds examples to a set: the test data are without, unless `evaluation` says so.
 _AUGMENTATIONS = ('mirrored',)
 # Sections of networks and densities, and where their names are looked up.
@@ -166,28 +169,90 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     if name in FAMILIES:
       found[name] = _named(name, FAMILIES[name], found[name])
     elif name.endswith('optimizer'):
-      found[name] = _OPTIMIZER | _named(name, optax, found[name])
+      found[name] = learners.OPTIMIZER | _named(name, optax, found[name])
   if 'data' in given:
     found['data'] = _data('data', _as_fields('data', given['data']))
   found['evaluation'] = _evaluation(given)
   return ConfigDict(found)
 
 
-def with_classes(config: ConfigDict, source: Any) -> ConfigDict:
-  """Returns the config with networks of as many classes as the source has.
+def fitted(config: ConfigDict, source: Any) -> ConfigDict:
+  """Returns the config with what follows from its data and its length.
 
-  So where labels are the condition the data alone say it. A network that says how many
-  classes it has keeps that.
+  Networks have as many classes as the source has labels where these are the condition,
+  and a schedule of a learning rate is as long as the run. What a config says of these
+  itself is kept.
 
   Args:
     config: a whole config; it is not changed.
     source: its training data.
   """
   found = ConfigDict(config)
+  for name in found:
+    if name.endswith('optimizer'):
+      section = plain(found[name])
+      with build.section(name):
+        found[name] = ConfigDict(_with_lengths(section, found.num_steps))
   if config.data.get('condition') == 'label':
     for name in FAMILIES:
       if name in found and found[name].get('num_classes') == 0:
         found[name].num_classes = source.num_classes
+  return found
+
+
+def _with_lengths(section, num_steps):
+  """Returns an optimizer's section whose schedules have the run's length."""
+  if isinstance(section, tuple):
+    return tuple(_with_lengths(each, num_steps) for each in section)
+  if not build.is_section(section):
+    return section
+  function = build.named(optax, section['name'])
+  # Those that are joined one after another cannot all be as long as the run.
+  found = {
+    name: value if name == 'schedules' else _with_lengths(value, num_steps)
+    for name, value in section.items()
+  }
+  wanted = inspect.signature(function).parameters
+  return found | {
+    name: num_steps
+    for name in _LENGTHS
+    if name in wanted
+    and name not in found
+    # One that has a default is the length of a part, as a warm-up's is.
+    and wanted[name].default is inspect.Parameter.empty
+  }
+
+
+def with_files(
+  config: ConfigDict, *, npz: str | None = None, path: str | None = None
+) -> ConfigDict:
+  """Returns the config with data read from files in place of its own data set.
+
+  Args:
+    config: a whole config; it is not changed.
+    npz: an .npz file; see `datasets.npz`.
+    path: a folder or .zip of images; see `datasets.folder`.
+
+  Raises:
+    ValueError: both are given.
+  """
+  if npz and path:
+    raise ValueError('npz and path both name data; allowed: one of them.')
+  found = ConfigDict(config)
+  for each in (found, found.evaluation):
+    if npz:
+      each.data = ConfigDict(datasets.from_file(each.data, npz))
+    if path:
+      each.data = ConfigDict(datasets.from_folder(each.data, path))
+  return found
+
+
+def with_absolute_paths(config: ConfigDict) -> ConfigDict:
+  """Returns the config with paths that are the same from every folder."""
+  found = ConfigDict(config)
+  for section in (found.get('data', {}), found.evaluation.get('data', {})):
+    if isinstance(section.get('path'), str):
+      section.path = str(locations.absolute(section.path))
   return found
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import kernels
+from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
 from stein_jax import stein
@@ -34,11 +35,12 @@ log_likelihood = energies.log_likelihood
 def test_metrics(config, state, source) -> dict[str, float]:
   """Returns the test metrics of a state on a source.
 
-  Of a classifier 'test/accuracy'. Where `config.evaluation` asks for it
-  'test/log_likelihood' in nats, the mean over the source, by the energy's own
-  log Z ('exact') or an estimate of it ('ais', with `config.evaluation.ais` its
-  keywords, which overstates the likelihood).
+  A classifier has 'test/accuracy'. An energy has 'test/log_likelihood' in nats where
+  `config.evaluation` asks for it: the mean over the source, by the energy's own log Z
+  ('exact') or by an estimate of it ('ais', with the keywords `config.evaluation.ais`),
+  which overstates the likelihood.
   """
+  state = _chosen(config, state)
   if hasattr(state, 'classifier'):
     labels = source[:]['label']
     logits = judging.classified(state.classifier, source[:]['image'])[1]
@@ -88,7 +90,16 @@ def sampler(config, source) -> Callable[[Any], Tree]:
   condition = pictures.image_condition(source[slice(0, num)])
   if condition is not None:
     num, options['condition'] = len(condition), condition
-  return jax.jit(lambda state: draw(state, rng, num, **options))
+  return jax.jit(
+    lambda state: draw(_chosen(config, state), rng, num, **options)
+  )
+
+
+def _chosen(config, state):
+  """Returns the state at the parameters that `config.evaluation` names."""
+  if config.evaluation.get('parameters', 'last') == 'average':
+    return learners.averaged(state)
+  return state
 
 
 def evaluate(
@@ -126,7 +137,7 @@ def _evaluate(config, workdir, folder, judges):
 
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
-  state = workdirs.restore(config, workdir)
+  state = _chosen(config, workdirs.restore(config, workdir))
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
   found = test_metrics(config, state, test_source)
@@ -141,7 +152,7 @@ def _evaluate(config, workdir, folder, judges):
       config, folder, state, samples, test_batch
     )
   numbers = {'step': int(state.step), **found}
-  reporting.write_json(folder / 'evaluation.json', numbers)
+  reporting.write_json(folder / reporting.EVALUATION_FILE, numbers)
   reporting.write_page(
     folder / 'report.html',
     f'{config.algorithm} on {config.data.name}',

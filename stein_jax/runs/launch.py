@@ -1,5 +1,6 @@
 """What every command does first: logs, compiled programs that are kept, other hosts."""
 
+import functools
 import os
 import signal
 import sys
@@ -11,11 +12,27 @@ import jax
 from stein_jax import locations
 from stein_jax.runs import reporting
 
+# These are raised with a sentence for whoever started the command.
+_SAID = (
+  ValueError,
+  TypeError,
+  OSError,
+  RuntimeError,
+  ArithmeticError,
+  ImportError,
+)
 
-def set_up(*, multihost: bool = False) -> None:
-  """Shows log lines, keeps compiled programs, and joins the other hosts if asked."""
+
+def set_up(*, multihost: bool = False, debug: bool = False) -> None:
+  """Shows log lines, keeps compiled programs, and joins the other hosts if asked.
+
+  An error ends the process with its sentence alone, and with code 1, unless `debug`
+  shows where it came from.
+  """
   reporting.set_up_logging()
   keep_compiled()
+  if not debug:
+    sys.excepthook = _say
   if multihost:
     join()
 
@@ -70,7 +87,7 @@ def join() -> None:
     heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
   )
   # Only where there are others to wait for.
-  sys.excepthook = _leave
+  sys.excepthook = functools.partial(_leave, sys.excepthook)
   logging.info(
     'Process %d of %d, %d of %d devices.',
     jax.process_index(),
@@ -80,12 +97,23 @@ def join() -> None:
   )
 
 
-def _leave(kind, error, trace):
+def _say(kind, error, trace):
+  """Prints the sentence of an error, or all of one that has none for a user."""
+  # A frozen machine or a bug in a library is not to be summed up.
+  if not issubclass(kind, _SAID) or not str(error):
+    sys.__excepthook__(kind, error, trace)
+    return
+  notes = getattr(error, '__notes__', ())
+  text = '\n'.join([f'{kind.__name__}: {error}', *notes])
+  print(f'{text}\n(--debug shows where.)', file=sys.stderr)
+
+
+def _leave(say, kind, error, trace):
   """Prints an error and ends this process, without JAX's farewell at exit.
 
   That waits five minutes for the others, which wait for this one in a collective.
   """
-  sys.__excepthook__(kind, error, trace)
+  say(kind, error, trace)
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(1)

@@ -10,6 +10,7 @@ from stein_jax import algorithms
 from stein_jax import build
 from stein_jax import datasets
 from stein_jax import generators
+from stein_jax import learners
 from stein_jax.runs import configs
 from stein_jax.runs import images
 from stein_jax.runs import reporting
@@ -84,7 +85,7 @@ def sample_sections(config, folder, state, samples, batch):
     title = 'What is known, what was made of it, and the true image'
     return [*sections, (title, recovery_page(samples, batch, config.data))]
   sections.append(('Data', picture(batch['image'][:_SHOWN], batch)))
-  if not hasattr(state, 'generator'):
+  if not _has_latents(state):
     return sections
   shown = functools.partial(_shown, data=batch['image'])
   for name, (title, paths) in _latent_paths(config, state).items():
@@ -92,6 +93,14 @@ def sample_sections(config, folder, state, samples, batch):
     (folder / f'{name}.gif').write_bytes(images.gif(paths, zoom=3))
     sections.append((title, images.png(images.strips(paths), zoom=2)))
   return sections
+
+
+def _has_latents(state):
+  """Returns whether a state has a generator whose latents can be walked through."""
+  generator = getattr(state, 'generator', None)
+  return generator is not None and all(
+    learners.has_method(generator, each) for each in ('latent', 'decode')
+  )
 
 
 def _latent_paths(config, state):

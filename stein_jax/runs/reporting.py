@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import html
 import io
 import json
+import logging as std_logging
 import math
 import os
 import pathlib
@@ -21,6 +22,7 @@ from stein_jax import locations
 from stein_jax.runs import images
 
 METRICS_FILE = 'metrics.jsonl'
+EVALUATION_FILE = 'evaluation.json'
 _GAP = 'energy/gap'
 _SPREAD = 'samples/variance'
 # Limits of the warnings below. They are wide, so that a healthy run is not
@@ -39,12 +41,13 @@ class Reporter:
   A context manager: its files are closed however the run ends.
   """
 
-  def __init__(self, workdir, config, *, start: int):
+  def __init__(self, workdir, config, *, start: int, on_metrics=None):
     self._active = jax.process_index() == 0
     self._config = config
     self._since = (start, time.monotonic())
     self._flushed = time.monotonic()
     self._warned = set()
+    self._on_metrics = on_metrics
     if not self._active:
       return
     # Not at the top, so that importing the package for research stays fast.
@@ -119,6 +122,8 @@ class Reporter:
     self._lines.write(to_json({'step': step, **metrics, **speed}) + '\n')
     self._lines.flush()
     self._events.scalars({**metrics, **speed}, step)
+    if self._on_metrics:
+      self._on_metrics(step, {**metrics, **speed})
     if now > self._flushed + _FRESH:
       self.flush()
     for name in self._watched.keys() & metrics.keys():
@@ -267,12 +272,28 @@ def set_up_logging() -> None:
     sys.stdout.reconfigure(errors='backslashreplace')
   logging.set_verbosity(logging.INFO)
   ours = str(pathlib.Path(__file__).parent.parent)
-  logging.get_absl_handler().addFilter(
+  handler = logging.get_absl_handler()
+  handler.setFormatter(_Lines())
+  handler.addFilter(
     lambda record: (
-      record.levelno >= logging.converter.STANDARD_WARNING
+      (
+        record.levelno >= logging.converter.STANDARD_WARNING
+        # Orbax warns of what is asked of it: to read and not to write.
+        and 'read only' not in record.getMessage()
+      )
       or (record.pathname.startswith(ours) and '/.venv/' not in record.pathname)
     )
   )
+
+
+class _Lines(std_logging.Formatter):
+  """The hour and the message, after the level of a warning or an error."""
+
+  def format(self, record):
+    hour = time.strftime('%H:%M:%S', time.localtime(record.created))
+    urgent = record.levelno >= logging.converter.STANDARD_WARNING
+    level = f'{record.levelname.lower()}: ' if urgent else ''
+    return f'{hour} {level}{super().format(record)}'
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -361,6 +382,14 @@ def mean_interval(values: np.ndarray, axis: int = 0):
   # The variance is estimated from the same runs, hence n - 1 and Student's t.
   spread = values.std(axis, ddof=1) / n**0.5
   return mean, stats.t.ppf(0.975, n - 1) * spread
+
+
+def numbers_of(workdir) -> str:
+  """Returns the numbers that an evaluation left in a workdir, as a table."""
+  found = read_json(locations.absolute(workdir) / EVALUATION_FILE)
+  return table(
+    [{'metric': name, 'value': f'{value:.5g}'} for name, value in found.items()]
+  )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

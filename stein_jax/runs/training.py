@@ -1,8 +1,9 @@
 """The one loop that trains every algorithm."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -14,6 +15,7 @@ from stein_jax import randomness
 from stein_jax.runs import checkpoints
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
+from stein_jax.runs import loading
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
 from stein_jax.runs import rollbacks
@@ -26,7 +28,13 @@ read_config = workdirs.read_config
 check = validation.check
 
 
-def train(config, workdir) -> Tree:
+def train(
+  config,
+  workdir,
+  *,
+  on_metrics: Callable[[int, Metrics], None] | None = None,
+  extends: bool = False,
+) -> Tree:
   """Returns the state after `config.num_steps` steps of the config's algorithm.
 
   Writes checkpoints, metrics and events to the workdir, and continues from its
@@ -34,6 +42,14 @@ def train(config, workdir) -> Tree:
   and SIGINT save and return early. Where numbers go bad the run stops or, if
   `config.on_nonfinite` is 'rollback', goes back to its newest checkpoint and on
   with other random numbers.
+
+  Args:
+    config: of the run. Its `start` names a run, 'WORKDIR' or 'WORKDIR:STEP', whose
+      networks' parameters a new run begins with.
+    workdir: the folder of the run.
+    on_metrics: called with the number of steps and the metrics, wherever these are
+      written; by one process of several.
+    extends: whether the run that is in the workdir may have had fewer steps.
 
   Raises:
     ValueError, TypeError, FileNotFoundError: a wrong config, or a workdir made
@@ -43,12 +59,13 @@ def train(config, workdir) -> Tree:
     FloatingPointError: a metric or the state is not finite.
   """
   workdir = locations.absolute(workdir)
+  logging.info('Reading data and checking the config.')
   config, *parts = check(config)
-  with workdirs.claimed(workdir, config):
+  with workdirs.claimed(workdir, config, extends=extends):
     past = rollbacks.read(workdir)
     while True:
       try:
-        return _train(config, workdir, *parts, past)
+        return _train(config, workdir, *parts, past, on_metrics)
       except checkpoints.NotFinite as error:
         if config.on_nonfinite == 'stop':
           raise
@@ -78,6 +95,8 @@ def initial_state(config, batch: Batch) -> Tree:
   """
   init = algorithms.get(config.algorithm).init
   state = init(_keys(config)[0], config, batch)
+  if config.get('start'):
+    state = loading.begun_at(config.start, state)
   return parallel.replicate(state, _partition(config, state))
 
 
@@ -111,22 +130,27 @@ def steps(
     yield done, state, metrics
 
 
-def _train(config, workdir, algorithm, source, test_source, past):
+def _train(config, workdir, algorithm, source, test_source, past, on_metrics):
   """Returns the last state of a run that has been rolled back as `past` says."""
   first = first_batch(config, source)
+  workdirs.note_batch(workdir, first)
   manager = checkpoints.manager(workdir / 'checkpoints')
   state = checkpoints.restore(manager, initial_state(config, first))
   done = int(state.step)
   checkpoints.drop_later(manager, done)
   sample = evaluation.sampler(config, test_source)
   calls = steps(config, source, state, past)
+  if done < config.num_steps:
+    logging.info('Compiling the step, which takes longest the first time.')
   waiting, guard = None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
     jax.default_matmul_precision(config.matmul_precision),
     stopping.Interruption() as interruption,
     manager,
-    reporting.Reporter(workdir, config, start=done) as reporter,
+    reporting.Reporter(
+      workdir, config, start=done, on_metrics=on_metrics
+    ) as reporter,
   ):
     for done, state, metrics in calls:
       if waiting:  # is fetched while the next step is on its way

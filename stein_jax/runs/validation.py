@@ -16,6 +16,7 @@ from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
+from stein_jax.runs import loading
 from stein_jax.runs import rollbacks
 
 # These belong to no algorithm, like what the loop reads.
@@ -34,17 +35,20 @@ def check(config):
   Raises:
     ValueError, TypeError, FileNotFoundError: with the field and what is allowed.
   """
-  config = configs.complete(config)
+  config = configs.with_absolute_paths(configs.complete(config))
   _check_loop(config)
   with build.section('data'):
     source = datasets.load(**config.data)
-  config = configs.with_classes(config, source)
+  config = configs.fitted(config, source)
   algorithm = algorithms.get(config.algorithm)
   classes = _check_sections(config)
   with build.section('evaluation.data'):
     test_source = datasets.load(**config.evaluation.data)
   _check_classes(classes, source, test_source)
   state = _trace(algorithm, config, source)
+  if config.start:
+    with build.section('start'):
+      loading.parameters_of(config.start, state)
   _check_evaluable(config, state, source, test_source)
   with build.section('sample'):
     sampler = evaluation.sampler(config, test_source)
@@ -109,7 +113,7 @@ def _check_sections(config):
     with build.section(name):
       if name in configs.FAMILIES:
         built = build.build(configs.FAMILIES[name], **config[name])
-        classes[name] = getattr(built, 'num_classes', 0)
+        classes[name] = learners.attribute(built, 'num_classes', 0)
       else:
         learners.build_optimizer(config[name])
   return classes
@@ -216,13 +220,14 @@ class _Fields(dict):
 
 def _check_evaluation(section):
   """Raises ValueError or TypeError unless a config's `evaluation` section is one."""
-  signature = lambda data, log_likelihood, num_samples, ais=None: None
+  signature = lambda data, log_likelihood, num_samples, parameters, ais: None
   with build.section('evaluation'):
     build.check_call(signature, section, 'evaluation')
     checks.section(data=section.data)
     checks.choice(
       ('exact', 'ais', 'none'), log_likelihood=section.log_likelihood
     )
+    checks.choice(('last', 'average'), parameters=section.parameters)
     checks.count(num_samples=section.num_samples)
   ais = section.get('ais', {})
   with build.section('evaluation.ais'):

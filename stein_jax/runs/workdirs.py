@@ -8,17 +8,19 @@ import platform
 from absl import logging
 import jax
 from ml_collections import ConfigDict
+import numpy as np
 
 import stein_jax
 from stein_jax import algorithms
-from stein_jax import datasets
 from stein_jax import locations
 from stein_jax import parallel
 from stein_jax.runs import checkpoints
 from stein_jax.runs import configs
 from stein_jax.runs import reporting
+from stein_jax.types import Batch
 
 CONFIG_FILE = 'config.json'
+_BATCH_FILE = 'batch.json'
 _LOCK_FILE = 'lock'
 _SINCE = (0, 2, 0)  # the first version whose saved configs are read here
 
@@ -39,25 +41,52 @@ def read_config(workdir) -> ConfigDict:
   return ConfigDict(_read_config(path))
 
 
-def restore(config, workdir):
-  """Returns the state of a run's newest whole checkpoint.
+def restore(config, workdir, *, step: int | None = None):
+  """Returns the state of a run's newest whole checkpoint, or of that step's.
 
   Raises:
-    FileNotFoundError: the workdir has no checkpoint.
+    FileNotFoundError: the workdir has no checkpoint, or not that one.
   """
   config, workdir = configs.complete(config), locations.absolute(workdir)
   manager = checkpoints.manager(workdir / 'checkpoints', read_only=True)
   if manager.latest_step() is None:
     raise FileNotFoundError(f'No checkpoint in {workdir}; train there first.')
-  source = datasets.load(**config.data)
-  config = configs.with_classes(config, source)
-  batch = next(
-    datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
-  )
+  if step is not None and step not in manager.all_steps():
+    raise FileNotFoundError(
+      f'{workdir} has no checkpoint of step {step}; it has: '
+      f'{", ".join(map(str, sorted(manager.all_steps())))}.'
+    )
   state = algorithms.get(config.algorithm).init(
-    jax.random.key(config.seed), config, batch
+    jax.random.key(config.seed), config, _batch_like(workdir)
   )
-  return checkpoints.restore(manager, parallel.replicate(state))
+  return checkpoints.restore(manager, parallel.replicate(state), step=step)
+
+
+def note_batch(workdir, batch: Batch) -> None:
+  """Writes which arrays a batch of the run has, so that no data are needed later."""
+  if jax.process_index():
+    return
+  kinds = {
+    name: [str(value.dtype), list(value.shape)] for name, value in batch.items()
+  }
+  reporting.write_json(workdir / _BATCH_FILE, kinds)
+
+
+def _batch_like(workdir):
+  """Returns a batch of zeros like those of the run.
+
+  Raises:
+    FileNotFoundError: the run has none on record.
+  """
+  path = workdir / _BATCH_FILE
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{workdir} holds no {_BATCH_FILE}, which a run writes before its first step.'
+    )
+  return {
+    name: np.zeros(shape, dtype)
+    for name, (dtype, shape) in reporting.read_json(path).items()
+  }
 
 
 def _read_config(path):
@@ -86,15 +115,18 @@ def _read_config(path):
 
 
 @contextlib.contextmanager
-def claimed(workdir, config):
+def claimed(workdir, config, *, extends: bool = False):
   """Makes the workdir this config's, and keeps other runs out while it is entered.
+
+  One that `extends` may have more steps than the run that is there, which then is
+  this config's.
 
   Raises:
     ValueError: it is another config's, or holds something else.
     RuntimeError: another run is in it.
     OSError: it cannot be written.
   """
-  _is_ours(workdir, config)
+  _is_ours(workdir, config, extends)
   if jax.process_index():
     yield
     return
@@ -102,7 +134,7 @@ def claimed(workdir, config):
     workdir.mkdir(parents=True, exist_ok=True)
     lock = _locked(workdir)
     # The one who had the lock may have made it another config's by now.
-    if not _is_ours(workdir, config):
+    if not _is_ours(workdir, config, extends) or extends:
       fields = {'version': stein_jax.__version__, **_as_json(config)}
       reporting.write_json(workdir / CONFIG_FILE, fields, indent=2)
   except OSError as error:
@@ -142,7 +174,7 @@ def _locked(workdir):
   return file
 
 
-def _is_ours(workdir, config):
+def _is_ours(workdir, config, extends=False):
   """Returns whether the workdir is this config's; False if it is new or empty.
 
   Raises:
@@ -158,6 +190,7 @@ def _is_ours(workdir, config):
       f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
       for key in sorted((a.keys() | b.keys()) - {'on_nonfinite'})
       if a.get(key) != b.get(key)
+      and not (extends and key == 'num_steps' and a[key] > b[key])
     ]
     if changed:
       raise ValueError(

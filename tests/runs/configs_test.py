@@ -13,6 +13,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 import optax
 
+from stein_jax import datasets
 from stein_jax import samplers
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import langevin_ebm
@@ -282,6 +283,24 @@ class ConfigFileTest(parameterized.TestCase):
       config_files.read('nowhere.py:smoke', {})
 
 
+class FittedTest(absltest.TestCase):
+  def fitted(self, rate):
+    optimizer = dict(name='sgd', learning_rate=rate)
+    config = configs.complete(given(optimizer=optimizer, num_steps=70))
+    source = datasets.load(**config.data)
+    return configs.fitted(config, source).optimizer.learning_rate
+
+  def test_a_schedule_is_as_long_as_the_run(self):
+    cosine = dict(name='cosine_decay_schedule', init_value=0.1)
+    self.assertEqual(self.fitted(cosine).decay_steps, 70)
+    line = dict(name='linear_schedule', init_value=1.0, end_value=0.0)
+    self.assertEqual(self.fitted(line).transition_steps, 70)
+
+  def test_a_length_that_is_said_is_kept(self):
+    cosine = dict(name='cosine_decay_schedule', init_value=0.1, decay_steps=30)
+    self.assertEqual(self.fitted(cosine).decay_steps, 30)
+
+
 class FilesTest(parameterized.TestCase):
   """The files in configs/."""
 
@@ -294,7 +313,7 @@ class FilesTest(parameterized.TestCase):
     source = types.SimpleNamespace(
       num_classes=config.data.get('num_classes', 10)
     )
-    found = flat(configs.with_classes(config, source))
+    found = flat(configs.fitted(config, source))
     expected = flat(was(key))
     self.assertEmpty(
       {

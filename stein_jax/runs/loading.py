@@ -1,0 +1,167 @@
+"""Runs that are over, or go on elsewhere, as things to work with."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from stein_jax import energies
+from stein_jax import learners
+from stein_jax import locations
+from stein_jax.learners import Learner
+from stein_jax.runs import configs
+from stein_jax.runs import reporting
+from stein_jax.runs import workdirs
+from stein_jax.types import Array, PRNGKey, Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run that has been trained, from `load`.
+
+  Attributes:
+    workdir: its folder.
+    config: the whole config that it was trained with.
+    state: its state, whose fields such as `energy` and `generator` are learners.
+  """
+
+  workdir: pathlib.Path
+  config: ConfigDict
+  state: Tree
+
+  def sample(
+    self, num: int, rng: PRNGKey | None = None, *, condition: Any = None
+  ) -> np.ndarray:
+    """Returns samples [num, ...] in the range of the data, as `evaluate` draws them.
+
+    Args:
+      num: number of samples.
+      rng: key of the samples; that of seed 0 if None.
+      condition: labels [num], or images [num, ...]; all classes in turn if None.
+
+    Raises:
+      ValueError: the algorithm has nothing to draw.
+    """
+    rng = jax.random.key(0) if rng is None else rng
+    return np.asarray(self._draw(self.state, rng, num, condition=condition))
+
+  def energy(self, x: Array, *condition: Array) -> np.ndarray:
+    """Returns E(x) [n] of examples [n, ...] in the range of the data.
+
+    Raises:
+      ValueError: the algorithm learns no energy.
+    """
+    return np.asarray(_value(self.learner('energy'), x, *condition))
+
+  def score(self, x: Array, *condition: Array) -> np.ndarray:
+    """Returns -grad_x E(x), like x.
+
+    Raises:
+      ValueError: the algorithm learns no energy.
+    """
+    return np.asarray(_score(self.learner('energy'), x, *condition))
+
+  def metrics(self) -> list[dict[str, float]]:
+    """Returns what was logged: a row for each line of metrics.jsonl, oldest first."""
+    return reporting.read_metrics(self.workdir)
+
+  @functools.cached_property
+  def _draw(self):
+    sample = configs.sample(self.config)
+    if sample is None:
+      raise ValueError(f'{self.config.algorithm} has nothing to draw.')
+    return jax.jit(sample, static_argnums=2)
+
+  def learner(self, name: str) -> Learner:
+    """Returns a learner of the state, such as its 'energy' or 'generator'.
+
+    Raises:
+      ValueError: the algorithm learns none of that name.
+    """
+    if not hasattr(self.state, name):
+      raise ValueError(f'{self.config.algorithm} learns no {name}.')
+    return getattr(self.state, name)
+
+
+def load(
+  workdir, *, step: int | None = None, parameters: str | None = None
+) -> Run:
+  """Returns a run, without reading its data.
+
+  Args:
+    workdir: the folder of a run.
+    step: that of a checkpoint which is there; None for the newest whole one.
+    parameters: 'last', or 'average' for the moving averages that networks keep; None
+      for what the config's `evaluation` says.
+
+  Raises:
+    FileNotFoundError: it is no workdir, or has no such checkpoint.
+    ValueError: no network keeps an average.
+  """
+  workdir = locations.absolute(workdir)
+  config = configs.complete(workdirs.read_config(workdir))
+  state = workdirs.restore(config, workdir, step=step)
+  if (parameters or config.evaluation.parameters) == 'average':
+    state = learners.averaged(state)
+  return Run(workdir, config, state)
+
+
+def begun_at(start: str, state: Tree) -> Tree:
+  """Returns a state with the parameters of another run's networks.
+
+  Args:
+    start: the other run, 'WORKDIR' or 'WORKDIR:STEP'.
+    state: the first one of a run; networks that the other has not stay as they are.
+
+  Raises:
+    FileNotFoundError, ValueError: see `parameters_of`.
+  """
+  taken = {}
+  for name, params in parameters_of(start, state).items():
+    learner = getattr(state, name)
+    # Copies, since a step takes the memory over.
+    copy = lambda params=params: jax.tree.map(jnp.array, params)
+    average = None if learner.average is None else copy()
+    taken[name] = learner.replace(params=copy(), average=average)
+  logging.info('Parameters of %s begin at %s.', ', '.join(taken), start)
+  return state._replace(**taken)
+
+
+def parameters_of(start: str, state: Tree) -> dict[str, Tree]:
+  """Returns the parameters of a run's networks that are like those of a state.
+
+  Raises:
+    FileNotFoundError: there is no such run or checkpoint.
+    ValueError: it has no network like one of the state.
+  """
+  workdir, _, step = str(start).partition(':')
+  other = load(workdir, step=int(step) if step else None).state
+  shapes = lambda tree: jax.tree.map(np.shape, tree)
+  found = {}
+  for name, learner in state._asdict().items():
+    theirs = getattr(other, name, None)
+    both = isinstance(learner, Learner) and isinstance(theirs, Learner)
+    if both and shapes(learner.params) == shapes(theirs.params):
+      found[name] = theirs.params
+  if not found:
+    raise ValueError(
+      f'{start} has no network like one of this run; allowed: a run whose networks '
+      'have the same names and shapes of parameters.'
+    )
+  return found
+
+
+@jax.jit
+def _value(energy, x, *condition):
+  return energies.value(energy, energy.params, x, *condition)
+
+
+@jax.jit
+def _score(energy, x, *condition):
+  return energies.score(energy, x, *condition)
