@@ -56,7 +56,7 @@ lint: .venv/installed-test
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
-	@echo 'build/docs/index.html'
+	@echo 'build/docs/index.html; with the search: python -m http.server --directory build/docs'
 
 tutorials: .venv/installed-docs
 	$(BIN)/python -m docs.execute docs/tutorials/*.py

@@ -32,7 +32,7 @@ def page(path: pathlib.Path, folder: pathlib.Path = _PAGES) -> pathlib.Path:
   notebook = jupytext.read(path)
   start = time.perf_counter()
   nbclient.NotebookClient(
-    notebook, timeout=_TIMEOUT, kernel_name='python3'
+    notebook, timeout=_TIMEOUT, kernel_name='python3', coalesce_streams=True
   ).execute()
   seconds = time.perf_counter() - start
   exporter = nbconvert.MarkdownExporter()
