@@ -129,19 +129,26 @@ def dimensions():
       moved(d, x, steps) for d, x in zip(sizes, hundred, strict=True)
     ]
   variances = {name: list(map(variance, xs)) for name, xs in found.items()}
+  fig = plot_dimensions(sizes, counts, variances)
+  return fig, dict(dimensions=sizes, variances=variances)
+
+
+def plot_dimensions(sizes, counts, variances):
+  """Returns the figure of `dimensions`, whose dots are log(n + 1) / d."""
   fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True, sharey=True)
-  for name, values in variances.items():
-    ax = axes[0] if name.startswith('RBF, ') and 'MALA' not in name else axes[1]
-    ax.semilogx(sizes, values, 'o-', label=name)
-  axes[1].semilogx(sizes, variances['RBF, 100 particles'], 'C7o-')
-  for i, n in enumerate(counts):
+  by_count = [f'RBF, {n} particles' for n in counts]
+  for i, (name, n) in enumerate(zip(by_count, counts, strict=True)):
+    axes[0].semilogx(sizes, variances[name], f'C{i}o-', label=name)
     law = np.minimum(1, np.log(n + 1) / np.array(sizes))
     axes[0].semilogx(sizes, law, f'C{i}:')
+  axes[1].semilogx(sizes, variances[by_count[1]], 'C7o-', label=by_count[1])
+  for name in (name for name in variances if name not in by_count):
+    axes[1].semilogx(sizes, variances[name], 'o-', label=name)
   axes[0].set(xlabel='dimensions', ylabel='variance, truth 1', ylim=(0, 1.3))
   axes[1].set(xlabel='dimensions')
   for ax in axes:
     ax.legend(fontsize=7)
-  return fig, dict(dimensions=sizes, variances=variances)
+  return fig
 
 
 _RUNS = {  # what differs from the first

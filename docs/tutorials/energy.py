@@ -47,7 +47,7 @@ data = jnp.asarray(2 * (moons - moons.mean(0)), jnp.float32)  # [4000, 2]
 energy = learners.create(
   jax.random.key(0),
   energies.MLP(widths=(128, 128), confinement=0.1),
-  optax.adam(optax.cosine_decay_schedule(2e-3, 4000)),
+  optax.adam(optax.cosine_decay_schedule(2e-3, 2400)),
   data[:256],
 )
 chains = jax.random.uniform(jax.random.key(1), (1024, 2), minval=-3, maxval=3)
@@ -62,20 +62,20 @@ step = functools.partial(
 
 
 @jax.jit
-def thousand_steps(state, rng):
+def some_steps(state, rng):
   def body(state, rng):
     batch_rng, rng = jax.random.split(rng)
     rows = jax.random.choice(batch_rng, len(data), (256,))
     return step(state, {'image': data[rows]}, rng)
 
-  return jax.lax.scan(body, state, jax.random.split(rng, 1000))
+  return jax.lax.scan(body, state, jax.random.split(rng, 600))
 
 
 history = []
 for i in range(4):
-  state, metrics = thousand_steps(state, jax.random.key(2 + i))
+  state, metrics = some_steps(state, jax.random.key(2 + i))
   history.append(metrics)
-  print(f'{1000 * (i + 1)} steps: gap {metrics["energy/gap"][-100:].mean():+.3f}')
+  print(f'{600 * (i + 1)} steps: gap {metrics["energy/gap"][-100:].mean():+.3f}')
 
 # %% [markdown]
 # The batch calls its examples `image`, whatever they are: every algorithm of the package
@@ -111,7 +111,7 @@ fresh = langevin_ebm.sample(
   state._replace(chains=None),
   jax.random.key(9),
   1000,
-  chain=samplers.MALA(step_size=0.15, num_steps=2000),
+  chain=samplers.MALA(step_size=0.15, num_steps=1000),
   start_scale=3.0,
 )
 held_out, _ = sklearn_datasets.make_moons(1000, noise=0.1, random_state=1)

@@ -61,7 +61,7 @@ def test(rng, x, flip_probability=0.5):
     x,
     score(x),
     kernel,
-    num_bootstrap=500,
+    num_bootstrap=400,
     flip_probability=flip_probability,
   )
 

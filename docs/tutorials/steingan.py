@@ -67,7 +67,7 @@ print(len(source), 'images', source[:1]['image'].shape, source.num_classes)
 # %%
 batches = datasets.batches(source, 100, seed=0)
 first = next(batches)
-num_steps = 800
+num_steps = 600
 halved = lambda rate: optax.linear_schedule(
   rate, 0.0, num_steps // 2, num_steps // 2
 )
