@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
-
 from sklearn import datasets as sklearn_datasets
 
 from stein_jax import densities
@@ -84,7 +83,9 @@ def kernel():
   }
   fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
   for name, errors in by_count.items():
-    axes[0].loglog(counts, errors, 'o-' if name in _KERNELS else 'k:', label=name)
+    axes[0].loglog(
+      counts, errors, 'o-' if name in _KERNELS else 'k:', label=name
+    )
   for name, errors in by_scale.items():
     axes[1].loglog(scales, errors, 'o-', label=name)
   axes[0].set(xlabel='particles', ylabel='error of averages')

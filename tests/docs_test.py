@@ -1,4 +1,4 @@
-"""The site builds without a network, its tutorials run, examples of docstrings are right."""
+"""The site needs no network, its tutorials run, examples of docstrings are right."""
 
 import ast
 import doctest

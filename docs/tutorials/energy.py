@@ -11,10 +11,10 @@
 # %% [markdown]
 # # An EBM in thirty lines
 #
-# An energy-based model is a function E whose exp(-E) is a density up to a constant. It
-# learns by comparison: E falls at the data and rises at samples of the model, which a
-# Langevin chain makes. This page learns the energy of two moons, shows the landscape and
-# the samples, and says how to see that training goes well.
+# An energy-based model is a function E whose exp(-E) is a density up to a constant.
+# It learns by comparison: E falls at the data and rises at samples of the model,
+# which a Langevin chain makes. This page learns the energy of two moons, shows the
+# landscape and the samples, and says how to see that training goes well.
 
 # %%
 import functools
@@ -35,10 +35,10 @@ from stein_jax.algorithms import langevin_ebm
 # %% [markdown]
 # ## The thirty lines
 #
-# A state holds the energy, its optimizer and a buffer of chains that go on from step to
-# step. `step` is a pure function of state, batch and key, so `jit` and `scan` take it.
-# The chain is a value. Its step δ should be about the width of the finest thing that the
-# density has; the arms of the moons are 0.15 wide.
+# A state holds the energy, its optimizer and a buffer of chains that go on from
+# step to step. `step` is a pure function of state, batch and key, so `jit` and
+# `scan` take it. The chain is a value. Its step δ should be about the width of the
+# finest thing that the density has; the arms of the moons are 0.15 wide.
 
 # %%
 moons, _ = sklearn_datasets.make_moons(4000, noise=0.1, random_state=0)
@@ -75,18 +75,21 @@ history = []
 for i in range(4):
   state, metrics = some_steps(state, jax.random.key(2 + i))
   history.append(metrics)
-  print(f'{600 * (i + 1)} steps: gap {metrics["energy/gap"][-100:].mean():+.3f}')
+  print(
+    f'{600 * (i + 1)} steps: gap {metrics["energy/gap"][-100:].mean():+.3f}'
+  )
 
 # %% [markdown]
-# The batch calls its examples `image`, whatever they are: every algorithm of the package
-# does.
+# The batch calls its examples `image`, whatever they are: every algorithm of the
+# package does.
 #
 # ## Did it go well?
 #
 # `energy/gap` is the mean energy of the data minus that of the samples. It is not a
-# loss, and falling is not what it should do. When the model is right, data and samples
-# are alike and the gap is about 0. A gap far below 0 means that the chain does not reach
-# where the energy is low. A gap that grows without end is an energy that runs away.
+# loss, and falling is not what it should do. When the model is right, data and
+# samples are alike and the gap is about 0. A gap far below 0 means that the chain
+# does not reach where the energy is low. A gap that grows without end is an energy
+# that runs away.
 
 # %%
 gap = np.concatenate([metrics['energy/gap'] for metrics in history])
@@ -101,8 +104,8 @@ plt.show()
 # %% [markdown]
 # ## Samples
 #
-# `sample` continues chains of the buffer. A longer chain from noise shows whether the
-# energy itself is right, and not only its short chains. We draw both.
+# `sample` continues chains of the buffer. A longer chain from noise shows whether
+# the energy itself is right, and not only its short chains. We draw both.
 
 # %%
 chain = samplers.Langevin(step_size=0.15, num_steps=20)
@@ -118,7 +121,9 @@ held_out, _ = sklearn_datasets.make_moons(1000, noise=0.1, random_state=1)
 held_out = jnp.asarray(2 * (held_out - moons.mean(0)), jnp.float32)
 named = {'data': data[:1000], 'persistent': persistent, 'fresh': fresh}
 for name, x in named.items():
-  print(f'{name:10} energy distance {sample_metrics.energy_distance(x, held_out):.4f}')
+  print(
+    f'{name:10} energy distance {sample_metrics.energy_distance(x, held_out):.4f}'
+  )
 
 # %%
 side = jnp.linspace(-3.7, 3.7, 200)
@@ -127,7 +132,9 @@ landscape = energies.value(state.energy, state.energy.params, grid)
 landscape = landscape.reshape(200, 200)
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharex=True, sharey=True)
 for ax, (name, x) in zip(axes, named.items(), strict=True):
-  ax.contourf(side, side, jnp.exp(landscape.min() - landscape), 20, cmap='Blues')
+  ax.contourf(
+    side, side, jnp.exp(landscape.min() - landscape), 20, cmap='Blues'
+  )
   ax.plot(*x.T, '.', ms=2, color='C1')
   ax.set(title=name, aspect='equal')
 fig.suptitle('exp(-E) in blue, points in orange')

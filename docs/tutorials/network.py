@@ -11,13 +11,14 @@
 # %% [markdown]
 # # Bring your own network
 #
-# An energy here is any function of parameters and points to E(x) [n]. This page writes the
-# same small network in plain JAX, Equinox, Haiku, Flax NNX and Flax Linen, trains each by
-# persistent contrastive divergence on the same points, and checks that all of them learn.
+# An energy here is any function of parameters and points to E(x) [n]. This page
+# writes the same small network in plain JAX, Equinox, Haiku, Flax NNX and Flax
+# Linen, trains each by persistent contrastive divergence on the same points, and
+# checks that all of them learn.
 #
-# A network becomes a learner, which holds its parameters and its optimizer. `learners.wrap`
-# takes a function and parameters, whatever library they are from. `learners.create` takes
-# a module with `init` and `apply`.
+# A network becomes a learner, which holds its parameters and its optimizer.
+# `learners.wrap` takes a function and parameters, whatever library they are from.
+# `learners.create` takes a module with `init` and `apply`.
 
 # %%
 import functools
@@ -76,8 +77,8 @@ networks = {'plain': learners.wrap(plain, params, adam, example)}
 # %% [markdown]
 # ## Equinox
 #
-# `eqx.partition` sets the arrays apart from the rest, such as activation functions, which
-# no optimizer can move.
+# `eqx.partition` sets the arrays apart from the rest, such as activation functions,
+# which no optimizer can move.
 
 # %%
 model = eqx.nn.MLP(2, 1, 64, 2, activation=jax.nn.swish, key=jax.random.key(1))
@@ -107,15 +108,18 @@ networks['Haiku'] = learners.create(jax.random.key(1), haiku, adam, example)
 # %% [markdown]
 # ## Flax NNX
 #
-# An NNX module holds its parameters. `nnx.split` takes them out, and `nnx.merge` puts them
-# back inside the function.
+# An NNX module holds its parameters. `nnx.split` takes them out, and `nnx.merge`
+# puts them back inside the function.
 
 
 # %%
 class Network(nnx.Module):
   def __init__(self, rngs):
     self.layers = nnx.List(
-      [nnx.Linear(i, o, rngs=rngs) for i, o in zip(sizes, sizes[1:], strict=False)]
+      [
+        nnx.Linear(i, o, rngs=rngs)
+        for i, o in zip(sizes, sizes[1:], strict=False)
+      ]
     )
 
   def __call__(self, x):
@@ -169,13 +173,13 @@ trained = {}
 held_out = density.sample(jax.random.key(5), 2000)
 chain = samplers.MALA(step_size=0.3, num_steps=1000)
 for name, energy in networks.items():
-  state = contrastive_divergence.State(jnp.zeros((), jnp.int32), energy, example)
+  state = contrastive_divergence.State(
+    jnp.zeros((), jnp.int32), energy, example
+  )
   state, metrics = train(state, jax.random.key(2))
   trained[name] = state.energy
   start = 2 * jax.random.normal(jax.random.key(3), (1000, 2))
-  samples, _ = energies.run_chain(
-    state.energy, chain, jax.random.key(4), start
-  )
+  samples, _ = energies.run_chain(state.energy, chain, jax.random.key(4), start)
   distance = sample_metrics.energy_distance(samples, held_out)
   gap = metrics['energy/gap'][-200:].mean()
   print(f'{name:8} energy distance to the data {distance:.3f}, gap {gap:+.3f}')
@@ -194,8 +198,8 @@ plt.show()
 # %% [markdown]
 # ## When nothing would learn
 #
-# A function that computes with a model from outside, and not with the parameters that it is
-# given, would train for hours and never move. It is refused:
+# A function that computes with a model from outside, and not with the parameters
+# that it is given, would train for hours and never move. It is refused:
 
 # %%
 try:

@@ -11,14 +11,14 @@
 # %% [markdown]
 # # SVGD on your posterior
 #
-# SVGD moves a set of particles until they look like draws from a density that is known
-# up to a constant. A posterior is such a density. This page takes a hierarchical model
-# with a positive scale, gives it unconstrained coordinates, moves 200 particles, and
-# holds the result against NUTS.
+# SVGD moves a set of particles until they look like draws from a density that is
+# known up to a constant. A posterior is such a density. This page takes a
+# hierarchical model with a positive scale, gives it unconstrained coordinates,
+# moves 200 particles, and holds the result against NUTS.
 #
-# The data are the eight schools of Rubin (1981): the estimated effect of a course in
-# each of eight schools, with its standard error. The model says that the schools'
-# effects scatter about a common mean with an unknown scale:
+# The data are the eight schools of Rubin (1981): the estimated effect of a course
+# in each of eight schools, with its standard error. The model says that the
+# schools' effects scatter about a common mean with an unknown scale:
 #
 # * mean ~ N(0, 10²), scale ~ HalfNormal(10),
 # * effect of school i = mean + scale · raw_i, raw_i ~ N(0, 1),
@@ -43,10 +43,10 @@ error = jnp.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 # ## The density of unconstrained coordinates
 #
 # SVGD moves particles freely, so a coordinate must not have an end. The scale is
-# positive; its logarithm is not bounded. A density changes when its coordinate does:
-# if scale = exp(z), then p(z) = p(scale) · |d scale / d z| = p(scale) · exp(z). In logs,
-# the Jacobian adds z. Forgetting it is the most common mistake here, and we measure
-# below what it does.
+# positive; its logarithm is not bounded. A density changes when its coordinate
+# does: if scale = exp(z), then p(z) = p(scale) · |d scale / d z| = p(scale) ·
+# exp(z). In logs, the Jacobian adds z. Forgetting it is the most common mistake
+# here, and we measure below what it does.
 #
 # `log_density` takes one position, which may be any tree of arrays.
 
@@ -59,9 +59,7 @@ def log_density(position, jacobian=True):
     position['raw'],
   )
   scale = jnp.exp(log_scale)
-  log_prior = -0.5 * (
-    (mean / 10) ** 2 + (scale / 10) ** 2 + jnp.sum(raw**2)
-  )
+  log_prior = -0.5 * ((mean / 10) ** 2 + (scale / 10) ** 2 + jnp.sum(raw**2))
   effect = mean + scale * raw
   log_likelihood = -0.5 * jnp.sum(((y - effect) / error) ** 2)
   return log_prior + log_likelihood + jacobian * log_scale
@@ -79,9 +77,9 @@ def start(rng, num):  # particles are a tree with leaves [num, ...]
 # %% [markdown]
 # ## The particles
 #
-# Any optax optimizer moves them. The step draws no random numbers, so its key is not
-# used, and there is no batch. `metrics['particles/move']` is the mean squared length of
-# the direction, which falls towards 0 as the particles come to rest.
+# Any optax optimizer moves them. The step draws no random numbers, so its key is
+# not used, and there is no batch. `metrics['particles/move']` is the mean squared
+# length of the direction, which falls towards 0 as the particles come to rest.
 
 
 # %%
@@ -108,8 +106,8 @@ print(f'particles/move fell from {moves[0]:.2g} to {moves[-1]:.2g}.')
 # %% [markdown]
 # ## NUTS, for comparison
 #
-# BlackJAX takes the same function of the same tree. Four chains of 2,000 draws, after
-# warm-up, are the reference.
+# BlackJAX takes the same function of the same tree. Four chains of 2,000 draws,
+# after warm-up, are the reference.
 
 
 # %%
@@ -125,9 +123,7 @@ def run_nuts(rng, num_chains=4, num_draws=2000):
 
   keys = jax.random.split(rng, num_chains)
   draws = jax.jit(jax.vmap(chain))(keys, start(rng, num_chains))
-  return jax.tree.map(
-    lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws
-  )
+  return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
 
 
 begin = time.perf_counter()
@@ -150,16 +146,17 @@ row('NUTS', nuts)
 row('SVGD', particles)
 
 # %% [markdown]
-# The particles are close, and not there: log_scale is shifted upwards and narrower than
-# it should be. SVGD follows a kernel on all ten coordinates at once, and a long thin
-# tail, as towards small scales here, is what a kernel of one bandwidth resolves worst.
-# [SVGD in many dimensions](../guides/dimensions.md) measures how the spread shrinks.
+# The particles are close, and not there: log_scale is shifted upwards and narrower
+# than it should be. SVGD follows a kernel on all ten coordinates at once, and a
+# long thin tail, as towards small scales here, is what a kernel of one bandwidth
+# resolves worst. [SVGD in many dimensions](../guides/dimensions.md) measures how
+# the spread shrinks.
 #
 # ## Let a chain finish
 #
 # Particles near the posterior are good starts of a chain. MALA leaves the posterior
-# exactly invariant, so its steps can only take error away, and all particles make them
-# at once.
+# exactly invariant, so its steps can only take error away, and all particles make
+# them at once.
 
 # %%
 target = samplers.target(jax.vmap(log_density))
@@ -194,10 +191,12 @@ wrong, _ = run_svgd(lambda position: log_density(position, jacobian=False))
 row('SVGD, no Jacobian', wrong)
 
 # %% [markdown]
-# The scale runs away to 0. Without the term the density tends to a constant as log_scale
-# goes to minus infinity, so its mass is infinite and there is nothing to come to rest
-# at. NUTS would run away as well: the term belongs to the density, not to the sampler.
+# The scale runs away to 0. Without the term the density tends to a constant as
+# log_scale goes to minus infinity, so its mass is infinite and there is nothing to
+# come to rest at. NUTS would run away as well: the term belongs to the density, not
+# to the sampler.
 #
-# NumPyro and TFP write such terms for you. `numpyro.infer.util.initialize_model` returns
-# a potential in unconstrained coordinates, and minus that is a `log_density` for
-# `svgd.create`. [Bring your own density](../guides/own.md#a-density) shows it.
+# NumPyro and TFP write such terms for you. `numpyro.infer.util.initialize_model`
+# returns a potential in unconstrained coordinates, and minus that is a
+# `log_density` for `svgd.create`. [Bring your own
+# density](../guides/own.md#a-density) shows it.

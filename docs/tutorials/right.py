@@ -12,13 +12,13 @@
 # # Is my sampler right?
 #
 # A sampler returns points whether or not it works. The kernelised Stein discrepancy
-# (KSD) compares points with a density through its score alone: it needs no normaliser
-# and no exact draws. This page tests samplers with it, asks how often the test would
-# notice a fault of a given size, shows two mistakes that it invites, and uses the same
-# kernel to thin a chain.
+# (KSD) compares points with a density through its score alone: it needs no
+# normaliser and no exact draws. This page tests samplers with it, asks how often
+# the test would notice a fault of a given size, shows two mistakes that it invites,
+# and uses the same kernel to thin a chain.
 #
-# The density is an equal mixture of N((-2.5, 0), I) and N((2.5, 0), I), from which we can
-# also draw exactly.
+# The density is an equal mixture of N((-2.5, 0), I) and N((2.5, 0), I), from which
+# we can also draw exactly.
 
 # %%
 import jax
@@ -43,15 +43,17 @@ kernel = kernels.IMQ(bandwidth=1.0)
 #
 # ## One test
 #
-# `stein.ksd_test` returns n · KSD² and a p-value. Here it sees 400 exact draws, and 400
-# ends of Langevin chains. Langevin without an accept step is biased, the more so the
-# larger its step δ: on N(0, 1) its variance is 1 / (1 - δ² / 4).
+# `stein.ksd_test` returns n · KSD² and a p-value. Here it sees 400 exact draws, and
+# 400 ends of Langevin chains. Langevin without an accept step is biased, the more
+# so the larger its step δ: on N(0, 1) its variance is 1 / (1 - δ² / 4).
 
 
 # %%
 def langevin(rng, num, step_size):
   start_rng, rng = jax.random.split(rng)
-  x = density.sample(start_rng, num)  # the start is right; only the step is wrong
+  x = density.sample(
+    start_rng, num
+  )  # the start is right; only the step is wrong
   return samplers.langevin(rng, x, score, step_size=step_size, num_steps=200)
 
 
@@ -76,16 +78,16 @@ for name, x in draws.items():
   print(f'{name:13} n KSD² {statistic:5.2f}   p {p_value:.3f}')
 
 # %% [markdown]
-# One p-value is one draw. The exact draws were unlucky here: one set in twenty of right
-# points has a p-value of at most 0.05. A large one says
-# only that this test, with this many points, did not notice. How much would it notice?
+# One p-value is one draw. The exact draws were unlucky here: one set in twenty of
+# right points has a p-value of at most 0.05. A large one says only that this test,
+# with this many points, did not notice. How much would it notice?
 #
 # ## A power study
 #
-# The power of a test is the chance that it rejects. We take 200 sets of points from each
-# sampler and count p-values of at most 0.05. For exact draws the count is the rate of
-# false alarms, and should be near 5 %. The test is a pure function, so that a study is
-# one `lax.map` over sets and keys.
+# The power of a test is the chance that it rejects. We take 200 sets of points from
+# each sampler and count p-values of at most 0.05. For exact draws the count is the
+# rate of false alarms, and should be near 5 %. The test is a pure function, so that
+# a study is one `lax.map` over sets and keys.
 
 
 # %%
@@ -122,13 +124,13 @@ fig.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Read it the other way round: it says how many points are needed before "not rejected"
-# means something.
+# Read it the other way round: it says how many points are needed before "not
+# rejected" means something.
 #
 # ## What it cannot see
 #
-# KSD knows the density by its score, and a score says nothing of how much mass lies in
-# modes far apart. Draws of the right half of the mixture alone are all wrong:
+# KSD knows the density by its score, and a score says nothing of how much mass lies
+# in modes far apart. Draws of the right half of the mixture alone are all wrong:
 
 # %%
 for distance in (1.5, 2.5, 5.0):
@@ -136,7 +138,10 @@ for distance in (1.5, 2.5, 5.0):
   apart = densities.mixture(means, 1.0, jnp.ones(2), start=0.0)
   right = means[1] + jax.random.normal(jax.random.key(3), (most, 2))
   statistic, p_value = stein.ksd_test(
-    jax.random.key(1), right, jax.vmap(jax.grad(apart.log_density))(right), kernel
+    jax.random.key(1),
+    right,
+    jax.vmap(jax.grad(apart.log_density))(right),
+    kernel,
   )
   print(f'modes at ±{distance}: n KSD² {statistic:5.2f}   p {p_value:.3f}')
 
@@ -146,10 +151,11 @@ for distance in (1.5, 2.5, 5.0):
 #
 # ## Points of one chain
 #
-# The states of a chain are correlated, and their averages scatter more than those of
-# independent points. A test that takes them for independent raises false alarms. The
-# wild bootstrap allows for it by signs that flip seldom, with a `flip_probability` below
-# 0.5. We test 200 chains of MALA, which are right, at every second of their states.
+# The states of a chain are correlated, and their averages scatter more than those
+# of independent points. A test that takes them for independent raises false alarms.
+# The wild bootstrap allows for it by signs that flip seldom, with a
+# `flip_probability` below 0.5. We test 200 chains of MALA, which are right, at
+# every second of their states.
 
 
 # %%
@@ -157,9 +163,7 @@ def chains_of_mala(rng, x, num, step_size):
   """Returns states [k, num, 2] of chains from x [k, 2], every second one."""
 
   def step(x, rng):
-    x, _ = samplers.mala(
-      rng, x, log_density, step_size=step_size, num_steps=2
-    )
+    x, _ = samplers.mala(rng, x, log_density, step_size=step_size, num_steps=2)
     return x, x
 
   _, states = jax.lax.scan(step, x, jax.random.split(rng, num))
@@ -174,17 +178,17 @@ for flip_probability in (0.5, 0.1, 0.05, 0.02):
   print(f'flip_probability {flip_probability:4}: {100 * rate:4.1f} % rejected')
 
 # %% [markdown]
-# The slower the signs flip, the more correlation they allow for, and the fewer faults
-# they notice. Thinning the chain until its states are nearly independent is the other
-# way.
+# The slower the signs flip, the more correlation they allow for, and the fewer
+# faults they notice. Thinning the chain until its states are nearly independent is
+# the other way.
 #
 # ## Thin a chain
 #
-# Averages of a costly function, say a simulator, want few states. Stein thinning (Riabiz
-# et al. 2022) takes them one after another, each time the one that makes the KSD of those
-# taken smallest. With the Stein kernel u of `stein.stein_matrix` that is the state x with
-# the smallest u(x, x) / 2 + Σ u(x, taken). It needs no burn-in to be cut off: the states
-# on the way are not taken.
+# Averages of a costly function, say a simulator, want few states. Stein thinning
+# (Riabiz et al. 2022) takes them one after another, each time the one that makes
+# the KSD of those taken smallest. With the Stein kernel u of `stein.stein_matrix`
+# that is the state x with the smallest u(x, x) / 2 + Σ u(x, taken). It needs no
+# burn-in to be cut off: the states on the way are not taken.
 
 
 # %%

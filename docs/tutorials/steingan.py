@@ -11,17 +11,18 @@
 # %% [markdown]
 # # SteinGAN on your images
 #
-# SteinGAN trains two networks on images alone: an energy that is low at images, and a
-# generator that draws from it. The generator moves its samples along the direction of
-# SVGD, whose kernel keeps them apart. This page makes a file of images, as you would of
-# your own, trains on it, and looks at what comes out and at what could have gone wrong.
+# SteinGAN trains two networks on images alone: an energy that is low at images, and
+# a generator that draws from it. The generator moves its samples along the
+# direction of SVGD, whose kernel keeps them apart. This page makes a file of
+# images, as you would of your own, trains on it, and looks at what comes out and at
+# what could have gone wrong.
 #
 # ## Images in a file
 #
-# An `.npz` file with bytes [n, h, w, c] is the shortest way in. Yours would hold your
-# images; here they are scikit-learn's handwritten digits, enlarged to 16x16. `label` is
-# optional. Where there are classes, both networks can be given them, and the images get
-# better.
+# An `.npz` file with bytes [n, h, w, c] is the shortest way in. Yours would hold
+# your images; here they are scikit-learn's handwritten digits, enlarged to 16x16.
+# `label` is optional. Where there are classes, both networks can be given them, and
+# the images get better.
 
 # %%
 import functools
@@ -59,10 +60,11 @@ print(len(source), 'images', source[:1]['image'].shape, source.num_classes)
 # %% [markdown]
 # ## Two networks
 #
-# The energy is the error of an autoencoder, plus the cross entropy of the label. The
-# generator is a DCGAN. For images of another size change `convs`, whose lines are (width,
-# kernel size, stride, padding) and must end at 1x1, and `shape` and `strides` of the
-# generator. These widths are enough for digits; photographs want four times as many.
+# The energy is the error of an autoencoder, plus the cross entropy of the label.
+# The generator is a DCGAN. For images of another size change `convs`, whose lines
+# are (width, kernel size, stride, padding) and must end at 1x1, and `shape` and
+# `strides` of the generator. These widths are enough for digits; photographs want
+# four times as many.
 
 # %%
 batches = datasets.batches(source, 100, seed=0)
@@ -97,9 +99,9 @@ energy, generator = generators.create_pair(
 # %% [markdown]
 # ## Training
 #
-# The kernel acts on the features of the energy. `Discount` lets the energy see less of
-# the samples while it is ahead of the generator. `negative_weight` is 1 - γ, the weight
-# that samples have in its loss at all times.
+# The kernel acts on the features of the energy. `Discount` lets the energy see less
+# of the samples while it is ahead of the generator. `negative_weight` is 1 - γ, the
+# weight that samples have in its loss at all times.
 
 # %%
 controller = controllers.Discount()
@@ -114,7 +116,9 @@ step = jax.jit(
   functools.partial(
     steingan.step,
     direction=stein.FeatureSVGD(
-      kernels.RBF(kernels.Median(scale=0.25)), form='swapped', normalize='row_sum'
+      kernels.RBF(kernels.Median(scale=0.25)),
+      form='swapped',
+      normalize='row_sum',
     ),
     controller=controller,
     negative_weight=0.3,
@@ -132,6 +136,7 @@ for i in range(num_steps):
       state, jax.random.key(0), 100, condition=labels
     )
 
+
 # %%
 def tiled(images):
   rows = images.reshape(10, 10, 16, 16).transpose(0, 2, 1, 3)
@@ -139,9 +144,13 @@ def tiled(images):
 
 
 fig, axes = plt.subplots(1, 4, figsize=(12, 3.4))
-by_class = jnp.concatenate(
-  [source[np.flatnonzero(bunch.target == k)[:10]]['image'] for k in range(10)]
-).reshape(10, 10, 16, 16, 1).swapaxes(0, 1)
+by_class = (
+  jnp.concatenate(
+    [source[np.flatnonzero(bunch.target == k)[:10]]['image'] for k in range(10)]
+  )
+  .reshape(10, 10, 16, 16, 1)
+  .swapaxes(0, 1)
+)
 shown = {'data': by_class} | {
   f'{count} steps': images for count, images in pictures.items()
 }
@@ -154,9 +163,9 @@ plt.show()
 # %% [markdown]
 # ## Did it go well?
 #
-# Three curves say more than a loss. `energy/gap`, the mean energy of data less that of
-# samples, should stay near a constant. `samples/variance` falls towards 0 when the
-# generator collapses. `generator/move` is the size of the direction.
+# Three curves say more than a loss. `energy/gap`, the mean energy of data less that
+# of samples, should stay near a constant. `samples/variance` falls towards 0 when
+# the generator collapses. `generator/move` is the size of the direction.
 
 # %%
 names = ('energy/gap', 'samples/variance', 'generator/move')
@@ -168,9 +177,10 @@ fig.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Two numbers say how varied the samples are beside the data: the mean distance of two of
-# them, and that of one to its nearest other. A third says whether they are copies: the
-# distance to the nearest image of the data, beside that of an image to its nearest other.
+# Two numbers say how varied the samples are beside the data: the mean distance of
+# two of them, and that of one to its nearest other. A third says whether they are
+# copies: the distance to the nearest image of the data, beside that of an image to
+# its nearest other.
 
 # %%
 num = 500
@@ -184,11 +194,14 @@ for name, x in {'data': real[:num], 'samples': drawn}.items():
     f'nearest {sample_metrics.nearest_neighbour_distance(x):.2f}'
   )
 copies = np.linalg.norm(drawn[:, None] - real[None], axis=-1).min(1)
-print(f'nearest image of the data: {copies.mean():.2f}, smallest {copies.min():.2f}')
+print(
+  f'nearest image of the data: {copies.mean():.2f}, smallest {copies.min():.2f}'
+)
 
 # %% [markdown]
-# The command line trains the same model from the same kind of file, with checkpoints and a
-# report page; arrays named `train_image`, `test_image` and so on keep a part for tests:
+# The command line trains the same model from the same kind of file, with
+# checkpoints and a report page; arrays named `train_image`, `test_image` and so on
+# keep a part for tests:
 #
 # ```sh
 # python -m experiments.train --config=configs/steingan_mnist_joint.py:narrow \
