@@ -47,7 +47,7 @@ demo: .venv/installed
 test: .venv/installed-test
 	$(PYTEST)
 
-test-all: .venv/installed-test
+test-all: .venv/installed-test .venv/installed-docs
 	$(PYTEST) -m ''
 
 lint: .venv/installed-test

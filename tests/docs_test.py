@@ -97,6 +97,7 @@ class CommandsTest(absltest.TestCase):
       configs.step(config_files.read(str(config), fields))
 
 
+@pytest.mark.slow
 class SiteTest(absltest.TestCase):
   def test_site(self):
     pytest.importorskip('mkdocstrings')

@@ -42,7 +42,7 @@ from stein_jax.algorithms import contrastive_divergence
 density = densities.eight_gaussians(radius=2.0, scale=0.3)
 data = density.sample(jax.random.key(0), 4000)
 example = data[:256]  # learners know shapes by it
-adam = optax.adam(optax.cosine_decay_schedule(3e-3, 2000))
+adam = optax.adam(optax.cosine_decay_schedule(3e-3, 1000))
 
 
 def energy_of(output, x):
@@ -158,7 +158,7 @@ networks['Linen'] = learners.create(jax.random.key(1), Linen(), adam, example)
 
 # %%
 @functools.partial(jax.jit, static_argnames='num_steps')
-def train(state, rng, num_steps=2000):
+def train(state, rng, num_steps=1000):
   chain = samplers.Langevin(step_size=0.2, num_steps=10)
 
   def step(state, rng):
@@ -171,7 +171,7 @@ def train(state, rng, num_steps=2000):
 
 trained = {}
 held_out = density.sample(jax.random.key(5), 2000)
-chain = samplers.MALA(step_size=0.3, num_steps=1000)
+chain = samplers.MALA(step_size=0.3, num_steps=500)
 for name, energy in networks.items():
   state = contrastive_divergence.State(
     jnp.zeros((), jnp.int32), energy, example

@@ -199,9 +199,9 @@ print(
 )
 
 # %% [markdown]
-# The command line trains the same model from the same kind of file, with
-# checkpoints and a report page; arrays named `train_image`, `test_image` and so on
-# keep a part for tests:
+# The command line trains such a model with checkpoints and a report page. Its file holds
+# `train_image`, `train_label`, `test_image` and `test_label`, and this config's networks
+# are for images of 28x28:
 #
 # ```sh
 # python -m experiments.train --config=configs/steingan_mnist_joint.py:narrow \
