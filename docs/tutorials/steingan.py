@@ -199,9 +199,9 @@ print(
 )
 
 # %% [markdown]
-# The command line trains such a model with checkpoints and a report page. Its file holds
-# `train_image`, `train_label`, `test_image` and `test_label`, and this config's networks
-# are for images of 28x28:
+# The command line trains such a model with checkpoints and a report page. Its file
+# holds `train_image`, `train_label`, `test_image` and `test_label`, and this config's
+# networks are for images of 28x28:
 #
 # ```sh
 # python -m experiments.train --config=configs/steingan_mnist_joint.py:narrow \
