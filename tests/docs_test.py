@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import os
 import pathlib
 import pkgutil
 import re
@@ -66,9 +67,13 @@ class RunningTutorialsTest(parameterized.TestCase):
   def test_tutorial_runs(self, path):
     execute = pytest.importorskip('docs.execute', exc_type=ImportError)
     folder = pathlib.Path(self.create_tempdir().full_path)
-    page = execute.page(path, folder)
+    before = os.times()
+    execute.page(path, folder)
+    after = os.times()
     self.assertNotEmpty(list((folder / path.stem).glob('*.png')))
-    seconds = int(re.search(r'as it ran in (\d+) s', page.read_text())[1])
+    # Of the notebook's process, which other work on the machine does not slow.
+    seconds = after.children_user - before.children_user
+    self.assertGreater(seconds, 0)
     self.assertLess(seconds, 120)
 
 
