@@ -36,7 +36,7 @@ def page(path: pathlib.Path, folder: pathlib.Path = _PAGES) -> pathlib.Path:
   text, resources = exporter.from_notebook_node(notebook, resources)
   footer = (
     f'\n*This page is `docs/tutorials/{path.name}`, a notebook kept in text, as it '
-    'ran on two cores.*\n'
+    'ran.*\n'
   )
   pictures = folder / path.stem
   pictures.mkdir(parents=True, exist_ok=True)
