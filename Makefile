@@ -6,13 +6,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: help demo test test-all lint bench results clean
+.PHONY: help demo test test-all lint docs tutorials bench results clean
 
 help:
 	@echo 'make demo            learn an RBM five ways on real digits; a report page (a minute or two)'
 	@echo 'make test            the default tests'
 	@echo 'make test-all        every test, the slow ones too'
 	@echo 'make lint            style checks'
+	@echo 'make docs            the documentation, into build/docs'
+	@echo 'make tutorials       the tutorials run anew, with their pictures'
 	@echo 'make bench           speed and memory, against lower bounds and other libraries'
 	@echo 'make results         one page of what the reproductions below have left: claims, tables, figures'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
@@ -35,18 +37,29 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 demo: .venv/installed
 	$(BIN)/python -m experiments.demo
 
 test: .venv/installed-test
 	$(PYTEST)
 
-test-all: .venv/installed-test
+test-all: .venv/installed-test .venv/installed-docs
 	$(PYTEST) -m ''
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@echo 'build/docs/index.html; with the search: python -m http.server --directory build/docs'
+
+tutorials: .venv/installed-docs
+	$(BIN)/python -m docs.execute docs/tutorials/*.py
 
 reproduce-%: .venv/installed
 	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) $(if $(RESULTS),--results=$(RESULTS)) $(if $(SMOKE),--smoke) $(FLAGS)

@@ -47,6 +47,18 @@ setuptools.setup(
     'cuda13': ['jax[cuda13]>=0.10.2,<0.13'],
     'tpu': ['jax[tpu]>=0.10.2,<0.13'],
     'bench': ['blackjax>=1.2', 'torch>=2.9'],
+    'docs': [
+      'blackjax>=1.2',
+      'equinox>=0.13',
+      'dm-haiku>=0.0.16',
+      'ipykernel>=6.29',
+      'jupytext>=1.16,<2',
+      'mkdocs>=1.6,<2',
+      'mkdocs-material>=9.6,<10',
+      'mkdocstrings[python]>=1,<2',
+      'nbconvert>=7.16,<8',
+      'numpyro>=0.18,<1',
+    ],
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [
       'blackjax>=1.2',

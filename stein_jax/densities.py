@@ -1,6 +1,13 @@
 """Known log densities: targets for particles, sources of toy data, tests.
 
 Each public function returns a `Density`; to add one is to add a function.
+
+Examples:
+  >>> density = banana()
+  >>> density.sample(jax.random.key(0), 100).shape
+  (100, 2)
+  >>> print(jax.jit(jax.grad(density.log_density))(jnp.array([0.0, 0.5])))
+  [ 0. -4.]
 """
 
 from collections.abc import Callable

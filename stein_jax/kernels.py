@@ -30,7 +30,14 @@ _BLOCK_ENTRIES_ELSEWHERE = 2**26
 
 
 def rbf(sq_dist: Array, bandwidth: Array | float = 1.0) -> Array:
-  """Returns exp(-sq_dist / bandwidth), like `sq_dist`."""
+  """Returns exp(-sq_dist / bandwidth), like `sq_dist`.
+
+  Examples:
+    >>> x = jnp.array([[0.0, 0.0], [1.0, 1.0]])
+    >>> print(rbf(squared_distance(x, x), bandwidth=2.0).round(2))
+    [[1.   0.37]
+     [0.37 1.  ]]
+  """
   return jnp.exp(-dtypes.floating(sq_dist) / bandwidth)
 
 

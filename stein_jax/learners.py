@@ -1,4 +1,13 @@
-"""Learners: a network's variables with their optimizer, and the gradient step."""
+"""Learners: a network's variables with their optimizer, and the gradient step.
+
+Examples:
+  >>> data = jnp.ones((10, 2))
+  >>> learner = create(jax.random.key(0), nn.Dense(1), optax.sgd(0.1), data)
+  >>> loss = lambda params: (jnp.mean(call(learner, params, data) ** 2), {})
+  >>> learner, _ = jax.jit(lambda learner: descend(learner, loss))(learner)
+  >>> int(learner.step)
+  1
+"""
 
 from collections.abc import Callable, Mapping
 import dataclasses

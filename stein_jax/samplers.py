@@ -53,6 +53,13 @@ class Langevin:
     noise_ratio: standard deviation of a step's noise, in units of `step_size`.
     temperature: of the noise alone; 0 is `noise=False`.
     clip: (low, high) that every step is cut to; empty for no cut.
+
+  Examples:
+    >>> chain = Langevin(step_size=1.0, num_steps=1, noise=False)
+    >>> normal = target(lambda x: -0.5 * jnp.sum(x**2, -1))
+    >>> x, _ = chain(jax.random.key(0), jnp.ones((2, 1)), normal)
+    >>> print(x[:, 0])
+    [0.5 0.5]
   """
 
   step_size: float
@@ -206,6 +213,13 @@ def langevin(
   Raises:
     ValueError: an option out of range, x without a chain axis, or a score that is
       not like x.
+
+  Examples:
+    >>> x = jnp.zeros((1000, 1))  # a thousand chains
+    >>> score_fn = lambda x: -x  # of N(0, 1)
+    >>> x = langevin(jax.random.key(0), x, score_fn, step_size=0.5, num_steps=50)
+    >>> bool(abs(x.std() - 1) < 0.1)
+    True
   """
   checks.positive(step_size=step_size)
   checks.count(minimum=0, num_steps=num_steps)
@@ -259,6 +273,14 @@ def mala(
   Raises:
     ValueError: an option out of range, x without a chain axis, or a log density
       that is not [n].
+
+  Examples:
+    >>> x = jnp.zeros((1000, 1))  # a thousand chains
+    >>> log_density = lambda x: -0.5 * jnp.sum((x - 3) ** 2, -1)
+    >>> run = lambda rng, x: mala(rng, x, log_density, step_size=1.0, num_steps=50)
+    >>> x, acceptance = jax.jit(run)(jax.random.key(0), x)
+    >>> bool(abs(x.mean() - 3) < 0.2), bool(0.8 < acceptance < 1)
+    (True, True)
   """
   checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)

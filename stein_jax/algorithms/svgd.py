@@ -46,6 +46,16 @@ def create(
   Raises:
     ValueError: the leaves do not hold one number of particles, or the log density is
       not []. One that takes a batch is checked at the first step.
+
+  Examples:
+    >>> log_density = lambda x: -0.5 * jnp.sum((x - 3) ** 2)
+    >>> start = jax.random.normal(jax.random.key(0), (20, 2))
+    >>> state = create(log_density, start, optax.sgd(0.5))
+    >>> one_step = jax.jit(step)
+    >>> for _ in range(100):
+    ...   state, metrics = one_step(state, None, None)
+    >>> print(state.particles.params['particles'].mean(0).round(1))
+    [3. 3.]
   """
   particles = jax.tree.map(dtypes.floating, particles)
   shapes = [leaf.shape for leaf in jax.tree.leaves(particles)]
