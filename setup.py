@@ -34,6 +34,7 @@ setuptools.setup(
     'tensorflow-datasets>=4.9.10,<5',
     # Beyond the core nine:
     'dm-pix>=0.4.4,<0.5',
+    'flatbuffers>=24',  # by which jax.export writes
     'importlib_resources>=6.4,<8',
     'matplotlib>=3.9,<4',
     'pillow>=10,<14',
