@@ -116,11 +116,13 @@ def write(path, runs: Sequence) -> list[dict[str, str]]:
       for group in found
     ]
     sections.append(('Fields that differ', fields))
-  sections += [(name, png) for name, png in _curves(found)]
+  if plots := reporting.Plots(_curves(found)):
+    sections.append(('Over training', plots))
   for group in found:
     picture = group.workdirs[0] / 'samples.png'
     if picture.exists():
-      sections.append((f'Samples: {group.name}', picture.read_bytes()))
+      png = reporting.Pixels(picture.read_bytes())
+      sections.append((f'Samples: {group.name}', png))
   path = locations.absolute(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   reporting.write_page(path, 'Runs compared', sections)
@@ -144,7 +146,10 @@ def _curves(found):
       if len(steps) > 1:
         series[group] = steps, values
     if series:
-      yield name, reporting.curves(series, xlabel='step', ylabel=name)
+      yield (
+        name,
+        reporting.curves(series, xlabel='step', ylabel='', size=(6, 3)),
+      )
 
 
 def _common(runs, name):

@@ -152,14 +152,15 @@ def _evaluate(config, workdir, folder, judges):
       config, folder, state, samples, test_batch
     )
   numbers = {'step': int(state.step), **found}
+  if plots := pictures.curves(workdir):
+    sections = [*sections, ('Over training', plots)]
   reporting.write_json(folder / reporting.EVALUATION_FILE, numbers)
   reporting.write_page(
     folder / 'report.html',
     f'{config.algorithm} on {config.data.name}',
     [
-      ('Numbers', numbers),
-      *pictures.curve_sections(workdir),
       *sections,
+      ('Numbers', reporting.explained(numbers)),
       ('Config', reporting.flat_config(config)),
       ('Code', f'commit {reporting.commit()}'),
     ],

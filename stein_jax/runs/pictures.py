@@ -34,7 +34,7 @@ def picture(samples, batch, *, columns: int | None = None) -> bytes | None:
   if samples.ndim == 4 and samples.shape[-1] in (1, 3):
     # Small images are hard to see at one pixel each.
     grid = images.grid(_shown(samples, data), columns=columns)
-    return images.png(grid, zoom=3)
+    return reporting.Pixels(images.png(grid, zoom=3))
   if samples.ndim == 2 and samples.shape[1] <= 2:
     return reporting.scatter({'data': data[: len(samples)], 'samples': samples})
   return None
@@ -47,7 +47,7 @@ def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
     # The order of X21's figures: what is known, what is made of it, the truth.
     for x in (batch['condition'], samples, batch['image'])
   ]
-  return images.png(images.strips(np.stack(rows)), zoom=2)
+  return reporting.Pixels(images.png(images.strips(np.stack(rows)), zoom=2))
 
 
 def image_condition(batch):
@@ -91,7 +91,8 @@ def sample_sections(config, folder, state, samples, batch):
   for name, (title, paths) in _latent_paths(config, state).items():
     paths = shown(np.asarray(paths))
     (folder / f'{name}.gif').write_bytes(images.gif(paths, zoom=3))
-    sections.append((title, images.png(images.strips(paths), zoom=2)))
+    strips = images.png(images.strips(paths), zoom=2)
+    sections.append((title, reporting.Pixels(strips)))
   return sections
 
 
@@ -151,16 +152,18 @@ def _shown(samples, data):
   return (samples - low) / ((float(data.max()) - low) or 1.0)
 
 
-def curve_sections(workdir):
+def curves(workdir) -> reporting.Plots:
   """Returns one plot for each metric that the run logged more than once."""
   lines = reporting.read_metrics(workdir)
   names = {name: None for line in lines for name in line if name != 'step'}
-  sections = []
+  plots = reporting.Plots()
   for name in names:
     points = [(line['step'], line[name]) for line in lines if name in line]
     if len(points) > 1:
-      plot = reporting.curves(
-        {name: tuple(zip(*points, strict=True))}, xlabel='step', ylabel=name
+      plots[name] = reporting.curves(
+        {name: tuple(zip(*points, strict=True))},
+        xlabel='step',
+        ylabel='',
+        size=(4, 2.6),
       )
-      sections.append((name, plot))
-  return sections
+  return plots

@@ -325,13 +325,14 @@ def curves(
   floor: Mapping[str, float] | None = None,
   ylim: tuple[float, float] | None = None,
   log: bool = False,
+  size: tuple[float, float] = (9, 4.5),
 ) -> bytes:
   """Returns a PNG plot of named (x, y) series, with dashed lines at `floor`.
 
   A y of shape [points, runs] is drawn as its mean with the 95 % interval. `log` is of
-  both axes.
+  both axes, and `size` in inches of 110 pixels. A single series has no legend.
   """
-  figure, axes = _figure(xlabel, ylabel)
+  figure, axes = _figure(xlabel, ylabel, size)
   for i, (name, (x, y)) in enumerate(series.items()):
     look = dict(label=name, linestyle=('-', '--', ':')[i // 10 % 3])
     y = np.asarray(y, float)
@@ -349,7 +350,8 @@ def curves(
     axes.set_ylim(*ylim)
   if log:
     axes.set(xscale='log', yscale='log')
-  figure.legend(loc='outside right upper', fontsize='small')
+  if len(series) + len(floor or {}) > 1:
+    figure.legend(loc='outside right upper', fontsize='small')
   return _png(figure)
 
 
@@ -392,6 +394,57 @@ def numbers_of(workdir) -> str:
   )
 
 
+def explained(numbers: Mapping[str, float]) -> list[dict[str, str]]:
+  """Returns rows of metrics: the rounded value, its meaning, and the better way."""
+  rows = []
+  for name, value in numbers.items():
+    meaning, better = _MEANINGS.get(name.rpartition('/')[2], ('', ''))
+    if name.startswith('data/'):
+      better = ''
+    rows.append(
+      {
+        'metric': name,
+        'value': f'{value:.4g}',
+        'means': meaning,
+        'better': better,
+      }
+    )
+  return rows
+
+
+# By the last part of a name: what it means, and which way is better.
+_MEANINGS = {
+  'step': ('steps of training', ''),
+  'log_likelihood': ('mean log p of the test data, in nats', 'higher'),
+  'log_partition': ('log Z by annealed importance sampling, in nats', ''),
+  'accuracy': ('share of test images whose class is found', 'higher'),
+  'energy_distance': ('distance of the laws of samples and data', 'lower'),
+  'two_sample_p': (
+    'chance of such a distance between two equal laws',
+    'higher',
+  ),
+  'ksd': ('squared Stein discrepancy of samples from the energy', 'lower'),
+  'pairwise_distance': ('mean distance between two images', 'as of data'),
+  'nearest_distance': (
+    'mean distance to the nearest other image',
+    'as of data',
+  ),
+  'nearest_training': ('distance to the nearest training image', 'as of data'),
+  'psnr': ('peak signal over noise, in dB', 'higher'),
+  'ssim': ('structural similarity', 'higher'),
+  'psnr_pasted': ('the same, with the known pixels put back', 'higher'),
+  'ssim_pasted': ('the same, with the known pixels put back', 'higher'),
+  'inception_score': ('sharp and diverse classes by the judge', 'higher'),
+  'frechet_distance': ('distance of the features of samples and data', 'lower'),
+  'precision': ('share of samples among the data', 'higher'),
+  'recall': ('share of the data among the samples', 'higher'),
+  'density': ('how densely data surround samples', 'higher'),
+  'coverage': ('share of data that have a sample near', 'higher'),
+  'own_label': ('share of samples of the class asked for', 'higher'),
+  'class_entropy': ('entropy of the classes of samples, in nats', 'higher'),
+}
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """Returns a Markdown table; its columns are the keys of the first row."""
   columns = list(rows[0])
@@ -401,6 +454,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
 
 
+class Pixels(bytes):
+  """A PNG whose pixels are looked at, such as a grid of images."""
+
+
+class Plots(dict):
+  """Titles to PNG plots that are shown beside each other."""
+
+
 def write_page(
   path,
   title: str,
@@ -408,30 +469,39 @@ def write_page(
     tuple[str, str | bytes | Sequence[Mapping[str, Any]] | Mapping]
   ],
 ) -> None:
-  """Writes one self-contained HTML page.
+  """Writes one self-contained HTML page, for light and dark screens.
 
   Args:
     path: the file.
     title: of the page.
-    sections: (heading, content) each: text as a paragraph, PNG bytes as a
-      picture, a list of rows as a table, a mapping as two columns.
+    sections: (heading, content) each: text as a paragraph, PNG bytes as a picture,
+      `Pixels` as one whose pixels stay sharp, `Plots` beside each other, a list of rows
+      as a table, a mapping as two columns.
   """
   body = [f'<h1>{html.escape(title)}</h1>']
   for heading, content in sections:
     body.append(f'<h2>{html.escape(heading)}</h2>{_as_html(content)}')
-  style = (
-    # The page has everything in it, so that it can be sent as one file.
-    'body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}'
-    'table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2em .6em;'
-    'text-align:left;font-variant-numeric:tabular-nums}img{max-width:100%;'
-    'image-rendering:pixelated}'
-  )
+  # The page has everything in it, so that it can be sent as one file.
   locations.absolute(path).write_text(
     '<!doctype html><html lang="en"><meta charset="utf-8">'
-    f'<title>{html.escape(title)}</title><style>{style}</style>'
+    '<meta name="viewport" content="width=device-width">'
+    f'<title>{html.escape(title)}</title><style>{_STYLE}</style>'
     f'<body>{"".join(body)}</body></html>\n',
     'utf-8',
   )
+
+
+# Plots are drawn on white, which a dark page leaves as it is.
+_STYLE = (
+  ':root{color-scheme:light dark}'
+  'body{font:15px/1.5 sans-serif;max-width:64em;margin:2em auto;padding:0 1em}'
+  'h2{margin-top:1.6em}table{border-collapse:collapse;display:block;overflow-x:auto}'
+  'td,th{border:1px solid #8886;padding:.2em .6em;text-align:left;'
+  'font-variant-numeric:tabular-nums}img{max-width:100%;background:#fff}'
+  'img.pixels{image-rendering:pixelated}'
+  '.plots{display:grid;gap:1em;grid-template-columns:repeat(auto-fill,'
+  'minmax(20em,1fr))}.plots figure{margin:0}figcaption{font-size:13px}'
+)
 
 
 def to_json(value, *, indent: int | None = None) -> str:
@@ -524,8 +594,15 @@ def commit() -> str:
 
 
 def _as_html(content):
+  if isinstance(content, Plots):
+    figures = (
+      f'<figure>{_as_html(png)}<figcaption>{html.escape(title)}</figcaption></figure>'
+      for title, png in content.items()
+    )
+    return f'<div class="plots">{"".join(figures)}</div>'
   if isinstance(content, bytes):
-    return f'<img alt="" src="{images.data_uri(content)}">'
+    kind = ' class="pixels"' if isinstance(content, Pixels) else ''
+    return f'<img alt=""{kind} src="{images.data_uri(content)}">'
   if isinstance(content, str):
     return f'<p>{html.escape(content)}</p>'
   if isinstance(content, Mapping):
@@ -542,11 +619,11 @@ def _as_html(content):
   return f'<table><tr>{cells("th", columns)}</tr>{rows}</table>'
 
 
-def _figure(xlabel, ylabel):
+def _figure(xlabel, ylabel, size=(9, 4.5)):
   from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
 
   # Not by pyplot, which keeps every figure and may look for a display.
-  figure = mpl_figure.Figure(figsize=(9, 4.5), layout='constrained')
+  figure = mpl_figure.Figure(figsize=size, layout='constrained')
   axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
   axes.grid(alpha=0.3)
   return figure, axes

@@ -89,6 +89,27 @@ class ReportingTest(absltest.TestCase):
     for tag in ('<script>', '<i>', '<td><td>'):
       self.assertNotIn(tag, page)
 
+  def test_only_pixels_stay_sharp_and_plots_stand_beside_each_other(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / 'page.html'
+    png = images.png(np.zeros((1, 1, 3), np.uint8))
+    plots = reporting.Plots({'a/b': png, 'c': png})
+    reporting.write_page(
+      path, 't', [('s', reporting.Pixels(png)), ('p', png), ('q', plots)]
+    )
+    page = path.read_text()
+    self.assertEqual(page.count('class="pixels"'), 1)
+    self.assertEqual(page.count('<img'), 4)
+    self.assertEqual(page.count('<figcaption>'), 2)
+    self.assertIn('color-scheme:light dark', page)
+
+  def test_numbers_are_rounded_and_explained(self):
+    found = reporting.explained(
+      {'classifier/frechet_distance': 1.23456, 'data/pairwise_distance': 2.0}
+    )
+    self.assertEqual([row['value'] for row in found], ['1.235', '2'])
+    self.assertEqual([row['better'] for row in found], ['lower', ''])
+    self.assertTrue(all(row['means'] for row in found))
+
   def test_curves_and_scatter_are_pngs(self):
     plots = [
       reporting.curves(
