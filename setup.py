@@ -60,6 +60,13 @@ setuptools.setup(
       'nbconvert>=7.16,<8',
       'numpyro>=0.18,<1',
     ],
+    # What an own logger or data set may be of; the slow tests try each.
+    'others': [
+      'datasets>=3',
+      'mlflow-skinny>=3',
+      'torch>=2.9',
+      'wandb>=0.19',
+    ],
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [
       'blackjax>=1.2',
