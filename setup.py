@@ -65,7 +65,8 @@ setuptools.setup(
   entry_points={
     'console_scripts': [
       f'stein-{name} = stein_jax.experiments.commands:{name}'
-      for name in ('train', 'evaluate', 'demo')
+      for name in ('train', 'evaluate', 'compare', 'demo')
+      if (_ROOT / f'experiments/{name}.py').exists()
     ]
   },
   install_requires=[

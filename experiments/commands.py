@@ -6,9 +6,12 @@ import runpy
 
 def _run(module):
   # The module must be the main one: `--help` shows its docstring and its flags.
-  runpy.run_module(f'{__package__}.{module}', run_name='__main__', alter_sys=True)
+  runpy.run_module(
+    f'{__package__}.{module}', run_name='__main__', alter_sys=True
+  )
 
 
 train = functools.partial(_run, 'train')
 evaluate = functools.partial(_run, 'evaluate')
+compare = functools.partial(_run, 'compare')
 demo = functools.partial(_run, 'demo')
