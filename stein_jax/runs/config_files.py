@@ -99,10 +99,10 @@ def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
 
 def _module(path):
   """Returns the module of a file of Python, or of a config of the package by name."""
-  file, shipped = locations.absolute(path), locations.shipped('configs')
-  if not file.is_file() and path.isidentifier():
-    file = shipped / f'{path}.py'
-  if not file.is_file():
+  shipped = locations.shipped('configs')
+  named = shipped / f'{path}.py'
+  file = named if path.isidentifier() else locations.absolute(path)
+  if file.suffix != '.py' or not file.is_file():
     names = sorted(each.stem for each in shipped.glob('*.py'))
     name = pathlib.PurePath(path).stem
     near = difflib.get_close_matches(name, names, 5, 0.5) or names
