@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: help demo test test-all environments lint bench results clean
+.PHONY: help demo test test-all environments lint docs tutorials bench results clean
 
 help:
 	@echo 'make demo            learn an RBM five ways on real digits; a report page (a minute or two)'
@@ -14,6 +14,8 @@ help:
 	@echo 'make test-all        every test, the slow ones too'
 	@echo 'make environments    the fast core on the newest packages for Python 3.11 and 3.13, and on the oldest'
 	@echo 'make lint            style checks'
+	@echo 'make docs            the documentation, into build/docs'
+	@echo 'make tutorials       the tutorials run anew, with their pictures'
 	@echo 'make bench           speed and memory, against lower bounds and other libraries'
 	@echo 'make results         one page of what the reproductions below have left: claims, tables, figures'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
@@ -36,13 +38,17 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 demo: .venv/installed
 	$(BIN)/python -m experiments.demo
 
 test: .venv/installed-test
 	$(PYTEST)
 
-test-all: .venv/installed-test
+test-all: .venv/installed-test .venv/installed-docs
 	$(PYTEST) -m ''
 
 environments: .venv/installed-test
@@ -51,6 +57,13 @@ environments: .venv/installed-test
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@echo 'build/docs/index.html; with the search: python -m http.server --directory build/docs'
+
+tutorials: .venv/installed-docs
+	$(BIN)/python -m docs.execute docs/tutorials/*.py
 
 reproduce-%: .venv/installed
 	$(BIN)/python -m experiments.reproduce.$(subst -,_,$*) $(if $(RESULTS),--results=$(RESULTS)) $(if $(SMOKE),--smoke) $(FLAGS)
@@ -65,4 +78,4 @@ bench: .venv/installed
 	$(BIN)/python -m experiments.benchmarks.report
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-*

@@ -113,6 +113,7 @@ class ShippedTest(absltest.TestCase):
 class WheelTest(absltest.TestCase):
   def test_it_works_in_another_folder(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
+    (folder / 'source').mkdir()
     # A copy: a build leaves files behind, and takes up those of an earlier one.
     for name in _SOURCES:
       copy = shutil.copytree if (_ROOT / name).is_dir() else shutil.copy
