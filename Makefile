@@ -6,12 +6,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: help demo test test-all lint docs tutorials bench results clean
+.PHONY: help demo test test-all environments lint docs tutorials bench results clean
 
 help:
 	@echo 'make demo            learn an RBM five ways on real digits; a report page (a minute or two)'
 	@echo 'make test            the default tests'
 	@echo 'make test-all        every test, the slow ones too'
+	@echo 'make environments    the fast core on the newest packages for Python 3.11 and 3.13, and on the oldest'
 	@echo 'make lint            style checks'
 	@echo 'make docs            the documentation, into build/docs'
 	@echo 'make tutorials       the tutorials run anew, with their pictures'
@@ -50,6 +51,9 @@ test: .venv/installed-test
 test-all: .venv/installed-test .venv/installed-docs
 	$(PYTEST) -m ''
 
+environments: .venv/installed-test
+	$(BIN)/python -m tests.environments
+
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,4 +78,4 @@ bench: .venv/installed
 	$(BIN)/python -m experiments.benchmarks.report
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-*

@@ -5,62 +5,112 @@ import re
 
 import setuptools
 
-source = pathlib.Path(__file__).with_name('stein_jax') / '__init__.py'
-version = re.search(r"__version__ = '(.+)'", source.read_text('utf-8'))[1]
+_ROOT = pathlib.Path(__file__).parent
+# Read, not imported: a build has none of the packages that the module needs.
+_VERSION = re.search(
+  r"__version__ = '(.+)'", (_ROOT / 'stein_jax/__init__.py').read_text('utf-8')
+)[1]
 
 setuptools.setup(
   name='stein_jax',
-  version=version,
+  version=_VERSION,
   description=(
     'Energy-based models and Stein variational methods as pure functions in JAX'
   ),
-  long_description=open('README.md', encoding='utf-8').read(),
+  long_description=(_ROOT / 'README.md').read_text('utf-8'),
   long_description_content_type='text/markdown',
-  license='Apache-2.0',
+  author='The stein_jax authors',
+  license_expression='Apache-2.0',
+  license_files=['LICENSE'],
+  # The papers, as the project has no home on the web.
+  project_urls={
+    'Stein variational gradient descent': 'https://arxiv.org/abs/1608.04471',
+    'Amortised SVGD and SteinGAN': 'https://arxiv.org/abs/1611.01722',
+    'SteinCD': 'https://arxiv.org/abs/1707.00797',
+    'VGAN': 'https://arxiv.org/abs/1611.01799',
+    'Variational MCMC teaching': 'https://arxiv.org/abs/2012.14936',
+  },
+  keywords=[
+    'JAX',
+    'energy-based models',
+    'Stein variational gradient descent',
+    'kernel Stein discrepancy',
+    'contrastive divergence',
+    'score matching',
+    'MCMC',
+  ],
+  classifiers=[
+    'Development Status :: 4 - Beta',
+    'Intended Audience :: Science/Research',
+    'Operating System :: POSIX',
+    'Programming Language :: Python :: 3',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Topic :: Scientific/Engineering :: Mathematics',
+    'Typing :: Typed',
+  ],
   python_requires='>=3.11',
-  packages=setuptools.find_packages(include=['stein_jax', 'stein_jax.*']),
+  packages=[
+    *setuptools.find_packages(include=['stein_jax', 'stein_jax.*']),
+    'stein_jax.configs',
+    'stein_jax.experiments',
+  ],
+  package_dir={
+    'stein_jax.configs': 'configs',
+    'stein_jax.experiments': 'experiments',
+  },
+  package_data={'stein_jax': ['py.typed']},
+  entry_points={
+    'console_scripts': [
+      f'stein-{name} = stein_jax.experiments.commands:{name}'
+      for name in ('train', 'evaluate', 'compare', 'demo')
+      if (_ROOT / f'experiments/{name}.py').exists()
+    ]
+  },
   install_requires=[
-    # The lowest of each were tried together, and the newest of November 2026:
-    # requirements.lock has the versions that the results were made with.
-    'absl-py>=2.3.1,<3',
-    'chex>=0.1.92,<0.2',
-    'flax>=0.12.8,<0.13',
-    # Tried: 0.10.2, the newest for Python 3.11, and 0.12.0 on 3.12 and 3.13.
-    'jax>=0.10.2,<0.13',
-    'jaxlib>=0.10.2,<0.13',
-    'ml-collections>=1.1,<2',
-    'optax>=0.2.8,<0.3',
-    'orbax-checkpoint>=0.12.8,<0.13',
-    'tensorflow-datasets>=4.9.10,<5',
+    # Floors were tried together (`make environments`).
+    'absl-py>=2.3.1',
+    'chex>=0.1.92',
+    'flax>=0.12.8',
+    'jax>=0.10.2',
+    'jaxlib>=0.10.2',
+    'ml-collections>=1.1.0',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8',
+    'tensorflow-datasets>=4.9.10',
     # Beyond the core nine:
-    'dm-pix>=0.4.4,<0.5',
-    'flatbuffers>=24',  # by which jax.export writes
-    'importlib_resources>=6.4,<8',
-    'matplotlib>=3.9,<4',
-    'pillow>=10,<14',
-    'prdc>=0.2,<0.3',
-    'scikit-learn>=1.5,<2',
-    'tensorboardX>=2.6.5,<3',
-    'tqdm>=4.66,<5',
+    'dm-pix>=0.4.4',
+    'flatbuffers>=24.3.25',  # by which jax.export writes
+    'importlib_resources>=6.4.0',
+    'matplotlib>=3.9.0',
+    'numpy>=2.0.2',
+    'pillow>=10.4.0',
+    'prdc>=0.2',
+    'scikit-learn>=1.5.2',
+    'scipy>=1.14.1',
+    'tensorboardX>=2.6.2.2',
+    'tqdm>=4.66.1',
   ],
   extras_require={
-    'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],
-    'cuda13': ['jax[cuda13]>=0.10.2,<0.13'],
-    'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+    'cuda12': ['jax[cuda12]>=0.10.0'],
+    'cuda13': ['jax[cuda13]>=0.10.0'],
+    'tpu': ['jax[tpu]>=0.10.0'],
     'bench': ['blackjax>=1.2', 'torch>=2.9'],
     'docs': [
       'blackjax>=1.2',
-      'equinox>=0.13',
       'dm-haiku>=0.0.16',
+      'equinox>=0.13',
       'ipykernel>=6.29',
-      'jupytext>=1.16,<2',
+      'jupytext>=1.16',
       'mkdocs>=1.6,<2',
-      'mkdocs-material>=9.6,<10',
-      'mkdocstrings[python]>=1,<2',
-      'nbconvert>=7.16,<8',
-      'numpyro>=0.18,<1',
+      'mkdocs-material>=9.6',
+      'mkdocstrings[python]>=1',
+      'nbconvert>=7.16',
+      'numpyro>=0.18',
     ],
-    # What an own logger or data set may be of; the slow tests try each.
+    # What an own logger or data set may be of; slow tests try each.
     'others': [
       'datasets>=3',
       'mlflow-skinny>=3',
@@ -70,14 +120,14 @@ setuptools.setup(
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [
       'blackjax>=1.2',
-      'dm-haiku>=0.0.16,<0.1',
-      'equinox>=0.13,<0.14',
-      'hypothesis>=6.100,<7',
-      'numpyro>=0.18,<1',
-      'pytest>=8,<10',
-      'pytest-xdist>=3.6.1,<4',
+      'dm-haiku>=0.0.16',
+      'equinox>=0.13',
+      'hypothesis>=6.100',
+      'numpyro>=0.18',
+      'pytest>=8.0.0',
+      'pytest-xdist>=3.6.1',
       'ruff>=0.17,<0.18',
-      'tensorboard>=2.18,<3',
+      'tensorboard>=2.18',
     ],
   },
 )

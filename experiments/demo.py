@@ -8,18 +8,20 @@ Example:
   python -m experiments.demo --workdir=runs/demo
 """
 
+from collections.abc import Mapping
 import pathlib
 import shutil
 import time
+from typing import NamedTuple
 
 from absl import app
 from absl import flags
 from absl import logging
 import numpy as np
 
-from experiments.reproduce import rows
 from stein_jax import energies
 from stein_jax import locations
+from stein_jax.runs import config_files
 from stein_jax.runs import evaluation
 from stein_jax.runs import launch
 from stein_jax.runs import pictures
@@ -31,16 +33,31 @@ _WORKDIR = flags.DEFINE_string(
 )
 _FRESH = flags.DEFINE_bool('fresh', True, 'Start again; False continues.')
 
+
+class Row(NamedTuple):
+  """A line of the table, learned by a config of the package.
+
+  Attributes:
+    id: the name of its workdir.
+    name: what the table says.
+    config: the name of its config, with the scale.
+    flags: texts for fields of the config, by dotted name.
+  """
+
+  id: str
+  name: str
+  config: str
+  flags: Mapping[str, str] = {}
+
+
 # Both CD rows share a config and differ in the length of the chain alone.
-CD = ('contrastive_divergence_mnist', 'digits')
+CD = 'contrastive_divergence_mnist:digits'
 ROWS = (
-  rows.Row(
-    'exact', 'Exact maximum likelihood', ('maximum_likelihood_mnist', 'digits')
-  ),
-  rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', 'digits')),
-  rows.Row('cd-1', 'CD-1 (Langevin)', CD),
-  rows.Row('cd-10', 'CD-10 (Langevin)', CD, {'step.chain.num_steps': 10}),
-  rows.Row('steingan', 'SteinGAN', ('steingan_mnist', 'digits')),
+  Row('exact', 'Exact maximum likelihood', 'maximum_likelihood_mnist:digits'),
+  Row('stein-cd', 'SteinCD', 'stein_cd_mnist:digits'),
+  Row('cd-1', 'CD-1 (Langevin)', CD),
+  Row('cd-10', 'CD-10 (Langevin)', CD, {'step.chain.num_steps': '10'}),
+  Row('steingan', 'SteinGAN', 'steingan_mnist:digits'),
 )
 
 
@@ -63,11 +80,11 @@ def main(argv):
   report(workdir, lines, curves, shown)
 
 
-def learn(row: rows.Row, run: pathlib.Path):
+def learn(row: Row, run: pathlib.Path):
   """Returns a line of the table, the likelihood curve, and a PNG of samples."""
   logging.info('%s', row.name)
   # One seed: the demo shows that all work, and leaves intervals to the tables.
-  config = rows.get_config(row, 0)
+  config = config_files.read(row.config, row.flags)
   begin = time.monotonic()
   state = training.train(config, run)
   seconds = time.monotonic() - begin

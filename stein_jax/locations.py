@@ -40,3 +40,13 @@ def absolute(path: str | os.PathLike) -> pathlib.Path:
       'choose a path of plain letters.'
     ) from None
   return found
+
+
+def shipped(folder: str) -> pathlib.Path:
+  """Returns the folder `configs` or `experiments` that came with the package.
+
+  It is within an installed package, and beside the package in a clone.
+  """
+  package = pathlib.Path(__file__).parent
+  installed = package / folder
+  return installed if installed.is_dir() else package.parent / folder

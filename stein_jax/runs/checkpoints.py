@@ -54,10 +54,12 @@ def manager(
     # Orbax clears unfinished checkpoints away even when nothing is saved.
     options = dict(read_only=True, save_interval_steps=0, create=False)
   else:
-    options = dict(max_to_keep=max_to_keep, cleanup_tmp_directories=True)
+    options = dict(
+      preservation_policy=ocp.checkpoint_managers.LatestN(max_to_keep),
+      cleanup_tmp_directories=True,
+    )
   return ocp.CheckpointManager(
     locations.absolute(directory),
-    item_names=('state', 'digest'),
     options=ocp.CheckpointManagerOptions(**options),
   )
 

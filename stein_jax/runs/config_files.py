@@ -4,6 +4,7 @@ _CONFIG = config_files.ConfigFile('config')
 app.run(main, flags_parser=_CONFIG.parse)   # then _CONFIG.value
 
 --config=configs/stein_cd_mnist.py:digits   a file and a scale
+--config=stein_cd_mnist:digits              one that came with the package
 --config.step.epsilon=0.2                   a field
 --config.step.direction.kernel.name=IMQ     another value, with its own defaults
 --config.optimizer.learning_rate=0.001      a number in place of a schedule
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import difflib
 import importlib.util
 import json
+import pathlib
 import re
 import sys
 
@@ -43,7 +45,8 @@ class ConfigFile:
     flags.DEFINE_string(
       name,
       None,
-      'The config file, with :SCALE for one of its scales; a field is set by '
+      'The config file, or the name of one that the package has, with :SCALE for one '
+      'of its scales; a field is set by '
       f"--{name}.field=value, a section by --{name}.section='{{...}}'.",
       required=required,
     )
@@ -98,7 +101,8 @@ def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
   """Returns the completed config of a file, with fields set to what texts say.
 
   Args:
-    path: of the file, with :SCALE for one of its scales.
+    path: of the file, or the name of a config of the package; with :SCALE for one of
+      its scales.
     texts: dotted names of fields to what a command line says of them.
 
   Raises:
@@ -138,10 +142,18 @@ def _check_name(name, whole):
 
 
 def _module(path):
-  """Returns the module of a file of Python."""
-  file = locations.absolute(path)
-  if not file.is_file():
-    raise FileNotFoundError(f'There is no config file {path}.')
+  """Returns the module of a file of Python, or of a config of the package by name."""
+  shipped = locations.shipped('configs')
+  named = shipped / f'{path}.py'
+  file = named if path.isidentifier() else locations.absolute(path)
+  if file.suffix != '.py' or not file.is_file():
+    names = sorted(each.stem for each in shipped.glob('*.py'))
+    name = pathlib.PurePath(path).stem
+    near = difflib.get_close_matches(name, names, 5, 0.5) or names
+    raise FileNotFoundError(
+      f'There is no config file {path}; the package has, without .py: '
+      f'{", ".join(near)}.'
+    )
   spec = importlib.util.spec_from_file_location(file.stem, file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
