@@ -65,8 +65,7 @@ setuptools.setup(
   entry_points={
     'console_scripts': [
       f'stein-{name} = stein_jax.experiments.commands:{name}'
-      for name in ('train', 'evaluate', 'compare', 'demo')
-      if (_ROOT / f'experiments/{name}.py').exists()
+      for name in ('train', 'evaluate', 'sweep', 'compare', 'export', 'demo')
     ]
   },
   install_requires=[

@@ -13,5 +13,7 @@ def _run(module):
 
 train = functools.partial(_run, 'train')
 evaluate = functools.partial(_run, 'evaluate')
+sweep = functools.partial(_run, 'sweep')
 compare = functools.partial(_run, 'compare')
+export = functools.partial(_run, 'export')
 demo = functools.partial(_run, 'demo')

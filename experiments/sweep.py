@@ -82,7 +82,8 @@ def train(workdir, texts):
   if (workdir / reporting.EVALUATION_FILE).exists():
     logging.info('%s has finished already.', workdir.name)
     return 0
-  command = [sys.executable, '-m', 'experiments.train']
+  # The module beside this one, which an installed package has elsewhere.
+  command = [sys.executable, '-m', f'{__spec__.parent}.train']
   command += [f'--config={_CONFIG.value}', f'--workdir={workdir}']
   command += [f'--config.{text}' for text in texts] + _ARGUMENTS.value
   logging.info('%s begins.', workdir.name)
