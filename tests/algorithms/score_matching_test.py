@@ -277,8 +277,16 @@ class StepTest(parameterized.TestCase):
         score_matching, literal.at_truth(score_matching, x), x, objective='ssm'
       )
 
-  @parameterized.parameters('stein', 'closed_form', 'sliced', 'denoising')
+  @parameterized.parameters('stein', 'denoising')
   def test_learning(self, objective):
+    self.check_learning(objective)
+
+  @parameterized.parameters('closed_form', 'sliced')
+  @pytest.mark.slow
+  def test_learning_by_others(self, objective):
+    self.check_learning(objective)
+
+  def check_learning(self, objective):
     x = literal.rbm_data(literal.NUM_DATA)
     num_steps = 200 if objective == 'stein' else 600
     for params in literal.fit_rbm(
