@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import layers
 from stein_jax import learners
@@ -176,10 +177,16 @@ class ConvTest(parameterized.TestCase):
       scale = np.abs(expected).max()
       np.testing.assert_allclose(actual / scale, expected / scale, atol=1e-5)
 
-  @parameterized.product(
-    mode=('vmap', 'pmap', 'shard_map'), as_product=(True, False)
-  )
+  @parameterized.product(mode=('vmap', 'shard_map'), as_product=(True, False))
   def test_four_devices_are_one_batch(self, mode, as_product):
+    self.check_four_devices(mode, as_product)
+
+  @parameterized.parameters(True, False)
+  @pytest.mark.slow
+  def test_pmap(self, as_product):
+    self.check_four_devices('pmap', as_product)
+
+  def check_four_devices(self, mode, as_product):
     self.take(as_product)
     # The kernel is the same everywhere, images are split.
     x, kernel = _normal(8, 5, 4, 2), _normal(3, 3, 2, 3, seed=1)
