@@ -1,5 +1,6 @@
 """Four CPU devices, or JAX_NUM_CPU_DEVICES; strict broadcasting, cheap compilation."""
 
+import gc
 import os
 import tempfile
 
@@ -25,3 +26,10 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 flags.FLAGS.mark_as_parsed()  # absltest's temporary folders ask for flags
+
+
+def pytest_collection_finish():
+  # A traced program is many objects: by Python's defaults a twentieth of the
+  # suite's time goes into looking for cycles among them.
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 20)

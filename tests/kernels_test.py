@@ -264,17 +264,18 @@ class ValuesTest(chex.TestCase):
 
 
 class MedianTest(chex.TestCase):
-  @parameterized.product(
-    scale=[1.0, 0.25],
-    log=[('n+1', np.log(7)), ('n', np.log(6)), ('none', 1)],
-    diagonal=[True, False],
-  )
-  def test_is_that_of_numpy(self, scale, log, diagonal):
-    x, (log, divisor) = _normal(6, 2), log
-    rule = kernels.Median(scale, diagonal, log)
-    np.testing.assert_allclose(
-      jax.jit(rule.at)(x), scale * _median(x, diagonal) / divisor, rtol=1e-6
-    )
+  def test_is_that_of_numpy(self):
+    x = _normal(6, 2)
+    expected = {
+      kernels.Median(scale, diagonal, log): scale
+      * _median(x, diagonal)
+      / divisor
+      for scale in (1.0, 0.25)
+      for diagonal in (True, False)
+      for log, divisor in (('n+1', np.log(7)), ('n', np.log(6)), ('none', 1))
+    }
+    found = jax.jit(lambda x: [rule.at(x) for rule in expected])(x)
+    np.testing.assert_allclose(found, list(expected.values()), rtol=1e-6)
 
   def test_the_factor_may_be_swept_and_learned(self):
     x, scales = _normal(6, 2), jnp.array([0.5, 1.0, 3.0])
@@ -383,7 +384,7 @@ class MedianBandwidthTest(chex.TestCase):
   def test_of_a_point_that_is_not_finite(self, value):
     # As integers, the bits of -nan are negative: the search must still end.
     x = jnp.arange(12.0).reshape(6, 2).at[2, 1].set(value)
-    self.assertTrue(np.isnan(kernels.median_bandwidth(x)))
+    self.assertTrue(np.isnan(_bandwidth(x)))
 
   def assert_median(self, actual, x, expected):
     """The median moves by no more than the distances do."""
@@ -391,7 +392,7 @@ class MedianBandwidthTest(chex.TestCase):
       actual, expected, rtol=1e-6, atol=_tolerance(x, x)
     )
 
-  @parameterized.product(n=[2, 3, 4, 5, 90], diagonal=[True, False])
+  @parameterized.product(n=[2, 5, 90], diagonal=[True, False])
   def test_is_that_of_numpy(self, n, diagonal):
     x = _normal(n, 2)
     actual = _bandwidth(jnp.array(x), diagonal=diagonal, log='none')
@@ -406,15 +407,7 @@ class MedianBandwidthTest(chex.TestCase):
     actual = _bandwidth(jnp.array(x), log='none')
     np.testing.assert_allclose(actual, _median(x), rtol=1e-6)
 
-  @parameterized.product(
-    log=[('n+1', np.log(6)), ('n', np.log(5)), ('none', 1)], scale=[1.0, 0.25]
-  )
-  def test_scale_and_logarithm(self, log, scale):
-    x, (log, divisor) = _normal(5, 2), log
-    actual = _bandwidth(jnp.array(x), scale=scale, log=log)
-    self.assert_median(actual, x, scale * _median(x) / divisor)
-
-  @parameterized.parameters(1, 4, 10, 100)
+  @parameterized.parameters(1, 4, 100)
   def test_blocks(self, block_size):
     x = _normal(10, 2, offset=1e4)
     actual = _bandwidth(jnp.array(x), log='none', block_size=block_size)

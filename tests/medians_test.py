@@ -34,7 +34,7 @@ def _points(n, d=3, *, high=50, seed=0):
 
 class MedianTest(parameterized.TestCase):
   @parameterized.product(
-    n=[2, 3, 4, 5, 17, FEW, FEW + 1, 601, 1030],
+    n=[2, 3, 17, FEW, FEW + 1, 1030],
     diagonal=[True, False],
   )
   def test_is_that_of_numpy(self, n, diagonal):
@@ -42,7 +42,7 @@ class MedianTest(parameterized.TestCase):
     actual = _actual(jnp.array(x, jnp.float32), diagonal=diagonal)
     self.assertEqual(actual, _expected(x, diagonal))
 
-  @parameterized.product(n=[7, 600], block_size=[1, 5, 64, 1000])
+  @parameterized.parameters((7, 1), (7, 5), (600, 64), (600, 1000))
   def test_is_that_of_numpy_by_blocks(self, n, block_size):
     x = _points(n)
     actual = _actual(jnp.array(x, jnp.float32), block_size=block_size)
@@ -76,7 +76,9 @@ class MedianTest(parameterized.TestCase):
 
   def test_of_many_densities_at_once(self):
     x = np.stack([_points(30, seed=seed) for seed in range(3)])
-    many = jax.vmap(_medians.median_squared_distance)(jnp.array(x, jnp.float32))
+    many = jax.jit(jax.vmap(_medians.median_squared_distance))(
+      jnp.array(x, jnp.float32)
+    )
     np.testing.assert_array_equal(many, list(map(_expected, x)))
 
 

@@ -142,6 +142,7 @@ class ProcessesTest(parameterized.TestCase):
     lines = smoke.metric_lines(folder / 'several')
     self.assertSequenceEqual(lines, found['several'][:-1])
 
+  @pytest.mark.slow
   def test_two_are_what_one_is(self):
     # Its numbers are the same on any number of devices, here one a process.
     self.check('svgd_toy', 'pmap', 2, devices=2)

@@ -29,7 +29,7 @@ _PROFILE = hypothesis.settings(
   database=None,
   suppress_health_check=list(hypothesis.HealthCheck),
 )
-_SHAPES = ((1, 1), (2, 3), (7, 2))
+_SHAPES = ((1, 1), (7, 2))
 _DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32)
 # What is done to unit normal points; float32 keeps all of them.
 _EXTREMES = {
@@ -238,10 +238,19 @@ def chains(rng, x, step_size):
   return end, *samplers.mala(rng, x, log_density, **options)
 
 
+@jax.jit
+def still_and_down(rng, x):
+  """Returns the ends of a chain of no steps, and of one step without noise."""
+  run = functools.partial(
+    samplers.langevin, rng, x, lambda x: -x, step_size=1.0
+  )
+  return run(num_steps=0), run(num_steps=1, noise=False)
+
+
 class SamplersTest(absltest.TestCase):
   @_PROFILE
   @hypothesis.given(
-    points(shapes=((1, 1), (7, 2))),
+    points(shapes=((7, 2),)),
     st.sampled_from(_DTYPES),
     st.sampled_from((1e-3, 1.0)),
   )
@@ -260,18 +269,8 @@ class SamplersTest(absltest.TestCase):
   @hypothesis.given(points(shapes=((7, 2),)))
   def test_no_noise_and_no_steps(self, drawn):
     x, _, _ = drawn
-    still = samplers.langevin(
-      jax.random.key(0), x, lambda x: -x, step_size=1.0, num_steps=0
-    )
+    still, down = still_and_down(jax.random.key(0), x)
     np.testing.assert_array_equal(still, x)
-    down = samplers.langevin(
-      jax.random.key(0),
-      x,
-      lambda x: -x,
-      step_size=1.0,
-      num_steps=1,
-      noise=False,
-    )
     np.testing.assert_allclose(down, x / 2, rtol=2 * _eps)  # x - x / 2
 
 

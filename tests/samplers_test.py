@@ -32,6 +32,15 @@ def _assert_variance(x, variance):
   np.testing.assert_allclose(np.var(x), variance, rtol=4 * (2 / x.size) ** 0.5)
 
 
+# Their numbers are arguments, so that one program serves many of them.
+_long_langevin = jax.jit(
+  functools.partial(samplers.langevin, score_fn=_score, num_steps=80)
+)
+_long_mala = jax.jit(
+  functools.partial(samplers.mala, log_density_fn=_log_density, num_steps=80)
+)
+
+
 class LangevinTest(chex.TestCase):
   def test_of_a_step_size_of_8_bits(self):
     x = jnp.ones((2, 1))
@@ -56,16 +65,10 @@ class LangevinTest(chex.TestCase):
     ('both', 1.0, {'noise_scale': 2.0, 'temperature': 0.25}, 4 / 3),
   )
   def test_stationary_variance(self, step_size, keywords, variance):
-    run = jax.jit(
-      functools.partial(
-        samplers.langevin,
-        score_fn=_score,
-        step_size=step_size,
-        num_steps=80,
-        **keywords,
-      )
+    x = _long_langevin(
+      jax.random.key(0), jnp.ones(_NUM), step_size=step_size, **keywords
     )
-    _assert_variance(run(jax.random.key(0), jnp.ones(_NUM)), variance)
+    _assert_variance(x, variance)
 
   @chex.all_variants
   @parameterized.named_parameters(
@@ -130,15 +133,7 @@ class MalaTest(chex.TestCase):
   @parameterized.parameters(0.5, 1.0, 1.5)
   def test_stationary_variance(self, step_size):
     # Langevin's own are 16 / 15, 4 / 3 and 16 / 7.
-    run = jax.jit(
-      functools.partial(
-        samplers.mala,
-        log_density_fn=_log_density,
-        step_size=step_size,
-        num_steps=80,
-      )
-    )
-    x, rate = run(jax.random.key(0), jnp.ones(_NUM))
+    x, rate = _long_mala(jax.random.key(0), jnp.ones(_NUM), step_size=step_size)
     _assert_variance(x, 1.0)
     self.assertBetween(float(rate), 0.1, 1.0)
 
@@ -380,15 +375,18 @@ class Correlated:
     return x
 
 
+@jax.jit
+def _ends(chain, x):
+  return chain(jax.random.key(0), x, samplers.target(_log_density))
+
+
 class ValuesTest(parameterized.TestCase):
   """Chains as values, on the standard normal as a target."""
 
   target = samplers.target(_log_density)
 
   def ends(self, chain, x):
-    return jax.jit(lambda chain: chain(jax.random.key(0), x, self.target))(
-      chain
-    )
+    return _ends(chain, x)
 
   # As in LangevinTest: v = T ratio^2 / (1 - delta^2 / 4).
   @parameterized.parameters(

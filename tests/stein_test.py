@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 import numpy as np
+import pytest
 from scipy import stats
 
 from stein_jax import _sums
@@ -243,12 +244,21 @@ class DirectionTest(chex.TestCase):
     # <phi, phi> is the mean of the Stein operator on phi, over the particles.
     x, _ = _points(6, 3)
     kernel = _kernel(name, 2.0)
-    phi = functools.partial(stein.svgd_direction, x, -x, kernel)
-    operator = stein.stein_operator(jnp.negative, lambda y: phi(at=y), x)
-    norm = np.mean(np.asarray(operator, np.float64)) ** 0.5
     y = _points(4, 3, spread=2.0)[0]
-    _assert_close(phi(normalize='unit_ball'), phi() / norm)
-    _assert_close(phi(at=y, normalize='unit_ball'), phi(at=y) / norm)
+
+    @jax.jit
+    def found(x):
+      phi = functools.partial(stein.svgd_direction, x, -x, kernel)
+      operator = stein.stein_operator(jnp.negative, lambda y: phi(at=y), x)
+      pairs = [
+        (phi(at=at, normalize='unit_ball'), phi(at=at)) for at in (None, y)
+      ]
+      return operator, pairs
+
+    operator, pairs = found(x)
+    norm = np.mean(np.asarray(operator, np.float64)) ** 0.5
+    for unit, phi in pairs:
+      _assert_close(unit, phi / norm)
 
   def test_on_the_unit_ball_of_no_discrepancy(self):
     x = np.zeros((1, 3))
@@ -733,7 +743,9 @@ class DirectionValuesTest(chex.TestCase):
     ]
     shape = lambda points: points.reshape(-1, 2, 2)
     direction = stein.SVGD(kernels.RBF(2.0))
-    found = direction(shape(x), shape(score), at=shape(y))
+    found = jax.jit(lambda *of, at: direction(*of, at=at))(
+      shape(x), shape(score), at=shape(y)
+    )
     _assert_close(found, shape(np.array(expected)))
 
   def test_on_the_unit_ball(self):
@@ -888,13 +900,13 @@ class DescentTest(parameterized.TestCase):
 
   def test_direction_and_discrepancy_of_many_points(self):
     x, kernel = self.quantiles(2000), _kernel('rbf', self._BANDWIDTH)
-    phi = np.asarray(stein.svgd_direction(x, -x, kernel))
+    direction = jax.jit(functools.partial(stein.svgd_direction, kernel=kernel))
+    ksd = jax.jit(functools.partial(stein.ksd, kernel=kernel))
+    phi = np.asarray(direction(x, -x))
     largest = np.max(np.abs(phi))
     # Tails beyond the last points hold 1 / 2000 of q.
     np.testing.assert_allclose(phi, self.best(x), atol=2e-3 * largest)
-    np.testing.assert_allclose(
-      stein.ksd(x, -x, kernel), self.discrepancy(), rtol=2e-3
-    )
+    np.testing.assert_allclose(ksd(x, -x), self.discrepancy(), rtol=2e-3)
 
   @parameterized.parameters((0.3, 0.0), (-0.4, 0.8), (0.0, -1.0))
   def test_of_an_affine_direction(self, shift, growth):
@@ -1237,10 +1249,16 @@ def _mapped(mode, local, x, score):
 
 
 class ShardedTest(chex.TestCase):
-  @parameterized.parameters(
-    ('vmap', 1), ('vmap', 2), ('pmap', 2), ('shard_map', 2)
-  )
+  @parameterized.parameters(('vmap', 1), ('shard_map', 2))
   def test_equals_unsharded(self, mode, rows):
+    self.check_forms(mode, rows)
+
+  @parameterized.parameters(('vmap', 2), ('pmap', 2))
+  @pytest.mark.slow
+  def test_so_it_does_elsewhere(self, mode, rows):
+    self.check_forms(mode, rows)
+
+  def check_forms(self, mode, rows):
     x, score = map(jnp.array, _points(4 * rows, 3))
     expected = _all_unsharded(x, score)
     actual = _mapped(
@@ -1253,7 +1271,7 @@ class ShardedTest(chex.TestCase):
         self.assertEqual(actual[name].shape, shape)
         _assert_close(actual[name], np.broadcast_to(want, shape))
 
-  @parameterized.parameters('vmap', 'pmap', 'shard_map')
+  @parameterized.parameters('vmap', 'shard_map')
   def test_two_far_points_cost_the_others_no_digits(self, mode):
     x, score = _with_two_far(8)  # which share no device
     kernel = kernels.RBF(2.0)
@@ -1265,8 +1283,15 @@ class ShardedTest(chex.TestCase):
       _direction('rbf', 2.0, x, score),
     )
 
-  @parameterized.parameters(('vmap', 1), ('pmap', 2), ('shard_map', 2))
-  def test_feature_forms_equal_unsharded(self, mode, rows):
+  def test_feature_forms_equal_unsharded(self):
+    self.check_feature_forms('shard_map', 2)
+
+  @parameterized.parameters(('vmap', 1), ('pmap', 2))
+  @pytest.mark.slow
+  def test_so_they_do_elsewhere(self, mode, rows):
+    self.check_feature_forms(mode, rows)
+
+  def check_feature_forms(self, mode, rows):
     x, score = map(jnp.array, _points(4 * rows, 3))
     expected = jax.jit(_all_feature_forms)(x, score)
     actual = _mapped(

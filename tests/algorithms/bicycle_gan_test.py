@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
+import pytest
 
 from stein_jax.algorithms import bicycle_gan
 from tests import draws
@@ -20,6 +21,7 @@ _WEIGHTS = dict(
 )
 
 
+@functools.cache
 def _start(conditional=True):
   batch = literal.images(conditional=conditional)
   network = literal.VAE_NETWORK
@@ -48,11 +50,20 @@ class StepTest(parameterized.TestCase):
     ('bicycle_gan', {}),
     ('cvae_gan_plus_plus', dict(latent_weight=0.0)),
     ('cvae_gan', dict(latent_weight=0.0, prior_weight=0.0)),
-    ('codes_of_draws_alone', dict(prior_weight=0.0)),
-    ('without_conditions', {}),
   )
   def test_is_the_game(self, changes):
-    state, batch = _start('without' not in self.id())
+    self.check(changes, conditional=True)
+
+  @parameterized.named_parameters(
+    ('of_codes_of_draws_alone', dict(prior_weight=0.0), True),
+    ('without_conditions', {}, False),
+  )
+  @pytest.mark.slow
+  def test_so_is_that(self, changes, conditional):
+    self.check(changes, conditional)
+
+  def check(self, changes, conditional):
+    state, batch = _start(conditional)
     weights = {**_WEIGHTS, **changes}
     self.enter_context(draws.fixed())
     after, metrics = jax.jit(functools.partial(bicycle_gan.step, **weights))(

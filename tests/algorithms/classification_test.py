@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import datasets
 from stein_jax import layers
@@ -145,8 +146,14 @@ class StepTest(parameterized.TestCase):
       atol=1e-6,
     )
 
-  @parameterized.parameters('pmap', 'shard_map')
-  def test_updates_are_those_of_one_device(self, mode):
+  def test_updates_are_those_of_one_device(self):
+    self.check_modes('shard_map')
+
+  @pytest.mark.slow
+  def test_pmap(self):
+    self.check_modes('pmap')
+
+  def check_modes(self, mode):
     batch = {'image': np.float32(_IMAGES), 'label': np.int32(_LABELS)}
     step = functools.partial(classification.step, shift=0)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import optax
+import pytest
 
 from stein_jax import energies
 from stein_jax import learners
@@ -51,8 +52,14 @@ def nuts(rng, x, target):
 class OtherLibrariesTest(parameterized.TestCase):
   """BlackJAX's kernels are chains."""
 
-  @parameterized.parameters(hmc, nuts)
-  def test_the_stationary_law(self, chain):
+  def test_the_stationary_law(self):
+    self.check_law(hmc)
+
+  @pytest.mark.slow
+  def test_the_stationary_law_of_nuts(self):
+    self.check_law(nuts)
+
+  def check_law(self, chain):
     # Twenty transitions from 0 to a normal law of these moments.
     mean, variance, num = np.array([1.0, -2.0]), np.array([0.5, 2.0]), 2000
     law = samplers.target(
@@ -70,8 +77,14 @@ class OtherLibrariesTest(parameterized.TestCase):
     error = np.abs(x.var(0) / variance - 1) / (2 / num) ** 0.5
     self.assertLess(np.max(error), 4)
 
-  @parameterized.parameters((hmc, 'acceptance'), (nuts, 'depth'))
-  def test_make_the_negatives(self, chain, metric):
+  def test_make_the_negatives(self):
+    self.check_negatives(hmc, 'acceptance')
+
+  @pytest.mark.slow
+  def test_make_the_negatives_of_nuts(self):
+    self.check_negatives(nuts, 'depth')
+
+  def check_negatives(self, chain, metric):
     # The update is the difference of the statistics of data and of chains.
     x = jnp.asarray(literal.rbm_data(6), jnp.float32)
     state = literal.at_truth(contrastive_divergence, x, chains=x + 1)
@@ -233,12 +246,15 @@ class ContrastiveDivergenceTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'persistent=True.*allowed: False'):
       contrastive_divergence.init(jax.random.key(0), config, batch)
 
-  @parameterized.parameters(
-    (_CD, 600, samplers.Gibbs()),
-    (_CD, 600, samplers.Langevin(0.5)),
-    (_PCD, 1500, samplers.Gibbs()),
-  )
-  def test_learning(self, config, num_steps, chain):
+  @parameterized.parameters((_CD, 600), (_PCD, 1500))
+  def test_learning(self, config, num_steps):
+    self.check_learning(config, num_steps, samplers.Gibbs())
+
+  @pytest.mark.slow
+  def test_learning_by_langevin(self):
+    self.check_learning(_CD, 600, samplers.Langevin(0.5))
+
+  def check_learning(self, config, num_steps, chain):
     x = literal.rbm_data(literal.NUM_DATA)
     for params in literal.fit_rbm(
       contrastive_divergence,

@@ -379,8 +379,14 @@ class StepTest(parameterized.TestCase):
       atol=1e-5,
     )
 
-  @parameterized.parameters('pmap', 'shard_map')
-  def test_updates_are_those_of_one_device(self, mode):
+  def test_updates_are_those_of_one_device(self):
+    self.check_modes('shard_map')
+
+  @pytest.mark.slow
+  def test_pmap(self):
+    self.check_modes('pmap')
+
+  def check_modes(self, mode):
     data = np.random.default_rng(0).normal(size=(8, 2, 2, 1))
     shape = (2, 2, 1)
     state = _state(

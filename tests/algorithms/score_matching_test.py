@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from scipy import linalg
 
 from stein_jax import energies
@@ -226,15 +227,16 @@ class StepTest(parameterized.TestCase):
     self.assertLess(np.max(_standard_errors(updates(x, keys))), 4)
     self.assertGreater(np.max(_standard_errors(updates(1.2 * x, keys))), 8)
 
-  @parameterized.parameters(
-    ('pmap', 'stein'),
-    ('pmap', 'exact'),
-    ('shard_map', 'stein'),
-    ('shard_map', 'exact'),
-    ('shard_map', 'sliced'),
-    ('shard_map', 'denoising'),
-  )
-  def test_devices(self, mode, objective):
+  @parameterized.parameters('stein', 'exact', 'sliced', 'denoising')
+  def test_devices(self, objective):
+    self.check_devices('shard_map', objective)
+
+  @parameterized.parameters('stein', 'exact')
+  @pytest.mark.slow
+  def test_pmap(self, objective):
+    self.check_devices('pmap', objective)
+
+  def check_devices(self, mode, objective):
     x, rng = np.float32(literal.rbm_data(16)), jax.random.key(0)
     state = literal.at_truth(score_matching, x)
     self.enter_context(draws.fixed())
@@ -275,8 +277,16 @@ class StepTest(parameterized.TestCase):
         score_matching, literal.at_truth(score_matching, x), x, objective='ssm'
       )
 
-  @parameterized.parameters('stein', 'closed_form', 'sliced', 'denoising')
+  @parameterized.parameters('stein', 'denoising')
   def test_learning(self, objective):
+    self.check_learning(objective)
+
+  @parameterized.parameters('closed_form', 'sliced')
+  @pytest.mark.slow
+  def test_learning_by_others(self, objective):
+    self.check_learning(objective)
+
+  def check_learning(self, objective):
     x = literal.rbm_data(literal.NUM_DATA)
     num_steps = 200 if objective == 'stein' else 600
     for params in literal.fit_rbm(

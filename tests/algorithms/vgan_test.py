@@ -112,11 +112,10 @@ class StepTest(parameterized.TestCase):
     )
     state = state._replace(energy=energy)
     batch = {'image': _DATA}
-    vgan.step(
-      state, batch, jax.random.key(0), generator_entropy=0.0, data_entropy=0.0
-    )
+    step = functools.partial(vgan.step, generator_entropy=0.0, data_entropy=0.0)
+    jax.eval_shape(step, state, batch, jax.random.key(0))
     with self.assertRaisesRegex(AttributeError, 'expert_logits'):
-      vgan.step(state, batch, jax.random.key(0))
+      jax.eval_shape(vgan.step, state, batch, jax.random.key(0))
 
 
 class LearningTest(parameterized.TestCase):

@@ -115,15 +115,7 @@ class ArraysTest(parameterized.TestCase):
 
   @parameterized.product(
     name=list(_FUNCTIONS),
-    dtype=[
-      np.uint8,
-      np.int8,
-      np.int32,
-      bool,
-      np.float16,
-      jnp.bfloat16,
-      np.float64,
-    ],
+    dtype=[np.uint8, jnp.bfloat16, np.float64],
   )
   def test_any_dtype_is_taken_as_float32(self, name, dtype):
     # Differences of bytes would wrap, as 1 - 3 does.
