@@ -83,6 +83,7 @@ _WITHOUT_ARRAYS = {
   'samplers.target': 'a function',
   'generators.drawing.create': 'shapes',
   'generators.drawing.create_pair': 'shapes',
+  'generators.drawing.wrap': 'shapes',
   'generators.losses.chain_rule_loss': 'functions',
   'generators.walks.interpolate': 'a key',
   'generators.drawing.drawer': 'a batch, as it is',

@@ -11,6 +11,7 @@ from absl.testing import parameterized
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 import optax
 
@@ -60,6 +61,9 @@ class Misshapen(nn.Module):
 
 
 Misshapen.__module__ = energies.__name__  # what a config may name
+
+
+_CONFIG = ConfigDict(dict(evaluation=dict(parameters='last')))
 
 
 def _energy(shape, x=None):
@@ -343,16 +347,16 @@ class AccuracyTest(absltest.TestCase):
     logits = jnp.eye(3).at[1, 2].set(jnp.nan)
     rows = dict(image=np.ones((3, 2, 2, 1)), label=np.array([0, 2, 2]))
     source = type('Source', (), {'__getitem__': lambda _, key: rows})()
-    found = evaluation.test_metrics(None, self.state(logits), source)
+    found = evaluation.test_metrics(_CONFIG, self.state(logits), source)
     self.assertTrue(np.isnan(found['test/accuracy']))
-    found = evaluation.test_metrics(None, self.state(jnp.eye(3)), source)
+    found = evaluation.test_metrics(_CONFIG, self.state(jnp.eye(3)), source)
     self.assertAlmostEqual(found['test/accuracy'], 2 / 3)
 
   def test_labels_that_are_no_class_are_refused(self):
     rows = dict(image=np.ones((3, 2, 2, 1)), label=np.array([0, 3, 2]))
     source = type('Source', (), {'__getitem__': lambda _, key: rows})()
     with self.assertRaisesRegex(ValueError, 'label.*=3 must be in 0, ..., 2'):
-      evaluation.test_metrics(None, self.state(jnp.eye(3)), source)
+      evaluation.test_metrics(_CONFIG, self.state(jnp.eye(3)), source)
 
 
 if __name__ == '__main__':

@@ -97,7 +97,7 @@ def sampler(config, source) -> Callable[[Any], Tree]:
 
 def _chosen(config, state):
   """Returns the state at the parameters that `config.evaluation` names."""
-  if config.evaluation.get('parameters', 'last') == 'average':
+  if config.evaluation.parameters == 'average':
     return learners.averaged(state)
   return state
 

@@ -82,6 +82,8 @@ def _check_loop(config):
         f'{name}={config[name]} must be a multiple of '
         f'steps_per_call={config.steps_per_call}.'
       )
+  if not isinstance(config.start, str):
+    raise TypeError(f'start={config.start!r} must be a string.')
   checks.choice(parallel.MODES, parallel=config.parallel)
   checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
   checks.choice(rollbacks.ACTIONS, on_nonfinite=config.on_nonfinite)

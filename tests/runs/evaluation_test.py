@@ -8,6 +8,7 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
@@ -110,7 +111,8 @@ class SamplerTest(parameterized.TestCase):
       )
 
     config = types.SimpleNamespace(
-      seed=0, evaluation=types.SimpleNamespace(num_samples=asked)
+      seed=0,
+      evaluation=ConfigDict(dict(num_samples=asked, parameters='last')),
     )
     draw = functools.partial(sample, num_steps=2)
     with mock.patch.object(configs, 'sample', lambda config: draw):

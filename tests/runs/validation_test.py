@@ -133,7 +133,8 @@ ROWS = {
       "data.path='/nowhere' is no folder"),
     ('evaluation.data', dict(name='folder', path='/nowhere', side='left'),
       "evaluation.data.path='/nowhere' is no folder"),
-    ('data', dict(name='folder', path='/nowhere'), "data: mask='none'|data.mask"),
+    ('data', dict(name='folder', path='/nowhere', channels=2),
+      'data.channels=2 .*1, 3'),
     ('data.mask', 'centre', "data: .*'mask'.*takes: shape"),
   ),
   'gan_mnist': (
