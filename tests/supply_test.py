@@ -90,7 +90,7 @@ class FilesTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'train/a.png is no image'):
       datasets.load('folder', path=str(folder), size=8, mask='centre')
     for name in ('', 'train'):
-      with self.assertRaisesRegex(FileNotFoundError, 'no such file'):
+      with self.assertRaisesRegex(FileNotFoundError, 'is a folder'):
         datasets.load('npz', path=str(folder / name))
       with self.assertRaisesRegex(FileNotFoundError, 'is no file'):
         inception.load(folder / name)
