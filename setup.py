@@ -10,6 +10,11 @@ _ROOT = pathlib.Path(__file__).parent
 _VERSION = re.search(
   r"__version__ = '(.+)'", (_ROOT / 'stein_jax/__init__.py').read_text('utf-8')
 )[1]
+_COMMANDS = sorted(
+  path.stem
+  for path in (_ROOT / 'experiments').glob('*.py')
+  if path.stem not in ('__init__', 'commands')
+)
 
 setuptools.setup(
   name='stein_jax',
@@ -64,9 +69,8 @@ setuptools.setup(
   package_data={'stein_jax': ['py.typed']},
   entry_points={
     'console_scripts': [
-      f'stein-{name} = stein_jax.experiments.commands:{name}'
-      for name in ('train', 'evaluate', 'compare', 'demo')
-      if (_ROOT / f'experiments/{name}.py').exists()
+      f'stein-{name} = stein_jax.experiments.commands:main'
+      for name in _COMMANDS
     ]
   },
   install_requires=[
