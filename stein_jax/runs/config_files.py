@@ -99,7 +99,7 @@ def read(path: str, texts: Mapping[str, str]) -> ConfigDict:
 
 def _module(path):
   """Returns the module of a file of Python, or of a config of the package by name."""
-  shipped = locations.shipped('configs')
+  shipped = locations.packaged_configs()
   named = shipped / f'{path}.py'
   file = named if path.isidentifier() else locations.absolute(path)
   if file.suffix != '.py' or not file.is_file():
