@@ -10,11 +10,6 @@ _ROOT = pathlib.Path(__file__).parent
 _VERSION = re.search(
   r"__version__ = '(.+)'", (_ROOT / 'stein_jax/__init__.py').read_text('utf-8')
 )[1]
-_COMMANDS = sorted(
-  path.stem
-  for path in (_ROOT / 'experiments').glob('*.py')
-  if path.stem not in ('__init__', 'commands')
-)
 
 setuptools.setup(
   name='stein_jax',
@@ -69,23 +64,24 @@ setuptools.setup(
   package_data={'stein_jax': ['py.typed']},
   entry_points={
     'console_scripts': [
-      f'stein-{name} = stein_jax.experiments.commands:main'
-      for name in _COMMANDS
+      f'stein-{name} = stein_jax.experiments.commands:{name}'
+      for name in ('train', 'evaluate', 'sweep', 'compare', 'export', 'demo')
     ]
   },
   install_requires=[
     # Floors were tried together (`make environments`).
     'absl-py>=2.3.1',
-    'chex>=0.1.91',
-    'flax>=0.12.3',
-    'jax>=0.10.0',
-    'jaxlib>=0.10.0',
+    'chex>=0.1.92',
+    'flax>=0.12.8',
+    'jax>=0.10.2',
+    'jaxlib>=0.10.2',
     'ml-collections>=1.1.0',
-    'optax>=0.2.6',
-    'orbax-checkpoint>=0.11.32',
-    'tensorflow-datasets>=4.9.9',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8',
+    'tensorflow-datasets>=4.9.10',
     # Beyond the core nine:
     'dm-pix>=0.4.4',
+    'flatbuffers>=24.3.25',  # by which jax.export writes
     'importlib_resources>=6.4.0',
     'matplotlib>=3.9.0',
     'numpy>=2.0.2',
@@ -97,9 +93,9 @@ setuptools.setup(
     'tqdm>=4.66.1',
   ],
   extras_require={
-    'cuda12': ['jax[cuda12]>=0.10.0'],
-    'cuda13': ['jax[cuda13]>=0.10.0'],
-    'tpu': ['jax[tpu]>=0.10.0'],
+    'cuda12': ['jax[cuda12]>=0.10.2'],
+    'cuda13': ['jax[cuda13]>=0.10.2'],
+    'tpu': ['jax[tpu]>=0.10.2'],
     'bench': ['blackjax>=1.2', 'torch>=2.9'],
     'docs': [
       'blackjax>=1.2',
@@ -112,6 +108,13 @@ setuptools.setup(
       'mkdocstrings[python]>=1',
       'nbconvert>=7.16',
       'numpyro>=0.18',
+    ],
+    # What an own logger or data set may be of; slow tests try each.
+    'others': [
+      'datasets>=3',
+      'mlflow-skinny>=3',
+      'torch>=2.9',
+      'wandb>=0.19',
     ],
     'prepare': ['tensorflow-cpu>=2.18'],
     'test': [

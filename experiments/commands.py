@@ -1,12 +1,19 @@
 """The commands of an installed package: each is `python -m` of a module here."""
 
-import pathlib
+import functools
 import runpy
-import sys
 
 
-def main():
-  """Runs the module that the started script is named after."""
-  name = pathlib.Path(sys.argv[0]).stem.removeprefix('stein-')
-  # It must be the main module: --help shows that one's docstring and flags.
-  runpy.run_module(f'{__package__}.{name}', run_name='__main__', alter_sys=True)
+def _run(module):
+  # The module must be the main one: `--help` shows its docstring and its flags.
+  runpy.run_module(
+    f'{__package__}.{module}', run_name='__main__', alter_sys=True
+  )
+
+
+train = functools.partial(_run, 'train')
+evaluate = functools.partial(_run, 'evaluate')
+sweep = functools.partial(_run, 'sweep')
+compare = functools.partial(_run, 'compare')
+export = functools.partial(_run, 'export')
+demo = functools.partial(_run, 'demo')
