@@ -93,9 +93,9 @@ setuptools.setup(
     'tqdm>=4.66.1',
   ],
   extras_require={
-    'cuda12': ['jax[cuda12]>=0.10.0'],
-    'cuda13': ['jax[cuda13]>=0.10.0'],
-    'tpu': ['jax[tpu]>=0.10.0'],
+    'cuda12': ['jax[cuda12]>=0.10.2'],
+    'cuda13': ['jax[cuda13]>=0.10.2'],
+    'tpu': ['jax[tpu]>=0.10.2'],
     'bench': ['blackjax>=1.2', 'torch>=2.9'],
     'docs': [
       'blackjax>=1.2',

@@ -42,11 +42,11 @@ def absolute(path: str | os.PathLike) -> pathlib.Path:
   return found
 
 
-def shipped(folder: str) -> pathlib.Path:
-  """Returns the folder `configs` or `experiments` that came with the package.
+def packaged_configs() -> pathlib.Path:
+  """Returns the folder of the package's own configs.
 
   It is within an installed package, and beside the package in a clone.
   """
   package = pathlib.Path(__file__).parent
-  installed = package / folder
-  return installed if installed.is_dir() else package.parent / folder
+  installed = package / 'configs'
+  return installed if installed.is_dir() else package.parent / 'configs'

@@ -105,8 +105,8 @@ class ShippedTest(absltest.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     (folder / 'configs').mkdir()
     with mock.patch.object(locations, '__file__', str(folder / 'locations.py')):
-      self.assertEqual(locations.shipped('configs'), folder / 'configs')
-    self.assertEqual(locations.shipped('configs'), _ROOT / 'configs')
+      self.assertEqual(locations.packaged_configs(), folder / 'configs')
+    self.assertEqual(locations.packaged_configs(), _ROOT / 'configs')
 
 
 @pytest.mark.slow

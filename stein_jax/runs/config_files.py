@@ -143,7 +143,7 @@ def _check_name(name, whole):
 
 def _module(path):
   """Returns the module of a file of Python, or of a config of the package by name."""
-  shipped = locations.shipped('configs')
+  shipped = locations.packaged_configs()
   named = shipped / f'{path}.py'
   file = named if path.isidentifier() else locations.absolute(path)
   if file.suffix != '.py' or not file.is_file():
