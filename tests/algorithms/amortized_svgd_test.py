@@ -24,7 +24,6 @@ from stein_jax.algorithms import amortized_svgd
 from tests import draws
 from tests import literal
 
-_PROJECTIONS = ('chain_rule', 'full', 'linear')
 _LATENT = np.random.default_rng(5).normal(size=(9, 3))
 _MEAN = np.array([0.5, -1.0])
 
