@@ -13,6 +13,7 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 from ml_collections import ConfigDict
+import pytest
 
 from stein_jax import parallel
 from stein_jax.runs import reporting
