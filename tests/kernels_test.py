@@ -413,7 +413,7 @@ class MedianBandwidthTest(chex.TestCase):
     actual = _bandwidth(jnp.array(x), log='none', block_size=block_size)
     self.assert_median(actual, x, _median(x))
 
-  @chex.all_variants
+  @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
   def test_variants(self):
     x = _normal(6, 3)
     self.assert_median(

@@ -251,7 +251,9 @@ class IntegersTest(parameterized.TestCase):
   )
   def test_start_chains_of_floats(self, run, dtype):
     x = {'a': jnp.array([[0, 1], [1, 0]], dtype), 'b': jnp.ones(2)}
-    run = functools.partial(run, jax.random.key(0), step_size=1.0, num_steps=2)
+    run = jax.jit(
+      functools.partial(run, jax.random.key(0), step_size=1.0, num_steps=2)
+    )
     expected = run(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), x))
     chex.assert_trees_all_equal(run(x), expected)
     chex.assert_trees_all_equal_dtypes(run(x), expected)

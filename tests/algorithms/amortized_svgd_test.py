@@ -24,7 +24,6 @@ from stein_jax.algorithms import amortized_svgd
 from tests import draws
 from tests import literal
 
-_PROJECTIONS = ('chain_rule', 'full', 'linear')
 _LATENT = np.random.default_rng(5).normal(size=(9, 3))
 _MEAN = np.array([0.5, -1.0])
 
@@ -543,15 +542,18 @@ class FamilyTest(parameterized.TestCase):
 
 
 class DevicesTest(parameterized.TestCase):
-  # The chain rule's are those of an energy that mixes its batch, below.
-  @parameterized.parameters('full', 'linear')
-  def test_updates_are_those_of_one_device(self, projection):
-    self._check('shard_map', projection)
+  # The chain rule's are those of an energy that mixes its batch, below. The linear
+  # one takes slopes of its own, which shard_map alone would sum by itself.
+  @parameterized.parameters(('full', 'shard_map'), ('linear', 'pmap'))
+  def test_updates_are_those_of_one_device(self, projection, mode):
+    self._check(mode, projection)
 
-  @parameterized.parameters(*_PROJECTIONS)
+  @parameterized.parameters(
+    ('chain_rule', 'pmap'), ('full', 'pmap'), ('linear', 'shard_map')
+  )
   @pytest.mark.slow
-  def test_pmap(self, projection):
-    self._check('pmap', projection)
+  def test_so_they_are_in_other_modes(self, projection, mode):
+    self._check(mode, projection)
 
   def _check(self, mode, projection):
     state = literal.rbm_state(jnp.zeros((8, 4)), norm=True)

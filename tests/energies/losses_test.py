@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 import numpy as np
-import pytest
 
 from stein_jax import energies
 from stein_jax import learners
@@ -127,15 +126,8 @@ class ContrastTest(parameterized.TestCase):
       metrics['energy/data'] - 0.3 * metrics['energy/samples'], value, 5
     )
 
-  @parameterized.parameters(('vmap', 'discriminator'), ('shard_map', 'joint'))
+  @parameterized.parameters(('pmap', 'discriminator'), ('shard_map', 'joint'))
   def test_four_devices_are_one_batch(self, mode, kind):
-    self.check_devices(mode, kind)
-
-  @pytest.mark.slow
-  def test_pmap(self):
-    self.check_devices('pmap', 'discriminator')
-
-  def check_devices(self, mode, kind):
     energy = models.energy(kind)
     rows = models.images(seed=1), 2 * models.images(seed=2) + 1, models.labels()
     score, (params, metrics) = _over_devices(

@@ -120,12 +120,12 @@ class SamplerTest(parameterized.TestCase):
 
 
 class EvaluateTest(parameterized.TestCase):
-  @parameterized.parameters('stein_cd_mnist', 'svgd_toy', 'amortized_svgd_toy')
+  @parameterized.parameters('stein_cd_mnist', 'svgd_toy')
   def test_writes_numbers_samples_and_a_page_that_stands_alone(self, name):
     self.check(name)
 
   @parameterized.parameters(
-    'contrastive_divergence_toy', 'steingan_mnist_joint'
+    'amortized_svgd_toy', 'contrastive_divergence_toy', 'steingan_mnist_joint'
   )
   @pytest.mark.slow
   def test_so_do_longer_ones(self, name):

@@ -13,6 +13,7 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 from ml_collections import ConfigDict
+import pytest
 
 from stein_jax import parallel
 from stein_jax.runs import reporting
@@ -422,8 +423,18 @@ class BadConfigsTest(parameterized.TestCase):
     changes, message = row if len(row) == 2 else ({row[0]: row[1]}, row[2])
     self.assert_refused(changed(name, changes), message)
 
-  @parameterized.parameters(smoke.NAMES)
+  @parameterized.parameters(sorted(smoke.ALGORITHMS.values()))
   def test_every_field_has_a_type(self, name):
+    self.check_types(name)
+
+  @parameterized.parameters(
+    sorted(set(smoke.NAMES) - set(smoke.ALGORITHMS.values()))
+  )
+  @pytest.mark.slow
+  def test_every_field_of_every_other_config_has_a_type(self, name):
+    self.check_types(name)
+
+  def check_types(self, name):
     flat = reporting.flat_config(smoke.get_config(name))
     for key, value in flat.items():
       bad = wrong_type(value)
