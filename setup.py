@@ -112,6 +112,7 @@ setuptools.setup(
     # What an own logger or data set may be of; slow tests try each.
     'others': [
       'datasets>=3',
+      'grain>=0.2.18',
       'mlflow-skinny>=3',
       'torch>=2.9',
       'wandb>=0.19',

@@ -18,6 +18,7 @@ import jax
 import ml_dtypes
 import numpy as np
 from PIL import Image
+import pytest
 
 from stein_jax import datasets
 from stein_jax.datasets import _tfds
@@ -1030,6 +1031,8 @@ class ItemsTest(parameterized.TestCase):
     ([np.full((2, 2), 7.0)], ValueError, 'from 7 to 7'),
     ([np.full((2, 2), np.nan)], ValueError, 'finite'),
     (['cat'], ValueError, 'image is'),
+    ({'train': [np.zeros((2, 2))]}, TypeError, 'one of its values'),
+    ([(np.zeros((2, 2)), [1, 2])], ValueError, r'label has the shape \(2,\)'),
   )
   def test_refuses(self, items, error, message):
     with self.assertRaisesRegex(error, message):
@@ -1045,6 +1048,74 @@ class ItemsTest(parameterized.TestCase):
     np.testing.assert_allclose(
       found[:]['image'][:, 0, 0, 0], [0, 0.1, 0.2, 0.3]
     )
+
+
+@pytest.mark.slow
+class ItemsOfOthersTest(absltest.TestCase):
+  """The data sets of other packages are sources, by the real packages."""
+
+  def setUp(self):
+    super().setUp()
+    random = np.random.default_rng(0)
+    self.pixels = random.integers(0, 256, (5, 4, 6, 3), np.uint8)
+    self.pairs = [(pixels, i) for i, pixels in enumerate(self.pixels)]
+
+  def check(self, items, label=True, **kwargs):
+    batch = datasets.Items(items, **kwargs)[np.array([3, 1])]
+    expected = self.pixels[[3, 1]] / 255
+    np.testing.assert_allclose(batch['image'], expected, atol=1e-6)
+    if label:
+      self.assertEqual(batch['label'].tolist(), [3, 1])
+
+  def test_hugging_face(self):
+    hugging_face = pytest.importorskip('datasets')
+    features = hugging_face.Features(
+      img=hugging_face.Image(), label=hugging_face.ClassLabel(num_classes=5)
+    )
+    columns = {
+      'img': list(map(Image.fromarray, self.pixels)),
+      'label': list(range(5)),
+    }
+    items = hugging_face.Dataset.from_dict(columns, features=features)
+    self.check(items, image='img')
+    self.check(items['img'], label=False)
+    for name in ('numpy', 'jax'):
+      self.check(items.with_format(name), image='img')
+    with self.assertRaisesRegex(TypeError, 'one of its values'):
+      datasets.Items(hugging_face.DatasetDict(train=items))
+    with self.assertRaisesRegex(TypeError, '__len__'):
+      datasets.Items(items.to_iterable_dataset())
+
+  def test_torch(self):
+    data = pytest.importorskip('torch.utils.data')
+    torch = pytest.importorskip('torch')
+
+    class Photos(data.Dataset):
+      def __len__(this):
+        return len(self.pairs)
+
+      def __getitem__(this, index):
+        return Image.fromarray(self.pixels[index]), index
+
+    self.check(Photos())
+    self.check(data.Subset(Photos(), range(4)))
+    images = torch.tensor(self.pixels).movedim(-1, 1)
+    self.check(data.TensorDataset(images, torch.arange(5)))
+    self.check(data.TensorDataset(images / 255), label=False)
+    with self.assertRaisesRegex(TypeError, 'DataLoader is no source'):
+      datasets.Items(data.DataLoader(Photos()))
+
+  def test_grain(self):
+    grain = pytest.importorskip('grain')
+    items = grain.MapDataset.source(self.pairs)
+    self.check(items)
+    self.check(items.map(lambda pair: {'image': pair[0], 'label': pair[1]}))
+    with self.assertRaisesRegex(ValueError, 'label has the shape'):
+      datasets.Items(items.batch(2))
+    with self.assertRaisesRegex(ValueError, 'no end'):
+      datasets.Items(items.repeat())
+    with self.assertRaisesRegex(TypeError, '__len__'):
+      datasets.Items(items.to_iter_dataset())
 
 
 def squares(num):

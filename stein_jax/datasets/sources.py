@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import copy
+import sys
 from typing import Any
 
 from absl import logging
@@ -122,8 +123,8 @@ class Items:
     num_classes: number of classes, for labels that are to be the condition.
 
   Raises:
-    TypeError: it has no length or no items.
-    ValueError: it is empty, or its first item is none of these.
+    TypeError: it has no length or no items, or is a mapping of data sets.
+    ValueError: it is empty or without end, or its first item is none of these.
   """
 
   def __init__(
@@ -139,6 +140,11 @@ class Items:
     checks.choice(RANGES, pixels=pixels)
     checks.positive(scale=scale)
     checks.count(0, num_classes=num_classes)
+    if isinstance(items, Mapping):
+      raise TypeError(
+        f'A {type(items).__name__} is no source; allowed: one of its values, such as a '
+        'split.'
+      )
     if not hasattr(items, '__len__') or not hasattr(items, '__getitem__'):
       raise TypeError(
         f'A {type(items).__name__} is no source; allowed: anything with __len__ and '
@@ -146,6 +152,8 @@ class Items:
       )
     if not len(items):
       raise ValueError('The source has no items.')
+    if len(items) == sys.maxsize:  # the length that grain gives what has none
+      raise ValueError('The source has no end; allowed: one that is not repeated.')
     self.pixels, self.scale, self.num_classes = pixels, scale, num_classes
     self._items, self._keys = items, (image, label)
     self._conditioned = False
@@ -168,7 +176,13 @@ class Items:
     if images:
       _check_image('image', arrays['image'], self.pixels)
     if rows and rows[0][1] is not None:
-      arrays['label'] = np.array([int(label) for _, label in rows], np.int32)
+      labels = np.stack([np.asarray(label) for _, label in rows])
+      if labels.ndim > 1:
+        raise ValueError(
+          f'A label has the shape {labels.shape[1:]}; allowed: one number an item, of '
+          'one image.'
+        )
+      arrays['label'] = labels.astype(np.int32)
       if self._conditioned:
         arrays['condition'] = arrays['label']
     return _as_batch(arrays, self.pixels, self.scale)
@@ -211,16 +225,9 @@ def _as_image(image):
   if image.ndim == 2:
     return image[..., None]
   # torch's images have their channels first.
-  if (
-    image.ndim == 3
-    and image.shape[-1] not in (1, 3)
-    and image.shape[0]
-    in (
-      1,
-      3,
-    )
-  ):
-    return np.moveaxis(image, 0, -1)
+  if image.ndim == 3 and image.shape[0] in (1, 3):
+    if image.shape[-1] not in (1, 3):
+      return np.moveaxis(image, 0, -1)
   return image
 
 
