@@ -88,6 +88,29 @@ ROWS = (
     'cd-1-gibbs-centred', 'CD-1 Gibbs, centred', CD, {**GIBBS, **CENTRED}
   ),
 )
+# In one plot the curves would hide each other. Exact maximum likelihood stands beside
+# both kinds, for comparison.
+PANELS = {
+  'Chains': (
+    'exact',
+    'cd-1-langevin',
+    'cd-10-langevin',
+    'cd-1-gibbs',
+    'cd-10-gibbs',
+    'pcd',
+  ),
+  'Stein and score matching': (
+    'exact',
+    'stein-cd',
+    'stein-cd-row-sum',
+    'stein-cd-symmetric',
+    'stein-cd-quarter',
+    'stein-cd-five',
+    'stein-score-matching',
+    'score-matching',
+  ),
+  'Centred': ('exact-centred', 'stein-cd-centred', 'cd-1-gibbs-centred'),
+}
 # The rows whose chain has a step size.
 SWEPT = ('cd-1-langevin', 'cd-10-langevin')
 
@@ -280,10 +303,6 @@ def report(plan: scripts.Plan) -> scripts.Report:
   ]
   rates = {f'rate {rate:g}': _at(rate) for rate in RATES}
   floor = {'N(training mean, I)': floors['N(training mean, I)']}
-  curves = {
-    row.name: np.array([run['curve'] for run in found[row.id]]).T
-    for row in ranked
-  }
   sweeps = {
     row.name: found[row.id][0]['sweep'] for row in ranked if row.id in SWEPT
   }
@@ -295,27 +314,29 @@ def report(plan: scripts.Plan) -> scripts.Report:
       'Step sizes of CD, in nats': _sweep_table(sweeps),
     },
     {
-      # Centred models reach higher likelihoods and have a figure of their own,
-      # or curves would hide each other.
       'figure': (
         'Figure 1(a): test log likelihood, mean and 95 % interval',
-        _curves({k: v for k, v in curves.items() if 'centred' not in k}, floor),
-      ),
-      'centred': (
-        'The same family with centred inputs',
-        _curves({k: v for k, v in curves.items() if 'centred' in k}, floor),
+        _curves(ranked, found, floor),
       ),
       'sweep': ('Langevin step size of CD', _sweep_figure(sweeps, floor)),
     },
   )
 
 
-def _curves(curves, floor):
-  """Returns a PNG of test likelihoods [epochs + 1, seeds] over the epochs."""
+def _curves(ranked, found, floor):
+  """Returns a PNG of the rows' test likelihoods over the epochs."""
+  series = {}
+  for row in ranked:
+    y = np.array([run['curve'] for run in found[row.id]]).T
+    series[row.id] = row.name, (np.arange(len(y)), y)
+  groups = {
+    title: dict(series[id_] for id_ in series if id_ in ids)
+    for title, ids in PANELS.items()
+  }
   (low,) = floor.values()
-  high = max(np.max(curve) for curve in curves.values())
-  return reporting.curves(
-    {name: (np.arange(len(y)), y) for name, y in curves.items()},
+  high = max(np.max(y) for _, (_, y) in series.values())
+  return reporting.panels(
+    {title: group for title, group in groups.items() if group},
     xlabel='epoch',
     ylabel='test log likelihood (nats)',
     floor=floor,

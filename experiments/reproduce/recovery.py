@@ -94,8 +94,9 @@ def report(plan: scripts.Plan) -> scripts.Report:
     # All methods have the same test images.
     known, _, true = next(iter(pages.values()))
     page = np.stack([known, *(page[1] for page in pages.values()), true])
-    png = images.png(images.strips(page), zoom=2)
-    figures = {'recovered': (f'Known; {"; ".join(pages)}; true', png)}
+    labels = ('known', *pages, 'true')
+    png = images.png(images.strips(page), zoom=2, labels=labels)
+    figures = {'recovered': ('Hidden parts, recovered', png)}
   tables = {
     'Test images': rows.table(plan.results, methods, _COLUMNS, plan.seeds),
     'Printed': rows.printed(_PRINTED_COLUMNS, PRINTED),

@@ -177,15 +177,19 @@ def between(config, state) -> np.ndarray:
   return np.asarray(jnp.concatenate([paths, ends.reshape(paths.shape)]))
 
 
+def _samples(pictures):
+  """Returns a PNG of a row's samples and, where it has them, lines between latents."""
+  labels = ['samples'] * 10
+  if len(pictures) > 10:
+    labels += ['between latents, decoded'] * 4 + ['the same, revised'] * 4
+  return images.png(images.strips(pictures), zoom=2, labels=labels)
+
+
 def report(plan: scripts.Plan) -> scripts.Report:
   """Returns the table and the figures of what is there."""
-  pictures = scripts.row_figures(
-    plan, ROWS, lambda x: images.png(images.strips(x), zoom=2)
-  )
+  pictures = scripts.row_figures(plan, ROWS, _samples)
   return scripts.Report(
-    'Amortised starts of a Langevin EBM on '
-    f'{plan.options.dataset}; below the samples of a row between latents: four lines '
-    'decoded, then revised',
+    f'Amortised starts of a Langevin EBM on {plan.options.dataset}',
     {
       'An equal number of energy evaluations': rows.table(
         plan.results, ROWS, _COLUMNS, plan.seeds

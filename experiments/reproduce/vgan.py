@@ -341,9 +341,7 @@ def report(plan: scripts.Plan) -> scripts.Report:
     **_rho_figure(plan),
     **_gap_figure(plan),
     **scripts.row_figures(plan, [*probes, *choices]),
-    **scripts.row_figures(
-      plan, moves, lambda x: images.png(images.strips(x), zoom=2)
-    ),
+    **scripts.row_figures(plan, moves, _chain),
   }
   for row in moves:
     pictures = rows.images_of(plan.results, row)
@@ -354,6 +352,14 @@ def report(plan: scripts.Plan) -> scripts.Report:
     f'VGAN and variational contrastive divergence on {plan.options.dataset}'
   )
   return scripts.Report(title, tables, figures)
+
+
+def _chain(pictures):
+  """Returns a PNG of the chains from test images [CHAIN + 2, n, ...]."""
+  transitions = range(1, len(pictures) - 1)
+  labels = ['test images', 'reconstructed']
+  labels += [f'after {i} transition{"s"[: i > 1]}' for i in transitions]
+  return images.png(images.strips(pictures), zoom=2, labels=labels)
 
 
 def _moving(pictures):
@@ -382,17 +388,20 @@ def _gap_figure(plan):
 
 def _rho_figure(plan):
   """Returns the figure of what every finished rho makes of the same images, if any."""
-  found = [rows.images_of(plan.results, row) for row in vcd_rows(plan)]
-  found = [pictures for pictures in found if pictures is not None]
-  if not found:
+  strips, labels = [], []
+  for row in vcd_rows(plan):
+    pictures = rows.images_of(plan.results, row)
+    if pictures is None:
+      continue
+    if not strips:
+      strips, labels = [pictures[:1]], ['test images']
+    strips.append(pictures[[1, 2, -1]])
+    labels += [f'{row.name}: reconstructed', 'one transition', 'nine']
+  if not strips:
     return {}
-  strips = [found[0][:1], *(pictures[[1, 2, -1]] for pictures in found)]
-  title = (
-    'Test images; below, for each rho from 0 to 1: reconstructions, one transition, '
-    'nine'
-  )
-  png = images.png(images.strips(np.concatenate(strips)), zoom=2)
-  return {'rho': (title, png)}
+  page = images.strips(np.concatenate(strips))
+  png = images.png(page, zoom=2, labels=labels)
+  return {'rho': ('What VCD makes of test images', png)}
 
 
 _PROBE_COLUMNS = {

@@ -153,7 +153,9 @@ class Items:
     if not len(items):
       raise ValueError('The source has no items.')
     if len(items) == sys.maxsize:  # the length that grain gives what has none
-      raise ValueError('The source has no end; allowed: one that is not repeated.')
+      raise ValueError(
+        'The source has no end; allowed: one that is not repeated.'
+      )
     self.pixels, self.scale, self.num_classes = pixels, scale, num_classes
     self._items, self._keys = items, (image, label)
     self._conditioned = False

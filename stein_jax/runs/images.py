@@ -1,6 +1,7 @@
 """Grids of images, and PNG files of them."""
 
 import base64
+from collections.abc import Sequence
 import io
 import math
 
@@ -36,8 +37,12 @@ def strips(paths: np.ndarray) -> np.ndarray:
   return grid(paths.reshape(-1, *paths.shape[2:]), columns=paths.shape[1])
 
 
-def png(image: np.ndarray, *, zoom: int = 1) -> bytes:
+def png(
+  image: np.ndarray, *, zoom: int = 1, labels: Sequence[str] = ()
+) -> bytes:
   """Returns the PNG file of a uint8 image [h, w, 3], pixels repeated `zoom` times.
+
+  `labels` are written beside its rows, which are as many and equally high.
 
   Raises:
     ValueError: other values, of no known range, or another shape.
@@ -51,9 +56,27 @@ def png(image: np.ndarray, *, zoom: int = 1) -> bytes:
     )
   # Repeated rather than interpolated: a pixel of a sample stays one colour.
   image = np.repeat(np.repeat(image, zoom, 0), zoom, 1)
+  if labels:
+    image = np.concatenate([_margin(labels, len(image)), image], axis=1)
   buffer = io.BytesIO()
   Image.fromarray(image).save(buffer, 'PNG')
   return buffer.getvalue()
+
+
+def _margin(labels, height):
+  """Returns a white uint8 image [height, w, 3] with the labels at its right edge."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+  from PIL import ImageDraw  # pylint: disable=g-import-not-at-top
+  from PIL import ImageFont  # pylint: disable=g-import-not-at-top
+
+  font = ImageFont.load_default(size=15)
+  width = math.ceil(max(map(font.getlength, labels))) + 16
+  margin = Image.new('RGB', (width, height), 'white')
+  draw = ImageDraw.Draw(margin)
+  for i, label in enumerate(labels):
+    middle = (width - 8, (i + 0.5) * height / len(labels))
+    draw.text(middle, label, fill='black', font=font, anchor='rm')
+  return np.asarray(margin)
 
 
 def gif(

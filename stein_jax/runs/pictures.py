@@ -47,7 +47,9 @@ def recovery_page(samples, batch, section, *, num: int = 8) -> bytes:
     # The order of X21's figures: what is known, what is made of it, the truth.
     for x in (batch['condition'], samples, batch['image'])
   ]
-  return reporting.Pixels(images.png(images.strips(np.stack(rows)), zoom=2))
+  labels = ('known', 'recovered', 'true')
+  page = images.strips(np.stack(rows))
+  return reporting.Pixels(images.png(page, zoom=2, labels=labels))
 
 
 def image_condition(batch):

@@ -333,25 +333,33 @@ def curves(
   both axes, and `size` in inches of 110 pixels. A single series has no legend.
   """
   figure, axes = _figure(xlabel, ylabel, size)
-  for i, (name, (x, y)) in enumerate(series.items()):
-    look = dict(label=name, linestyle=('-', '--', ':')[i // 10 % 3])
-    y = np.asarray(y, float)
-    if y.ndim == 1:
-      axes.plot(x, y, **look)
-      continue
-    mean, half = mean_interval(y, axis=1)
-    (line,) = axes.plot(x, mean, **look)
-    axes.fill_between(
-      x, mean - half, mean + half, alpha=0.2, color=line.get_color()
-    )
-  for name, value in (floor or {}).items():
-    axes.axhline(value, color='0.5', linestyle='--', linewidth=1, label=name)
-  if ylim:
-    axes.set_ylim(*ylim)
+  _draw(axes, series, floor or {}, ylim)
   if log:
     axes.set(xscale='log', yscale='log')
   if len(series) + len(floor or {}) > 1:
     figure.legend(loc='outside right upper', fontsize='small')
+  return _png(figure)
+
+
+def panels(
+  groups: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+  *,
+  xlabel: str,
+  ylabel: str,
+  floor: Mapping[str, float] | None = None,
+  ylim: tuple[float, float] | None = None,
+) -> bytes:
+  """Returns a PNG of plots side by side, one of each title's series, as `curves`."""
+  from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
+
+  figure = mpl_figure.Figure((3.6 * len(groups), 5), layout='constrained')
+  every = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+  for axes, (title, series) in zip(every, groups.items(), strict=True):
+    axes.set(title=title, xlabel=xlabel)
+    axes.grid(alpha=0.3)
+    _draw(axes, series, floor or {}, ylim)
+    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.13), fontsize=8)
+  every[0].set_ylabel(ylabel)
   return _png(figure)
 
 
@@ -627,6 +635,25 @@ def _figure(xlabel, ylabel, size=(9, 4.5)):
   axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
   axes.grid(alpha=0.3)
   return figure, axes
+
+
+def _draw(axes, series, floor, ylim):
+  """Draws named (x, y) series, and dashed lines."""
+  for i, (name, (x, y)) in enumerate(series.items()):
+    look = dict(label=name, linestyle=('-', '--', ':')[i // 10 % 3])
+    y = np.asarray(y, float)
+    if y.ndim == 1:
+      axes.plot(x, y, **look)
+      continue
+    mean, half = mean_interval(y, axis=1)
+    (line,) = axes.plot(x, mean, **look)
+    axes.fill_between(
+      x, mean - half, mean + half, alpha=0.2, color=line.get_color()
+    )
+  for name, value in floor.items():
+    axes.axhline(value, color='0.5', linestyle='--', linewidth=1, label=name)
+  if ylim:
+    axes.set_ylim(*ylim)
 
 
 def _png(figure):
