@@ -13,11 +13,13 @@ jax.config.update(
 )
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Compiling is nearly all of the suite's time. Without fusion emitters it takes a
-# half to a quarter; jaxlib 0.11 and later have no other way, and no such flag.
+# half to a quarter; jaxlib 0.11 and later have no other way, and no such flags.
 jax.config.update('jax_disable_most_optimizations', True)
 if jax.__version_info__ < (0, 11):
   os.environ['XLA_FLAGS'] = (
     f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
+    # One part of a program is compiled in less time than several.
+    ' --xla_cpu_parallel_codegen_split_count=1'
   )
 # Runs that are stopped and continued compile each program three times over.
 _CACHE = tempfile.TemporaryDirectory()
