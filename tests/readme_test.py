@@ -1,6 +1,8 @@
 """The Python blocks of README.md run as they stand, and its flags are fields."""
 
+import contextlib
 import importlib
+import io
 import pathlib
 import re
 import shlex
@@ -24,6 +26,7 @@ from stein_jax.runs import configs
 _ROOT = pathlib.Path(__file__).parent.parent
 _TEXT = (_ROOT / 'README.md').read_text('utf-8')
 _BLOCKS = re.findall(r'```python\n(.*?)```', _TEXT, re.S)
+_OUTPUTS = re.findall(r'```python\n[^`]*```\n\n```text\n(.*?)```', _TEXT, re.S)
 _COMMANDS = re.findall(
   r'python -m experiments\.(?:train|sweep) --config.*',
   _TEXT.replace('\\\n', ' ').replace('"\n', '\n'),
@@ -92,6 +95,11 @@ def _import(path, real=build.import_module):
   return of_a_reader.get(path) or real(path)
 
 
+def numbers(text):
+  """Returns the numbers of a printed text."""
+  return [float(each) for each in re.findall(r'-?\d[\d.]*(?:e[+-]?\d+)?', text)]
+
+
 class CommandsTest(parameterized.TestCase):
   """Configs that commands name are read, without their data."""
 
@@ -134,10 +142,16 @@ class ReadmeTest(parameterized.TestCase):
           importlib.import_module(package)
         except ImportError:
           raise unittest.SkipTest(f'{package} is not installed') from None
-    names = {}
+    names, printed = {}, io.StringIO()
     # Readers do not raise on rank promotion.
-    with jax.numpy_rank_promotion('allow'):
+    with (
+      jax.numpy_rank_promotion('allow'),
+      contextlib.redirect_stdout(printed),
+    ):
       exec(_BLOCKS[i], names)  # pylint: disable=exec-used
+    # Other machines and devices round differently, and training amplifies that.
+    found, shown = numbers(printed.getvalue()), numbers(_OUTPUTS[i])
+    np.testing.assert_allclose(found, shown, rtol=0.05, atol=0.05)
     checks = {
       # The ring has radius 2 and a width of 1/4, and is open on the right.
       0: lambda: (
@@ -149,18 +163,17 @@ class ReadmeTest(parameterized.TestCase):
         abs(names['by_pmap'].reshape(-1, 2) - names['each'][0]).max() < 1e-5
         and abs(names['by_shard_map'] - names['each'][0]).max() < 1e-5
       ),
-      # The sample mean is 1.475, and a prior of scale 10 hardly moves it.
-      3: lambda: abs(names['posterior']['mean'].mean() - 1.475) < 0.05,
-      # What is zero at rest is the mean of the scores weighted by the kernel.
+      # The prior of scale 10 hardly moves the mean of thirty numbers.
+      3: lambda: (
+        abs(names['posterior']['mean'].mean() - names['y'].mean()) < 0.02
+      ),
       4: lambda: (
-        abs(names['samples'].mean() - 3.0) < 0.4
-        and abs(names['samples'].std() - 1.0) < 0.3
+        abs(names['samples'].mean() - 3.0) < 0.1
+        and abs(names['samples'].std() - 1.0) < 0.1
       ),
       5: lambda: names['metrics']['energy/data'] < 0,
-      # The data lie where the energy has learned to be low.
       6: lambda: (
-        np.mean(names['apply'](names['state'].energy.params, names['data']))
-        < np.mean(names['apply'](names['params'], names['data'])) - 1
+        abs(names['state'].chains.mean(0) - names['data'].mean(0)).max() < 0.2
       ),
       7: lambda: 0.5 < names['metrics']['chain/acceptance'] < 1,
     }
