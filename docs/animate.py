@@ -50,7 +50,7 @@ def banana(args):
     state, _ = jax.lax.scan(advance, state, length=num)
     clouds.append(state.particles.params['particles'])
     steps.append(steps[-1] + num)
-  return scene(density.log_density, clouds, steps, (-3, 3, -2.5, 5.5))
+  return scene(density.log_density, clouds, steps, (-3, 3, -2, 4))
 
 
 def modes(args):
@@ -59,9 +59,9 @@ def modes(args):
   density = densities.eight_gaussians()
   generator = generators.create(
     jax.random.key(0),
-    generators.MLP(latent_dim=16, dim=2, widths=(128, 128)),
+    generators.MLP(latent_dim=4, dim=2),
     optax.adam(1e-3),
-    num=300,
+    num=200,
   )
   state = amortized_svgd.create(density.log_density, generator)
 
@@ -75,7 +75,7 @@ def modes(args):
 
   clouds, steps = [draw(state)], [0]
   for i in range(_FRAMES):
-    num = 5 + 2 * i
+    num = 5 + 4 * i
     keys = jax.random.split(jax.random.key(2 + i), num)
     state, _ = jax.lax.scan(advance, state, keys)
     clouds.append(draw(state))
@@ -89,16 +89,16 @@ def scene(log_density, clouds, steps, extent):
   x, y = np.meshgrid(np.linspace(left, right, 120), np.linspace(low, high, 120))
   points = jnp.stack([x.ravel(), y.ravel()], 1)
   height = np.exp(jax.vmap(log_density)(points)).reshape(x.shape)
+  fig, ax = plt.subplots(figsize=(3.2, 3.2), layout='constrained')
+  ax.contourf(x, y, height, 12, cmap='Blues')
+  ax.set(xlim=(left, right), ylim=(low, high), xticks=[], yticks=[])
+  dots = ax.scatter([], [], s=6, color='C1', edgecolors='none')
   frames = []
   for cloud, step in zip(clouds, steps, strict=True):
-    fig, ax = plt.subplots(figsize=(3.2, 3.2), layout='constrained')
-    ax.contourf(x, y, height, 12, cmap='Blues')
-    ax.scatter(*np.asarray(cloud).T, s=6, color='C1', edgecolors='none')
-    ax.set(xlim=(left, right), ylim=(low, high), xticks=[], yticks=[])
+    dots.set_offsets(np.asarray(cloud))
     ax.set_title(f'step {step}', fontsize=10)
     buffer = io.BytesIO()
     fig.savefig(buffer, dpi=100)
-    plt.close(fig)
     frames.append(Image.open(buffer).convert('RGB'))
   return animation(frames)
 

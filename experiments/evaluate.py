@@ -1,4 +1,4 @@
-"""Evaluates the newest checkpoint of a run: numbers, samples, report page.
+r"""Evaluates the newest checkpoint of a run: numbers, samples, report page.
 
 Example:
   python -m experiments.evaluate --workdir=runs/stein_cd_digits --num_samples=400
@@ -14,7 +14,6 @@ from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import judges
 from stein_jax.runs import launch
-from stein_jax.runs import reporting
 from stein_jax.runs import training
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run, as train left it.')
@@ -82,8 +81,7 @@ def main(argv):
   if _INCEPTION.value:
     named['inception'] = judges.inception_judge(_INCEPTION.value)
   evaluation.evaluate(config, _WORKDIR.value, judges=named)
-  print(reporting.numbers_of(_WORKDIR.value))
-  print(f'Report: {locations.absolute(_WORKDIR.value)}/report.html')
+  launch.show_report(locations.absolute(_WORKDIR.value))
 
 
 if __name__ == '__main__':

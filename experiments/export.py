@@ -5,8 +5,10 @@ Example:
   python -m experiments.export --workdir=runs/steingan --what=sample --num=64
 
 Then, with JAX alone, on a CPU, a GPU or a TPU:
-  import jax, pathlib
-  score = jax.export.deserialize(pathlib.Path('score.jax').read_bytes()).call
+  import pathlib
+  from jax import export
+  data = pathlib.Path('runs/stein_cd_digits/score.jax').read_bytes()
+  score = export.deserialize(bytearray(data)).call
   score(x)    # x [n, ...] float32; samples: sample(seed), an int32
 """
 

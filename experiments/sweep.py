@@ -1,4 +1,4 @@
-"""Trains a config at every value of a grid of fields, with several seeds each.
+r"""Trains a config at every value of a grid of fields, with several seeds each.
 
 A run for each value and seed lies in --workdir under their names. A sweep that was
 interrupted goes on: what has finished is not run again. At the end all runs are

@@ -1,4 +1,4 @@
-"""Trains the algorithm of a config.
+r"""Trains the algorithm of a config.
 
 Example:
   python -m experiments.train --config=configs/stein_cd_mnist.py:digits \
@@ -21,7 +21,6 @@ from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import launch
 from stein_jax.runs import loggers
-from stein_jax.runs import reporting
 from stein_jax.runs import training
 
 _CONFIG = config_files.ConfigFile('config', required=False)
@@ -79,8 +78,7 @@ def main(argv):
     )
   if _EVALUATE.value and int(state.step) == config.num_steps:
     evaluation.evaluate(config, workdir)
-    print(reporting.numbers_of(workdir))
-    print(f'Report: {workdir}/report.html')
+    launch.show_report(workdir)
 
 
 def get_config(workdir):

@@ -1,4 +1,4 @@
-"""X21 on real images: what an amortised start is worth to a Langevin EBM.
+r"""X21 on real images: what an amortised start is worth to a Langevin EBM.
 
 Every row evaluates its energy equally often, and all but GANs have the same energy:
 they have as many updates, with as many chains of as many Langevin steps. Chains start

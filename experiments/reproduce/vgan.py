@@ -1,4 +1,4 @@
-"""Z16 on real images: VGAN's features, and what rho does to VCD.
+r"""Z16 on real images: VGAN's features, and what rho does to VCD.
 
 Part 'table1' trains GAN and VGAN with one and three generator steps, shows their
 samples (figure 2), and asks a linear classifier what it can read off their energies'

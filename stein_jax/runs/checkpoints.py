@@ -58,10 +58,17 @@ def manager(
       preservation_policy=ocp.checkpoint_managers.LatestN(max_to_keep),
       cleanup_tmp_directories=True,
     )
-  return ocp.CheckpointManager(
-    locations.absolute(directory),
-    options=ocp.CheckpointManagerOptions(**options),
-  )
+  # Orbax warns of what is asked of it: to read and not to write.
+  asked = lambda record: 'read only' not in record.getMessage()
+  logger = logging.get_absl_logger()
+  logger.addFilter(asked)
+  try:
+    return ocp.CheckpointManager(
+      locations.absolute(directory),
+      options=ocp.CheckpointManagerOptions(**options),
+    )
+  finally:
+    logger.removeFilter(asked)
 
 
 def save(manager: ocp.CheckpointManager, state: Tree) -> None:

@@ -97,6 +97,13 @@ def join() -> None:
   )
 
 
+def show_report(workdir) -> None:
+  """Prints the numbers of a run that was evaluated; one process of several does."""
+  if jax.process_index() == 0:
+    print(reporting.numbers_of(workdir))
+    print(f'Report: {workdir}/report.html')
+
+
 def _say(kind, error, trace):
   """Prints the sentence of an error, or all of one that has none for a user."""
   # A frozen machine or a bug in a library is not to be summed up.

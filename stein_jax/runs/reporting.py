@@ -276,11 +276,7 @@ def set_up_logging() -> None:
   handler.setFormatter(_Lines())
   handler.addFilter(
     lambda record: (
-      (
-        record.levelno >= logging.converter.STANDARD_WARNING
-        # Orbax warns of what is asked of it: to read and not to write.
-        and 'read only' not in record.getMessage()
-      )
+      record.levelno >= logging.converter.STANDARD_WARNING
       or (record.pathname.startswith(ours) and '/.venv/' not in record.pathname)
     )
   )

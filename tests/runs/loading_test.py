@@ -8,6 +8,7 @@ import tempfile
 import types
 from unittest import mock
 
+from absl import logging
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
@@ -46,6 +47,7 @@ class LoadTest(parameterized.TestCase):
     with (
       mock.patch.object(datasets, 'load', side_effect=AssertionError),
       contextlib.chdir('/'),
+      self.assertNoLogs(logging.get_absl_logger(), 'WARNING'),  # is quiet
     ):
       run = runs.load(self.workdir)
     chex.assert_trees_all_equal(
