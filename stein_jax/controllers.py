@@ -95,6 +95,11 @@ class Freeze(Fixed):
   Attributes:
     limit: gap, either way, beyond which the energy does not learn.
     factor: factor on its update while it is behind.
+
+  Examples:
+    >>> factors, _ = Freeze(limit=0.5).update(jnp.array(0.8), None)
+    >>> print(factors.frozen)
+    True
   """
 
   limit: float = 0.5

@@ -86,7 +86,12 @@ def mixture(
 
 
 def two_modes() -> Density:
-  """Returns N(-2, 1) / 3 + 2 N(2, 1) / 3, begun at N(-10, 1) [LW16 sec 5]."""
+  """Returns N(-2, 1) / 3 + 2 N(2, 1) / 3, begun at N(-10, 1) [LW16 sec 5].
+
+  Examples:
+    >>> print(two_modes().sample(jax.random.key(0), 5).shape)
+    (5, 1)
+  """
   means, weights = jnp.array([[-2.0], [2.0]]), jnp.array([1.0, 2.0])
   return mixture(means, 1.0, weights, start=-10.0)
 

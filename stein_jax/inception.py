@@ -37,7 +37,13 @@ _GAMMA = '/batchnorm/gamma'
 
 
 def average_pool(x: Array) -> Array:
-  """Returns 3x3 means at stride 1, like x, of pixels inside the image only."""
+  """Returns 3x3 means at stride 1, like x, of pixels inside the image only.
+
+  Examples:
+    >>> print(average_pool(jnp.ones((1, 2, 2, 1)))[0, :, :, 0])
+    [[1. 1.]
+     [1. 1.]]
+  """
   x = dtypes.at_least_float32(x)
   means = nn.avg_pool(x, (3, 3), padding='SAME', count_include_pad=False)
   return means.astype(x.dtype)  # flax counts the pixels in the default type

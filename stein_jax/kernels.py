@@ -64,6 +64,10 @@ def rational_quadratic(
 
   This is a mixture of `rbf` kernels over bandwidths, and `rbf` itself in the limit of
   large `mixture`.
+
+  Examples:
+    >>> print(rational_quadratic(jnp.array([0.0, 1.0, 3.0])))
+    [1.   0.5  0.25]
   """
   base = 1 + dtypes.floating(sq_dist) / bandwidth / mixture
   return base**-mixture
@@ -150,6 +154,10 @@ class RationalQuadratic:
   Attributes:
     bandwidth: a positive number [], or a rule such as `Median`.
     mixture: a positive number []; the larger, the nearer to `RBF`.
+
+  Examples:
+    >>> print(RationalQuadratic(bandwidth=2.0, mixture=3.0)(jnp.array(6.0)))
+    0.125
   """
 
   bandwidth: Array | float | Median = Median()

@@ -41,6 +41,11 @@ def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
 
   Raises:
     ValueError: a function that does not return points like those it is given.
+
+  Examples:
+    >>> score = lambda x: -x  # of N(0, 1); with phi(x) = x the value is 1 - x^2
+    >>> print(stein_operator(score, lambda x: x, jnp.array([[0.0], [2.0]])))
+    [ 1. -3.]
   """
   (x,) = kernels.points(x=x)
 
@@ -194,6 +199,12 @@ def feature_repulsion(
       Jacobian at x_i instead, with one product in all; the two are equal where F is an
       isometry. With 'nearest' the nearest other particle is the only j.
     axis_name: the mapped axis over which the particles are split.
+
+  Examples:
+    >>> x = jnp.array([[0.0], [2.0]])
+    >>> print(feature_repulsion(x, lambda x: x, kernels.RBF(bandwidth=4.0)))
+    [[-0.36787945]
+     [ 0.36787945]]
   """
   checks.choice(_repulsion.FORMS, form=form)
   dtype, x = dtypes.floating(x).dtype, dtypes.at_least_float32(x)

@@ -74,6 +74,13 @@ class Coupling(nn.Module):
     widths: widths of the hidden layers of each network.
     num_layers: number of layers, which move the two halves in turn.
     prior: distribution of the latent vector, always 'normal'.
+
+  Examples:
+    >>> network = Coupling(dim=2)
+    >>> params = network.init(jax.random.key(0), jax.random.key(1), 3)
+    >>> x = jnp.ones((3, 2))
+    >>> print(network.apply(params, x, method='log_density').shape)
+    (3,)
   """
 
   dim: int = 2

@@ -133,6 +133,11 @@ def linear_probe(
   Raises:
     ValueError: there are not as many features, labels or classes as there should
       be, or the labels are not integers.
+
+  Examples:
+    >>> features, labels = np.array([[0.0], [1.0], [4.0], [5.0]]), [0, 0, 1, 1]
+    >>> print(linear_probe(features, labels, features, labels))
+    1.0
   """
   # pylint: disable=g-import-not-at-top
   from sklearn import exceptions
@@ -227,6 +232,12 @@ def duplicates(
 
   Raises:
     ValueError: there are fewer images than `num_distinct`, or not as many labels.
+
+  Examples:
+    >>> images, labels = np.zeros((6, 8, 8, 1)), np.arange(6)
+    >>> copied, classes = duplicates(images, labels, num_distinct=2, copies=3)
+    >>> print(copied.shape, len(set(classes.tolist())))
+    (6, 8, 8, 1) 2
   """
   checks.count(num_distinct=num_distinct, copies=copies)
   if np.ndim(labels) != 1:
