@@ -50,6 +50,12 @@ class DocstringsTest(parameterized.TestCase):
     self.assertGreaterEqual(len(found), 10)
 
 
+class ReachTest(absltest.TestCase):
+  def test_every_public_function_has_an_example_or_is_reached_from_one(self):
+    names = {full.rpartition('.')[2] for full in _public()}
+    self.assertEqual(names - _reached(), set())
+
+
 class TutorialsTest(parameterized.TestCase):
   @parameterized.parameters(*(path.stem for path in _TUTORIALS))
   def test_page_is_of_this_source(self, name):
@@ -122,6 +128,34 @@ class SiteTest(absltest.TestCase):
       self.assertEmpty(fetched, path)
     anchors = set(re.findall(r'id="([\w.]+)"', ''.join(pages.values())))
     self.assertEqual(_public() - anchors, set())
+
+
+def _reached():
+  """Returns the names in examples and commands, and in the code of these, and so on."""
+  sources = {
+    name: pathlib.Path(importlib.import_module(name).__file__).read_text()
+    for name in _MODULES
+  }
+  pages = [_ROOT / 'README.md', *_PAGES.rglob('*.md')]
+  shown = [path.read_text() for path in (_ROOT / 'configs').glob('*.py')]
+  shown += [path.read_text() for path in (_ROOT / 'experiments').rglob('*.py')]
+  for path in pages:
+    shown += re.findall(r'```(?:python|py)\n(.*?)```', path.read_text(), re.S)
+  for text in sources.values():
+    shown += re.findall(r'>>> (.*)', text)
+  code = {}  # of every statement at the top of a module, by the name it gives
+  for text in sources.values():
+    for node in ast.parse(text).body:
+      targets = getattr(node, 'targets', [getattr(node, 'target', node)])
+      for target in targets:
+        name = getattr(target, 'name', getattr(target, 'id', ''))
+        code[name] = f'{code.get(name, "")}\n{ast.unparse(node)}'
+  found, new = set(), set(re.findall(r'\w+', ' '.join(shown)))
+  while new:
+    found |= new
+    text = ' '.join(code[name] for name in new if name in code)
+    new = set(re.findall(r'\w+', text)) - found
+  return found
 
 
 def _public():
