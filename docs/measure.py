@@ -199,7 +199,7 @@ def energy():
   """Measures what goes wrong with an energy of two moons, and how it shows."""
   moons, _ = sklearn_datasets.make_moons(4000, noise=0.1, random_state=0)
   data = jnp.asarray(2 * (moons - moons.mean(0)), jnp.float32)
-  rows, (fig, ax) = {}, plt.subplots(figsize=(7, 3.6))
+  rows, (fig, ax) = {}, plt.subplots(figsize=(9, 3.6))
   for name, changes in _RUNS.items():
     state, metrics = train(data, **changes)
     samples = langevin_ebm.sample(
@@ -220,7 +220,7 @@ def energy():
     ax.plot(metrics['energy/gap'].reshape(-1, 20).mean(1), label=name)
   ax.set_yscale('symlog', linthresh=0.1)
   ax.set(xlabel='step / 20', ylabel='energy/gap')
-  ax.legend(fontsize=7, loc='lower left')
+  ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
   return fig, dict(rows=rows)
 
 
