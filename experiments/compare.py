@@ -24,11 +24,12 @@ def main(argv):
   # A pattern of the shell may name files beside the runs, such as an older page.
   runs = [each for each in argv[1:] if locations.absolute(each).is_dir()]
   if not runs:
-    raise app.UsageError('Name the workdirs of one or more runs.')
+    named = f'No folder: {", ".join(argv[1:])}. ' if argv[1:] else ''
+    raise app.UsageError(f'{named}Name the workdirs of one or more runs.')
   lines = comparing.write(_OUTPUT.value, runs)
   print(reporting.table(lines))
   print(f'Page: {locations.absolute(_OUTPUT.value)}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch.run(main)

@@ -152,4 +152,4 @@ def report(workdir: pathlib.Path, lines, curves, shown) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch.run(main)

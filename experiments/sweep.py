@@ -22,12 +22,11 @@ from absl import logging
 
 from stein_jax import locations
 from stein_jax.runs import comparing
+from stein_jax.runs import config_files
 from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
-_CONFIG = flags.DEFINE_string(
-  'config', None, 'The config file, with :SCALE for one of its scales.'
-)
+_CONFIG = config_files.ConfigFile('config')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all runs.')
 _GRID = flags.DEFINE_multi_string(
   'grid', [], 'FIELD=VALUE,VALUE,...; several make all combinations.'
@@ -37,10 +36,13 @@ _PROCESSES = flags.DEFINE_integer(
   'processes', 1, 'Runs at a time.', lower_bound=1
 )
 _ARGUMENTS = flags.DEFINE_multi_string(
-  'argument', [], 'Passed on to every run, as in --argument=--npz=images.npz.'
+  'argument',
+  [],
+  'Passed on to every run, as in --argument=--npz=images.npz; fields of the config '
+  'need no more than their own flags.',
 )
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show where an error comes from.')
-flags.mark_flags_as_required(['config', 'workdir'])
+flags.mark_flag_as_required('workdir')
 
 
 def main(argv):
@@ -49,6 +51,8 @@ def main(argv):
   launch.set_up(debug=_DEBUG.value)
   folder = locations.absolute(_WORKDIR.value)
   runs = [(folder / name, texts) for name, texts in combinations(_GRID.value)]
+  for _, texts in runs:  # before any of them is trained
+    config_files.read(flags.FLAGS['config'].value, texts)
   with futures.ThreadPoolExecutor(_PROCESSES.value) as pool:
     codes = list(pool.map(lambda run: train(*run), runs))
   finished = [
@@ -66,15 +70,16 @@ def main(argv):
 
 
 def combinations(grid):
-  """Yields the name and the flags of every run."""
-  axes = [[f'seed={seed}' for seed in range(_SEEDS.value)]]
+  """Yields the name of every run, and the texts of its fields by their names."""
+  axes = [[('seed', str(seed)) for seed in range(_SEEDS.value)]]
   for text in grid:
     field, equals, values = text.partition('=')
     if not (field and equals and values):
       raise app.UsageError(f'--grid={text} must be FIELD=VALUE,VALUE,...')
-    axes.insert(-1, [f'{field}={value}' for value in values.split(',')])
+    axes.insert(-1, [(field, value) for value in values.split(',')])
   for chosen in itertools.product(*axes):
-    yield ','.join(chosen).replace('/', '_'), list(chosen)
+    name = ','.join('='.join(pair) for pair in chosen).replace('/', '_')
+    yield name, {**_CONFIG.texts, **dict(chosen)}
 
 
 def train(workdir, texts):
@@ -84,8 +89,9 @@ def train(workdir, texts):
     return 0
   # The module beside this one, which an installed package has elsewhere.
   command = [sys.executable, '-m', f'{__spec__.parent}.train']
-  command += [f'--config={_CONFIG.value}', f'--workdir={workdir}']
-  command += [f'--config.{text}' for text in texts] + _ARGUMENTS.value
+  command += [f'--config={flags.FLAGS["config"].value}']
+  command += [f'--config.{field}={text}' for field, text in texts.items()]
+  command += [f'--workdir={workdir}', *_ARGUMENTS.value]
   logging.info('%s begins.', workdir.name)
   workdir.parent.mkdir(parents=True, exist_ok=True)
   with open(f'{workdir}.log', 'a', encoding='utf-8') as log:
@@ -98,4 +104,4 @@ def train(workdir, texts):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch.run(main, parse=_CONFIG.parse)

@@ -92,7 +92,10 @@ def get_config(workdir):
         f'--extend={_EXTEND.value}: the run has {config.num_steps} steps already.'
       )
     config.num_steps = _EXTEND.value
-    return config
+    # The data may have moved since.
+    return configs.with_files(
+      configs.complete(config), npz=_NPZ.value, path=_PATH.value
+    )
   if _CONFIG.value is None:
     raise app.UsageError('--config names the config file of a new run.')
   config = configs.with_files(_CONFIG.value, npz=_NPZ.value, path=_PATH.value)
@@ -103,4 +106,4 @@ def get_config(workdir):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_CONFIG.parse)
+  launch.run(main, parse=_CONFIG.parse)

@@ -10,6 +10,7 @@ from absl import app
 from absl import flags
 
 from stein_jax import locations
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
@@ -44,7 +45,7 @@ def run(
       (folder / f'{picture}.png').write_bytes(png)
     print(text)
 
-  app.run(main)
+  launch.run(main)
 
 
 def line(what: str, ours: float, beside: str = '', theirs: float = 0.0) -> dict:
@@ -83,4 +84,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch.run(main)

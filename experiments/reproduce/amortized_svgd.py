@@ -13,7 +13,6 @@ Example:
 
 import functools
 
-from absl import app
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +31,7 @@ from stein_jax import metrics
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.runs import configs
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 CONFIG = ('amortized_svgd_toy', '')
@@ -308,4 +308,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

@@ -16,7 +16,6 @@ Example:
 
 import functools
 
-from absl import app
 import numpy as np
 
 from experiments.reproduce import rows
@@ -24,6 +23,7 @@ from experiments.reproduce import scripts
 from stein_jax import datasets
 from stein_jax import metrics
 from stein_jax.runs import judges
+from stein_jax.runs import launch
 from stein_jax.runs import training
 
 # SteinGAN, DCGAN, and what judges them.
@@ -281,4 +281,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

@@ -11,7 +11,6 @@ Example:
   python -m experiments.reproduce.cost --results=results/cost
 """
 
-from absl import app
 import jax
 import numpy as np
 
@@ -23,6 +22,7 @@ from stein_jax import build
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax.runs import configs
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 # An exact likelihood takes longer than many updates; twelve points make a
@@ -165,4 +165,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

@@ -11,12 +11,12 @@ Example:
   python -m experiments.reproduce.modes --results=results/modes
 """
 
-from absl import app
 import numpy as np
 
 from experiments.reproduce import chains
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 ROWS = (
@@ -95,4 +95,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

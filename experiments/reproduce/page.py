@@ -22,6 +22,7 @@ import numpy as np
 from experiments.reproduce import claims
 from experiments.reproduce import rows
 from stein_jax import locations
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 _SETTINGS = 'settings.json'
@@ -185,4 +186,4 @@ if __name__ == '__main__':
   flags.DEFINE_string(
     'results', 'results', 'Folder with a folder of each script.'
   )
-  app.run(main)
+  launch.run(main)

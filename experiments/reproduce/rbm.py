@@ -16,7 +16,6 @@ import functools
 import time
 from typing import Any, NamedTuple
 
-from absl import app
 from absl import logging
 import jax
 import jax.numpy as jnp
@@ -32,6 +31,7 @@ from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import stein
 from stein_jax.runs import configs
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 # The paper names no rate, so validation chooses one.
@@ -398,4 +398,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

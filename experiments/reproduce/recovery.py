@@ -11,7 +11,6 @@ Example:
   python -m experiments.reproduce.recovery --results=results/recovery --path=facades.zip
 """
 
-from absl import app
 import numpy as np
 
 from experiments.reproduce import rows
@@ -19,6 +18,7 @@ from experiments.reproduce import scripts
 from stein_jax import datasets
 from stein_jax.runs import evaluation
 from stein_jax.runs import images
+from stein_jax.runs import launch
 
 NO_LATENT = {'step.latent_weight': 0.0}
 # A row's id, to its name, its config and what it changes.
@@ -143,4 +143,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

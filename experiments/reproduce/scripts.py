@@ -172,7 +172,7 @@ def plan_of(script: Script, results, *, smoke: bool = False, **values) -> Plan:
 
 
 def main(script: Script) -> Callable[[Sequence[str]], None]:
-  """Defines the script's flags, and returns its main function for `app.run`."""
+  """Defines the script's flags, and returns its main function for `launch.run`."""
   flags.DEFINE_string(
     'results', f'results/{script.name}', 'Folder of the results.'
   )

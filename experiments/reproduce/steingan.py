@@ -19,7 +19,6 @@ Example:
 
 import functools
 
-from absl import app
 import jax
 import numpy as np
 
@@ -37,6 +36,7 @@ from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.runs import configs
 from stein_jax.runs import judges
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -457,4 +457,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

@@ -15,7 +15,6 @@ Example:
 
 import functools
 
-from absl import app
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +29,7 @@ from stein_jax import metrics
 from stein_jax.runs import configs
 from stein_jax.runs import images
 from stein_jax.runs import judges
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 TEACHING, COOPNETS, LANGEVIN = (
@@ -254,4 +254,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

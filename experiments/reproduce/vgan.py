@@ -21,7 +21,6 @@ import functools
 import itertools
 from typing import Any
 
-from absl import app
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +35,7 @@ from stein_jax import metrics
 from stein_jax.algorithms import vcd
 from stein_jax.runs import evaluation
 from stein_jax.runs import images
+from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 # The configs of VCD and of the classifier of few labels, by data set. CIFAR-10 has no
@@ -454,4 +454,4 @@ SCRIPT = scripts.Script(
 
 
 if __name__ == '__main__':
-  app.run(scripts.main(SCRIPT))
+  launch.run(scripts.main(SCRIPT))

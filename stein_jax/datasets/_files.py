@@ -253,7 +253,8 @@ def _root(path):
   if zipfile.is_zipfile(root):
     return zipfile.Path(root)
   raise FileNotFoundError(
-    f'path={path!r} is no folder and no .zip file: {root}.'
+    f'path={path!r} is no folder and no .zip file: {root}. --path=FOLDER names '
+    'images that have moved.'
   )
 
 

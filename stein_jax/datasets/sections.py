@@ -75,6 +75,8 @@ def from_folder(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   kept['condition'] = section.get('condition')
   size, channels = sets.SHAPES.get(section['name'], (None, 3))
   kept['size'] = kept['size'] or size
+  if shape := _option(section, 'shape'):  # of synthetic images
+    kept['size'], channels = shape[0], shape[-1]
   said = {key: value for key, value in kept.items() if value is not None}
   # Rows of a data set are no rows of another: train[:50000] becomes train.
   is_training = said.get('split', 'train').startswith('train')

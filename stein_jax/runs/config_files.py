@@ -1,7 +1,7 @@
 """The flag that names a config file, and the flags of its fields.
 
 _CONFIG = config_files.ConfigFile('config')
-app.run(main, flags_parser=_CONFIG.parse)   # then _CONFIG.value
+launch.run(main, parse=_CONFIG.parse)   # then _CONFIG.value
 
 --config=configs/stein_cd_mnist.py:digits   a file and a scale
 --config=stein_cd_mnist:digits              one that came with the package
@@ -20,7 +20,6 @@ import pathlib
 import re
 import sys
 
-from absl import app
 from absl import flags
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -29,6 +28,7 @@ from stein_jax import build
 from stein_jax import locations
 from stein_jax.runs import configs
 from stein_jax.runs import fields
+from stein_jax.runs import launch
 
 _ERRORS = (ValueError, TypeError, FileNotFoundError)
 
@@ -42,6 +42,7 @@ class ConfigFile:
   def __init__(self, name: str, *, required: bool = True):
     self._name = name
     self.value: ConfigDict | None = None
+    self.texts: dict[str, str] = {}  # of the fields that were given, by name
     flags.DEFINE_string(
       name,
       None,
@@ -54,11 +55,12 @@ class ConfigFile:
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
   def parse(self, argv: Sequence[str]) -> list[str]:
-    """Parses all flags, as `app.run` asks; ends the process where one is wrong."""
+    """Parses all flags, as `launch.run` asks; ends the process where one is wrong."""
     own, others = self._split(argv)
     if set(others) & {'--help', '-help', '-h', '--helpshort'}:
       self._print_fields(others, own)
-    rest = app.parse_flags_with_usage(others)
+    self.texts = own
+    rest = launch.parse_flags(others)
     if flags.FLAGS[self._name].value is None:
       if own:
         sys.exit(f'--{self._name}.{next(iter(own))} needs --{self._name}=FILE.')

@@ -1,11 +1,15 @@
 """What every command does first: logs, compiled programs that are kept, other hosts."""
 
+from collections.abc import Callable, Sequence
 import functools
 import os
+import re
 import signal
 import sys
 import tempfile
 
+from absl import app
+from absl import flags
 from absl import logging
 import jax
 
@@ -21,6 +25,37 @@ _SAID = (
   ArithmeticError,
   ImportError,
 )
+
+
+def run(main: Callable, *, parse: Callable | None = None) -> None:
+  """Runs a command's main function, as `app.run` does.
+
+  A wrong flag or argument ends the process with a sentence and code 1, without the
+  page of all flags.
+
+  Args:
+    main: a function of the arguments that are left, and of the program's name before
+      them.
+    parse: a function of all arguments to these; `parse_flags` if None.
+  """
+
+  def told(argv):
+    try:
+      main(argv)
+    except app.UsageError as error:
+      sys.exit(f'{error} --help says more.')
+
+  app.run(told, flags_parser=parse or parse_flags)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses all flags; ends the process with a sentence where one is wrong."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    missing = re.match(r'flag --(\w+)=None: .* must have a value', str(error))
+    text = f'--{missing[1]} is missing.' if missing else f'{error}'
+    sys.exit(f'{text} --help lists all flags.')
 
 
 def set_up(*, multihost: bool = False, debug: bool = False) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import importlib
+import sys
 import zlib
 
 from absl import logging
@@ -11,6 +12,16 @@ import jax
 from stein_jax.runs import reporting
 
 NAMES = ('wandb', 'mlflow')
+_HELP = {
+  'wandb': (
+    '`wandb login` asks for one; WANDB_MODE=offline in the environment needs none.'
+  ),
+  'mlflow': (
+    'MLFLOW_TRACKING_URI in the environment names a server, or a folder as '
+    'file:FOLDER beside MLFLOW_ALLOW_FILE_STORE=true; `pip install mlflow` brings '
+    'the database that is used without one.'
+  ),
+}
 
 
 @contextlib.contextmanager
@@ -28,6 +39,7 @@ def logger(
 
   Raises:
     ModuleNotFoundError: the package is not installed.
+    RuntimeError: it has no account or no place to write to.
   """
   if name is None or jax.process_index():
     yield None
@@ -38,6 +50,17 @@ def logger(
     raise ModuleNotFoundError(
       f'--logger={name} needs that package: pip install {name}.'
     ) from error
+  hook = sys.excepthook
+  try:  # before anything is compiled
+    {'wandb': _has_account, 'mlflow': _has_store}[name](package)
+  except Exception as error:  # both packages have errors of their own
+    raise RuntimeError(
+      f'--logger={name}: {str(error).splitlines()[0]} {_HELP[name]}'
+    ) from error
+  finally:
+    sys.excepthook = (
+      hook  # W&B's would print a traceback before ours says what is wrong
+    )
   fields = reporting.flat_config(config)
   open_run = {'wandb': _wandb, 'mlflow': _mlflow}[name]
   with contextlib.ExitStack() as stack:
@@ -51,6 +74,16 @@ def logger(
       opened[0](step, metrics)
 
     yield send
+
+
+def _has_account(wandb):
+  online = wandb.setup().settings.mode not in ('offline', 'disabled')
+  if online and not wandb.login(prompt=False):
+    raise ValueError('there is no API key.')
+
+
+def _has_store(mlflow):
+  mlflow.search_experiments(max_results=1)
 
 
 @contextlib.contextmanager

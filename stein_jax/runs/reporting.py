@@ -271,7 +271,9 @@ def set_up_logging() -> None:
   if hasattr(sys.stdout, 'reconfigure'):
     sys.stdout.reconfigure(errors='backslashreplace')
   logging.set_verbosity(logging.INFO)
-  ours = str(pathlib.Path(__file__).parent.parent)
+  package = pathlib.Path(__file__).parent.parent
+  # In a clone the commands lie beside the package, in a wheel inside.
+  ours = (str(package), str(package.parent / 'experiments'))
   handler = logging.get_absl_handler()
   handler.setFormatter(_Lines())
   handler.addFilter(

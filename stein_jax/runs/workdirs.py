@@ -22,6 +22,7 @@ from stein_jax.types import Batch
 CONFIG_FILE = 'config.json'
 _BATCH_FILE = 'batch.json'
 _LOCK_FILE = 'lock'
+_SHOWN = 5  # differing fields in a message
 _SINCE = (0, 2, 0)  # the first version whose saved configs are read here
 
 
@@ -118,8 +119,8 @@ def _read_config(path):
 def claimed(workdir, config, *, extends: bool = False):
   """Makes the workdir this config's, and keeps other runs out while it is entered.
 
-  One that `extends` may have more steps than the run that is there, which then is
-  this config's.
+  One that `extends` may have more steps than the run that is there, and data in another
+  place; the workdir then is this config's.
 
   Raises:
     ValueError: it is another config's, or holds something else.
@@ -187,15 +188,28 @@ def _is_ours(workdir, config, extends=False):
       for each in (_as_json(config), _read_config(path))
     )
     changed = [
-      f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
+      key
       for key in sorted((a.keys() | b.keys()) - {'on_nonfinite'})
       if a.get(key) != b.get(key)
-      and not (extends and key == 'num_steps' and a[key] > b[key])
     ]
+    longer = a['num_steps'] > b['num_steps']
+    if extends:  # by steps; the data may lie elsewhere by now
+      paths = {'data.path', 'evaluation.data.path'}
+      allowed = paths | ({'num_steps'} if longer else set())
+      changed = [key for key in changed if key not in allowed]
     if changed:
+      how = 'choose another workdir'
+      if changed == ['num_steps'] and longer:
+        how += f', or --extend={a["num_steps"]}'
+      there = [
+        f'{key}: {b.get(key, "(absent)")!r} there, {a.get(key, "(absent)")!r} here'
+        for key in changed
+      ]
+      if len(there) > _SHOWN:
+        there[_SHOWN:] = [f'and {len(there) - _SHOWN} more']
       raise ValueError(
-        f'{workdir} was made with another config; choose another workdir. '
-        f'Different: {"; ".join(changed)}.'
+        f'{workdir} was made with another config; {how}. Different: '
+        f'{"; ".join(there)}.'
       )
     return True
   if workdir.exists() and not workdir.is_dir():

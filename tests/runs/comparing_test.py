@@ -97,7 +97,11 @@ class SweepTest(absltest.TestCase):
 
     def sweep(values):
       return subprocess.run(
-        [*command, f'--grid=optimizer.learning_rate={values}'],
+        [
+          *command,
+          f'--grid=optimizer.learning_rate={values}',
+          '--config.prng_impl=hashed',
+        ],
         cwd=pathlib.Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -105,10 +109,16 @@ class SweepTest(absltest.TestCase):
       )
 
     self.assertEqual(sweep('0.1').returncode, 0)
-    again = sweep('0.1,x')
+    wrong = sweep('0.1,x')
+    self.assertEqual(wrong.returncode, 1)
+    self.assertIn("learning_rate='x' must be a number", wrong.stderr)
+    self.assertNotIn('begins', wrong.stderr)  # nothing is trained before
+    again = sweep('0.1,1e38')
     self.assertEqual(again.returncode, 1)
     self.assertIn('has finished already', again.stderr)
-    self.assertIn('1 of 2 runs failed: optimizer.learning_rate=x', again.stderr)
+    self.assertIn(
+      '1 of 2 runs failed: optimizer.learning_rate=1e38', again.stderr
+    )
     self.assertIn('compare.html', again.stdout)
 
 
