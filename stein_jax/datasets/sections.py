@@ -98,7 +98,7 @@ def from_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
 
 def _range_of(section):
   """Returns what uint8 images are multiplied by, and what is added."""
-  factor, offset = sources.RANGES[_option(section, 'pixels')]
+  factor, offset = sources.RANGES[_option(section, 'pixels') or 'unit']
   scale = _option(section, 'scale') or 1.0
   return scale * factor, np.float32(scale * offset)
 

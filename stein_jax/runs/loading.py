@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
+from stein_jax import checks
+from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import locations
@@ -18,7 +20,7 @@ from stein_jax.learners import Learner
 from stein_jax.runs import configs
 from stein_jax.runs import reporting
 from stein_jax.runs import workdirs
-from stein_jax.types import Array, PRNGKey, Tree
+from stein_jax.types import Array, Batch, PRNGKey, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +31,20 @@ class Run:
     workdir: its folder.
     config: the whole config that it was trained with.
     state: its state, whose fields such as `energy` and `generator` are learners.
+    batch: zeros like a batch that it was trained on.
   """
 
   workdir: pathlib.Path
-  config: ConfigDict
-  state: Tree
+  config: ConfigDict = dataclasses.field(repr=False)
+  state: Tree = dataclasses.field(repr=False)
+  batch: Batch = dataclasses.field(repr=False)
 
   def sample(
     self, num: int, rng: PRNGKey | None = None, *, condition: Any = None
   ) -> np.ndarray:
     """Returns samples [num, ...] in the range of the data, as `evaluate` draws them.
+
+    Particles, of SVGD, are drawn with replacement.
 
     Args:
       num: number of samples.
@@ -46,30 +52,74 @@ class Run:
       condition: labels [num], or images [num, ...]; all classes in turn if None.
 
     Raises:
-      ValueError: the algorithm has nothing to draw.
+      ValueError: the algorithm has nothing to draw, or the condition is not that of
+        the run.
     """
+    checks.count(num=num)
+    if condition is not None:
+      condition = self._condition(num, condition)
     rng = jax.random.key(0) if rng is None else rng
     return np.asarray(self._draw(self.state, rng, num, condition=condition))
 
-  def energy(self, x: Array, *condition: Array) -> np.ndarray:
-    """Returns E(x) [n] of examples [n, ...] in the range of the data.
+  def energy(self, x: Array, condition: Array | None = None) -> np.ndarray:
+    """Returns E(x) [n].
+
+    Args:
+      x: examples [n, ...] in the range of the run's data, as `datasets.load(
+        **run.config.data)` has them; `datasets.from_unit(x, run.config.data)` brings
+        images in [0, 1] there, and bytes are brought there here.
+      condition: labels [n], or images [n, ...], where the run has them.
 
     Raises:
-      ValueError: the algorithm learns no energy.
+      ValueError: the algorithm learns no energy, or the examples or the condition are
+        not like those of the run.
     """
-    return np.asarray(_value(self.learner('energy'), x, *condition))
+    energy = self.learner('energy')
+    return np.asarray(_value(energy, *self._examples(x, condition)))
 
-  def score(self, x: Array, *condition: Array) -> np.ndarray:
-    """Returns -grad_x E(x), like x.
+  def score(self, x: Array, condition: Array | None = None) -> np.ndarray:
+    """Returns -grad_x E(x), like x, which is as in `energy`.
 
     Raises:
-      ValueError: the algorithm learns no energy.
+      ValueError: see `energy`.
     """
-    return np.asarray(_score(self.learner('energy'), x, *condition))
+    energy = self.learner('energy')
+    return np.asarray(_score(energy, *self._examples(x, condition)))
 
   def metrics(self) -> list[dict[str, float]]:
     """Returns what was logged: a row for each line of metrics.jsonl, oldest first."""
     return reporting.read_metrics(self.workdir)
+
+  def _examples(self, x, condition):
+    """Returns examples, and their condition if there is one, like those of the run."""
+    wanted = self.batch['image'].shape[1:]
+    if np.shape(x)[1:] != wanted or not len(x):
+      sizes = ', '.join(map(str, wanted))
+      raise ValueError(
+        f'x has shape {np.shape(x)}; wanted: (n, {sizes}), as the data of the run.'
+      )
+    if np.asarray(x).dtype == np.uint8 and len(wanted) == 3:
+      x = datasets.from_unit(np.asarray(x) / 255, self.config.data)
+    if condition is None and 'condition' not in self.batch:
+      return (x,)
+    return x, self._condition(len(x), condition)
+
+  def _condition(self, num, condition):
+    """Returns the condition of that many examples, checked against the run's."""
+    if 'condition' not in self.batch:
+      raise ValueError('A condition is given; the run was trained without any.')
+    like = self.batch['condition']
+    if condition is None:
+      what = 'labels' if like.ndim == 1 else 'images'
+      raise ValueError(
+        f'No condition is given; the run was trained with {what}.'
+      )
+    checks.shape((num, *like.shape[1:]), condition=condition)
+    networks = (getattr(self.state, name, None) for name in self.state._fields)
+    classes = max(getattr(each, 'num_classes', 0) for each in networks)
+    if like.ndim == 1 and classes:
+      checks.labels(classes, condition=condition)
+    return jnp.asarray(condition)
 
   @functools.cached_property
   def _draw(self):
@@ -102,14 +152,16 @@ def load(
 
   Raises:
     FileNotFoundError: it is no workdir, or has no such checkpoint.
-    ValueError: no network keeps an average.
+    ValueError: no network keeps an average, or there are no such parameters.
   """
+  if parameters is not None:
+    checks.choice(('last', 'average'), parameters=parameters)
   workdir = locations.absolute(workdir)
   config = configs.complete(workdirs.read_config(workdir))
   state = workdirs.restore(config, workdir, step=step)
   if (parameters or config.evaluation.parameters) == 'average':
     state = learners.averaged(state)
-  return Run(workdir, config, state)
+  return Run(workdir, config, state, workdirs.batch_like(workdir))
 
 
 def begun_at(start: str, state: Tree) -> Tree:

@@ -58,7 +58,7 @@ def restore(config, workdir, *, step: int | None = None):
       f'{", ".join(map(str, sorted(manager.all_steps())))}.'
     )
   state = algorithms.get(config.algorithm).init(
-    jax.random.key(config.seed), config, _batch_like(workdir)
+    jax.random.key(config.seed), config, batch_like(workdir)
   )
   return checkpoints.restore(manager, parallel.replicate(state), step=step)
 
@@ -73,7 +73,7 @@ def note_batch(workdir, batch: Batch) -> None:
   reporting.write_json(workdir / _BATCH_FILE, kinds)
 
 
-def _batch_like(workdir):
+def batch_like(workdir):
   """Returns a batch of zeros like those of the run.
 
   Raises:

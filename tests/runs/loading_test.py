@@ -5,7 +5,6 @@ import os
 import pathlib
 import sys
 import tempfile
-import types
 from unittest import mock
 
 from absl import logging
@@ -16,10 +15,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
+from PIL import Image
 import pytest
 
 from stein_jax import datasets
 from stein_jax import runs
+from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import loggers
 from stein_jax.runs import training
@@ -80,6 +81,21 @@ class LoadTest(parameterized.TestCase):
     jax.tree.map(np.testing.assert_array_equal, energy.params, energy.average)
 
   @parameterized.parameters(
+    (lambda run: run.energy(np.ones((3, 5))), r'\(3, 5\); wanted: \(n, 2\)'),
+    (lambda run: run.score(np.ones((0, 2))), r'\(0, 2\); wanted'),
+    (lambda run: run.energy(np.ones((3, 2)), np.arange(3)), 'without any'),
+    (lambda run: run.sample(3, condition=[0, 1, 2]), 'without any'),
+    (lambda run: run.sample(0), 'num=0 must be'),
+  )
+  def test_refuses_what_is_not_like_the_runs(self, call, message):
+    with self.assertRaisesRegex(ValueError, message):
+      call(runs.load(self.workdir))
+
+  def test_is_shown_in_a_line(self):
+    self.assertLess(len(repr(runs.load(self.workdir))), 300)
+
+  @parameterized.parameters(
+    (dict(parameters='averag'), ValueError, "parameters='averag' is unknown"),
     (dict(step=3), FileNotFoundError, 'no checkpoint of step 3; it has: 2, 4'),
     (dict(workdir='/nowhere'), FileNotFoundError, 'no config.json'),
   )
@@ -109,7 +125,43 @@ class LoadTest(parameterized.TestCase):
     self.assertFalse(new.exists())
 
 
+class LabelsTest(absltest.TestCase):
+  def test_labels_are_asked_for_and_checked_and_bytes_are_in_range(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    config = smoke.get_config('steingan_mnist_joint')
+    training.train(config, workdir)
+    run = runs.load(workdir)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    labels = np.array([0, 1, 2])
+    unit = datasets.from_unit(pixels / 255, config.data)
+    np.testing.assert_allclose(
+      run.energy(pixels, labels), run.energy(unit, labels), rtol=1e-5
+    )
+    for condition, message in (
+      (None, 'trained with labels'),
+      (np.array([0, 1, 99]), '99'),
+      (np.array([0]), r'\(1,\); wanted: \(3,\)'),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        run.energy(unit, condition)
+
+
 class ExtendTest(absltest.TestCase):
+  def test_data_may_have_moved(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    for name in ('old', 'new'):
+      (folder / name).mkdir()
+      for i in range(20):
+        pixels = np.full((8, 8), 12 * i, np.uint8)
+        Image.fromarray(pixels).save(folder / name / f'{i}.png')
+    config = smoke.get_config('stein_cd_mnist')
+    given = lambda name: configs.with_files(config, path=str(folder / name))
+    training.train(given('old'), folder / 'run')
+    longer = given('new')
+    longer.num_steps += 2
+    state = training.train(longer, folder / 'run', extends=True)
+    self.assertEqual(state.step, longer.num_steps)
+
   def test_ends_where_a_longer_run_does(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     config = smoke.get_config('svgd_toy')
@@ -118,7 +170,9 @@ class ExtendTest(absltest.TestCase):
     )
     longer = training.train(long, folder / 'longer')
     training.train(short, folder / 'run')
-    with self.assertRaisesRegex(ValueError, 'num_steps: 4 there, 6 here'):
+    with self.assertRaisesRegex(
+      ValueError, '--extend=6. Different: num_steps: 4 there, 6 here'
+    ):
       training.train(long, folder / 'run')
     found = training.train(long, folder / 'run', extends=True)
     chex.assert_trees_all_equal(jax.tree.leaves(found), jax.tree.leaves(longer))
@@ -149,12 +203,21 @@ class LoggerTest(parameterized.TestCase):
       pass
 
   def test_nothing_is_opened_before_the_first_metrics(self):
-    fake = types.SimpleNamespace(init=mock.Mock(side_effect=AssertionError))
+    fake = mock.Mock()
+    fake.init.side_effect = AssertionError
     with (
       mock.patch.dict(sys.modules, {'wandb': fake}),
       loggers.logger('wandb', {}, pathlib.Path('run')),
     ):
       pass
+
+  def test_without_an_account_nothing_begins(self):
+    fake = mock.Mock()
+    fake.login.return_value = False
+    with mock.patch.dict(sys.modules, {'wandb': fake}):
+      with self.assertRaisesRegex(RuntimeError, 'no API key.*WANDB_MODE'):
+        with loggers.logger('wandb', {}, pathlib.Path('run')):
+          self.fail('It must not begin.')
 
   @pytest.mark.slow
   def test_weights_and_biases_offline(self):
