@@ -27,7 +27,7 @@ _NUM_SAMPLES = flags.DEFINE_integer(
   'num_samples',
   None,
   "Samples drawn; the config's number by default.",
-  lower_bound=1,
+  lower_bound=2,
 )
 _LOG_LIKELIHOOD = flags.DEFINE_enum(
   'log_likelihood',

@@ -306,7 +306,8 @@ def ksd_test(
 
   This is the wild bootstrap of [CSG16], in which random signs w_i w_j reweight
   u(x_i, x_j). The p-value counts the statistic among the draws, so that it lies in
-  [1 / (num_bootstrap + 1), 1].
+  [1 / (num_bootstrap + 1), 1]. It is large too where one or two points with huge scores
+  carry the whole statistic, since signs do not change what a point adds to itself.
 
   Args:
     rng: key of the signs.

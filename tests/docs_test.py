@@ -18,6 +18,7 @@ import pytest
 import stein_jax
 from stein_jax.runs import config_files
 from stein_jax.runs import configs
+from tests import smoke
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _PAGES = _ROOT / 'docs' / 'pages'
@@ -95,11 +96,25 @@ class RunningGuidesTest(parameterized.TestCase):
 
 
 class CommandsTest(absltest.TestCase):
+  def test_every_config_is_listed_with_its_scales(self):
+    text = (_PAGES / 'guides' / 'runs.md').read_text()
+    listed = re.findall(r'^\| `(\w+)` \| (.*?) ?\|', text, re.M)
+    found = {name: re.findall(r':(\w+)', scales) for name, scales in listed}
+    names = lambda name: (
+      importlib.import_module(f'configs.{name}').get_config.names
+    )
+    expected = {
+      name: [scale for scale in names(name) if scale not in ('', 'smoke')]
+      for name in smoke.NAMES
+    }
+    self.assertEqual(found, expected)
+
   def test_flags_of_commands_are_fields(self):
     commands = []
     for path in _GUIDES + sorted((_PAGES / 'tutorials').glob('*.md')):
       text = re.sub(r'\\\n\s*', '', path.read_text())
       commands += re.findall(r'experiments\.train .*', text)
+    commands = [text for text in commands if '--config' in text]
     self.assertGreater(len(commands), 3)
     for command in commands:
       flags = dict(re.findall(r'--(config[\w.]*)=(\S+)', command))

@@ -35,6 +35,7 @@ _COMMANDS = re.findall(
 _OPTIONS = (
   ('stein_cd_mnist', '--config.data.condition=label'),
   ('stein_cd_mnist', '--config.energy=\'{"name": "Discriminator"}\''),
+  ('stein_cd_mnist', '--config.energy.num_hidden=20'),
   ('stein_cd_mnist', '--config.step.direction.kernel.name=IMQ'),
   ('stein_cd_mnist', '--config.step.direction.kernel.bandwidth.log=n'),
   ('stein_cd_mnist', '--config.step.direction.kernel.bandwidth=2.0'),

@@ -149,6 +149,15 @@ for distance in (1.5, 2.5, 5.0):
 # So a test that does not reject is no proof that all modes were found. Start chains
 # from many places, and compare.
 #
+# The test is as blind where one or two points have scores so large that they carry the
+# whole statistic, as the far ones of a chain whose step was too large: signs do not
+# change what one point adds to itself. Look at the statistic and at the largest score
+# beside the p-value.
+#
+# Points are one array [n, d] here. Positions that are a tree, as in [SVGD on your
+# posterior](posterior.md), become one by
+# `jax.vmap(lambda z: jax.flatten_util.ravel_pytree(z)[0])`.
+#
 # ## Points of one chain
 #
 # The states of a chain are correlated, and their averages scatter more than those

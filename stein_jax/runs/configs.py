@@ -85,7 +85,8 @@ def scales(
   def given(scale=''):
     if scale not in names:
       raise ValueError(
-        f'scale={scale!r} is unknown; allowed: {", ".join(variants)}.'
+        f'there is no scale :{scale}; allowed: '
+        f'{", ".join(f":{name}" for name in variants)}.'
       )
     found = dict(config)
     if scale == 'smoke':
