@@ -48,6 +48,7 @@ def main(argv):
   artefact = exporting.artefact(run, _WHAT.value, num=_NUM.value)
   default = run.workdir / f'{_WHAT.value}.jax'
   path = locations.absolute(_OUTPUT.value or default)
+  path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(artefact)
   print(
     f'{path}: {len(artefact):,} bytes, for {", ".join(exporting.PLATFORMS)}'

@@ -985,6 +985,10 @@ class OwnImagesTest(parameterized.TestCase):
       dict(name='lsun', split='validation'),
       dict(size=64, channels=3, split='test', pixels='symmetric'),
     ),
+    (
+      dict(name='synthetic', shape=(12, 12, 1)),
+      dict(size=12, channels=1, split='train', pixels='unit'),
+    ),
   )
   def test_a_folder_has_the_size_of_what_it_stands_for(self, section, kept):
     found = datasets.from_folder(section, 'photos')

@@ -52,6 +52,14 @@ class DocstringsTest(parameterized.TestCase):
 
 
 class ReachTest(absltest.TestCase):
+  def test_every_public_module_is_in_the_reference(self):
+    pages = (_PAGES / 'reference').glob('*.md')
+    shown = re.findall(
+      r'^::: (\S+)', ''.join(path.read_text() for path in pages), re.M
+    )
+    missing = [name for name in _public() if not name.startswith(tuple(shown))]
+    self.assertEmpty(missing)
+
   def test_every_public_function_has_an_example_or_is_reached_from_one(self):
     names = {full.rpartition('.')[2] for full in _public()}
     self.assertEqual(names - _reached(), set())
