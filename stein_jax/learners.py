@@ -346,11 +346,12 @@ def _check_inputs(module, inputs, context):
     offered = lambda p: p.name in _OFFERED and p.default is not p.empty
     takes = [each.name for each in parameters if not offered(each)]
     name, names = _class(module).__name__, ', '.join(takes)
-    if len(inputs) + len(context) > len(takes) or set(context) - set(takes):
+    beyond = ' and '.join(sorted(set(context) - set(takes)))
+    if beyond or len(inputs) + len(context) > len(takes):
       raise TypeError(
-        f'{name} takes ({names}), and no condition such as labels beside it; '
+        f'{name} takes ({names}), and no {beyond or "condition such as labels"}; '
         'allowed: no condition, or a network that takes one, such as JointLabel or '
-        'Discriminator (energies) or DCGAN (a generator).'
+        'Discriminator (energies), or DCGAN or ImageToImage (generators).'
       ) from error
     raise TypeError(
       f'{name} takes ({names}), and is given {len(inputs) + len(context)} of these; '
