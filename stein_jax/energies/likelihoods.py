@@ -27,8 +27,8 @@ def log_partition(energy: Learner, params: Params) -> Array:
   check_density(energy)
   if not learners.has_method(energy, 'log_partition'):
     raise ValueError(
-      'This energy has no method log_partition; allowed: an energy that has it, such '
-      'as RBM, or an estimate of log Z by energies.ais_log_partition.'
+      'This energy has no method log_partition, as RBM has; '
+      'energies.ais_log_partition estimates log Z.'
     )
   found = learners.call(energy, params, method='log_partition')
   checks.shape((), **{"The energy's log_partition": found})
