@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import os
@@ -27,8 +28,9 @@ from flax.nnx import bridge
 
 FIELD = re.compile(r'[\w.\[\]]+=')  # how what is said of a field's value begins
 _SHOWN = 32  # names in a message; optax begins with as many optimizers
-# No section holds these: flax gives modules the first two, a mapped step the third.
-_NOT_FIELDS = ('parent', 'name', 'axis_name')
+# No section holds these: flax gives modules the first two, a mapped step the third, and
+# the bridge of NNX the last.
+_NOT_FIELDS = ('parent', 'name', 'axis_name', 'rngs')
 
 
 def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
@@ -45,11 +47,26 @@ def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
   kwargs = values(factory, kwargs, namespace)
   label = name if ':' in name else f'{namespace.__name__}.{name}'
   if isinstance(factory, type) and issubclass(factory, nnx.Module):
-    check_call(factory, kwargs | {'rngs': None}, label)
+    check_takes_rngs(factory)
+    # Of the class the signature is that of its metaclass, which takes anything.
+    called = functools.partial(factory.__init__, None)
+    check_call(called, kwargs | {'rngs': ...}, label)
     return bridge.to_linen(factory, **kwargs)
   args = () if _takes(factory, 'args') else kwargs.pop('args', ())
   check_call(factory, kwargs, label, *args)
   return factory(*args, **kwargs)
+
+
+def check_takes_rngs(nnx_class: type) -> None:
+  """Raises TypeError unless a class of NNX takes the keys of its parameters."""
+  parameters = inspect.signature(nnx_class.__init__).parameters
+  forwards = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+  if 'rngs' not in parameters and not forwards:
+    name = nnx_class.__name__
+    raise TypeError(
+      f'{name} takes no rngs; allowed: a class of NNX that is called as '
+      f'{name}(**fields, rngs=nnx.Rngs(...)).'
+    )
 
 
 def _takes(function, name):

@@ -5,6 +5,8 @@ unchecked, since a step size that `vmap` sweeps has no value yet. Their shapes a
 dtypes are known, and are checked.
 """
 
+from collections.abc import Iterator
+import contextlib
 import inspect
 import numbers
 
@@ -167,16 +169,83 @@ def like(x, **trees) -> None:
       )
 
 
-def log_density(function, position) -> None:
+def log_density(log_density_fn, position) -> None:
   """Raises ValueError unless log p of one position is a single number [].
 
   A function of more than the position passes, since only a call could check it.
+
+  Raises:
+    TypeError: it is no function.
   """
-  parameters = list(inspect.signature(function).parameters.values())
+  function('a function', log_density=log_density_fn)
+  parameters = list(inspect.signature(log_density_fn).parameters.values())
   if (
     len(parameters) == 1 and parameters[0].kind != parameters[0].VAR_POSITIONAL
   ):
-    shape((), log_density=jax.eval_shape(function, position))
+    with at_one_position(position):
+      value = jax.eval_shape(log_density_fn, position)
+    shape((), log_density=value)
+
+
+@contextlib.contextmanager
+def at_one_position(position) -> Iterator[None]:
+  """Says of whatever a log density raises that it is called with one position."""
+  try:
+    yield
+  except Exception as error:  # it is anybody's function
+    shapes = jax.tree.map(np.shape, position)
+    raise ValueError(
+      f'log_density is called with one position, of shape {shapes}, and must return '
+      f'a number []; it raised {type(error).__name__}: {error}'
+    ) from error
+
+
+def instance(**values) -> None:
+  """Raises TypeError if a class stands where a value of it is meant."""
+  for name, value in values.items():
+    if isinstance(value, type):
+      raise TypeError(
+        f'{name} is {_kind(value)}; allowed: a value, such as {_example(value)}.'
+      )
+
+
+def function(wanted: str, **values) -> None:
+  """Raises TypeError unless every value can be called and is no class.
+
+  Args:
+    wanted: what is allowed, for the message.
+    **values: the functions.
+  """
+  instance(**values)
+  for name, value in values.items():
+    if not callable(value):
+      raise TypeError(f'{name} is {_kind(value)}; allowed: {wanted}.')
+
+
+def has(attributes: tuple[str, ...], wanted: str, **values) -> None:
+  """Raises TypeError unless every value is no class and has all the attributes.
+
+  Args:
+    attributes: names.
+    wanted: what is allowed, for the message.
+    **values: what must have them.
+  """
+  instance(**values)
+  for name, value in values.items():
+    if not all(hasattr(value, each) for each in attributes):
+      raise TypeError(f'{name} is {_kind(value)}; allowed: {wanted}.')
+
+
+def key(**values) -> None:
+  """Raises TypeError unless every value is one key, of `jax.random.key` or old."""
+  for name, value in values.items():
+    dtype = getattr(value, 'dtype', np.dtype(bool))
+    # An old key is its two or four words.
+    wanted = 0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1
+    if np.ndim(value) != wanted or (wanted and dtype != jnp.uint32):
+      raise TypeError(
+        f'{name} is {_kind(value)}; allowed: a key, such as jax.random.key(0).'
+      )
 
 
 def labels(num_classes: int, **values) -> None:
@@ -200,6 +269,37 @@ def labels(num_classes: int, **values) -> None:
       raise ValueError(
         f'{name}={wrong[0]} must be in 0, ..., {num_classes - 1}.'
       )
+
+
+def _kind(value):
+  """Returns what a value is, for a message."""
+  if isinstance(value, type):
+    return f'the class {value.__name__}'
+  if value is None:
+    return 'None'
+  if isinstance(value, (bool, int, float, str)):
+    return f'the {type(value).__name__} {value!r}'
+  if hasattr(value, 'dtype') and hasattr(value, 'shape'):
+    return f'an array {value.dtype} {value.shape}'
+  if inspect.isroutine(value) and hasattr(value, '__name__'):
+    # Only a function of `def` has a name that tells which it is.
+    name = value.__name__
+    return f'the function {name}' if name.isidentifier() else 'a function'
+  return f'of the class {type(value).__name__}'
+
+
+def _example(cls):
+  """Returns how a value of a class is written, with what it cannot be without."""
+  try:
+    parameters = inspect.signature(cls).parameters.values()
+  except ValueError:  # of some classes that are written in C
+    return f'{cls.__name__}(...)'
+  required = [
+    f'{p.name}=...'
+    for p in parameters
+    if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+  ]
+  return f'{cls.__name__}({", ".join(required)})'
 
 
 def is_zero(weight) -> bool:

@@ -210,6 +210,7 @@ def shifted(rng: PRNGKey, x: Array, *, distance: int, flip: bool) -> Array:
   Raises:
     ValueError: the images are not [n, h, w, c], or the distance is negative.
   """
+  checks.key(rng=rng)
   x = _images(x)
   checks.count(minimum=0, distance=distance)
   checks.flag(flip=flip)

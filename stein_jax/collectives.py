@@ -11,6 +11,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from stein_jax import checks
 from stein_jax.types import Array, PRNGKey, Tree
 
 
@@ -90,7 +91,12 @@ def size(axis_name: str | None) -> int:
 
 
 def fold_in_index(rng: PRNGKey, axis_name: str | None) -> PRNGKey:
-  """Returns a key of this shard's own."""
+  """Returns a key of this shard's own.
+
+  Raises:
+    TypeError: the key is none.
+  """
+  checks.key(rng=rng)
   # Folded in without an axis too, so that one device alone has the key of a
   # shard 0.
   return jax.random.fold_in(rng, index(axis_name))

@@ -188,7 +188,9 @@ def resolved(kernel: Kernel, x: Array, axis_name: str | None = None) -> Kernel:
   Raises:
     ValueError: the kernel is not elementwise, as far as its shape shows, or its
       bandwidth is not positive.
+    TypeError: the kernel, or the rule of its bandwidth, is a class.
   """
+  checks.instance(kernel=kernel)
   if not callable(kernel):
     raise ValueError(
       f'kernel={kernel!r} must be a function of squared distances.'
@@ -232,7 +234,11 @@ def _bandwidth(kernel):
 
 
 def _is_rule(bandwidth):
-  """Returns whether a bandwidth is a value with an `at` that finds a number."""
+  """Returns whether a bandwidth is a value with an `at` that finds a number.
+
+  A class, which has it too, is refused.
+  """
+  checks.instance(bandwidth=bandwidth)
   # Arrays of JAX have another `at`.
   return hasattr(bandwidth, 'at') and not isinstance(bandwidth, jax.Array)
 

@@ -9,7 +9,8 @@ Examples:
   1
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 import inspect
 import math
@@ -94,15 +95,20 @@ def create(
     **context: the module's keyword-only arguments.
 
   Raises:
-    TypeError: the module has no `init` and `apply`, or parameters that have no
-      gradients.
+    TypeError: the module is a class, has no `init` and `apply`, does not take the
+      inputs, or has parameters that have no gradients; or the key or the optimizer is
+      none.
     ValueError: the module needs something that `call` cannot give it, keeps
       statistics that nothing updates, or has no parameters.
   """
+  checks.key(rng=rng)
   _check_kind(module)
+  _check_inputs(module, inputs, context)
+  if not hasattr(optimizer, 'keys'):
+    _check_optimizer(optimizer)
   params, called = _initialize(rng, module, inputs, context)
   decay = 0.0
-  if not isinstance(optimizer, optax.GradientTransformation):
+  if hasattr(optimizer, 'keys'):  # a section of a config
     decay = optimizer.get('ema_decay', OPTIMIZER['ema_decay'])
     optimizer = build_optimizer(optimizer)
   if isinstance(module, nn.Module):
@@ -153,9 +159,11 @@ def wrap(
     num_classes: number of classes of the labels that it is given.
 
   Raises:
-    TypeError: a parameter has no gradient, since it is no floating array.
+    TypeError: a parameter has no gradient, since it is no floating array, or the
+      optimizer is none of optax.
     ValueError: the function's result does not depend on the parameters.
   """
+  checks.function('a function of parameters and inputs', function=function)
   _check_params(params)
   _check_used(function, params, inputs)
   return unchecked(
@@ -171,6 +179,8 @@ def unchecked(
   num_classes: int = 0,
 ) -> Learner:
   """Returns what `wrap` does of a function that may have nothing to learn."""
+  checks.function('a function of parameters and inputs', function=function)
+  _check_optimizer(optimizer)
   return _learner(
     Function(function), params, optimizer, inputs, num_classes=num_classes
   )
@@ -192,8 +202,12 @@ def averaging(learner: Learner, decay: float) -> Learner:
   return learner.replace(average=copy, ema_decay=float(decay))
 
 
-def averaged(state: Tree) -> Tree:
+def averaged(state: Tree, sections: Sequence[str] = ('optimizer',)) -> Tree:
   """Returns a state whose learners have their averages as parameters, where kept.
+
+  Args:
+    state: holds the learners.
+    sections: of the config that have `ema_decay`, for the message.
 
   Raises:
     ValueError: none of the learners keeps an average.
@@ -201,9 +215,10 @@ def averaged(state: Tree) -> Tree:
   is_learner = lambda node: isinstance(node, Learner)
   leaves = jax.tree.leaves(state, is_leaf=is_learner)
   if not any(is_learner(each) and each.average is not None for each in leaves):
+    flags = [f'--config.{name}.ema_decay=0.999' for name in sections]
     raise ValueError(
       'No network keeps an average of its parameters; train with ema_decay, as in '
-      '--config.optimizer.ema_decay=0.999.'
+      f'{" or ".join(flags)}.'
     )
 
   def swap(node):
@@ -247,7 +262,39 @@ def _initialize(rng, module, inputs, context):
     with nn.intercept_methods(record):
       return module.init(rng, *values, **context)
 
-  return init(rng, list(filter(_is_array, inputs)), context), called
+  with _explained(module, inputs), _keys_explained():
+    return init(rng, list(filter(_is_array, inputs)), context), called
+
+
+@contextlib.contextmanager
+def _explained(module, inputs):
+  """Says of what a network cannot compute which shapes it was given."""
+  try:
+    yield
+  except (TypeError, ValueError) as error:
+    if build.FIELD.match(str(error)):
+      raise
+    given = ', '.join(str(getattr(each, 'shape', each)) for each in inputs)
+    # JAX's own exceptions, which are subclasses, take other arguments.
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    raise kind(f'{_class(module).__name__} on {given}: {error}') from error
+
+
+@contextlib.contextmanager
+def _keys_explained():
+  """Says of a network that draws or keeps something where its key comes from."""
+  try:
+    yield
+  except Exception as error:
+    flax = (errors.InvalidRngError, errors.ModifyScopeVariableError)
+    # That of NNX for a stream that is missing is a plain KeyError.
+    if not isinstance(error, flax) and 'RngStream' not in str(error):
+      raise
+    said = error.args[0] if isinstance(error, KeyError) else error
+    raise ValueError(
+      'A network draws from a key that it takes as the keyword rng, as '
+      f'nn.Dropout(rate)(x, rng=rng) does, and changes nothing it keeps: {said}'
+    ) from error
 
 
 def _is_array(value):
@@ -263,6 +310,16 @@ def _filled(inputs, arrays):
 def _check_kind(module):
   """Refuses what has no parameters to initialise, and says how it becomes a learner."""
   name = type(module).__name__
+  if isinstance(module, type) and issubclass(module, nnx.Module):
+    name = module.__name__
+    raise TypeError(
+      f'network is the class {name} of NNX; allowed: '
+      f'flax.nnx.bridge.to_linen({name}), with its fields, or `learners.wrap` of a '
+      'function that merges what flax.nnx.split returns.'
+    )
+  checks.instance(network=module)
+  if isinstance(module, bridge.ToLinen) and not module.skip_rng:
+    build.check_takes_rngs(module.nnx_class)
   if isinstance(module, nnx.Module):
     raise TypeError(
       f'{name} is an NNX module that has its parameters already; allowed: '
@@ -274,6 +331,38 @@ def _check_kind(module):
       f'{name} has no init and apply; allowed: a Linen module, a pair of such '
       'functions, or `learners.wrap` of a function of parameters and inputs.'
     )
+
+
+def _check_inputs(module, inputs, context):
+  """Refuses inputs and conditions that a network's signature has no place for."""
+  if not isinstance(module, nn.Module) or not callable(module):
+    return
+  signature = inspect.signature(_class(module).__call__)
+  try:
+    signature.bind(module, *inputs, **context)
+  except TypeError as error:
+    _, *parameters = signature.parameters.values()
+    # What it is offered later has a default; a generator's key has none.
+    offered = lambda p: p.name in _OFFERED and p.default is not p.empty
+    takes = [each.name for each in parameters if not offered(each)]
+    name, names = _class(module).__name__, ', '.join(takes)
+    beyond = ' and '.join(sorted(set(context) - set(takes)))
+    if beyond or len(inputs) + len(context) > len(takes):
+      raise TypeError(
+        f'{name} takes ({names}), and no {beyond or "condition such as labels"}; '
+        'allowed: no condition, or a network that takes one, such as JointLabel or '
+        'Discriminator (energies), or DCGAN or ImageToImage (generators).'
+      ) from error
+    raise TypeError(
+      f'{name} takes ({names}), and is given {len(inputs) + len(context)} of these; '
+      'allowed: all of them, with labels or images where it takes a condition.'
+    ) from error
+
+
+def _check_optimizer(optimizer):
+  """Refuses what cannot move parameters."""
+  wanted = 'one of optax, such as optax.adam(0.1)'
+  checks.has(('init', 'update'), wanted, optimizer=optimizer)
 
 
 def _check_params(params):
@@ -361,13 +450,8 @@ def call(
       raise ValueError(f'A network that is a function has no method {method}.')
     nnx_class = isinstance(module, bridge.ToLinen)
     context['nnx_method' if nnx_class else 'method'] = method
-  try:
+  with _keys_explained():
     return learner.apply_fn(params, *inputs, **context)
-  except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
-    raise ValueError(
-      'A network draws from a key that it takes as the keyword rng, as '
-      f'nn.Dropout(rate)(x, rng=rng) does, and changes nothing it keeps: {error}'
-    ) from error
 
 
 def has_method(learner: train_state.TrainState, method: str) -> bool:
@@ -419,6 +503,7 @@ def dropout_key(
   """
   if rng is None or 'rng' not in keywords(learner):
     return None
+  checks.key(rng=rng)
   rng = jax.random.fold_in(rng, _DROPOUT)
   return collectives.fold_in_index(rng, axis_name)
 

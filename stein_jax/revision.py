@@ -165,6 +165,7 @@ def sample(
     condition: what both networks are conditioned on [num, ...].
     chain: the chain that revises; see `energies.run_chain`.
   """
+  checks.key(rng=rng)
   draw_rng, chain_rng = jax.random.split(rng)
   rows, given = energies.in_whole_batches(state.energy, num, condition)
   condition = given[0] if given else None

@@ -41,6 +41,13 @@ from stein_jax.types import (
 # A key, points and a target to points like them and a dict of scalars [].
 Chain = Callable[[PRNGKey, Tree, Target], tuple[Tree, Metrics]]
 
+# What is allowed in place of what cannot be a chain, or a target.
+WANTED = 'a chain, such as samplers.Langevin(0.1)'
+_TARGETS = (
+  'a target, such as samplers.target(jax.vmap(log_density)) or '
+  'energies.target(energy)'
+)
+
 
 @struct.dataclass
 class Langevin:
@@ -77,6 +84,7 @@ class Langevin:
     Raises:
       ValueError: an option out of range, or a score that is not like x.
     """
+    checks.has(('score',), _TARGETS, target=target)
     checks.positive(step_size=self.step_size)
     checks.non_negative(noise_ratio=self.noise_ratio)
     moved = langevin(
@@ -115,6 +123,7 @@ class MALA:
     Raises:
       ValueError: an option out of range, or a log density that is not [n].
     """
+    checks.has(('log_density',), _TARGETS, target=target)
     moved, acceptance = mala(
       rng,
       x,
@@ -145,6 +154,8 @@ class Gibbs:
     Raises:
       ValueError: an option out of range, or a target without the method.
     """
+    checks.instance(target=target)
+    checks.key(rng=rng)
     checks.count(num_steps=self.num_steps)
     # A score is not enough: the energy itself must know its conditional laws.
     if not hasattr(target, 'gibbs'):
@@ -160,7 +171,11 @@ def target(log_density_fn: LogDensityFn) -> Target:
 
   Args:
     log_density_fn: x, leaves [n, ...], to unnormalised log p [n].
+
+  Raises:
+    TypeError: it is no function.
   """
+  checks.function('a function of points', log_density_fn=log_density_fn)
   return _DensityTarget(log_density_fn)
 
 
@@ -221,6 +236,8 @@ def langevin(
     >>> bool(abs(x.std() - 1) < 0.1)
     True
   """
+  checks.key(rng=rng)
+  checks.function('a function of points', score_fn=score_fn)
   checks.positive(step_size=step_size)
   checks.count(minimum=0, num_steps=num_steps)
   if noise_scale is None:
@@ -282,6 +299,8 @@ def mala(
     >>> bool(abs(x.mean() - 3) < 0.2), bool(0.8 < acceptance < 1)
     (True, True)
   """
+  checks.key(rng=rng)
+  checks.function('a function of points', log_density_fn=log_density_fn)
   checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)
   start, num_chains = _chains(x)
@@ -330,6 +349,8 @@ def annealed_importance(
     ValueError: an option out of range, samples of another shape, or a log density
       that is not [n].
   """
+  checks.key(rng=rng)
+  checks.function('a function of points', log_density_fn=log_density_fn)
   checks.count(num_chains=num_chains, num_temperatures=num_temperatures)
   checks.counts(empty=True, shape=shape)
   checks.positive(step_size=step_size)

@@ -26,6 +26,7 @@ from stein_jax import kernels
 from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn, Tree
 
 NORMALIZATIONS = ('count', 'row_sum', 'unit_ball')
+WANTED = 'a direction, such as stein.SVGD()'  # in place of what cannot be one
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
 
@@ -326,6 +327,7 @@ def ksd_test(
     >>> bool(p_value < 0.01)
     True
   """
+  checks.key(rng=rng)
   checks.count(num_bootstrap=num_bootstrap)
   checks.positive(flip_probability=flip_probability)
   checks.at_most(0.5, flip_probability=flip_probability)

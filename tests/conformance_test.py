@@ -93,6 +93,8 @@ class ConfigTest(parameterized.TestCase):
     if 'condition' in batch:
       options['condition'] = batch['condition'][:3]
     draw = functools.partial(configs.sample(config), num=3, **options)
+    with self.assertRaisesRegex(TypeError, 'rng is the int 0; allowed: a key'):
+      jax.eval_shape(lambda state: draw(state, 0), state)
     with jax.debug_key_reuse(True):
       samples = jax.jit(draw).lower(state, jax.random.key(2)).out_info
     for leaf in jax.tree.leaves(samples):

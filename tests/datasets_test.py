@@ -638,7 +638,7 @@ class PicturesTest(parameterized.TestCase):
       (png_file([[0b00011011]] * 4, 2, 0, (b'tRNS', b'\0\1')), '8 bits'),
       (png_file([[0, 1] * 2] * 2, 16, 0, (b'tRNS', b'\0\1')), '8 bits'),
       (png_file([[0, 1] * 6] * 2, 16, 2, (b'tRNS', b'\0\1' * 3)), '8 bits'),
-      (tiff.getvalue(), 'cannot identify'),
+      (tiff.getvalue(), 'it is no JPEG or PNG file'),
     ):
       with self.assertRaisesRegex(ValueError, f'train/1.png.*{message}'):
         self.seen(content)

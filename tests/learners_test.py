@@ -4,6 +4,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from flax import linen as nn
 from flax import nnx
+from flax.nnx import bridge
 from flax.training import train_state
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,26 @@ from stein_jax import learners
 
 _DEVICES = 4
 _AXIS = 'batch'
+
+
+class _Keyless(nnx.Module):
+  """A class of NNX that takes no keys."""
+
+  def __init__(self):
+    self.size = nnx.Param(jnp.ones(()))
+
+  def __call__(self, x):
+    return self.size * x
+
+
+class _Streaming(nnx.Module):
+  """A class of NNX whose dropout wants a stream of its own."""
+
+  def __init__(self, *, rngs):
+    self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+  def __call__(self, x):
+    return self.dropout(x)
 
 
 class _Shifted(nn.Module):
@@ -608,8 +629,12 @@ class AverageTest(parameterized.TestCase):
     first, second = learners.averaged((kept, plain))
     jax.tree.map(np.testing.assert_array_equal, first.params, kept.average)
     jax.tree.map(np.testing.assert_array_equal, second.params, plain.params)
-    with self.assertRaisesRegex(ValueError, 'ema_decay=0.999'):
+    with self.assertRaisesRegex(
+      ValueError, '--config.optimizer.ema_decay=0.999'
+    ):
       learners.averaged((plain,))
+    with self.assertRaisesRegex(ValueError, '=0.999 or --config.b.ema_decay'):
+      learners.averaged((plain,), ['a', 'b'])
 
   @parameterized.parameters(1.0, -0.1, float('nan'))
   def test_refuses_a_decay(self, decay):
@@ -652,11 +677,75 @@ class WrapTest(parameterized.TestCase):
     (nnx.Linear(3, 2, rngs=nnx.Rngs(0)), 'to_linen'),
     (lambda x: x, 'no init and apply'),
     (None, 'no init and apply'),
+    (energies.MLP, r'network is the class MLP; .* a value, such as MLP\(\)'),
+    (nn.Dense, r'network is the class Dense; .*Dense\(features=...\)'),
+    (nnx.Linear, r'class Linear of NNX; .*to_linen\(Linear\).*learners.wrap'),
+    (
+      bridge.to_linen(_Keyless),
+      r'_Keyless takes no rngs; .*_Keyless\(\*\*fields, rngs=nnx.Rngs\(...\)\)',
+    ),
+    (
+      bridge.to_linen(nnx.Linear, 4, 2),
+      r'Linear on \(2, 3\): dot_general requires contracting',
+    ),
+    (energies.JointLabel(3), r'JointLabel takes \(x, y\), and is given 1 of'),
   )
   def test_create_refuses_what_it_cannot_initialise(self, module, message):
     with self.assertRaisesRegex(TypeError, message):
       learners.create(
         jax.random.key(0), module, optax.sgd(1.0), jnp.ones((2, 3))
+      )
+
+  @parameterized.parameters(
+    (0, optax.sgd(1.0), 'rng is the int 0; allowed: a key, such as'),
+    (None, 0.1, 'optimizer is the float 0.1; allowed: one of optax, such as'),
+    (None, optax.sgd, 'optimizer is the function sgd; allowed: one of optax'),
+  )
+  def test_create_refuses_what_is_no_key_or_optimizer(
+    self, rng, optimizer, message
+  ):
+    rng = jax.random.key(0) if rng is None else rng
+    module = generators.MLP(2, 3)
+    for call in (
+      lambda: learners.create(rng, nn.Dense(2), optimizer, jnp.ones((2, 3))),
+      lambda: generators.create(rng, module, optimizer, 4),
+      lambda: generators.create_pair(
+        rng, energies.MLP(), optimizer, module, optimizer, jnp.ones((4, 3))
+      ),
+    ):
+      with self.assertRaisesRegex(TypeError, message):
+        call()
+
+  @parameterized.parameters((0.1,), (None,), ({'sgd': 0.1},))
+  def test_wrap_refuses_what_is_no_optimizer(self, optimizer):
+    function, params = lambda params, x: x @ params, jnp.ones(3)
+    with self.assertRaisesRegex(TypeError, 'optimizer is .*: one of optax'):
+      learners.wrap(function, params, optimizer, jnp.ones((2, 3)))
+
+  def test_wrap_refuses_what_is_no_function(self):
+    with self.assertRaisesRegex(TypeError, 'function is the class Dense'):
+      learners.wrap(nn.Dense, jnp.ones(3), optax.sgd(1.0), jnp.ones((2, 3)))
+
+  def test_create_refuses_a_condition_that_nothing_takes(self):
+    rng, adam, label = jax.random.key(0), optax.adam(0.1), jnp.zeros(4, int)
+    with self.assertRaisesRegex(
+      TypeError, r'RBM takes \(x\), and no condition.*JointLabel'
+    ):
+      learners.create(rng, energies.RBM(2), adam, jnp.ones((4, 3)), label)
+    with self.assertRaisesRegex(
+      TypeError, r'MLP takes \(rng, num, condition\), and no.*DCGAN'
+    ):
+      generators.create(rng, generators.MLP(2, 3), adam, 4, label)
+
+  def test_a_stream_of_nnx_that_is_missing_is_told_as_others_are(self):
+    with self.assertRaisesRegex(
+      ValueError, "keyword rng.*keeps: No RngStream named 'dropout'"
+    ):
+      learners.create(
+        jax.random.key(0),
+        bridge.to_linen(_Streaming),
+        optax.sgd(1.0),
+        jnp.ones((2, 3)),
       )
 
   def test_create_refuses_a_network_without_parameters(self):

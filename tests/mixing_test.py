@@ -406,16 +406,31 @@ class RefusalsTest(parameterized.TestCase):
       "step.loss='wasserstein' .*mixes its batch; allowed: norm='layer'",
     ),
     # Labels where there is no keyword for them.
-    ('score_matching', 'joint', {}, "score_matching on .*'y'"),
+    (
+      'score_matching',
+      'joint',
+      {},
+      r'score_matching on .*JointLabel takes \(x, y\), and is given 1 of',
+    ),
     (
       'langevin_ebm',
       'of_labels',
       {'data.condition': 'none', 'evaluation.data.condition': 'none'},
       'num_classes=4, but label is missing',
     ),
-    ('coopnets', 'joint', {}, "coopnets on .*'condition'"),
+    (
+      'coopnets',
+      'joint',
+      {},
+      'coopnets on .* takes .*, and no condition; allowed: no condition',
+    ),
     ('bicycle_gan', 'discriminator', {}, 'num_classes=0, but label is given'),
-    ('bicycle_gan', 'autoencoder', {}, 'bicycle_gan on .*positional'),
+    (
+      'bicycle_gan',
+      'autoencoder',
+      {},
+      r'bicycle_gan on .*Autoencoder takes \(x\), and no condition',
+    ),
   )
   def test_by_name(self, name, kind, fields, message):
     config = mixing.get_config(name, kind)

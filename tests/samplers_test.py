@@ -463,6 +463,39 @@ class ValuesTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       chain(jax.random.key(0), jnp.ones(3), self.target)
 
+  @parameterized.parameters(
+    (_log_density, 'target is the function _log_density; .*a target, such as'),
+    (lambda x: x, r'target is a function.*target\(jax.vmap\(log_density\)\)'),
+    (Correlated, r'target is the class Correlated.*Correlated\(rho=...\)'),
+  )
+  def test_what_is_no_target_is_named(self, target, message):
+    for chain in (samplers.Langevin(0.1), samplers.MALA(0.1)):
+      with self.assertRaisesRegex(TypeError, message):
+        chain(jax.random.key(0), jnp.ones(3), target)
+
+  def test_a_target_in_place_of_a_function_is_named(self):
+    rng, x, options = jax.random.key(0), jnp.ones((3, 1)), dict(step_size=0.1)
+    ais = dict(num_chains=2, num_temperatures=2)
+    for call in (
+      lambda: samplers.mala(rng, x, self.target, num_steps=1, **options),
+      lambda: samplers.langevin(rng, x, self.target, num_steps=1, **options),
+      lambda: samplers.target(self.target),
+      lambda: samplers.annealed_importance(
+        rng, self.target, (1,), **ais, **options
+      ),
+    ):
+      with self.assertRaisesRegex(TypeError, '_fn is .* a function of points'):
+        call()
+
+  @parameterized.parameters(
+    (samplers.Langevin(0.1), target),
+    (samplers.MALA(0.1), target),
+    (samplers.Gibbs(), Correlated(0.5)),
+  )
+  def test_what_is_no_key_is_named(self, chain, target):
+    with self.assertRaisesRegex(TypeError, 'rng is the int 0; allowed: a key'):
+      chain(0, jnp.ones((3, 2)), target)
+
   def test_numbers_are_leaves(self):
     # Every step multiplies by 1 - delta^2 / 2.
     steps = jnp.array([0.5, 1.0, 1.5])

@@ -1385,6 +1385,9 @@ def _largest_array(jaxpr):
   return max(sizes, default=0)
 
 
+_OLD_KEY = jax.random.PRNGKey
+
+
 class ArgumentsTest(chex.TestCase):
   @parameterized.parameters(
     (stein.svgd_direction, (3, 2), {'normalize': 'sum'}, "normalize='sum'"),
@@ -1416,6 +1419,54 @@ class ArgumentsTest(chex.TestCase):
   def test_refuses(self, function, shape, keywords, message):
     with self.assertRaisesRegex(ValueError, message):
       function(jnp.ones(shape), jnp.ones(shape), kernels.rbf, **keywords)
+
+  @parameterized.parameters(
+    (
+      kernels.IMQ,
+      r'kernel is the class IMQ; allowed: a value, such as IMQ\(\)',
+    ),
+    (kernels.RBF(kernels.Median), 'bandwidth is the class Median; allowed: .*'),
+    (kernels.IMQ(bandwidth=kernels.Median), 'bandwidth is the class Median'),
+  )
+  def test_a_class_in_place_of_a_value_is_named(self, kernel, message):
+    x, rng = jnp.ones((3, 2)), jax.random.key(0)
+    identity = lambda x: x
+    for call in (
+      lambda: stein.svgd_direction(x, x, kernel),
+      lambda: stein.ksd(x, x, kernel),
+      lambda: stein.ksd_test(rng, x, x, kernel),
+      lambda: stein.stein_matrix(x, x, x, x, kernel),
+      lambda: stein.feature_repulsion(x, identity, kernel),
+      lambda: stein.SVGD(kernel)(x, x),
+      lambda: stein.FeatureSVGD(kernel)(x, x, features=identity),
+    ):
+      with self.assertRaisesRegex(TypeError, message):
+        call()
+
+  def test_a_rule_that_is_a_class_has_no_kernel(self):
+    with self.assertRaisesRegex(TypeError, 'bandwidth is the class Median'):
+      kernels.RBF(kernels.Median)(jnp.ones(3))
+
+  @parameterized.parameters(
+    (0, 'rng is the int 0; allowed: a key, such as jax.random.key'),
+    (None, 'rng is None'),
+    (np.int32(3), r'rng is an array int32 \(\)'),
+    (jnp.ones((3, 2)), r'rng is an array float32 \(3, 2\)'),
+    (jax.random.split(jax.random.key(0)), r'rng is an array key<fry> \(2,\)'),
+    (jax.random.key, 'rng is the function key'),
+  )
+  def test_what_is_no_key_is_named(self, rng, message):
+    x = jnp.ones((3, 2))
+    with self.assertRaisesRegex(TypeError, message):
+      stein.ksd_test(rng, x, x, kernels.rbf)
+
+  def test_keys_of_both_kinds_are_taken(self):
+    x = jnp.arange(6.0).reshape(3, 2)
+    test = lambda rng: stein.ksd_test(rng, x, -x, kernels.rbf, num_bootstrap=3)
+    found = [jax.jit(test)(make(3)) for make in (jax.random.key, _OLD_KEY)]
+    np.testing.assert_array_equal(*found)
+    keys = jax.random.split(jax.random.key(0))
+    self.assertEqual(jax.vmap(test)(keys)[1].shape, (2,))
 
   def test_refuses_unlike_shapes(self):
     x = jnp.ones((3, 2))

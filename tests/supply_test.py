@@ -62,8 +62,8 @@ class FilesTest(parameterized.TestCase):
     return folder, archive
 
   @parameterized.parameters(
-    (b'', 'cannot identify'),
-    (b'GIF89a, or so', 'cannot identify'),
+    (b'', 'it is no JPEG or PNG file'),
+    (b'GIF89a, or so', 'it is no JPEG or PNG file'),
     (png()[:-40], 'truncated|broken|Truncated'),
     (bomb(9000), r'\(9000, 9000\) pixels; allowed: 67108864'),
     (bomb(60000), 'decompression bomb'),

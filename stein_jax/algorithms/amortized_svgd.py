@@ -58,7 +58,8 @@ def create(
     # The check below cannot call a log density of several arguments, so that of
     # a family is checked here, when a step traces it.
     def one(*x):
-      value = log_density(*x)
+      with checks.at_one_position(x[0]):
+        value = log_density(*x)
       checks.shape((), log_density=value)
       return -value
 

@@ -145,6 +145,7 @@ def sample(
   If the state has chains, num of these go on instead, none twice unless they are fewer.
   An energy that mixes its batch runs whole batches of the training size.
   """
+  checks.key(rng=rng)
   checks.positive(start_scale=start_scale)
   start_rng, chain_rng = jax.random.split(rng)
   rows, given = energies.in_whole_batches(state.energy, num, condition)

@@ -188,6 +188,7 @@ def sliced_objective(
   This is the variance-reduced form with Rademacher v, whose mean over v is the exact
   loss.
   """
+  checks.key(rng=rng)
   checks.count(num_projections=num_projections)
   x = dtypes.at_least_float32(x)
   shape = (num_projections, *x.shape)
@@ -218,6 +219,7 @@ def denoising_objective(
   Its optimum is the density of the data blurred by sigma. The factor keeps the loss of
   order d.
   """
+  checks.key(rng=rng)
   checks.positive(noise_scale=noise_scale)
   x = dtypes.at_least_float32(x)
   noise = jax.random.normal(rng, x.shape, x.dtype)

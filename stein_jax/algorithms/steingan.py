@@ -112,6 +112,9 @@ def step(
   Raises:
     ValueError: an argument is out of its range.
   """
+  checks.key(rng=rng)
+  wanted = 'a controller, such as controllers.Fixed()'
+  checks.has(('update', 'needs_gap'), wanted, controller=controller)
   checks.choice(_NEGATIVES, negatives=negatives)
   checks.count(num_generator_steps=num_generator_steps)
   # All devices choose the same negatives, and draw samples of their own.

@@ -45,7 +45,9 @@ def create(
 
   Raises:
     ValueError: the leaves do not hold one number of particles, or the log density is
-      not []. One that takes a batch is checked at the first step.
+      not [] or fails at one position. One that takes a batch is checked at the first
+      step.
+    TypeError: the optimizer is none of optax.
 
   Examples:
     >>> log_density = lambda x: -0.5 * jnp.sum((x - 3) ** 2)
@@ -106,16 +108,19 @@ def step(
       split; every particle sees the whole batch.
 
   Raises:
-    ValueError: the log density is not [].
+    ValueError: the log density is not [], or fails at one position.
+    TypeError: the direction is a class, or cannot be called.
   """
   del rng
+  checks.function(stein.WANTED, direction=direction)
   stored = state.particles.params['particles']
   particles = jax.tree.map(dtypes.at_least_float32, stored)
   # A device holds a share of the batch, but each density is of the whole.
   data = () if batch is None else (collectives.all_gather(batch, axis_name),)
 
   def log_density(position):
-    value = learners.call(state.particles, position, *data)
+    with checks.at_one_position(position):
+      value = learners.call(state.particles, position, *data)
     checks.shape((), log_density=value)
     return value
 
@@ -144,6 +149,7 @@ def sample(
   Raises:
     ValueError: there is a condition, or num is negative.
   """
+  checks.key(rng=rng)
   if condition is not None:
     raise ValueError(
       'svgd takes no condition, since its particles are of one density.'

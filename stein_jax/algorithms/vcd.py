@@ -158,6 +158,7 @@ def transitions(
   The operator normalises x [n, ...] as one batch, which should be about as large as
   those it trained on.
   """
+  checks.key(rng=rng)
   checks.count(num_steps=num_steps)
   x = dtypes.floating(x)
 
@@ -183,6 +184,7 @@ def sample(
   They start at the images `condition` [num, ...], which are one batch. Without these
   they start at images decoded from drawn codes, in batches of the training size.
   """
+  checks.key(rng=rng)
   if condition is not None:
     return transitions(state.generator, rng, condition, num_steps=num_steps)[-1]
   # The operator normalises its batch: in whole ones no sample depends on num.

@@ -298,7 +298,11 @@ def _as_shown(stream):
   from PIL import Image  # pylint: disable=g-import-not-at-top
   from PIL import ImageOps  # pylint: disable=g-import-not-at-top
 
-  picture = Image.open(stream, formats=('JPEG', 'PNG'))
+  try:
+    picture = Image.open(stream, formats=('JPEG', 'PNG'))
+  except Image.UnidentifiedImageError as error:
+    # Pillow's own sentence names the stream, not the file.
+    raise ValueError('it is no JPEG or PNG file') from error
   if math.prod(picture.size) > MAX_PIXELS:  # nothing is decoded yet
     raise ValueError(f'{picture.size} pixels; allowed: {MAX_PIXELS} in all')
   if picture.format == 'PNG' and picture.n_frames > 1:

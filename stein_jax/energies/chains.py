@@ -132,7 +132,10 @@ def run_chain(
   Raises:
     ValueError: an option of the chain is out of range, the energy lacks what the chain
       asks for, or the chain returns anything but points and scalars.
+    TypeError: the chain is a class or the key is none.
   """
+  checks.function(samplers.WANTED, chain=chain)
+  checks.key(rng=rng)
   checks.count(minimum=0, block_size=block_size)
 
   def run(rng, x, *condition):
@@ -248,6 +251,7 @@ def sample_state(
       None.
     chain: the chain; see `run_chain`.
   """
+  checks.key(rng=rng)
   energy = state.energy
   rows, given = in_whole_batches(energy, num, condition)
   start_rng, chain_rng = jax.random.split(rng)

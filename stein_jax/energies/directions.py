@@ -4,8 +4,10 @@ from collections.abc import Callable
 import functools
 
 from stein_jax import build
+from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import learners
+from stein_jax import stein
 from stein_jax.energies import values
 from stein_jax.learners import Learner
 from stein_jax.types import Array, PRNGKey
@@ -34,6 +36,7 @@ def direction(
     axis_name: the mapped axis over which x is split.
     rng: key of the energy's dropout.
   """
+  checks.function(stein.WANTED, direction=rule)
   score = values.score(
     energy,
     x,

@@ -21,9 +21,15 @@ def log_partition(energy: Learner, params: Params) -> Array:
   """Returns log Z [] of the energy without dropout, by the energy's own method.
 
   Raises:
-    ValueError: the energy mixes its batch, or the method's result is not [].
+    ValueError: the energy mixes its batch or has no such method, or the method's
+      result is not [].
   """
   check_density(energy)
+  if not learners.has_method(energy, 'log_partition'):
+    raise ValueError(
+      'This energy has no method log_partition, as RBM has; '
+      'energies.ais_log_partition estimates log Z.'
+    )
   found = learners.call(energy, params, method='log_partition')
   checks.shape((), **{"The energy's log_partition": found})
   return found

@@ -42,6 +42,7 @@ def create(
   context = _checked_context(
     num, learners.attribute(module, 'num_classes', 0), label, condition
   )
+  checks.key(rng=rng)
   init_rng, rng = jax.random.split(rng)
   learner = learners.create(init_rng, module, optimizer, rng, num, **context)
   return _of_samples(learner, rng, num, context)
@@ -124,6 +125,7 @@ def create_pair(
     ValueError: the generator's samples have another shape than the data, or the labels
       or conditions are not those of the data; see `create`.
   """
+  checks.key(rng=rng)
   data = dtypes.floating(data)
   energy_rng, generator_rng = jax.random.split(rng)
   given = _without_none(label=label, condition=condition)
@@ -155,6 +157,7 @@ def generate(
       labels are not [num] or not among the classes, or conditions or samples are not
       `num`.
   """
+  checks.key(rng=rng)
   context = _without_none(label=label, condition=condition)
   for name in context:
     if name not in learners.keywords(generator):
@@ -218,6 +221,7 @@ def sample(
       are not `num` of them, labels are not among the classes, or there are more
       classes than rows of a batch.
   """
+  checks.key(rng=rng)
   checks.count(minimum=0, num=num)
   check_label(label, generator.num_classes, num)
   if condition is not None:
@@ -346,7 +350,12 @@ def decode(
 
 
 def latent(generator: Learner, rng: PRNGKey, num: int) -> Array:
-  """Returns draws of the generator's prior [num, k]."""
+  """Returns draws of the generator's prior [num, k].
+
+  Raises:
+    TypeError: the key is none.
+  """
+  checks.key(rng=rng)
   return learners.call(generator, generator.params, rng, num, method='latent')
 
 

@@ -163,6 +163,7 @@ def variational_loss(
     ValueError: an argument is out of its range, a condition is not as long as x, or
       the decoder's result has another shape than x.
   """
+  checks.key(rng=rng)
   checks.non_negative(kl_weight=kl_weight)
   checks.choice(('prior', 'posterior'), kl=kl)
   checks.count(num_importance=num_importance)

@@ -32,6 +32,7 @@ def random_walk(
     step_size: largest step in a coordinate.
     label: labels [num_walks]; all classes in turn if None and there are classes.
   """
+  checks.key(rng=rng)
   checks.count(num_walks=num_walks, num_steps=num_steps)
   checks.finite(step_size=step_size)
   start_rng, step_rng, others_rng = jax.random.split(rng, 3)
@@ -68,6 +69,7 @@ def interpolate(
     num_points: samples of each line, its ends among them.
     label: labels [num_pairs]; all classes in turn if None and there are classes.
   """
+  checks.key(rng=rng)
   checks.count(num_pairs=num_pairs, num_points=num_points)
   ends_rng, others_rng = jax.random.split(rng)
   first, last = jnp.split(drawing.latent(generator, ends_rng, 2 * num_pairs), 2)

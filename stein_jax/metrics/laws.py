@@ -147,6 +147,7 @@ def two_sample_test(
   Raises:
     ValueError: the points are not [n, d] and [m, d], or an option is below 1.
   """
+  checks.key(rng=rng)
   checks.count(num_permutations=num_permutations)
   x, y = _two_sets(x, y)
   n, m = len(x), len(y)

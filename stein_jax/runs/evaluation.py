@@ -45,6 +45,7 @@ def test_metrics(config, state, source) -> dict[str, float]:
     labels = source[:]['label']
     logits = judging.classified(state.classifier, source[:]['image'])[1]
     return {'test/accuracy': metrics.accuracy(logits, labels)}
+  check_likelihood(config, state, source[slice(0, 1)]['image'])
   if config.evaluation.log_likelihood == 'none':
     return {}
   energy = state.energy
@@ -62,6 +63,36 @@ def test_metrics(config, state, source) -> dict[str, float]:
     total += float(np.sum(np.asarray(values, np.float64)))
   found['test/log_likelihood'] = total / len(source)
   return found
+
+
+def check_likelihood(config, state, x) -> None:
+  """Raises ValueError if a state's energy has not the likelihood that is asked for.
+
+  Args:
+    config: its `evaluation` section is what asks.
+    state: a state, or its shapes.
+    x: examples [n, ...].
+  """
+  method = config.evaluation.log_likelihood
+  if method == 'none':
+    return
+  if not hasattr(state, 'energy'):
+    raise ValueError(
+      f'evaluation.log_likelihood={method!r} needs an energy, and '
+      f"{config.algorithm} learns none; allowed: 'none'."
+    )
+  try:
+    if method == 'exact':
+      jax.eval_shape(energies.exact_log_partition, state.energy)
+    else:
+      jax.eval_shape(_estimator(config), state.energy, jax.random.key(0))
+    jax.eval_shape(energies.log_likelihood, state.energy, x, 0.0)
+  except (AttributeError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'evaluation.log_likelihood={method!r} does not fit the energy: {error} '
+      "Allowed: 'ais', where the energy takes images alone and does not mix its "
+      "batch, or 'none'."
+    ) from error
 
 
 def _estimator(config):
@@ -98,7 +129,8 @@ def sampler(config, source) -> Callable[[Any], Tree]:
 def _chosen(config, state):
   """Returns the state at the parameters that `config.evaluation` names."""
   if config.evaluation.parameters == 'average':
-    return learners.averaged(state)
+    sections = tuple(name for name in config if name.endswith('optimizer'))
+    return learners.averaged(state, sections)
   return state
 
 

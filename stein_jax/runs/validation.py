@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import functools
 
 import jax
 
@@ -184,8 +183,12 @@ def _explained(config, batch) -> Iterator[None]:
     ours = isinstance(error, (ValueError, TypeError))
     if ours and build.FIELD.match(str(error)):
       raise
-    missing = 'there is no ' if isinstance(error, KeyError) else ''
-    raise ValueError(f'{what}: {missing}{error}') from error
+    said = str(error)
+    if isinstance(error, KeyError) and error.args:
+      # Most have a name alone, but some a sentence, which `str` would quote.
+      (said, *_) = map(str, error.args)
+      said = said if ' ' in said else f'there is no {said!r}'
+    raise ValueError(f'{what}: {said}') from error
 
 
 class _NotedBatch(dict):
@@ -264,30 +267,4 @@ def _check_evaluable(config, state, source, test_source):
         f'evaluation.data has {name}={values[1]!r}, data has {values[0]!r}: '
         'they must be alike.'
       )
-  method = config.evaluation.log_likelihood
-  if method != 'none' and not hasattr(state, 'energy'):
-    raise ValueError(
-      f'evaluation.log_likelihood={method!r} needs an energy, and '
-      f"{config.algorithm} learns none; allowed: 'none'."
-    )
-  if method == 'none':
-    return
-  rng, x = jax.random.key(0), test_data['image']
-  try:
-    if method == 'exact':
-      jax.eval_shape(energies.exact_log_partition, state.energy)
-    else:
-      jax.eval_shape(
-        functools.partial(
-          energies.ais_log_partition, **config.evaluation.get('ais', {})
-        ),
-        state.energy,
-        rng,
-      )
-    jax.eval_shape(energies.log_likelihood, state.energy, x, 0.0)
-  except (AttributeError, TypeError, ValueError) as error:
-    raise ValueError(
-      f'evaluation.log_likelihood={method!r} does not fit the energy: {error} '
-      "Allowed: 'ais', where the energy takes images alone and does not mix its "
-      "batch, or 'none'."
-    ) from error
+  evaluation.check_likelihood(config, state, test_data['image'])

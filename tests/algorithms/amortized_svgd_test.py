@@ -528,6 +528,17 @@ class FamilyTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, r'log_density has shape \(1,\)'):
       jax.eval_shape(amortized_svgd.step, state, batch, jax.random.key(0))
 
+  def test_a_density_of_many_points_is_told_of_one(self):
+    generator = self._start(Tiled(), 4, jnp.zeros((4, 2))).generator
+    of_many = lambda x, *member: -jnp.sum(x**2, 1)
+    message = 'log_density is called with one position.*axis 1 is out'
+    with self.assertRaisesRegex(ValueError, message):
+      amortized_svgd.create(lambda x: of_many(x), generator)
+    state = amortized_svgd.create(of_many, generator)
+    batch = {'image': jnp.zeros((4, 1)), 'condition': jnp.zeros((2, 2))}
+    with self.assertRaisesRegex(ValueError, message):
+      jax.eval_shape(amortized_svgd.step, state, batch, jax.random.key(0))
+
   def test_refuses_an_energy_of_other_samples(self):
     with self.assertRaisesRegex(ValueError, r'energy \(4,\), samples \(2,\)'):
       amortized_svgd.create(

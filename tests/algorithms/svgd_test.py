@@ -214,6 +214,35 @@ class StepTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, r'particles.*\[n, ...\]'):
       svgd.create(lambda x: 0.0, particles, optax.adam(0.1))
 
+  def test_a_density_of_many_points_is_told_of_one(self):
+    of_many = lambda x, *batch: -jnp.sum(x**2, 1)
+    x, adam = jnp.ones((4, 3)), optax.adam(0.1)
+    message = r'called with one position, of shape \(3,\).*axis 1 is out'
+    with self.assertRaisesRegex(ValueError, message) as caught:
+      svgd.create(lambda x: of_many(x), x, adam)
+    self.assertIsNotNone(caught.exception.__cause__)
+    state = svgd.create(of_many, x, adam)
+    with self.assertRaisesRegex(ValueError, message):
+      svgd.step(state, {'image': x}, None)
+
+  @parameterized.parameters(
+    (dict(optimizer=0.1), 'optimizer is the float 0.1; allowed: one of optax'),
+    (dict(optimizer=optax.adam), 'optimizer is the function adam'),
+    (dict(optimizer=dict(name='adam')), 'optimizer is of the class dict'),
+    (dict(log_density_fn=3), 'log_density is the int 3; allowed: a function'),
+  )
+  def test_refuses_what_are_no_parts(self, parts, message):
+    parts = dict(log_density_fn=jnp.sum, optimizer=optax.sgd(0.1)) | parts
+    with self.assertRaisesRegex(TypeError, message):
+      svgd.create(particles=jnp.ones((4, 3)), **parts)
+
+  def test_refuses_a_class_as_direction_and_a_number_as_key(self):
+    state = svgd.create(lambda x: jnp.sum(x), jnp.ones((4, 3)), optax.sgd(0.1))
+    with self.assertRaisesRegex(TypeError, 'direction is the class SVGD'):
+      svgd.step(state, None, None, direction=stein.SVGD)
+    with self.assertRaisesRegex(TypeError, 'rng is the int 0'):
+      svgd.sample(state, 0, 3)
+
   def test_complex_particles_are_refused(self):
     with self.assertRaisesRegex(TypeError, 'complex'):
       svgd.create(lambda x: 0.0, np.ones((4, 2), complex), optax.adam(0.1))

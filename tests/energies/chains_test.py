@@ -12,6 +12,7 @@ import optax
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import samplers
+from stein_jax import stein
 from tests import draws
 from tests.energies import models
 
@@ -174,6 +175,26 @@ class ChainTest(parameterized.TestCase):
       energies.run_chain(
         energy, chain, jax.random.key(0), jnp.asarray(models.points())
       )
+
+  @parameterized.parameters(
+    (samplers.Langevin, 0, r'chain is the class.*Langevin\(step_size=...\)'),
+    (3, 0, 'chain is the int 3; allowed: a chain, such as'),
+    (samplers.Langevin(0.1), 0, 'rng is the int 0; allowed: a key'),
+  )
+  def test_what_is_no_chain_at_all(self, chain, rng, message):
+    energy, *_ = models.rbm()
+    points = jnp.asarray(models.points())
+    with self.assertRaisesRegex(TypeError, message):
+      energies.run_chain(energy, chain, rng, points)
+
+  @parameterized.parameters(
+    (stein.SVGD, r'direction is the class SVGD; .* such as SVGD\(\)'),
+    ('SVGD', "direction is the str 'SVGD'; allowed: a direction, such as"),
+  )
+  def test_what_is_no_direction(self, rule, message):
+    energy, *_ = models.rbm()
+    with self.assertRaisesRegex(TypeError, message):
+      energies.direction(energy, rule, jnp.asarray(models.points()))
 
   def test_any_function_is_a_chain(self):
     # E = a.x: half the way to where the score points, from 0, 1, ... on.

@@ -8,11 +8,15 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
 from ml_collections import ConfigDict
 import numpy as np
+import optax
 import pytest
 
 from stein_jax import datasets
+from stein_jax import energies
+from stein_jax import learners
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
@@ -117,6 +121,37 @@ class SamplerTest(parameterized.TestCase):
     draw = functools.partial(sample, num_steps=2)
     with mock.patch.object(configs, 'sample', lambda config: draw):
       return evaluation.sampler(config, source)
+
+
+class RefusedTest(parameterized.TestCase):
+  """What a command asks of a run that has it not is one sentence."""
+
+  @parameterized.parameters(
+    ('exact', True, "='exact' does not fit.*no method log_part.*'ais'.*'none'"),
+    ('exact', False, "='exact' needs an energy, and stein_cd learns none"),
+    ('ais', False, "='ais' needs an energy"),
+  )
+  def test_a_likelihood_that_there_is_not(self, method, has_energy, message):
+    config = smoke.get_config('stein_cd_mnist')
+    config.evaluation.log_likelihood = method
+    x = np.ones((2, 3), np.float32)
+    source, state = datasets.Arrays({'image': x}), types.SimpleNamespace()
+    if has_energy:
+      state.energy = learners.create(
+        jax.random.key(0), energies.MLP((2,)), optax.sgd(0.1), x
+      )
+    with self.assertRaisesRegex(ValueError, message):
+      evaluation.test_metrics(config, state, source)
+
+  @parameterized.parameters(
+    ('stein_cd_mnist', '--config.optimizer.ema_decay'),
+    ('gan_mnist', '--config.energy_optimizer.*--config.generator_optimizer'),
+  )
+  def test_an_average_that_is_not_kept(self, name, message):
+    config = smoke.get_config(name)
+    config.evaluation.parameters = 'average'
+    with self.assertRaisesRegex(ValueError, message):
+      evaluation.test_metrics(config, (), None)
 
 
 class EvaluateTest(parameterized.TestCase):
