@@ -48,6 +48,7 @@ class Reporter:
     self._flushed = time.monotonic()
     self._warned = set()
     self._on_metrics = on_metrics
+    self.files = []  # that are open
     if not self._active:
       return
     # Not at the top, so that importing the package for research stays fast.
@@ -67,6 +68,7 @@ class Reporter:
     }
     self._lines = open(self._workdir / METRICS_FILE, 'a', encoding='utf-8')
     self._events = _Events(self._workdir / 'events', start=start)
+    self.files = [self._workdir / METRICS_FILE, self._events.path]
     self._bar = tqdm.tqdm(
       total=config.num_steps,
       initial=start,
@@ -232,6 +234,7 @@ class _Events:
     self._file = event_file_writer.EventsWriter(
       str(folder / 'events'), f'.{start:010}'
     )
+    self.path = max(folder.glob(f'events.*.{start:010}'))
     begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(start + 1, session_log=begin)
 
@@ -546,19 +549,44 @@ def _each(function, value):
 
 
 def read_json(path) -> Any:
-  """Returns the value of a JSON file; see `from_json`."""
-  return from_json(locations.absolute(path).read_text('utf-8'))
+  """Returns the value of a JSON file; see `from_json`.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  path = locations.absolute(path)
+  try:
+    return from_json(path.read_text('utf-8'))
+  except ValueError as error:  # of its encoding too
+    raise ValueError(
+      f'{path} is damaged ({error}); put a whole copy there, or take it away.'
+    ) from error
 
 
 def write_json(path, value, *, indent: int | None = None) -> None:
   """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
   path = locations.absolute(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  _write_whole(path, to_json(value, indent=indent) + '\n')
+
+
+def _write_whole(path, text):
+  """Writes a file that no reader, and no crash of the machine, sees half done."""
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(to_json(value, indent=indent) + '\n', 'utf-8')
-  # The new file takes the old one's place in one move, which no reader sees
-  # half done.
+  # A link that somebody has put there is taken away, not written through.
+  temporary.unlink(missing_ok=True)
+  with open(temporary, 'x', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
   temporary.replace(path)
+  folder = os.open(path.parent, os.O_RDONLY)
+  try:
+    os.fsync(folder)  # the new name is on disk, too
+  except OSError:  # as on some network disks, which order names themselves
+    pass
+  finally:
+    os.close(folder)
 
 
 def claim(folder, settings: Mapping[str, Any]) -> None:
@@ -672,6 +700,4 @@ def _drop_later(path, step):
     if line.endswith('\n') and json.loads(line)['step'] <= step
   ]
   if kept != lines:
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(''.join(kept), 'utf-8')
-    temporary.replace(path)
+    _write_whole(path, ''.join(kept))
