@@ -25,6 +25,9 @@ METRICS_FILE = 'metrics.jsonl'
 EVALUATION_FILE = 'evaluation.json'
 _GAP = 'energy/gap'
 _SPREAD = 'samples/variance'
+_LOST = (
+  'metrics/lost_after'  # a mark in the metrics: the last step before a gap
+)
 # Limits of the warnings below. They are wide, so that a healthy run is not
 # warned of.
 _WATCHED = 10  # log lines that tell how large the gap of a run is
@@ -56,6 +59,7 @@ class Reporter:
 
     self._workdir = locations.absolute(workdir)
     _drop_later(self._workdir / METRICS_FILE, start)
+    lost = self._lost_after(start)
     self._watched = {
       # What was watched before a restart counts, or each restart would begin
       # its half of the run anew.
@@ -67,6 +71,14 @@ class Reporter:
       for name in (_GAP, _SPREAD)
     }
     self._lines = open(self._workdir / METRICS_FILE, 'a', encoding='utf-8')
+    if lost is not None:
+      logging.error(
+        '%s ends at step %d, and the checkpoint is of step %d: lines are lost.',
+        self._workdir / METRICS_FILE,
+        lost,
+        start,
+      )
+      self._lines.write(to_json({'step': start, _LOST: lost}) + '\n')
     self._events = _Events(self._workdir / 'events', start=start)
     self.files = [self._workdir / METRICS_FILE, self._events.path]
     self._bar = tqdm.tqdm(
@@ -77,6 +89,13 @@ class Reporter:
       disable=None,
       mininterval=0.5,
     )
+
+  def _lost_after(self, start):
+    """Returns the last step that was logged, where a later one was; None elsewhere."""
+    every = self._config.log_every
+    logged = [line['step'] for line in read_metrics(self._workdir)]
+    last = max(logged, default=0)
+    return last if every and last < start // every * every else None
 
   def __enter__(self) -> 'Reporter':
     return self
@@ -230,11 +249,13 @@ class _Events:
     # The other methods need these modules, which few programs import.
     self._summary, self._proto = summary, event_pb2
     folder.mkdir(parents=True, exist_ok=True)
-    # Files are read in the order of their names, which begin with the second.
+    # Files are read in the order of their names. A number comes first in them, since
+    # the clock, which is next, may have been set back.
+    number = len(list(folder.glob('events.*')))
     self._file = event_file_writer.EventsWriter(
-      str(folder / 'events'), f'.{start:010}'
+      str(folder / f'events.{number:06}'), f'.{start:010}'
     )
-    self.path = max(folder.glob(f'events.*.{start:010}'))
+    (self.path,) = folder.glob(f'events.{number:06}.*')
     begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(start + 1, session_log=begin)
 

@@ -6,12 +6,15 @@ import functools
 import os
 import pathlib
 import subprocess
+import time
 import unittest
 from unittest import mock
 
+from absl import logging
 from absl.testing import absltest
 from absl.testing import parameterized
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from stein_jax.runs import evaluation
 from stein_jax.runs import reporting
@@ -152,6 +155,32 @@ class WorkdirTest(parameterized.TestCase):
       self.assertLess(int(step), 20)
       state = training.train(config, self.workdir)
       self.assertEqual(int(state.step), 40)
+
+  @parameterized.parameters(0, 1)
+  def test_lost_lines_of_metrics_are_said_and_marked(self, kept):
+    config = smoke.get_config('svgd_toy')
+    config.log_every = 1
+    with smoke.stop_after(3):
+      training.train(config, self.workdir)
+    path = self.workdir / 'metrics.jsonl'
+    path.write_text(''.join(path.read_text().splitlines(True)[:kept]))
+    with self.assertLogs(logging.get_absl_logger(), 'ERROR') as said:
+      training.train(config, self.workdir)
+    self.assertIn(f'ends at step {kept}, and the checkpoint', said.output[0])
+    lines = reporting.read_metrics(self.workdir)
+    self.assertEqual(lines[kept], {'step': 3, 'metrics/lost_after': kept})
+    self.assertEqual([line['step'] for line in lines[kept:]], [3, 4])
+
+  def test_a_clock_that_is_set_back_hides_no_curve(self):
+    config = smoke.get_config('svgd_toy')
+    with smoke.stop_after(2):
+      training.train(config, self.workdir)
+    now = time.time()
+    with mock.patch.object(time, 'time', lambda: now - 7200):
+      training.train(config, self.workdir)
+    found = event_accumulator.EventAccumulator(str(self.workdir / 'events'))
+    steps = [each.step for each in found.Reload().Scalars('particles/move')]
+    self.assertEqual(steps, [2, 4])
 
   def test_a_link_is_not_written_through(self):
     elsewhere = self.folder / 'elsewhere'
