@@ -25,6 +25,9 @@ METRICS_FILE = 'metrics.jsonl'
 EVALUATION_FILE = 'evaluation.json'
 _GAP = 'energy/gap'
 _SPREAD = 'samples/variance'
+_LOST = (
+  'metrics/lost_after'  # a mark in the metrics: the last step before a gap
+)
 # Limits of the warnings below. They are wide, so that a healthy run is not
 # warned of.
 _WATCHED = 10  # log lines that tell how large the gap of a run is
@@ -48,6 +51,7 @@ class Reporter:
     self._flushed = time.monotonic()
     self._warned = set()
     self._on_metrics = on_metrics
+    self.files = []  # that are open
     if not self._active:
       return
     # Not at the top, so that importing the package for research stays fast.
@@ -55,6 +59,7 @@ class Reporter:
 
     self._workdir = locations.absolute(workdir)
     _drop_later(self._workdir / METRICS_FILE, start)
+    lost = self._lost_after(start)
     self._watched = {
       # What was watched before a restart counts, or each restart would begin
       # its half of the run anew.
@@ -66,7 +71,16 @@ class Reporter:
       for name in (_GAP, _SPREAD)
     }
     self._lines = open(self._workdir / METRICS_FILE, 'a', encoding='utf-8')
+    if lost is not None:
+      logging.error(
+        '%s ends at step %d, and the checkpoint is of step %d: lines are lost.',
+        self._workdir / METRICS_FILE,
+        lost,
+        start,
+      )
+      self._lines.write(to_json({'step': start, _LOST: lost}) + '\n')
     self._events = _Events(self._workdir / 'events', start=start)
+    self.files = [self._workdir / METRICS_FILE, self._events.path]
     self._bar = tqdm.tqdm(
       total=config.num_steps,
       initial=start,
@@ -75,6 +89,13 @@ class Reporter:
       disable=None,
       mininterval=0.5,
     )
+
+  def _lost_after(self, start):
+    """Returns the last step that was logged, where a later one was; None elsewhere."""
+    every = self._config.log_every
+    logged = [line['step'] for line in read_metrics(self._workdir)]
+    last = max(logged, default=0)
+    return last if every and last < start // every * every else None
 
   def __enter__(self) -> 'Reporter':
     return self
@@ -228,10 +249,13 @@ class _Events:
     # The other methods need these modules, which few programs import.
     self._summary, self._proto = summary, event_pb2
     folder.mkdir(parents=True, exist_ok=True)
-    # Files are read in the order of their names, which begin with the second.
+    # Files are read in the order of their names. A number comes first in them, since
+    # the clock, which is next, may have been set back.
+    number = len(list(folder.glob('events.*')))
     self._file = event_file_writer.EventsWriter(
-      str(folder / 'events'), f'.{start:010}'
+      str(folder / f'events.{number:06}'), f'.{start:010}'
     )
+    (self.path,) = folder.glob(f'events.{number:06}.*')
     begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(start + 1, session_log=begin)
 
@@ -546,19 +570,44 @@ def _each(function, value):
 
 
 def read_json(path) -> Any:
-  """Returns the value of a JSON file; see `from_json`."""
-  return from_json(locations.absolute(path).read_text('utf-8'))
+  """Returns the value of a JSON file; see `from_json`.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  path = locations.absolute(path)
+  try:
+    return from_json(path.read_text('utf-8'))
+  except ValueError as error:  # of its encoding too
+    raise ValueError(
+      f'{path} is damaged ({error}); put a whole copy there, or take it away.'
+    ) from error
 
 
 def write_json(path, value, *, indent: int | None = None) -> None:
   """Writes a JSON file at once: it is whole, or as it was; makes its folder."""
   path = locations.absolute(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  _write_whole(path, to_json(value, indent=indent) + '\n')
+
+
+def _write_whole(path, text):
+  """Writes a file that no reader, and no crash of the machine, sees half done."""
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(to_json(value, indent=indent) + '\n', 'utf-8')
-  # The new file takes the old one's place in one move, which no reader sees
-  # half done.
+  # A link that somebody has put there is taken away, not written through.
+  temporary.unlink(missing_ok=True)
+  with open(temporary, 'x', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
   temporary.replace(path)
+  folder = os.open(path.parent, os.O_RDONLY)
+  try:
+    os.fsync(folder)  # the new name is on disk, too
+  except OSError:  # as on some network disks, which order names themselves
+    pass
+  finally:
+    os.close(folder)
 
 
 def claim(folder, settings: Mapping[str, Any]) -> None:
@@ -672,6 +721,4 @@ def _drop_later(path, step):
     if line.endswith('\n') and json.loads(line)['step'] <= step
   ]
   if kept != lines:
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(''.join(kept), 'utf-8')
-    temporary.replace(path)
+    _write_whole(path, ''.join(kept))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
+import time
 
 from absl import logging
 import jax
@@ -61,11 +62,11 @@ def train(
   workdir = locations.absolute(workdir)
   logging.info('Reading data and checking the config.')
   config, *parts = check(config)
-  with workdirs.claimed(workdir, config, extends=extends):
+  with workdirs.claimed(workdir, config, extends=extends) as watch:
     past = rollbacks.read(workdir)
     while True:
       try:
-        return _train(config, workdir, *parts, past, on_metrics)
+        return _train(config, workdir, *parts, past, on_metrics, watch)
       except checkpoints.NotFinite as error:
         if config.on_nonfinite == 'stop':
           raise
@@ -130,18 +131,32 @@ def steps(
     yield done, state, metrics
 
 
-def _train(config, workdir, algorithm, source, test_source, past, on_metrics):
+def _train(
+  config, workdir, algorithm, source, test_source, past, on_metrics, watch
+):
   """Returns the last state of a run that has been rolled back as `past` says."""
   first = first_batch(config, source)
   workdirs.note_batch(workdir, first)
   manager = checkpoints.manager(workdir / 'checkpoints')
   state = checkpoints.restore(manager, initial_state(config, first))
   done = int(state.step)
+  if done > config.num_steps:
+    raise ValueError(
+      f'{manager.directory} holds step {done}, and the config ends at step '
+      f'{config.num_steps}; allowed: --extend={done}, or another workdir.'
+    )
   checkpoints.drop_later(manager, done)
   sample = evaluation.sampler(config, test_source)
   calls = steps(config, source, state, past)
   if done < config.num_steps:
-    logging.info('Compiling the step, which takes longest the first time.')
+    logging.info(
+      'Seed %d, from step %d on. Compiling, which takes longest the first time.',
+      config.seed,
+      done,
+    )
+  else:
+    logging.info('Nothing left to do: all %d steps are done.', done)
+  begin, stops = time.monotonic(), False
   waiting, guard = None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
@@ -152,13 +167,20 @@ def _train(config, workdir, algorithm, source, test_source, past, on_metrics):
       workdir, config, start=done, on_metrics=on_metrics
     ) as reporter,
   ):
+    watch.add(*reporter.files)
     for done, state, metrics in calls:
+      if begin:
+        jax.block_until_ready(metrics)
+        logging.info('First step after %.1f s.', time.monotonic() - begin)
+        begin = None
       if waiting:  # is fetched while the next step is on its way
         reporter.scalars(waiting[0], guard.fetch(*waiting, state))
         waiting = None
       stops = interruption.stops_after(done)
       log, look = due(config.log_every), due(config.eval_every)
       save = due(config.checkpoint_every) or stops
+      if log or look or save:
+        _check_files(watch, manager, workdir, state)
       if look:
         metrics |= evaluation.test_metrics(config, state, test_source)
       if look or save:
@@ -179,7 +201,35 @@ def _train(config, workdir, algorithm, source, test_source, past, on_metrics):
     if done == config.num_steps:
       reporter.hparams()
     checkpoints.wait(manager)
+  if stops:
+    logging.info(
+      'Stopped early at step %d of %d; the same command goes on.',
+      done,
+      config.num_steps,
+    )
   return state
+
+
+def _check_files(watch, manager, workdir, state):
+  """Ends a run whose files are gone, with a checkpoint where its folder is there.
+
+  Raises:
+    OSError: they are.
+  """
+  lost = watch.lost()
+  if not lost:
+    return
+  said = 'Nothing after the last checkpoint is kept.'
+  if workdir not in lost:
+    checkpoints.wait(manager)
+    if manager.latest_step() != int(state.step):
+      checkpoints.save(manager, state)
+      checkpoints.wait(manager)
+    said = f'Step {int(state.step)} is saved.'
+  names = ', '.join(map(str, lost))
+  raise OSError(
+    f'Moved, deleted or replaced while the run was in {workdir}: {names}. {said}'
+  )
 
 
 class _Guard:

@@ -1,8 +1,10 @@
 """The folder of a run: whose it is, what it holds, and who is in it."""
 
+from collections.abc import Iterator
 import contextlib
 import fcntl
 import os
+import pathlib
 import platform
 
 from absl import logging
@@ -115,10 +117,44 @@ def _read_config(path):
   return fields
 
 
+class Watch:
+  """Remembers which files are at some paths, and says which are there no more.
+
+  A folder that was renamed, deleted or replaced would otherwise be written to as if
+  nothing had been: to a file that no name has, or to a new folder beside the old one.
+  """
+
+  def __init__(self):
+    self._identities = {}
+
+  def add(self, *paths: pathlib.Path) -> None:
+    """Begins to watch paths that are there."""
+    for path in paths:
+      self._identities[path] = _identity(path)
+
+  def lost(self) -> list[pathlib.Path]:
+    """Returns the paths at which there is nothing, or something else."""
+    return [
+      path
+      for path, identity in self._identities.items()
+      if _identity(path) != identity
+    ]
+
+
+def _identity(path):
+  """Returns the device and the inode of a path, None where there is nothing."""
+  try:
+    status = os.stat(path)
+  except OSError:
+    return None
+  return status.st_dev, status.st_ino
+
+
 @contextlib.contextmanager
-def claimed(workdir, config, *, extends: bool = False):
+def claimed(workdir, config, *, extends: bool = False) -> Iterator[Watch]:
   """Makes the workdir this config's, and keeps other runs out while it is entered.
 
+  What it yields watches the folder and the lock, in the process that writes to them.
   One that `extends` may have more steps than the run that is there, and data in another
   place; the workdir then is this config's.
 
@@ -128,8 +164,9 @@ def claimed(workdir, config, *, extends: bool = False):
     OSError: it cannot be written.
   """
   _is_ours(workdir, config, extends)
+  watch = Watch()
   if jax.process_index():
-    yield
+    yield watch
     return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -142,8 +179,9 @@ def claimed(workdir, config, *, extends: bool = False):
     raise OSError(
       error.errno, f'{workdir} cannot be written: {error.strerror}'
     ) from error
+  watch.add(workdir, workdir / _LOCK_FILE)
   with lock:
-    yield
+    yield watch
 
 
 def _locked(workdir):
@@ -182,6 +220,12 @@ def _is_ours(workdir, config, extends=False):
     ValueError: it is another config's, or holds something else.
   """
   path = workdir / CONFIG_FILE
+  links = [each for each in workdir.glob('*') if each.is_symlink()]
+  if links:  # what is written or deleted there would lie elsewhere
+    raise ValueError(
+      f'{links[0]} is a link; a run writes into its own folder alone. Choose another '
+      'workdir, or put the file itself there.'
+    )
   if path.exists():
     a, b = (
       reporting.flat_config(each)

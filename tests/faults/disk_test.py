@@ -6,12 +6,15 @@ import functools
 import os
 import pathlib
 import subprocess
+import time
 import unittest
 from unittest import mock
 
+from absl import logging
 from absl.testing import absltest
 from absl.testing import parameterized
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from stein_jax.runs import evaluation
 from stein_jax.runs import reporting
@@ -127,6 +130,83 @@ class WorkdirTest(parameterized.TestCase):
     with smoke.stop_after(1):
       state = training.train(config, self.workdir)
     self.assertGreater(int(state.step), 10)
+
+  @parameterized.parameters(
+    ('metrics.jsonl', True),
+    ('events', True),
+    ('lock', True),
+    ('', False),
+  )
+  def test_what_is_gone_ends_the_run(self, name, is_saved):
+    config = smoke.get_config('svgd_toy')
+    config.num_steps, config.log_every, config.checkpoint_every = 40, 2, 20
+    config.eval_every, path = 0, self.workdir / name
+
+    def take_away(step, metrics):
+      del metrics
+      if step == 4:
+        path.rename(self.folder / 'elsewhere')
+
+    with self.assertRaisesRegex(OSError, f'Moved, deleted.*: .*{path}'):
+      training.train(config, self.workdir, on_metrics=take_away)
+    self.assertEqual(self.workdir.exists(), is_saved)
+    if is_saved:
+      (step,) = runs.saved(self.workdir)
+      self.assertLess(int(step), 20)
+      state = training.train(config, self.workdir)
+      self.assertEqual(int(state.step), 40)
+
+  @parameterized.parameters(0, 1)
+  def test_lost_lines_of_metrics_are_said_and_marked(self, kept):
+    config = smoke.get_config('svgd_toy')
+    config.log_every = 1
+    with smoke.stop_after(3):
+      training.train(config, self.workdir)
+    path = self.workdir / 'metrics.jsonl'
+    path.write_text(''.join(path.read_text().splitlines(True)[:kept]))
+    with self.assertLogs(logging.get_absl_logger(), 'ERROR') as said:
+      training.train(config, self.workdir)
+    self.assertIn(f'ends at step {kept}, and the checkpoint', said.output[0])
+    lines = reporting.read_metrics(self.workdir)
+    self.assertEqual(lines[kept], {'step': 3, 'metrics/lost_after': kept})
+    self.assertEqual([line['step'] for line in lines[kept:]], [3, 4])
+
+  def test_a_clock_that_is_set_back_hides_no_curve(self):
+    config = smoke.get_config('svgd_toy')
+    with smoke.stop_after(2):
+      training.train(config, self.workdir)
+    now = time.time()
+    with mock.patch.object(time, 'time', lambda: now - 7200):
+      training.train(config, self.workdir)
+    found = event_accumulator.EventAccumulator(str(self.workdir / 'events'))
+    steps = [each.step for each in found.Reload().Scalars('particles/move')]
+    self.assertEqual(steps, [2, 4])
+
+  def test_a_link_is_not_written_through(self):
+    elsewhere = self.folder / 'elsewhere'
+    elsewhere.mkdir()
+    for name in ('events', 'metrics.jsonl', 'config.tmp'):
+      workdir = self.folder / f'run-{name}'
+      workdir.mkdir()
+      (workdir / name).symlink_to(elsewhere)
+      with self.assertRaisesRegex(ValueError, f'{name} is a link'):
+        training.train(smoke.get_config('svgd_toy'), workdir)
+    self.assertEmpty(list(elsewhere.iterdir()))
+
+  def test_a_checkpoint_beyond_the_configs_end_is_refused(self):
+    config = smoke.get_config('svgd_toy')
+    training.train(config, self.workdir)
+    fields = reporting.read_json(self.workdir / 'config.json')
+    fields['num_steps'] = config.num_steps = 2
+    reporting.write_json(self.workdir / 'config.json', fields)
+    with self.assertRaisesRegex(ValueError, 'holds step 4.*--extend=4'):
+      training.train(config, self.workdir)
+
+  def test_a_damaged_json_file_is_named(self):
+    path = self.folder / 'x.json'
+    path.write_text('{"a": ')
+    with self.assertRaisesRegex(ValueError, f'{path} is damaged'):
+      reporting.read_json(path)
 
   def test_where_files_cannot_be_locked_it_says_so_and_goes_on(self):
     config = smoke.get_config('stein_cd_mnist')

@@ -69,7 +69,7 @@ class ReportingTest(absltest.TestCase):
     reporting.write_json(folder / 'a.json', {'x': float('nan')})
     json.loads((folder / 'a.json').read_text(), parse_constant=self.fail)
     (folder / reporting.METRICS_FILE).write_text('{"step": 1, "x/y": NaN}\n')
-    config = ConfigDict(dict(algorithm='a', num_steps=100))
+    config = ConfigDict(dict(algorithm='a', num_steps=100, log_every=0))
     with reporting.Reporter(folder, config, start=1) as reporter:
       reporter.scalars(2, {'x/y': float('inf')})
     last = (folder / reporting.METRICS_FILE).read_text().splitlines()[1]
@@ -127,7 +127,7 @@ class ReportingTest(absltest.TestCase):
 class ReporterTest(absltest.TestCase):
   def warnings_of(self, folder, gaps, start=0):
     """Returns the warnings of a run that logs these gaps, from a step on."""
-    config = ConfigDict(dict(algorithm='a', num_steps=100))
+    config = ConfigDict(dict(algorithm='a', num_steps=100, log_every=0))
     with (
       mock.patch.object(reporting.logging, 'warning') as warning,
       reporting.Reporter(folder, config, start=start) as reporter,
