@@ -40,7 +40,7 @@ def test_metrics(config, state, source) -> dict[str, float]:
   ('exact') or by an estimate of it ('ais', with the keywords `config.evaluation.ais`),
   which overstates the likelihood.
   """
-  state = _chosen(config, state)
+  state = chosen(config, state)
   if hasattr(state, 'classifier'):
     labels = source[:]['label']
     logits = judging.classified(state.classifier, source[:]['image'])[1]
@@ -122,11 +122,11 @@ def sampler(config, source) -> Callable[[Any], Tree]:
   if condition is not None:
     num, options['condition'] = len(condition), condition
   return jax.jit(
-    lambda state: draw(_chosen(config, state), rng, num, **options)
+    lambda state: draw(chosen(config, state), rng, num, **options)
   )
 
 
-def _chosen(config, state):
+def chosen(config, state):
   """Returns the state at the parameters that `config.evaluation` names."""
   if config.evaluation.parameters == 'average':
     sections = tuple(name for name in config if name.endswith('optimizer'))
@@ -169,7 +169,7 @@ def _evaluate(config, workdir, folder, judges):
 
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
-  state = _chosen(config, workdirs.restore(config, workdir))
+  state = chosen(config, workdirs.restore(config, workdir))
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
   found = test_metrics(config, state, test_source)

@@ -18,6 +18,7 @@ from stein_jax import learners
 from stein_jax import locations
 from stein_jax.learners import Learner
 from stein_jax.runs import configs
+from stein_jax.runs import evaluation
 from stein_jax.runs import reporting
 from stein_jax.runs import workdirs
 from stein_jax.types import Array, Batch, PRNGKey, Tree
@@ -159,8 +160,8 @@ def load(
   workdir = locations.absolute(workdir)
   config = configs.complete(workdirs.read_config(workdir))
   state = workdirs.restore(config, workdir, step=step)
-  if (parameters or config.evaluation.parameters) == 'average':
-    state = learners.averaged(state)
+  config.evaluation.parameters = parameters or config.evaluation.parameters
+  state = evaluation.chosen(config, state)
   return Run(workdir, config, state, workdirs.batch_like(workdir))
 
 
