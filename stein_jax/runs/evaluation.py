@@ -121,9 +121,7 @@ def sampler(config, source) -> Callable[[Any], Tree]:
   condition = pictures.image_condition(source[slice(0, num)])
   if condition is not None:
     num, options['condition'] = len(condition), condition
-  return jax.jit(
-    lambda state: draw(chosen(config, state), rng, num, **options)
-  )
+  return jax.jit(lambda state: draw(chosen(config, state), rng, num, **options))
 
 
 def chosen(config, state):

@@ -14,7 +14,6 @@ import numpy as np
 from stein_jax import checks
 from stein_jax import datasets
 from stein_jax import energies
-from stein_jax import learners
 from stein_jax import locations
 from stein_jax.learners import Learner
 from stein_jax.runs import configs
