@@ -39,6 +39,8 @@ def _launch(
   *flags,
   devices=_DEVICES,
   accidents=None,
+  own=None,
+  absent=(),
   module='tests.worker',
   seconds=300,
 ):
@@ -50,6 +52,8 @@ def _launch(
     *flags: of all.
     devices: over all processes.
     accidents: of processes, by their number.
+    own: flags of processes, by their number, after those of all.
+    absent: numbers of processes that are not started.
     module: what they run.
     seconds: after which they are killed, and TimeoutExpired is raised.
   """
@@ -63,6 +67,9 @@ def _launch(
     command.append(f'--workdir={workdir}')
     if accidents and index in accidents:
       command.append(f'--accident={accidents[index]}')
+    command += (own or {}).get(index, ())
+    if index in absent:
+      continue
     outputs.append(tempfile.TemporaryFile('w+'))
     processes.append(
       subprocess.Popen(
@@ -343,6 +350,63 @@ class AccidentsTest(parameterized.TestCase):
     with np.load(self.folder / 'states' / 'saved_2.npz') as saved:
       with np.load(self.folder / 'states' / 'restored_2.npz') as restored:
         chex.assert_trees_all_equal(dict(saved), dict(restored))
+
+
+class AgreementTest(parameterized.TestCase):
+  """Processes that were not started alike end before the first step, and say why."""
+
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+  def refused(self, message, *args, **kwargs):
+    codes, printed = _launch('svgd_toy', *args, seconds=120, **kwargs)
+    self.assertNotIn(0, codes, printed)
+    for text in printed:
+      self.assertRegex(text, message)
+      self.assertNotIn('Traceback', text)
+    self.assertEmpty(list(self.folder.rglob('checkpoints')))
+
+  @parameterized.parameters(
+    ('--config.optimizer.learning_rate=0.01', 'learning_rate: 0.01 here'),
+    ('--config.num_steps=8', 'num_steps: 8 here, 4 there'),
+    ('--config.data=breast_cancer', 'process|Process 1 has failed'),
+  )
+  @pytest.mark.slow
+  def test_of_another_config(self, flag, message):
+    there = message.split(': ')[0]
+    self.refused(
+      f'{message}|{there}: .* there|ValueError',
+      [self.folder / 'run'] * 2,
+      own={1: (flag,)},
+      module='experiments.train',
+    )
+
+  @pytest.mark.slow
+  def test_in_another_folder(self):
+    codes, printed = _launch(
+      'svgd_toy',
+      [self.folder / 'one', self.folder / 'other'],
+      module='experiments.train',
+      seconds=180,
+    )
+    self.assertNotIn(0, codes, printed)
+    self.assertIn('is another folder than', printed[1])
+    self.assertEmpty(list(self.folder.rglob('[0-9]*')))
+
+  @pytest.mark.slow
+  def test_with_one_that_never_comes(self):
+    begin = time.monotonic()
+    codes, printed = _launch(
+      'svgd_toy',
+      [self.folder / 'run'] * 2,
+      absent=(1,),
+      module='experiments.train',
+      seconds=180,
+    )
+    self.assertLess(time.monotonic() - begin, 150)
+    self.assertNotIn(0, codes)
+    self.assertIn('Waiting for process 1 at localhost', printed[0])
 
 
 class TopologyTest(parameterized.TestCase):

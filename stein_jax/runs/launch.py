@@ -1,12 +1,15 @@
 """What every command does first: logs, compiled programs that are kept, other hosts."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import functools
 import os
 import re
 import signal
 import sys
 import tempfile
+import textwrap
+import threading
 
 from absl import app
 from absl import flags
@@ -14,8 +17,10 @@ from absl import logging
 import jax
 
 from stein_jax import locations
+from stein_jax.runs import agreement
 from stein_jax.runs import reporting
 
+_PATIENCE = 120  # seconds that other processes may take to come
 # These are raised with a sentence for whoever started the command.
 _SAID = (
   ValueError,
@@ -116,11 +121,18 @@ def join() -> None:
   100 seconds without its heartbeat, and the others leave with an error too.
   """
   number = lambda name: int(os.environ[name]) if name in os.environ else None
-  jax.distributed.initialize(
-    num_processes=number('JAX_NUM_PROCESSES'),
-    process_id=number('JAX_PROCESS_ID'),
-    heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
-  )
+  waiting = threading.Timer(20, _waits)
+  waiting.daemon = True
+  waiting.start()
+  try:
+    jax.distributed.initialize(
+      num_processes=number('JAX_NUM_PROCESSES'),
+      process_id=number('JAX_PROCESS_ID'),
+      initialization_timeout=_PATIENCE,
+      heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
+    )
+  finally:
+    waiting.cancel()
   # Only where there are others to wait for.
   sys.excepthook = functools.partial(_leave, sys.excepthook)
   logging.info(
@@ -137,6 +149,24 @@ def show_report(workdir) -> None:
   if jax.process_index() == 0:
     print(reporting.numbers_of(workdir))
     print(f'Report: {workdir}/report.html')
+
+
+def _waits():
+  """Says what a process waits for that has not met all others yet."""
+  env = os.environ
+  process, count = (
+    env.get(f'JAX_{name}') for name in ('PROCESS_ID', 'NUM_PROCESSES')
+  )
+  others = ' and '.join(
+    str(i) for i in range(int(count or 0)) if str(i) != process
+  )
+  logging.warning(
+    'Waiting for process %s at %s, up to %d s: is the same command running there, and '
+    'is the port free?',
+    others or 'of the pod',
+    env.get('JAX_COORDINATOR_ADDRESS', 'the address of the cluster'),
+    _PATIENCE,
+  )
 
 
 def _say(kind, error, trace):
@@ -156,6 +186,10 @@ def _leave(say, kind, error, trace):
   That waits five minutes for the others, which wait for this one in a collective.
   """
   say(kind, error, trace)
+  with contextlib.suppress(Exception):  # the others may be gone
+    agreement.tell_failure(
+      f'{kind.__name__}: {textwrap.shorten(str(error), 500)}'
+    )
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(1)

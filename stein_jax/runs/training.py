@@ -13,6 +13,7 @@ from stein_jax import datasets
 from stein_jax import locations
 from stein_jax import parallel
 from stein_jax import randomness
+from stein_jax.runs import agreement
 from stein_jax.runs import checkpoints
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
@@ -55,13 +56,16 @@ def train(
   Raises:
     ValueError, TypeError, FileNotFoundError: a wrong config, or a workdir made
       with another one; before anything is compiled or written.
-    RuntimeError: another run is in the workdir, or no checkpoint there is whole.
+    RuntimeError: another run is in the workdir, no checkpoint there is whole, or
+      another process does not come.
     OSError: the workdir cannot be written.
     FloatingPointError: a metric or the state is not finite.
   """
   workdir = locations.absolute(workdir)
   logging.info('Reading data and checking the config.')
   config, *parts = check(config)
+  _, source, _ = parts
+  agreement.check(config, source, first_batch(config, source))
   with workdirs.claimed(workdir, config, extends=extends) as watch:
     past = rollbacks.read(workdir)
     while True:

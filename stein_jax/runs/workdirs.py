@@ -16,6 +16,7 @@ import stein_jax
 from stein_jax import algorithms
 from stein_jax import locations
 from stein_jax import parallel
+from stein_jax.runs import agreement
 from stein_jax.runs import checkpoints
 from stein_jax.runs import configs
 from stein_jax.runs import reporting
@@ -166,6 +167,7 @@ def claimed(workdir, config, *, extends: bool = False) -> Iterator[Watch]:
   _is_ours(workdir, config, extends)
   watch = Watch()
   if jax.process_index():
+    _same_folder(workdir, agreement.exchanged({})[0])
     yield watch
     return
   try:
@@ -181,7 +183,32 @@ def claimed(workdir, config, *, extends: bool = False) -> Iterator[Watch]:
     ) from error
   watch.add(workdir, workdir / _LOCK_FILE)
   with lock:
+    if jax.process_count() > 1:
+      agreement.exchanged(_told(workdir))
     yield watch
+
+
+def _told(workdir):
+  """Returns what tells a folder from others: what its lock says, and the path."""
+  path = workdir / _LOCK_FILE
+  return {'path': str(workdir), 'lock': path.read_text('utf-8')}
+
+
+def _same_folder(workdir, first):
+  """Refuses a folder other than that of the first process, which has locked it.
+
+  Raises:
+    ValueError: it is another.
+  """
+  holds = lambda: (
+    (workdir / _LOCK_FILE).exists() and _told(workdir)['lock'] == first['lock']
+  )
+  # A network disk shows a new file late.
+  if not agreement.waits_for(holds, 20):
+    raise ValueError(
+      f'{workdir} of process {jax.process_index()} is another folder than '
+      f'{first["path"]} of process 0; all need one that they share.'
+    )
 
 
 def _locked(workdir):
