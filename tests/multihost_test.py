@@ -310,27 +310,6 @@ class AccidentsTest(parameterized.TestCase):
     self.goes_on('run')
 
   @pytest.mark.slow
-  def test_the_first_process_alone_writes_but_for_checkpoints(self):
-    self.stops({1: 'TERM:5'})
-    # The second has a disk of its own, which shares nothing else.
-    first, second = self.folder / 'run', self.folder / 'second'
-    second.mkdir()
-    shutil.copy(first / 'config.json', second)
-    (second / 'checkpoints').symlink_to(first / 'checkpoints')
-    before = (second / 'config.json').stat().st_mtime_ns
-    _succeed(
-      'svgd_toy',
-      [first, second],
-      '--config.parallel=jit',
-      '--config.num_steps=40',
-    )
-    self.assertEqual(
-      {path.name for path in second.iterdir()}, {'config.json', 'checkpoints'}
-    )
-    self.assertEqual((second / 'config.json').stat().st_mtime_ns, before)
-    self.goes_on('run')
-
-  @pytest.mark.slow
   def test_a_checkpoint_that_one_cannot_read_is_taken_by_none(self):
     flags = (
       '--config.parallel=shard_map',
