@@ -236,13 +236,17 @@ def has(attributes: tuple[str, ...], wanted: str, **values) -> None:
       raise TypeError(f'{name} is {_kind(value)}; allowed: {wanted}.')
 
 
-def key(**values) -> None:
-  """Raises TypeError unless every value is one key, of `jax.random.key` or old."""
+def key(several: bool = False, **values) -> None:
+  """Raises TypeError unless every value is one key, of `jax.random.key` or old.
+
+  It may be an array of `several`.
+  """
   for name, value in values.items():
     dtype = getattr(value, 'dtype', np.dtype(bool))
     # An old key is its two or four words.
-    wanted = 0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1
-    if np.ndim(value) != wanted or (wanted and dtype != jnp.uint32):
+    words = 0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1
+    fits = np.ndim(value) >= words if several else np.ndim(value) == words
+    if not fits or (words and dtype != jnp.uint32):
       raise TypeError(
         f'{name} is {_kind(value)}; allowed: a key, such as jax.random.key(0).'
       )

@@ -26,7 +26,7 @@ def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
   that a normal number takes a quarter of the time on a CPU. Its numbers have passed
   the tests of `tests/randomness_test.py`, but not those that threefry was made for.
   """
-  checks.key(rng=rng)
+  checks.key(several=True, rng=rng)
   checks.choice(IMPLEMENTATIONS, prng_impl=implementation)
   words = jax.random.key_data(rng)[..., :2]
   if implementation == 'rbg':

@@ -145,7 +145,7 @@ class ObjectiveTest(parameterized.TestCase):
     signs = jnp.asarray(linalg.hadamard(64), float).reshape(64, *x.shape)
     with mock.patch.object(jax.random, 'rademacher', lambda *args: signs):
       loss = score_matching.sliced_objective(
-        energy, x, None, 64, dropout_rng=rng
+        energy, x, rng, 64, dropout_rng=rng
       )
 
     def log_density(flat):

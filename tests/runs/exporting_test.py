@@ -1,5 +1,6 @@
 """Exported functions are the run's own, for any batch, without this package."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -95,7 +96,7 @@ class ExportTest(parameterized.TestCase):
 
 def runs_like(run, state):
   """Returns the run with another state."""
-  return type(run)(run.workdir, run.config, state)
+  return dataclasses.replace(run, state=state)
 
 
 if __name__ == '__main__':
