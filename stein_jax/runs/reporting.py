@@ -521,16 +521,17 @@ def write_page(
   )
 
 
-# Plots are drawn on white, which a dark page leaves as it is.
+# Plots are drawn on white, which a dark page leaves as it is. Columns are as wide as
+# they are: 990 pixels, or 440 where several stand beside each other.
 _STYLE = (
   ':root{color-scheme:light dark}'
-  'body{font:15px/1.5 sans-serif;max-width:64em;margin:2em auto;padding:0 1em}'
+  'body{font:15px/1.5 sans-serif;max-width:67em;margin:2em auto;padding:0 1em}'
   'h2{margin-top:1.6em}table{border-collapse:collapse;display:block;overflow-x:auto}'
   'td,th{border:1px solid #8886;padding:.2em .6em;text-align:left;'
   'font-variant-numeric:tabular-nums}img{max-width:100%;background:#fff}'
   'img.pixels{image-rendering:pixelated}'
   '.plots{display:grid;gap:1em;grid-template-columns:repeat(auto-fill,'
-  'minmax(20em,1fr))}.plots figure{margin:0}figcaption{font-size:13px}'
+  'minmax(min(100%,440px),1fr))}.plots figure{margin:0}figcaption{font-size:13px}'
 )
 
 

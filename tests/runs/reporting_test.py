@@ -2,12 +2,16 @@
 
 import json
 import pathlib
+import shutil
+import subprocess
+import unittest
 from unittest import mock
 
 from absl.testing import absltest
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
+import pytest
 
 from stein_jax.runs import images
 from stein_jax.runs import reporting
@@ -122,6 +126,48 @@ class ReportingTest(absltest.TestCase):
     ]
     for plot in plots:
       self.assertEqual(images.read_png(plot).shape[-1], 3)
+
+
+_BROWSER = shutil.which('chromium') or shutil.which('google-chrome')
+
+
+@pytest.mark.slow
+@unittest.skipUnless(_BROWSER, 'no Chromium is installed')
+class BrowserTest(absltest.TestCase):
+  def shot(self, page, *flags):
+    """Returns the pixels [h, w, 3] of a page in a window of 1,300 pixels."""
+    path = page.with_suffix('.png')
+    command = [_BROWSER, '--headless', '--no-sandbox', '--hide-scrollbars']
+    command += ['--window-size=1300,1600', f'--screenshot={path}', *flags]
+    subprocess.run([*command, str(page)], check=True, capture_output=True)
+    return images.read_png(path.read_bytes())
+
+  def has(self, shot, plot):
+    """Returns whether a plot is shown pixel by pixel, by a row that crosses it."""
+    (row,) = images.read_png(plot)[[len(images.read_png(plot)) // 2]]
+    width = len(row)
+    return any(
+      np.any(np.all(shot[:, x : x + width] == row, axis=(1, 2)))
+      for x in range(shot.shape[1] - width + 1)
+    )
+
+  def test_plots_are_not_scaled_and_dark_pages_are_dark(self):
+    x = np.arange(20)
+    series = {'a': (x, np.sin(x)), 'b': (x, np.cos(x))}
+    large = reporting.curves(series, xlabel='step', ylabel='y')
+    small = reporting.curves(
+      {'c': (x, -x)}, xlabel='step', ylabel='', size=(4, 2.6)
+    )
+    page = pathlib.Path(self.create_tempdir().full_path) / 'report.html'
+    plots = reporting.Plots({f'c{i}': small for i in range(3)})
+    reporting.write_page(page, 'A run', [('One', large), ('Many', plots)])
+    light = self.shot(page)
+    self.assertEqual(light[0, 0].tolist(), [255, 255, 255])
+    dark = self.shot(page, '--blink-settings=preferredColorScheme=0')
+    self.assertLess(dark[0, 0].max(), 60)
+    for shown in (light, dark):
+      self.assertTrue(self.has(shown, large))
+      self.assertTrue(self.has(shown, small))
 
 
 class ReporterTest(absltest.TestCase):
