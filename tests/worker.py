@@ -61,8 +61,8 @@ def _save(manager, state):
   save(manager, state)
 
 
-def _restore(manager, state):
-  state = restore(manager, state)
+def _restore(manager, state, **options):
+  state = restore(manager, state, **options)
   _write('restored', state)
   return state
 
