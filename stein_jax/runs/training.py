@@ -151,17 +151,8 @@ def _train(
     )
   checkpoints.drop_later(manager, done)
   sample = evaluation.sampler(config, test_source)
-  calls = steps(config, source, state, past)
-  if done < config.num_steps:
-    logging.info(
-      'Seed %d, from step %d on. Compiling, which takes longest the first time.',
-      config.seed,
-      done,
-    )
-  else:
-    logging.info('Nothing left to do: all %d steps are done.', done)
-  begin, stops = time.monotonic(), False
-  waiting, guard = None, _Guard(manager, done)
+  calls = _told(config, done, steps(config, source, state, past))
+  stops, waiting, guard = False, None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
     jax.default_matmul_precision(config.matmul_precision),
@@ -173,10 +164,6 @@ def _train(
   ):
     watch.add(*reporter.files)
     for done, state, metrics in calls:
-      if begin:
-        jax.block_until_ready(metrics)
-        logging.info('First step after %.1f s.', time.monotonic() - begin)
-        begin = None
       if waiting:  # is fetched while the next step is on its way
         reporter.scalars(waiting[0], guard.fetch(*waiting, state))
         waiting = None
@@ -212,6 +199,24 @@ def _train(
       config.num_steps,
     )
   return state
+
+
+def _told(config, done, calls):
+  """Yields what the calls after step `done` yield, and says when the first is over."""
+  if done == config.num_steps:
+    logging.info('Nothing left to do: all %d steps are done.', done)
+    return
+  logging.info(
+    'Seed %d, from step %d on. Compiling, which takes longest the first time.',
+    config.seed,
+    done,
+  )
+  begin, first = time.monotonic(), next(calls)
+  jax.block_until_ready(first[2])
+  logging.info('First step after %.1f s.', time.monotonic() - begin)
+  yield first
+  del first  # or its state would stay in memory
+  yield from calls
 
 
 def _check_files(watch, manager, workdir, state):
