@@ -48,7 +48,7 @@ def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
   label = name if ':' in name else f'{namespace.__name__}.{name}'
   if isinstance(factory, type) and issubclass(factory, nnx.Module):
     check_takes_rngs(factory)
-    # Of the class the signature is that of its metaclass, which takes anything.
+    # The signature of the class is that of its metaclass, which takes anything.
     called = functools.partial(factory.__init__, None)
     check_call(called, kwargs | {'rngs': ...}, label)
     return bridge.to_linen(factory, **kwargs)

@@ -287,7 +287,7 @@ def _keys_explained():
     yield
   except Exception as error:
     flax = (errors.InvalidRngError, errors.ModifyScopeVariableError)
-    # That of NNX for a stream that is missing is a plain KeyError.
+    # NNX raises a plain KeyError for a stream that is missing.
     if not isinstance(error, flax) and 'RngStream' not in str(error):
       raise
     said = error.args[0] if isinstance(error, KeyError) else error

@@ -14,7 +14,7 @@ import stein_jax
 from stein_jax.runs import reporting
 from stein_jax.types import Batch
 
-_PATIENCE = 120  # seconds that others may take
+PATIENCE = 120  # seconds that others may take
 _FAILED = 'stein_jax/failed'
 _calls = itertools.count()  # as many in every process
 
@@ -89,7 +89,7 @@ def exchanged(value: Mapping[str, Any]) -> dict[int, Any]:
   if not waits_for(come):
     missing = ', '.join(map(str, sorted(others - found.keys())))
     raise RuntimeError(
-      f'Process {jax.process_index()} waited {_PATIENCE} s for process {missing}, '
+      f'Process {jax.process_index()} waited {PATIENCE} s for process {missing}, '
       'which has not begun to train. Start all again.'
     )
   return found
@@ -103,7 +103,7 @@ def tell_failure(text: str) -> None:
     time.sleep(2)  # what was told is kept by this process
 
 
-def waits_for(holds: Callable[[], bool], seconds: float = _PATIENCE) -> bool:
+def waits_for(holds: Callable[[], bool], seconds: float = PATIENCE) -> bool:
   """Returns whether something comes to hold within so many seconds."""
   end = time.monotonic() + seconds
   # By looking again and again: a call that blocks hears no signal.

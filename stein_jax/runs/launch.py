@@ -20,7 +20,6 @@ from stein_jax import locations
 from stein_jax.runs import agreement
 from stein_jax.runs import reporting
 
-_PATIENCE = 120  # seconds that other processes may take to come
 # These are raised with a sentence for whoever started the command.
 _SAID = (
   ValueError,
@@ -128,7 +127,7 @@ def join() -> None:
     jax.distributed.initialize(
       num_processes=number('JAX_NUM_PROCESSES'),
       process_id=number('JAX_PROCESS_ID'),
-      initialization_timeout=_PATIENCE,
+      initialization_timeout=agreement.PATIENCE,
       heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
     )
   finally:
@@ -165,7 +164,7 @@ def _waits():
     'is the port free?',
     others or 'of the pod',
     env.get('JAX_COORDINATOR_ADDRESS', 'the address of the cluster'),
-    _PATIENCE,
+    agreement.PATIENCE,
   )
 
 

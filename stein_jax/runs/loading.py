@@ -159,8 +159,9 @@ def load(
   workdir = locations.absolute(workdir)
   config = configs.complete(workdirs.read_config(workdir))
   state = workdirs.restore(config, workdir, step=step)
-  config.evaluation.parameters = parameters or config.evaluation.parameters
-  state = evaluation.chosen(config, state)
+  asked = ConfigDict(config)
+  asked.evaluation.parameters = parameters or config.evaluation.parameters
+  state = evaluation.chosen(asked, state)
   return Run(workdir, config, state, workdirs.batch_like(workdir))
 
 

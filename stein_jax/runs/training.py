@@ -220,7 +220,7 @@ def _told(config, done, calls):
 
 
 def _check_files(watch, manager, workdir, state):
-  """Ends a run whose files are gone, with a checkpoint where its folder is there.
+  """Ends a run whose files are gone; one process alone saves where its folder is there.
 
   Raises:
     OSError: they are.
@@ -229,7 +229,8 @@ def _check_files(watch, manager, workdir, state):
   if not lost:
     return
   said = 'Nothing after the last checkpoint is kept.'
-  if workdir not in lost:
+  # All processes save together, and the others do not know of this.
+  if workdir not in lost and jax.process_count() == 1:
     checkpoints.wait(manager)
     if manager.latest_step() != int(state.step):
       checkpoints.save(manager, state)
