@@ -116,7 +116,8 @@ def run_chain(
 ) -> tuple[Array, Metrics]:
   """Returns x after a chain of the energy, like x, and the chain's metrics.
 
-  The metrics are named chain/NAME, and are means over blocks and devices.
+  The metrics are named chain/NAME, and are means over blocks and devices. Beside the
+  chain's own there is 'chain/move', the mean distance from start to end.
 
   Args:
     energy: the learner.
@@ -152,7 +153,11 @@ def run_chain(
     moved, metrics = _in_blocks(run, block_size, rng, x, *condition)
   else:
     moved, metrics = run(rng, x, *condition)
-  metrics = {f'chain/{name}': value for name, value in metrics.items()}
+  way = dtypes.at_least_float32(moved - x).reshape(len(x), -1)
+  metrics = {
+    'chain/move': jnp.mean(jnp.linalg.norm(way, axis=1)),
+    **{f'chain/{name}': value for name, value in metrics.items()},
+  }
   return moved, collectives.pmean(metrics, axis_name)
 
 

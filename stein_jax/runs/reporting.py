@@ -19,21 +19,16 @@ import jax
 import numpy as np
 
 from stein_jax import locations
+from stein_jax.runs import alarms
 from stein_jax.runs import images
+from stein_jax.types import Batch
 
 METRICS_FILE = 'metrics.jsonl'
 EVALUATION_FILE = 'evaluation.json'
-_GAP = 'energy/gap'
-_SPREAD = 'samples/variance'
 _LOST = (
   'metrics/lost_after'  # a mark in the metrics: the last step before a gap
 )
-# Limits of the warnings below. They are wide, so that a healthy run is not
-# warned of.
-_WATCHED = 10  # log lines that tell how large the gap of a run is
-_RUNAWAY = 10  # times that it may grow over the second half of a run
 _FRESH = 30  # seconds that curves may be old for who watches a run
-_COLLAPSE = 1e-4  # of its largest value, to which the variance may fall
 
 
 class Reporter:
@@ -44,12 +39,13 @@ class Reporter:
   A context manager: its files are closed however the run ends.
   """
 
-  def __init__(self, workdir, config, *, start: int, on_metrics=None):
+  def __init__(
+    self, workdir, config, batch: Batch, *, start: int, on_metrics=None
+  ):
     self._active = jax.process_index() == 0
     self._config = config
     self._since = (start, time.monotonic())
     self._flushed = time.monotonic()
-    self._warned = set()
     self._on_metrics = on_metrics
     self.files = []  # that are open
     if not self._active:
@@ -60,16 +56,7 @@ class Reporter:
     self._workdir = locations.absolute(workdir)
     _drop_later(self._workdir / METRICS_FILE, start)
     lost = self._lost_after(start)
-    self._watched = {
-      # What was watched before a restart counts, or each restart would begin
-      # its half of the run anew.
-      name: [
-        (line['step'], abs(line[name]))
-        for line in read_metrics(workdir)
-        if name in line
-      ]
-      for name in (_GAP, _SPREAD)
-    }
+    self._alarms = alarms.Alarms(batch, read_metrics(workdir))
     self._lines = open(self._workdir / METRICS_FILE, 'a', encoding='utf-8')
     if lost is not None:
       logging.error(
@@ -132,6 +119,11 @@ class Reporter:
     if self._active:
       self._bar.update(step - self._bar.n)
 
+  def first(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows the alarms the metrics after the run's first call, which are not logged."""
+    if self._active:
+      self._alarms.see(step, metrics)
+
   def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes the metrics after that many steps, and the speed up to there."""
     if not self._active:
@@ -147,10 +139,7 @@ class Reporter:
       self._on_metrics(step, {**metrics, **speed})
     if now > self._flushed + _FRESH:
       self.flush()
-    for name in self._watched.keys() & metrics.keys():
-      self._watched[name].append((step, abs(metrics[name])))
-    self._watch_gap()
-    self._watch_spread()
+    self._alarms.see(step, metrics)
     if not self._bar.disable:
       # The bar has room for few: what is measured on test data comes first.
       first = sorted(metrics, key=lambda name: not name.startswith('test/'))[:3]
@@ -163,48 +152,6 @@ class Reporter:
       self._config.num_steps,
       _shown({**metrics, **speed}),
     )
-
-  def _watch_gap(self):
-    """Warns, once, of an energy that runs away from its samples."""
-    gaps = self._watched[_GAP]
-    # The first half is the measure: a gap that grows all the time would be
-    # normal by its latest values.
-    early = gaps[: len(gaps) // 2]
-    if len(early) < _WATCHED or _GAP in self._warned:
-      return
-    (step, gap), largest = gaps[-1], max(gap for _, gap in early)
-    if gap > _RUNAWAY * largest:
-      self._warned.add(_GAP)
-      logging.warning(
-        'The energy may be running away: %s is %.3g at step %d, more than %d times '
-        'what it was up to step %d. What helps: a smaller learning rate, '
-        'step.energy_l2, energy.spectral_norm, max_norm of the optimizer, longer '
-        'chains.',
-        _GAP,
-        gap,
-        step,
-        _RUNAWAY,
-        early[-1][0],
-      )
-
-  def _watch_spread(self):
-    """Warns, once, of a generator whose samples are all but one."""
-    spreads = self._watched[_SPREAD]
-    if not spreads or _SPREAD in self._warned:
-      return
-    # Relative to the largest, since images and points have variances of any
-    # size.
-    (step, spread), largest = spreads[-1], max(each for _, each in spreads)
-    if spread <= _COLLAPSE * largest:
-      self._warned.add(_SPREAD)
-      logging.warning(
-        'The generator may have collapsed: %s is %.3g at step %d; the largest was '
-        '%.3g. A direction with a kernel may help, or a smaller learning rate.',
-        _SPREAD,
-        spread,
-        step,
-        largest,
-      )
 
   def picture(self, step: int, name: str, png: bytes | None) -> None:
     """Writes a PNG picture, if there is one, to the events."""

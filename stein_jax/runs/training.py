@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import time
+import traceback
 
 from absl import logging
 import jax
@@ -19,6 +20,7 @@ from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import loading
 from stein_jax.runs import pictures
+from stein_jax.runs import replays
 from stein_jax.runs import reporting
 from stein_jax.runs import rollbacks
 from stein_jax.runs import stopping
@@ -67,20 +69,17 @@ def train(
   _, source, _ = parts
   agreement.check(config, source, first_batch(config, source))
   with workdirs.claimed(workdir, config, extends=extends) as watch:
-    past = rollbacks.read(workdir)
-    while True:
-      try:
-        return _train(config, workdir, *parts, past, on_metrics, watch)
-      except checkpoints.NotFinite as error:
-        if config.on_nonfinite == 'stop':
-          raise
-        past = rollbacks.go_back(workdir, past, error)
-      except OSError as error:
-        error.add_note(
-          f'{workdir} has the checkpoints that it had; when it can be written again, '
-          'the run goes on from the newest.'
-        )
-        raise
+    try:
+      return _with_rollbacks(config, workdir, *parts, on_metrics, watch)
+    except checkpoints.NotFinite as error:
+      error.add_note(_first_bad(config, source, workdir, error))
+      raise
+    except OSError as error:
+      error.add_note(
+        f'{workdir} has the checkpoints that it had; when it can be written again, '
+        'the run goes on from the newest.'
+      )
+      raise
 
 
 def first_batch(config, source) -> Batch:
@@ -135,8 +134,40 @@ def steps(
     yield done, state, metrics
 
 
+def _with_rollbacks(config, workdir, *parts):
+  """Returns the last state of a run that goes back as often as its config allows."""
+  past = rollbacks.read(workdir)
+  while True:
+    try:
+      return _train(config, workdir, past, *parts)
+    except checkpoints.NotFinite as error:
+      if config.on_nonfinite == 'stop':
+        raise
+      past = rollbacks.go_back(workdir, past, error)
+
+
+def _first_bad(config, source, workdir, error):
+  """Returns what went bad first in a run, from a replay since its last checkpoint."""
+  # What the run had on the devices would stand beside the replay.
+  traceback.clear_frames(error.__traceback__)
+  logging.info('Replaying from step %d: what went bad first?', error.good)
+  try:
+    config = config.copy_and_resolve_references()
+    config.steps_per_call = 1
+    with checkpoints.manager(
+      workdir / 'checkpoints', read_only=True
+    ) as manager:
+      state = initial_state(config, first_batch(config, source))
+      state = replays.recorded(checkpoints.restore(manager, state))
+    state = parallel.replicate(state, _partition(config, state))
+    calls = steps(config, source, state, rollbacks.read(workdir))
+    return replays.first_bad(calls, error.bad)
+  except Exception as trouble:  # which must not hide what the run ended with
+    return f'What went bad first is not known, since a replay failed: {trouble}'
+
+
 def _train(
-  config, workdir, algorithm, source, test_source, past, on_metrics, watch
+  config, workdir, past, algorithm, source, test_source, on_metrics, watch
 ):
   """Returns the last state of a run that has been rolled back as `past` says."""
   first = first_batch(config, source)
@@ -159,14 +190,18 @@ def _train(
     stopping.Interruption() as interruption,
     manager,
     reporting.Reporter(
-      workdir, config, start=done, on_metrics=on_metrics
+      workdir, config, first, start=done, on_metrics=on_metrics
     ) as reporter,
   ):
     watch.add(*reporter.files)
+    begin = done + config.steps_per_call
     for done, state, metrics in calls:
       if waiting:  # is fetched while the next step is on its way
         reporter.scalars(waiting[0], guard.fetch(*waiting, state))
         waiting = None
+      if done == begin:  # what goes wrong at once is said at once
+        metrics = guard.fetch(done, metrics, state)
+        reporter.first(done, metrics)
       stops = interruption.stops_after(done)
       log, look = due(config.log_every), due(config.eval_every)
       save = due(config.checkpoint_every) or stops

@@ -99,6 +99,9 @@ class ChainTest(parameterized.TestCase):
       alone, found = run(rng, x[rows], y[rows])
       each.append(found)
       np.testing.assert_allclose(whole[rows[:num]], alone[:num], atol=1e-6)
+    # That of all rows, without those that fill the last block.
+    move = np.mean(np.sqrt(np.sum(np.square(whole - x), 1)))
+    np.testing.assert_allclose(metrics.pop('chain/move'), move, rtol=1e-5)
     for name, value in metrics.items():
       mean = np.mean([one[name] for one in each])
       np.testing.assert_allclose(value, mean, rtol=1e-6)

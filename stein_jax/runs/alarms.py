@@ -1,0 +1,165 @@
+"""Warnings of a run whose numbers are finite and yet tell that it goes wrong.
+
+Each is given once. The limits are wide, so that a healthy run is not warned of.
+"""
+
+from collections.abc import Mapping, Sequence
+import math
+
+from absl import logging
+import numpy as np
+
+from stein_jax.types import Batch
+
+GAP, LOSS, SPREAD = 'energy/gap', 'energy/loss', 'samples/variance'
+ACCEPTANCE = 'chain/acceptance'
+# Distances that samples move in a step, and what makes them shorter.
+MOVES = {
+  'chain/move': 'step.chain.step_size',
+  'samples/move': 'step.epsilon',
+  'samples/revision': 'step.chain.step_size',
+}
+_ENOUGH = 10  # log lines that tell how large the gap of a run is
+_RUNAWAY = 10  # times that a gap or a loss may exceed what is normal
+_FAR = 100  # times that samples may move further than the data spread
+_STUCK = 1e-3  # share of proposals accepted, by a chain that goes nowhere
+_COLLAPSE = 1e-4  # of its largest value, to which the variance may fall
+
+
+class Alarms:
+  """Watches the metrics of a run.
+
+  Args:
+    batch: the first one. An energy is in nats, and a nat for each number of an example
+      is a large gap; what samples move is measured by how far the data spread.
+    lines: metrics with their 'step' that the run has logged before, in order.
+  """
+
+  def __init__(self, batch: Batch, lines: Sequence[Mapping[str, float]] = ()):
+    rows = np.asarray(batch['image'], np.float64)
+    self._dimensions = max(rows[0].size, 1)
+    self._reach = float(np.sqrt(np.sum(np.var(rows, 0))))
+    self._normal = {}
+    self._seen = {GAP: [], SPREAD: [], ACCEPTANCE: []}
+    self._told = set()
+    # What was seen before a restart counts, or each restart would begin its half of
+    # the run anew.
+    for line in lines:
+      self._note(line['step'], line)
+
+  def see(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Warns if the metrics of a step tell of trouble."""
+    metrics = self._note(step, metrics)
+    chain = self._see_moves(step, metrics) or self._see_stuck(step)
+    # An energy that is contrasted with samples from nowhere is not to blame.
+    if not chain:
+      self._see_size(step, metrics)
+      self._see_growth()
+    self._see_collapse()
+
+  def _note(self, step, metrics):
+    """Remembers the metrics of a step; returns them, with the gap of any pair."""
+    pair = 'energy/data', 'energy/samples'
+    if GAP not in metrics and all(name in metrics for name in pair):
+      metrics = {**metrics, GAP: metrics[pair[0]] - metrics[pair[1]]}
+    for name in self._seen.keys() & metrics.keys():
+      self._seen[name].append((step, abs(metrics[name])))
+    # The first values are those of a network that has learned nothing yet. Chains that
+    # start at noise have a gap then that is larger than any after it.
+    for name in {GAP, LOSS} & metrics.keys():
+      self._normal.setdefault(name, max(abs(metrics[name]), self._dimensions))
+    return metrics
+
+  def _see_moves(self, step, metrics):
+    """Returns whether samples leave the region of the data; warns of it."""
+    limit = _FAR * self._reach
+    far = [name for name in MOVES if 0 < limit < metrics.get(name, 0)]
+    for name in far:
+      self._tell(
+        name,
+        'The chain goes astray first: %s is %.3g at step %d, and the data spread '
+        'over %.3g. What helps: a smaller %s.',
+        metrics[name],
+        step,
+        self._reach,
+        MOVES[name],
+      )
+    return bool(far)
+
+  def _see_stuck(self, step):
+    """Returns whether a chain has accepted nothing since the start; warns of it."""
+    rates = [rate for _, rate in self._seen[ACCEPTANCE]]
+    # One that accepts nothing later may have been given an energy that ran away.
+    stuck = len(rates) > 1 and max(rates) < _STUCK
+    if stuck:
+      self._tell(
+        ACCEPTANCE,
+        'The chain goes nowhere: %s is %.3g at step %d, as it was from the start. What '
+        'helps: a smaller step.chain.step_size.',
+        rates[-1],
+        step,
+      )
+    return stuck
+
+  def _see_size(self, step, metrics):
+    """Warns of an energy that is too large for any that learns."""
+    # A loss that falls without end is another matter than one that rises.
+    sizes = {GAP: abs(metrics.get(GAP, 0)), LOSS: metrics.get(LOSS, 0)}
+    for name, size in sizes.items():
+      if size > _RUNAWAY * self._normal.get(name, math.inf):
+        self._tell(
+          name,
+          'The energy is running away: %s is %.3g at step %d, more than %d times what '
+          'is normal for it, %.3g. The samples stay where the data are, so its updates '
+          'are too large. What helps: a smaller learning rate, max_norm of the '
+          'optimizer.',
+          metrics[name],
+          step,
+          _RUNAWAY,
+          self._normal[name],
+        )
+
+  def _see_growth(self):
+    """Warns of an energy that runs away from its samples."""
+    gaps = self._seen[GAP]
+    # The first half is the measure: a gap that grows all the time would be
+    # normal by its latest values.
+    early = gaps[: len(gaps) // 2]
+    if len(early) < _ENOUGH:
+      return
+    (step, gap), largest = gaps[-1], max(gap for _, gap in early)
+    if gap > _RUNAWAY * largest:
+      self._tell(
+        GAP,
+        'The energy may be running away: %s is %.3g at step %d, more than %d times '
+        'what it was up to step %d. What helps: a smaller learning rate, '
+        'step.energy_l2, energy.spectral_norm, max_norm of the optimizer, longer '
+        'chains.',
+        gap,
+        step,
+        _RUNAWAY,
+        early[-1][0],
+      )
+
+  def _see_collapse(self):
+    """Warns of a generator whose samples are all but one."""
+    spreads = self._seen[SPREAD]
+    if not spreads:
+      return
+    # Relative to the largest, since images and points have variances of any
+    # size.
+    (step, spread), largest = spreads[-1], max(each for _, each in spreads)
+    if spread <= _COLLAPSE * largest:
+      self._tell(
+        SPREAD,
+        'The generator may have collapsed: %s is %.3g at step %d; the largest was '
+        '%.3g. A direction with a kernel may help, or a smaller learning rate.',
+        spread,
+        step,
+        largest,
+      )
+
+  def _tell(self, name, text, *numbers):
+    if name not in self._told:
+      self._told.add(name)
+      logging.warning(text, name, *numbers)
