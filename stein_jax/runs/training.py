@@ -297,9 +297,14 @@ class _Guard:
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad:
       fields = ', '.join(checkpoints.not_finite(state)) or 'nothing'
+      since = self._checked + 1
+      steps = (
+        f'at step {step}'
+        if since == step
+        else f'between step {since} and {step}'
+      )
       raise checkpoints.NotFinite(
-        f'Not finite between step {self._checked + 1} and {step}: '
-        f'{", ".join(bad)}; of the state {fields}.',
+        f'Not finite {steps}: {", ".join(bad)}; of the state {fields}.',
         step,
         self._manager,
       )

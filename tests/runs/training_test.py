@@ -179,7 +179,7 @@ class TrainTest(parameterized.TestCase):
     )
     config.checkpoint_every = 0
     with self.assertRaisesRegex(
-      FloatingPointError, 'between step 1 and 2.*energy.*No checkpoint'
+      FloatingPointError, 'at step 2.*energy.*No checkpoint'
     ):
       training.train(config, self.workdir)
 
