@@ -16,6 +16,7 @@ from absl import app
 from absl import flags
 
 from stein_jax import locations
+from stein_jax.runs import agreement
 from stein_jax.runs import config_files
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
@@ -58,6 +59,12 @@ _LOGGER = flags.DEFINE_enum(
 _MULTIHOST = flags.DEFINE_bool(
   'multihost', False, 'Join the other processes of a pod; started on each.'
 )
+_PATIENCE = flags.DEFINE_integer(
+  'patience',
+  agreement.PATIENCE,
+  'Seconds that the processes of a pod wait for each other before they give up.',
+  lower_bound=30,
+)
 _EVALUATE = flags.DEFINE_bool(
   'evaluate', True, 'Write the report when training has finished.'
 )
@@ -69,7 +76,11 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   launch.leave_on_sigterm()  # the loop saves first
-  launch.set_up(multihost=_MULTIHOST.value, debug=_DEBUG.value)
+  launch.set_up(
+    multihost=_MULTIHOST.value,
+    debug=_DEBUG.value,
+    patience=_PATIENCE.value,
+  )
   workdir = locations.absolute(_WORKDIR.value)
   config = get_config(workdir)
   with loggers.logger(_LOGGER.value, config, workdir) as on_metrics:

@@ -41,6 +41,7 @@ def _launch(
   accidents=None,
   own=None,
   absent=(),
+  stuck=(),
   module='tests.worker',
   seconds=300,
 ):
@@ -54,6 +55,7 @@ def _launch(
     accidents: of processes, by their number.
     own: flags of processes, by their number, after those of all.
     absent: numbers of processes that are not started.
+    stuck: numbers of processes that are not waited for; they have no code.
     module: what they run.
     seconds: after which they are killed, and TimeoutExpired is raised.
   """
@@ -91,7 +93,11 @@ def _launch(
     )
   end = time.monotonic() + seconds
   try:
-    codes = [p.wait(max(0.0, end - time.monotonic())) for p in processes]
+    codes = [
+      process.wait(max(0.0, end - time.monotonic()))
+      for index, process in enumerate(processes)
+      if index not in stuck
+    ]
   finally:
     for process in processes:
       process.kill()
@@ -308,6 +314,39 @@ class AccidentsTest(parameterized.TestCase):
     self.assertIn('RuntimeError: an accident', printed[failing])
     self.assertNotEqual(codes[1 - failing], 0)
     self.goes_on('run')
+
+  @parameterized.parameters(0, 1)
+  @pytest.mark.slow
+  def test_one_that_stands_still_ends_the_others(self, stuck):
+    begin = time.monotonic()
+    (code,), printed = self.launch(
+      'run', 2, '--heartbeat=15', accidents={stuck: 'STOP:21'}, stuck=(stuck,)
+    )
+    self.assertLess(time.monotonic() - begin, 120)
+    self.assertNotEqual(code, 0, printed)
+
+  @parameterized.parameters(0, 1)
+  @pytest.mark.slow
+  def test_a_signal_ends_one_whom_the_other_does_not_answer(self, stuck):
+    accidents = {stuck: 'STOP:21', 1 - stuck: 'TERM:21'}
+    begin = time.monotonic()
+    (code,), printed = self.launch(
+      'run', 2, accidents=accidents, stuck=(stuck,)
+    )
+    # Its heartbeats would be missed after 100 s; 30 s and what comes before.
+    self.assertLess(time.monotonic() - begin, 80)
+    self.assertEqual(code, 1, printed)
+    self.assertIn('SIGTERM: no step in 25 s', printed[1 - stuck])
+
+  @pytest.mark.slow
+  def test_the_first_one_killed_before_the_first_step(self):
+    begin = time.monotonic()
+    codes, printed = self.launch(
+      'run', 2, '--heartbeat=15', accidents={0: 'KILL:0'}
+    )
+    self.assertLess(time.monotonic() - begin, 120)
+    self.assertEqual(codes[0], -9)
+    self.assertNotEqual(codes[1], 0, printed)
 
   @pytest.mark.slow
   def test_a_checkpoint_that_one_cannot_read_is_taken_by_none(self):

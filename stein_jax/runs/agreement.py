@@ -14,9 +14,16 @@ import stein_jax
 from stein_jax.runs import reporting
 from stein_jax.types import Batch
 
-PATIENCE = 120  # seconds that others may take
+PATIENCE = 120  # seconds that others may take, if nobody says otherwise
 _FAILED = 'stein_jax/failed'
+_patience = PATIENCE
 _calls = itertools.count()  # as many in every process
+
+
+def be_patient(seconds: int) -> None:
+  """Lets this process wait so long for the others, whenever it waits."""
+  global _patience
+  _patience = seconds
 
 
 def check(config, source, first: Batch) -> None:
@@ -89,7 +96,7 @@ def exchanged(value: Mapping[str, Any]) -> dict[int, Any]:
   if not waits_for(come):
     missing = ', '.join(map(str, sorted(others - found.keys())))
     raise RuntimeError(
-      f'Process {jax.process_index()} waited {PATIENCE} s for process {missing}, '
+      f'Process {jax.process_index()} waited {_patience} s for process {missing}, '
       'which has not begun to train. Start all again.'
     )
   return found
@@ -103,9 +110,9 @@ def tell_failure(text: str) -> None:
     time.sleep(2)  # what was told is kept by this process
 
 
-def waits_for(holds: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+def waits_for(holds: Callable[[], bool], seconds: float | None = None) -> bool:
   """Returns whether something comes to hold within so many seconds."""
-  end = time.monotonic() + seconds
+  end = time.monotonic() + (_patience if seconds is None else seconds)
   # By looking again and again: a call that blocks hears no signal.
   while not holds():
     if time.monotonic() > end:

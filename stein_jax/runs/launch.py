@@ -19,6 +19,7 @@ import jax
 from stein_jax import locations
 from stein_jax.runs import agreement
 from stein_jax.runs import reporting
+from stein_jax.runs import stopping
 
 # These are raised with a sentence for whoever started the command.
 _SAID = (
@@ -62,7 +63,12 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(f'{text} --help lists all flags.')
 
 
-def set_up(*, multihost: bool = False, debug: bool = False) -> None:
+def set_up(
+  *,
+  multihost: bool = False,
+  debug: bool = False,
+  patience: int = agreement.PATIENCE,
+) -> None:
   """Shows log lines, keeps compiled programs, and joins the other hosts if asked.
 
   An error ends the process with its sentence alone, and with code 1, unless `debug`
@@ -73,7 +79,7 @@ def set_up(*, multihost: bool = False, debug: bool = False) -> None:
   if not debug:
     sys.excepthook = _say
   if multihost:
-    join()
+    join(patience)
 
 
 def keep_compiled() -> None:
@@ -109,29 +115,37 @@ def leave_on_sigterm() -> None:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
-def join() -> None:
+def join(patience: int = agreement.PATIENCE) -> None:
   """Joins the other processes of a pod; to be called before any computation.
 
   TPU pods and the usual clusters say by themselves who takes part. Elsewhere the
   environment does: JAX_COORDINATOR_ADDRESS (host:port of process 0),
   JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
-  They end together: one that fails leaves at once, one that is gone is noticed after
-  100 seconds without its heartbeat, and the others leave with an error too.
+  They end together: one that fails leaves at once, one that is gone or stands still is
+  noticed by its heartbeat, and the others leave with an error too. SIGTERM ends a
+  process within 30 seconds if the others do not let it save.
+
+  Args:
+    patience: seconds that processes wait for each other. Five sixths of it may pass
+      without a heartbeat, since a host may be frozen, to be moved.
   """
+  agreement.be_patient(patience)
+  deadline = stopping.listen()
   number = lambda name: int(os.environ[name]) if name in os.environ else None
-  waiting = threading.Timer(20, _waits)
+  waiting = threading.Timer(20, _waits, [patience])
   waiting.daemon = True
   waiting.start()
   try:
     jax.distributed.initialize(
       num_processes=number('JAX_NUM_PROCESSES'),
       process_id=number('JAX_PROCESS_ID'),
-      initialization_timeout=agreement.PATIENCE,
-      heartbeat_timeout_seconds=100,  # a host may be frozen, to be moved
+      initialization_timeout=patience,
+      heartbeat_timeout_seconds=patience * 5 // 6,
     )
   finally:
     waiting.cancel()
+  deadline.take_over()
   # Only where there are others to wait for.
   sys.excepthook = functools.partial(_leave, sys.excepthook)
   logging.info(
@@ -150,7 +164,7 @@ def show_report(workdir) -> None:
     print(f'Report: {workdir}/report.html')
 
 
-def _waits():
+def _waits(patience):
   """Says what a process waits for that has not met all others yet."""
   env = os.environ
   process, count = (
@@ -164,7 +178,7 @@ def _waits():
     'is the port free?',
     others or 'of the pod',
     env.get('JAX_COORDINATOR_ADDRESS', 'the address of the cluster'),
-    agreement.PATIENCE,
+    patience,
   )
 
 

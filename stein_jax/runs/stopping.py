@@ -1,12 +1,77 @@
 """Signals that ask a run to stop, answered after a step."""
 
+import ctypes
 import os
 import signal
+import socket
+import sys
 import threading
+import time
 
 from absl import logging
 import jax
 from jax.experimental import multihost_utils
+
+_ANSWER = (
+  25  # seconds without a step, after which SIGTERM is not answered by a save
+)
+
+
+class Deadline:
+  """Ends a process of several that got SIGTERM and waits for the others in vain.
+
+  Python's handlers run between two lines of Python: a process that waits in a collective
+  would never hear of the signal. A thread does, and ends the process unless steps go on
+  or all have agreed to stop, and save.
+  """
+
+  def __init__(self):
+    self._progress, self._agreed, self._theirs = time.monotonic(), False, None
+    # Python writes the number of a signal here at once, whatever the main thread does.
+    self._reader, self._writer = socket.socketpair()
+    self._writer.setblocking(False)
+    signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=self._listen, daemon=True).start()
+
+  def take_over(self) -> None:
+    """Hears SIGTERM before JAX does, whose own handler would take it alone."""
+    libc = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    address = libc.signal(signal.SIGTERM, ctypes.c_void_p(signal.SIG_DFL))
+    self._theirs = ctypes.CFUNCTYPE(None, ctypes.c_int)(address)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+  def step(self, agreed: bool) -> None:
+    """Notes a step, and whether all stop after it."""
+    self._progress, self._agreed = time.monotonic(), agreed
+
+  def _listen(self):
+    while signal.SIGTERM not in self._reader.recv(64):
+      pass
+    if self._theirs:  # JAX tells the others
+      self._theirs(signal.SIGTERM)
+    self._progress = time.monotonic()
+    while time.monotonic() < self._progress + _ANSWER:
+      time.sleep(0.5)
+      if self._agreed:  # and saves
+        return
+    print(
+      f'SIGTERM: no step in {_ANSWER} s, so that nothing is saved; another process '
+      'does not answer. The run goes on from its newest checkpoint.',
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(1)
+
+
+deadline: Deadline | None = None  # of a process of several
+
+
+def listen() -> Deadline:
+  """Returns this process's deadline, which is there from now on."""
+  global deadline
+  deadline = Deadline()
+  return deadline
 
 
 class Interruption:
@@ -57,6 +122,8 @@ class Interruption:
     steps = range(self._asked + 1, done + 1)
     self._asked = done
     agreed = any([*map(multihost_utils.reached_preemption_sync_point, steps)])
+    if deadline:
+      deadline.step(agreed)
     if agreed:
       logging.warning('A process got a signal: all stop after step %d.', done)
     return agreed
