@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import textwrap
 import threading
 
@@ -16,8 +15,8 @@ from absl import flags
 from absl import logging
 import jax
 
-from stein_jax import locations
 from stein_jax.runs import agreement
+from stein_jax.runs import compiled
 from stein_jax.runs import reporting
 from stein_jax.runs import stopping
 
@@ -75,38 +74,11 @@ def set_up(
   shows where it came from.
   """
   reporting.set_up_logging()
-  keep_compiled()
+  compiled.keep()
   if not debug:
     sys.excepthook = _say
   if multihost:
     join(patience)
-
-
-def keep_compiled() -> None:
-  """Keeps compiled programs on disk, for later launches of the same ones.
-
-  In stein_jax/compiled of XDG_CACHE_HOME, which is ~/.cache; the environment's
-  JAX_COMPILATION_CACHE_DIR names another folder, and JAX_ENABLE_COMPILATION_CACHE=0
-  switches it off. Where the folder cannot be made or written nothing is kept.
-  """
-  # What the user's environment says comes first.
-  named = jax.config.jax_compilation_cache_dir
-  if named is not None:
-    jax.config.update('jax_compilation_cache_dir', locations.expand(named))
-    return
-  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  try:
-    folder = locations.absolute(home) / 'stein_jax' / 'compiled'
-    folder.mkdir(parents=True, exist_ok=True)
-    # A folder can be there and refuse files, as on a read-only disk.
-    tempfile.TemporaryFile(dir=folder).close()
-  except (OSError, ValueError) as error:  # read-only, or no home at all
-    logging.info('Compiled programs are not kept: %s', error)
-    return
-  jax.config.update('jax_compilation_cache_dir', str(folder))
-  # JAX keeps programs of a second and more; a launch here has many that take
-  # less.
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def leave_on_sigterm() -> None:

@@ -20,9 +20,9 @@ _ANSWER = (
 class Deadline:
   """Ends a process of several that got SIGTERM and waits for the others in vain.
 
-  Python's handlers run between two lines of Python: a process that waits in a collective
-  would never hear of the signal. A thread does, and ends the process unless steps go on
-  or all have agreed to stop, and save.
+  Python's handlers run between two lines of Python: a process that waits in a
+  collective would never hear of the signal. A thread does, and ends the process unless
+  steps go on or all have agreed to stop, and save.
   """
 
   def __init__(self):

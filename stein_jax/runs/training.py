@@ -227,19 +227,28 @@ def _train(
     if done == config.num_steps:
       reporter.hparams()
     checkpoints.wait(manager)
-  if stops:
-    logging.info(
-      'Stopped early at step %d of %d; the same command goes on.',
-      done,
-      config.num_steps,
-    )
+  _say_the_end(config, workdir, begin - config.steps_per_call, done)
   return state
+
+
+def _say_the_end(config, workdir, began, done):
+  """Says in one line how a launch ended, from which step to which."""
+  end, last = config.num_steps, f'step {done} of {config.num_steps}'
+  if done < end:
+    logging.info('Stopped early at %s; the same command goes on.', last)
+  elif began == end:
+    report = workdir / 'report.html'
+    where = f'; the report is {report}' if report.exists() else ''
+    logging.info('Nothing left to do: finished at %s%s.', last, where)
+  elif began:
+    logging.info('Finished: continued from step %d to %s.', began, last)
+  else:
+    logging.info('Finished: %s.', last)
 
 
 def _told(config, done, calls):
   """Yields what the calls after step `done` yield, and says when the first is over."""
   if done == config.num_steps:
-    logging.info('Nothing left to do: all %d steps are done.', done)
     return
   logging.info(
     'Seed %d, from step %d on. Compiling, which takes longest the first time.',

@@ -172,6 +172,27 @@ class TrainTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'not empty'):
       training.train(get_config(), self.workdir)
 
+  def test_every_launch_ends_with_one_line(self):
+    config = get_config(num_steps=4, checkpoint_every=2, eval_every=0)
+
+    def last_line():
+      with self.assertLogs('absl', 'INFO') as logged:
+        training.train(config, self.workdir)
+      return logged.records[-1].getMessage()
+
+    with smoke.stop_after(2):
+      self.assertRegex(last_line(), r'^Stopped early at step \d of 4')
+    self.assertRegex(
+      last_line(), r'^Finished: continued from step \d to step 4 of 4\.$'
+    )
+    self.assertEqual(
+      last_line(), 'Nothing left to do: finished at step 4 of 4.'
+    )
+    (self.workdir / 'report.html').touch()
+    self.assertIn(f'the report is {self.workdir}', last_line())
+    self.workdir = self.workdir.with_name('other')
+    self.assertEqual(last_line(), 'Finished: step 4 of 4.')
+
   def test_numbers_gone_bad_name_the_steps_and_the_last_good_checkpoint(self):
     # A rate of 1e38 overflows at the first update; losses see it at the second.
     config = get_config(
