@@ -7,14 +7,13 @@ Parameters are named as the nodes of that graph, so that its weights, which the 
 brings, are `load`ed as they are.
 """
 
+import contextlib
 import functools
 import itertools
 import math
 import pathlib
 import re
-import tarfile
 import zipfile
-import zlib
 
 from flax import linen as nn
 from flax import traverse_util
@@ -23,6 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import archives
 from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import locations
@@ -32,7 +32,7 @@ URL = 'http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05
 NUM_FEATURES = 2048
 NUM_CLASSES = 1008
 _GRAPH = 'classify_image_graph_def.pb'
-_MAX_BYTES = 2**30
+_MAX_BYTES = 2**27  # of the graph, which has 10^8
 _GAMMA = '/batchnorm/gamma'
 
 
@@ -254,37 +254,25 @@ def load(path: str | pathlib.Path) -> Params:
 def _read(path, needed):
   """Returns the arrays of a file by node name, where `needed(name)` is true."""
   if zipfile.is_zipfile(path):
-    try:
-      with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file if needed(name)}
-    except Exception as error:  # zipfile, zlib and NumPy have their own
-      raise ValueError(f'{path} cannot be read: {error}') from error
-  try:
-    with tarfile.open(path) as archive:
-      graphs = [
-        member
-        for member in archive
-        if member.isfile() and member.name.split('/')[-1] == _GRAPH
-      ]
-      if not graphs:
-        raise ValueError(f'{path}: no {_GRAPH} in this archive.')
-      _check_length(path, graphs[0].size)
-      content = archive.extractfile(graphs[0]).read()
-  except tarfile.ReadError:  # the file is the graph itself, not an archive
-    _check_length(path, path.stat().st_size)
-    content = path.read_bytes()
-  except (EOFError, zlib.error) as error:
-    raise ValueError(f'{path} is damaged: {error}') from None
+    with (
+      archives.refused(f'{path} cannot be read'),
+      contextlib.closing(archives.Arrays(path)) as arrays,
+    ):
+      return arrays.read(name for name in arrays.names if needed(name))
+  with (
+    archives.refused(f'{path} is damaged'),
+    archives.open_regular(path) as file,
+  ):
+    stream = archives.Bounded(file, archives.MAX_BYTES)
+    head = stream.read(512)
+    if archives.is_tar(head):
+      content = archives.tar_member(head, stream, _GRAPH, _MAX_BYTES)
+    else:  # the file is the graph itself, not an archive
+      content = head + stream.read(_MAX_BYTES)
+      archives.check_length(len(content), _MAX_BYTES)
+  if content is None:
+    raise ValueError(f'{path}: no {_GRAPH} in this archive.')
   return _constants(path, content, needed)
-
-
-def _check_length(path, length):
-  """Refuses a file that would fill the memory."""
-  if length > _MAX_BYTES:
-    raise ValueError(
-      f'{path}: {length} bytes are no {_GRAPH}, which has 10^8; allowed: '
-      f'{_MAX_BYTES}.'
-    )
 
 
 def _constants(path, content, needed):

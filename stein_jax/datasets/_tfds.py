@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stein_jax import archives
 from stein_jax import locations
 from stein_jax.datasets import _files
 from stein_jax.datasets import sources
@@ -20,7 +21,8 @@ def in_memory(name, split, pixels):
   """
   root = _builder(name).data_path
   files = sorted(each.name for each in root.iterdir() if each.is_file())
-  digest = _files.digest_of(str(root), root, files, 'record')
+  folder = archives.Folder(root)
+  digest = _files.digest_of(str(root), folder, files, 'record')
   arrays = _decoded(name, split, str(root), digest)
   return sources.Arrays(arrays, pixels=pixels)
 
@@ -50,7 +52,7 @@ def _decoded(name, split, folder, digest):
   # All at once, which is faster than one by one.
   rows = records.__getitems__(range(len(records)))
   image = np.stack([row['image'] for row in rows])
-  label = np.array([row['label'] for row in rows], np.int32)
+  label = np.array([row['label'] for row in rows])
   return sources.read_only({'image': image, 'label': label})
 
 
