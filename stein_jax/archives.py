@@ -17,7 +17,6 @@ import struct
 from typing import BinaryIO
 import zipfile
 
-from absl import logging
 import numpy as np
 
 MAX_MEMBERS = 2**20  # of a zip; each takes 600 bytes of memory
@@ -86,7 +85,13 @@ def is_left_by_system(name: str) -> bool:
 
 
 class Folder:
-  """The files of a folder."""
+  """The files of a folder.
+
+  Args:
+    path: of the folder.
+  """
+
+  left_out = ()
 
   def __init__(self, path: pathlib.Path):
     self._path = path
@@ -119,8 +124,8 @@ class Folder:
 class Zip:
   """The members of a zip, in folders; nothing is unpacked to disk.
 
-  A name that is absolute, leads out of the archive or has too many folders is left out,
-  and said. That of each member is compared with the one that stands before its bytes,
+  A name that is absolute, leads out of the archive or has too many folders is left out.
+  That of each member is compared with the one that stands before its bytes,
   since a flipped bit would make it one of another folder.
 
   Args:
@@ -129,6 +134,7 @@ class Zip:
 
   Attributes:
     names: of the members that are files.
+    left_out: names of the members that are not read.
 
   Raises:
     ValueError: it is no zip, is damaged, has two members of one name, or more members
@@ -139,27 +145,21 @@ class Zip:
 
   def __init__(self, path: pathlib.Path, limits: float = 1.0):
     self._limits = limits
-    self._members, self._folders, unsafe = {}, {'': ({}, {})}, []
+    self._members, self._folders = {}, {'': ({}, {})}
     self._file = open_regular(path)
     try:
       members = _directory(self._file, limits * MAX_MEMBERS)
       self._archive = zipfile.ZipFile(self._file)
       _check_members(self._file, self._archive.infolist(), members)
-      for info in self._archive.infolist():
-        if not self._add(info):
-          unsafe.append(info.filename)
+      self.left_out = [
+        info.filename
+        for info in self._archive.infolist()
+        if not self._add(info)
+      ]
     except BaseException:
       self._file.close()
       raise
     self.names = list(self._members)
-    if unsafe:
-      logging.warning(
-        '%s: %d members are left out, whose names leave the archive or are too long; '
-        'the first is %.80r.',
-        path,
-        len(unsafe),
-        unsafe[0],
-      )
 
   def _add(self, info):
     """Returns whether a member's name is safe, and then takes it into its folders."""
@@ -224,7 +224,7 @@ class Zip:
     if total > most:
       raise ValueError(
         f'its {length} bytes unfold to {total}; allowed: {most}, or more by a larger '
-        'limits='
+        '`limits`'
       )
 
   def close(self) -> None:
@@ -291,7 +291,8 @@ class Arrays:
       version = np.lib.format.read_magic(stream)
       if version not in _NPY_HEADERS:
         raise ValueError(f'it is of version {version}; allowed: 1 and 2')
-      shape, _, dtype = _NPY_HEADERS[version](stream)
+      with refused('its header is damaged'):
+        shape, _, dtype = _NPY_HEADERS[version](stream)
       length = self._zip.length(member) - stream.tell()
     if dtype.hasobject:
       raise ValueError(
@@ -412,8 +413,8 @@ def check_memory(needed: int, limits: float = 1.0) -> None:
   free = free_memory()
   if needed > limits * free:
     raise ValueError(
-      f'it takes {needed} bytes of memory, and {free} are free. A larger limits= tries '
-      'all the same'
+      f'it takes {needed} bytes of memory, and {free} are free; a larger `limits` lets '
+      'it try'
     )
 
 
@@ -486,7 +487,7 @@ def _directory(file, most) -> list[tuple[bytes, int]]:
   while at < size:
     if len(found) + 1 > most:
       raise ValueError(
-        f'it has more than {int(most)} members; a larger limits= allows more'
+        f'it has more than {int(most)} members; a larger `limits` allows more'
       )
     entry = _ENTRY.unpack_from(directory, at)
     name, extra, comment = entry[10:13]

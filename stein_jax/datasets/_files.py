@@ -148,14 +148,22 @@ def image_files(path, part, limits):
     ValueError: a .zip is damaged or beyond a limit.
   """
   with _opened(path, limits) as root:
+    if root.left_out:
+      logging.warning(
+        '%s: %d members are left out, whose names leave the archive or are too long; '
+        'the first is %.80r.',
+        path,
+        len(root.left_out),
+        root.left_out[0],
+      )
     prefix = ''
-    folders, images = _listed(root, prefix)
+    folders, images = _listed(path, root, prefix)
     # A .zip often holds a single folder, which holds everything.
     while (
       not images and len(folders) == 1 and not {*folders} & {part, *_SPLITS}
     ):
       prefix += f'{folders[0]}/'
-      folders, images = _listed(root, prefix)
+      folders, images = _listed(path, root, prefix)
     if part in folders:
       return _with_labels(path, root, f'{prefix}{part}/')
     if {*folders} & {*_SPLITS} or part not in ('all', *_OF_RULE):
@@ -181,12 +189,18 @@ _OF_RULE = ('train', 'test')
 _SPLITS = (*_OF_RULE, 'valid', 'validation', 'val')
 
 
-def _listed(root, folder):
+def _listed(path, root, folder):
   """Returns the folders in a folder, and its images, in natural order."""
-  folders, others = root.listed(folder)
+  folders, others = _in(path, root, folder)
   # A folder of an image's name is refused when it is read.
   images = filter(_is_image, [*folders, *others])
   return tuple(sorted(names, key=_natural) for names in (folders, images))
+
+
+def _in(path, root, folder):
+  """Returns the names of the folders in a folder, and of all else."""
+  with archives.refused(f'path={path!r}: {folder[:80]!r} cannot be read'):
+    return root.listed(folder)
 
 
 def _is_image(name):
@@ -202,19 +216,20 @@ def _natural(name):
 
 def _with_labels(path, root, prefix):
   """Returns the images of a folder and None, or those of its folders and labels."""
-  folders, images = _listed(root, prefix)
+  folders, images = _listed(path, root, prefix)
   files = [f'{prefix}{name}' for name in images]
   labels, read = None, ['']
   if not images:
     classes = [
-      (f'{each}/', _listed(root, f'{prefix}{each}/')[1]) for each in folders
+      (f'{each}/', _listed(path, root, f'{prefix}{each}/')[1])
+      for each in folders
     ]
     classes = [(each, names) for each, names in classes if names]
     files = [f'{prefix}{each}{n}' for each, names in classes for n in names]
     sizes = [len(names) for _, names in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), sizes)
     read += [each for each, _ in classes]
-  others = _others(root, prefix, read)
+  others = _others(path, root, prefix, read)
   where = prefix.rstrip('/') or '.'
   if not files:
     raise FileNotFoundError(
@@ -233,12 +248,12 @@ def _with_labels(path, root, prefix):
   return files, labels
 
 
-def _others(root, prefix, read):
+def _others(path, root, prefix, read):
   """Returns what lies beside the images in some folders of a folder."""
   found = [
     f'{each}{name}'
     for each in read
-    for names in root.listed(f'{prefix}{each}')
+    for names in _in(path, root, f'{prefix}{each}')
     for name in names
     if not _is_image(name) and f'{name}/' not in read and name != _SUMS
   ]
@@ -402,7 +417,7 @@ def _as_shown(content, most):
     raise ValueError('it is no JPEG or PNG file') from error
   if math.prod(picture.size) > most:  # nothing is decoded yet
     raise ValueError(
-      f'{picture.size} pixels; allowed: {most} in all, or more by a larger limits='
+      f'{picture.size} pixels; allowed: {most} in all, or more by a larger `limits`'
     )
   if picture.format == 'PNG':
     _check_png(content)
