@@ -22,7 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from stein_jax import archives
+from stein_jax import _archives
 from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import locations
@@ -255,21 +255,21 @@ def _read(path, needed):
   """Returns the arrays of a file by node name, where `needed(name)` is true."""
   if zipfile.is_zipfile(path):
     with (
-      archives.refused(f'{path} cannot be read'),
-      contextlib.closing(archives.Arrays(path)) as arrays,
+      _archives.refused(f'{path} cannot be read'),
+      contextlib.closing(_archives.Arrays(path)) as arrays,
     ):
       return arrays.read(name for name in arrays.names if needed(name))
   with (
-    archives.refused(f'{path} is damaged'),
-    archives.open_regular(path) as file,
+    _archives.refused(f'{path} is damaged'),
+    _archives.open_regular(path) as file,
   ):
-    stream = archives.Bounded(file, archives.MAX_BYTES)
+    stream = _archives.Bounded(file, _archives.MAX_BYTES)
     head = stream.read(512)
-    if archives.is_tar(head):
-      content = archives.tar_member(head, stream, _GRAPH, _MAX_BYTES)
+    if _archives.is_tar(head):
+      content = _archives.tar_member(head, stream, _GRAPH, _MAX_BYTES)
     else:  # the file is the graph itself, not an archive
       content = head + stream.read(_MAX_BYTES)
-      archives.check_length(len(content), _MAX_BYTES)
+      _archives.check_length(len(content), _MAX_BYTES)
   if content is None:
     raise ValueError(f'{path}: no {_GRAPH} in this archive.')
   return _constants(path, content, needed)

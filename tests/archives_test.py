@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from stein_jax import archives
+from stein_jax import _archives
 from stein_jax import datasets
 from stein_jax import inception
 from stein_jax.datasets import _files
@@ -388,8 +388,8 @@ class TarTest(FilesTest):
     return buffer.getvalue()
 
   def read(self, content, most=2000, total=10**5):
-    stream = archives.Bounded(io.BytesIO(content), total)
-    return archives.tar_member(stream.read(512), stream, self.name, most)
+    stream = _archives.Bounded(io.BytesIO(content), total)
+    return _archives.tar_member(stream.read(512), stream, self.name, most)
 
   @parameterized.parameters(0, 1, 511, 512, 513, 2000)
   def test_a_file(self, size):
@@ -427,7 +427,7 @@ class TarTest(FilesTest):
 class MemoryTest(absltest.TestCase):
   def test_free_memory_is_of_this_machine(self):
     whole = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    self.assertBetween(archives.free_memory(), 2**20, whole)
+    self.assertBetween(_archives.free_memory(), 2**20, whole)
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import zlib
 from absl import logging
 import numpy as np
 
-from stein_jax import archives
+from stein_jax import _archives
 from stein_jax import locations
-from stein_jax.archives import MAX_BYTES
+from stein_jax._archives import MAX_BYTES
 from stein_jax.datasets import sources
 
 # An image file that asks for more is damaged, or made to fill the memory or the time.
@@ -60,15 +60,15 @@ def read_npz(path, part, limits):
     )
   if not file.exists():
     raise FileNotFoundError(f'path={path!r}: there is no such file as {file}.')
-  with archives.refused(f'path={path!r} is no .npz file that can be read'):
-    arrays = archives.Arrays(file, limits)
+  with _archives.refused(f'path={path!r} is no .npz file that can be read'):
+    arrays = _archives.Arrays(file, limits)
   with contextlib.closing(arrays):
     prefix, by_rule = _npz_prefix(arrays.names, part)
     _check_names(path, arrays.names, prefix)
     chosen = [
       prefix + name for name in _ARRAYS if prefix + name in arrays.names
     ]
-    with archives.refused(f'path={path!r} cannot be read'):
+    with _archives.refused(f'path={path!r} cannot be read'):
       # A rule copies the rows that it chooses.
       found = arrays.read(chosen, copies=2 if by_rule else 1)
   found = {name.removeprefix(prefix): value for name, value in found.items()}
@@ -199,7 +199,7 @@ def _listed(path, root, folder):
 
 def _in(path, root, folder):
   """Returns the names of the folders in a folder, and of all else."""
-  with archives.refused(f'path={path!r}: {folder[:80]!r} cannot be read'):
+  with _archives.refused(f'path={path!r}: {folder[:80]!r} cannot be read'):
     return root.listed(folder)
 
 
@@ -265,10 +265,10 @@ def halves(path, files, size, count, channels=3, limits=1.0):
 
   Each is decoded once, and again when what is in the files has changed.
   """
-  with archives.refused(f'path={path!r} as images of size={size}'):
-    archives.check_memory(count * len(files) * size * size * channels, limits)
+  with _archives.refused(f'path={path!r} as images of size={size}'):
+    _archives.check_memory(count * len(files) * size * size * channels, limits)
   with _opened(path, limits) as root:
-    with archives.refused(f'path={path!r}'):
+    with _archives.refused(f'path={path!r}'):
       root.check_total(files)
     digest = digest_of(path, root, files, 'image', limits * MAX_BYTES)
   return _decoded_halves(path, files, digest, size, count, channels, limits)
@@ -312,7 +312,7 @@ def digest_of(path, root, files, kind, most=math.inf):
   digest = hashlib.sha256()
   for file in files:
     found = hashlib.sha256()
-    with archives.refused(_no(path, file, kind)):
+    with _archives.refused(_no(path, file, kind)):
       with root.open(file, most) as stream:
         # By parts, since a file may be larger than the memory.
         while content := stream.read(2**20):
@@ -337,7 +337,7 @@ def _sums(path, root):
   """
   if _SUMS not in root.listed('')[1]:
     return None
-  with archives.refused(_no(path, _SUMS, 'list of SHA-256')):
+  with _archives.refused(_no(path, _SUMS, 'list of SHA-256')):
     with root.open(_SUMS, MAX_BYTES) as stream:
       lines = stream.read().decode('utf-8').splitlines()
     found = [re.fullmatch(r'([0-9a-f]{64}) [ *](?:\./)?(.+)', x) for x in lines]
@@ -352,21 +352,21 @@ def _sums(path, root):
 def _opened(path, limits):
   """Yields the folder or the .zip, which is read as one, never unpacked."""
   root = locations.absolute(path)
-  with archives.refused(f'path={path!r} cannot be read'):
+  with _archives.refused(f'path={path!r} cannot be read'):
     if root.is_file():
-      with archives.open_regular(root) as file:
+      with _archives.open_regular(root) as file:
         is_one = zipfile.is_zipfile(file)
     else:
       is_one = root.is_dir()
       if root.exists() and not is_one:
-        archives.open_regular(root)  # says what it is
+        _archives.open_regular(root)  # says what it is
   if not is_one:
     raise FileNotFoundError(
       f'path={path!r} is no folder and no .zip file: {root}. --path=FOLDER names '
       'images that have moved.'
     )
-  with archives.refused(f'path={path!r} cannot be read'):
-    found = archives.opened(root, limits)
+  with _archives.refused(f'path={path!r} cannot be read'):
+    found = _archives.opened(root, limits)
   with contextlib.closing(found):
     yield found
 
@@ -384,7 +384,7 @@ def _decoded_halves(path, files, digest, size, count, channels, limits):
   found = np.empty((count, len(files), size, size, channels), np.uint8)
   with _opened(path, limits) as root:
     for i, file in enumerate(files):
-      with archives.refused(_no(path, file, 'image')):
+      with _archives.refused(_no(path, file, 'image')):
         with root.open(file, limits * MAX_BYTES) as stream:
           content = stream.read()
         picture = _as_shown(content, int(limits * MAX_PIXELS))

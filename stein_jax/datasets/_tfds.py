@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stein_jax import archives
+from stein_jax import _archives
 from stein_jax import locations
 from stein_jax.datasets import _files
 from stein_jax.datasets import sources
@@ -21,7 +21,7 @@ def in_memory(name, split, pixels):
   """
   root = _builder(name).data_path
   files = sorted(each.name for each in root.iterdir() if each.is_file())
-  folder = archives.Folder(root)
+  folder = _archives.Folder(root)
   digest = _files.digest_of(str(root), folder, files, 'record')
   arrays = _decoded(name, split, str(root), digest)
   return sources.Arrays(arrays, pixels=pixels)
@@ -43,7 +43,7 @@ def data_source(name, split) -> Any:
       f'{", ".join(names)}.'
     )
   folder = builder.data_path
-  with archives.refused(f'{folder} cannot be read'):
+  with _archives.refused(f'{folder} cannot be read'):
     return _Source(builder.as_data_source(split=split), folder)
 
 
@@ -57,7 +57,7 @@ class _Source:
     return len(self._source)
 
   def __getitems__(self, indices):
-    with archives.refused(f'{self._folder} cannot be read'):
+    with _archives.refused(f'{self._folder} cannot be read'):
       return self._source.__getitems__(indices)
 
 
@@ -88,7 +88,7 @@ def _builder(name) -> Any:
   except Exception as error:  # what describes the set is JSON
     raise ValueError(
       f'{name!r} in {_data_dir() or "the folder of TFDS"} cannot be read: '
-      f'{archives.reason(error)}'
+      f'{_archives.reason(error)}'
     ) from error
   if not prepared:
     raise FileNotFoundError(

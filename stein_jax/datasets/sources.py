@@ -118,7 +118,7 @@ class Items:
     pixels: the range of images, 'unit' or 'symmetric'.
     scale: a factor on all images.
     image: key of the image, where items are mappings.
-    label: key of the label; an item may lack it.
+    label: key of the label, which all items have, or none.
     num_classes: number of classes, for labels that are to be the condition.
 
   Raises:
@@ -158,6 +158,14 @@ class Items:
     self.pixels, self.scale, self.num_classes = pixels, scale, num_classes
     self._items, self._keys = items, (image, label)
     self._conditioned = False
+    first = items[0]
+    self._labelled = _parts(first, image, label)[1] is not None
+    if isinstance(first, Mapping) and not self._labelled:
+      logging.warning(
+        'Items have no %r, and batches no labels; they have: %s.',
+        label,
+        ', '.join(map(str, first)),
+      )
     self[np.array([0])]  # refuses what is no image before anything is compiled
 
   def __len__(self) -> int:
@@ -173,6 +181,8 @@ class Items:
         f'Images have the shapes {sorted(shapes)}; allowed: one shape, as '
         '`datasets.square` makes it.'
       )
+    for image in images:
+      _check_image('image', image[None], self.pixels)
     if len({image.dtype == np.uint8 for image in images}) > 1:
       raise ValueError(
         'Some images are bytes and some are not; allowed: one kind.'
@@ -181,8 +191,14 @@ class Items:
       return _as_batch({'image': np.zeros((0,))}, self.pixels, self.scale)
     arrays = {'image': np.stack(images)}
     labels = [label for _, label in rows if label is not None]
+    if len(labels) != self._labelled * len(rows):
+      raise ValueError(
+        f'{len(rows) - len(labels)} of {len(rows)} items have no {self._keys[1]!r}, '
+        f'and the first item has {"one" if self._labelled else "none"}; allowed: a '
+        'label of each item, or of none.'
+      )
     if labels:
-      arrays['label'] = _stacked(labels, len(rows), self._keys[1])
+      arrays['label'] = _stacked(labels)
     _check(arrays, self.pixels, self.scale)
     if labels and self.num_classes:
       checks.labels(self.num_classes, label=arrays['label'])
@@ -221,19 +237,17 @@ def _parts(item, image, label):
   return item, None
 
 
-def _stacked(labels, num, key):
-  """Returns labels [n] of the items of a batch, of which all or none have one."""
-  if len(labels) < num:
-    raise ValueError(
-      f'{num - len(labels)} of {num} items have no {key!r}; allowed: a label of each '
-      'item, or of none.'
-    )
+def _stacked(labels):
+  """Returns the labels of some items as an array [n]."""
   labels = [_as_array('label', label) for label in labels]
-  shapes = sorted({label.shape for label in labels})
-  if shapes != [()]:
-    raise ValueError(
-      f'A label has the shape {shapes[-1]}; allowed: one number an item, of one image.'
-    )
+  for label in labels:
+    if label.ndim:
+      raise ValueError(
+        f'A label has the shape {label.shape}; allowed: one number an item, of one '
+        'image.'
+      )
+    if label.dtype.kind not in 'iu':  # among others it might become a number
+      _check_label('label', label[None], None)
   return np.stack(labels)
 
 
@@ -328,9 +342,9 @@ def _check_scale(scale):
   """Refuses a factor that is zero or infinite in float32, which batches are in."""
   checks.positive(scale=scale)
   with np.errstate(over='ignore'):
-    if not 0 < np.float32(scale / 255) < np.inf:
+    if not np.float32(scale / 255) > 0 or np.isinf(np.float32(scale)):
       raise ValueError(
-        f'scale={scale} of bytes over 255 must be a positive number of float32.'
+        f'scale={scale} must be a positive number of float32, and a 255th of it too.'
       )
 
 
@@ -419,7 +433,8 @@ _CHECKS = {'label': _check_label, 'mask': _check_mask}
 def _check_finite(name, value, pixels, scale):
   """Refuses numbers that are not finite as batches have them: in float32, scaled."""
   # What the least and the greatest become bounds all, and nan is both.
-  ends = np.array([value.min(), value.max()], value.dtype)
+  with np.errstate(invalid='ignore'):
+    ends = np.array([value.min(), value.max()], value.dtype)
   if _finite(ends, pixels, scale).all():
     return
   rows = _finite(value, pixels, scale).reshape(len(value), -1).all(1)
