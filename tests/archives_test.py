@@ -163,17 +163,17 @@ class ZipTest(FilesTest):
 
   def test_limits(self):
     path = self.write(**{f'{i}.txt': bytes(10**5) for i in range(9)})
-    with mock.patch.object(archives, 'MAX_MEMBERS', 9):
+    with mock.patch.object(_archives, 'MAX_MEMBERS', 9):
       self.refuses('more than 9 members', path)
       self.assertLen(self.load(path, limits=2), 1)
     deflated = zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(path, 'w', deflated) as archive:
       archive.writestr('0.png', png() + bytes(10**6))
     length = path.stat().st_size
-    with mock.patch.object(archives, 'MAX_BYTES', 10**5):
+    with mock.patch.object(_archives, 'MAX_BYTES', 10**5):
       self.refuses(f'{length} bytes unfold to {10**6 + len(png())}', path)
       self.assertLen(self.load(path, limits=100), 1)
-    with mock.patch.object(archives, 'free_memory', lambda: 11):
+    with mock.patch.object(_archives, 'free_memory', lambda: 11):
       self.refuses('takes 12 bytes of memory, and 11 are free', path)
       self.assertLen(self.load(path, limits=2), 1)
 
@@ -319,13 +319,13 @@ class NpzTest(FilesTest):
 
   def test_zeros_in_a_small_file(self):
     path = self.saved(image=np.zeros((1000, 1000), np.uint8))
-    with mock.patch.object(archives, 'MAX_BYTES', 2**18):
+    with mock.patch.object(_archives, 'MAX_BYTES', 2**18):
       self.refuses(f'its {path.stat().st_size} bytes unfold to 1000128', path)
       self.assertLen(self.load(path, limits=4), 1000)
-    with mock.patch.object(archives, 'free_memory', lambda: 10**6):
+    with mock.patch.object(_archives, 'free_memory', lambda: 10**6):
       self.refuses('takes 1000128 bytes of memory, and 1000000 are free', path)
     # Rows of a rule are copies.
-    with mock.patch.object(archives, 'free_memory', lambda: 10**6 + 200):
+    with mock.patch.object(_archives, 'free_memory', lambda: 10**6 + 200):
       self.assertLen(self.load(path), 1000)
       read = lambda path: self.load(path, split='train')
       self.refuses('takes 2000256 bytes', path, read)

@@ -15,11 +15,11 @@ import numpy as np
 
 from stein_jax import _archives
 from stein_jax import locations
-from stein_jax._archives import MAX_BYTES
 from stein_jax.datasets import sources
 
 # An image file that asks for more is damaged, or made to fill the memory or the time.
 MAX_PIXELS = 2**26
+MAX_BYTES = _archives.MAX_BYTES
 MAX_CHUNKS = 2**16  # parts of a PNG, which are mostly of 2^13 bytes and more
 MAX_SCANS = (
   16  # of a JPEG of so many pixels; one that sharpens by and by has ten
@@ -45,7 +45,7 @@ def read_npz(path, part, limits):
     part: what the file has before the names of its arrays and an underscore; 'all' for
       nothing. Where the file has 'train_image' and no 'test_image', or 'image' alone,
       every tenth row is 'test' and the others are 'train'.
-    limits: a factor on the limits of `archives`.
+    limits: a factor on the limits of `_archives`.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -300,7 +300,7 @@ def digest_of(path, root, files, kind, most=math.inf):
 
   Args:
     path: the folder as the user named it, for the message.
-    root: the folder or .zip, of `archives`.
+    root: the folder or .zip, of `_archives`.
     files: names of files in it.
     kind: what each is meant to be, for the message.
     most: bytes that each may have.
