@@ -1,7 +1,6 @@
 """Files of images: folders, .zip files of them, and .npz files."""
 
 import contextlib
-import functools
 import hashlib
 import io
 import math
@@ -135,7 +134,35 @@ def _listing(names):
   )
 
 
-def image_files(path, part, limits):
+@contextlib.contextmanager
+def opened(path, limits):
+  """Yields the folder or the .zip, which is read as one, never unpacked.
+
+  Raises:
+    FileNotFoundError: it is neither.
+    ValueError: it is a pipe or the like, or a .zip that is damaged or beyond a limit.
+  """
+  root = locations.absolute(path)
+  with _archives.refused(f'path={path!r} cannot be read'):
+    if root.is_file():
+      with _archives.open_regular(root) as file:
+        is_one = zipfile.is_zipfile(file)
+    else:
+      is_one = root.is_dir()
+      if root.exists() and not is_one:
+        _archives.open_regular(root)  # says what it is
+  if not is_one:
+    raise FileNotFoundError(
+      f'path={path!r} is no folder and no .zip file: {root}. --path=FOLDER names '
+      'images that have moved.'
+    )
+  with _archives.refused(f'path={path!r} cannot be read'):
+    found = _archives.opened(root, limits)
+  with contextlib.closing(found):
+    yield found
+
+
+def image_files(path, root, part):
   """Returns the images of a split, in natural order, and their labels [n] or None.
 
   The split is a folder of that name. Where there is no folder of any split, every
@@ -143,36 +170,38 @@ def image_files(path, part, limits):
   lie in folders of their classes have labels, the classes in natural order. Names are
   relative to the path.
 
+  Args:
+    path: the folder or .zip as the user named it, for messages.
+    root: what `opened` gives.
+    part: name of the split.
+
   Raises:
     FileNotFoundError: there is no such split, or it has no images.
-    ValueError: a .zip is damaged or beyond a limit.
+    ValueError: a folder cannot be read.
   """
-  with _opened(path, limits) as root:
-    if root.left_out:
-      logging.warning(
-        '%s: %d members are left out, whose names leave the archive or are too long; '
-        'the first is %.80r.',
-        path,
-        len(root.left_out),
-        root.left_out[0],
-      )
-    prefix = ''
+  if root.left_out:
+    logging.warning(
+      '%s: %d members are left out, whose names leave the archive or are too long; '
+      'the first is %.80r.',
+      path,
+      len(root.left_out),
+      root.left_out[0],
+    )
+  prefix = ''
+  folders, images = _listed(path, root, prefix)
+  # A .zip often holds a single folder, which holds everything.
+  while not images and len(folders) == 1 and not {*folders} & {part, *_SPLITS}:
+    prefix += f'{folders[0]}/'
     folders, images = _listed(path, root, prefix)
-    # A .zip often holds a single folder, which holds everything.
-    while (
-      not images and len(folders) == 1 and not {*folders} & {part, *_SPLITS}
-    ):
-      prefix += f'{folders[0]}/'
-      folders, images = _listed(path, root, prefix)
-    if part in folders:
-      return _with_labels(path, root, f'{prefix}{part}/')
-    if {*folders} & {*_SPLITS} or part not in ('all', *_OF_RULE):
-      raise FileNotFoundError(
-        f'path={path!r} has no folder {part!r}; it has: {_listing(folders)}. '
-        'Allowed: split=NAME of one of them, or NAME[:100] and NAME[100:] for parts '
-        "of it; 'train' and 'test' where there are no folders of splits."
-      )
-    files, labels = _with_labels(path, root, prefix)
+  if part in folders:
+    return _with_labels(path, root, f'{prefix}{part}/')
+  if {*folders} & {*_SPLITS} or part not in ('all', *_OF_RULE):
+    raise FileNotFoundError(
+      f'path={path!r} has no folder {part!r}; it has: {_listing(folders)}. '
+      'Allowed: split=NAME of one of them, or NAME[:100] and NAME[100:] for parts '
+      "of it; 'train' and 'test' where there are no folders of splits."
+    )
+  files, labels = _with_labels(path, root, prefix)
   rows = rows_of_rule(part, len(files))
   return [files[i] for i in rows], None if labels is None else labels[rows]
 
@@ -260,18 +289,25 @@ def _others(path, root, prefix, read):
   return sorted(found)
 
 
-def halves(path, files, size, count, channels=3, limits=1.0):
+def halves(path, root, files, size, count, channels=3, limits=1.0):
   """Returns uint8 [count, n, size, size, channels]: files cut side by side, resized.
 
   Each is decoded once, and again when what is in the files has changed.
   """
-  with _archives.refused(f'path={path!r} as images of size={size}'):
-    _archives.check_memory(count * len(files) * size * size * channels, limits)
-  with _opened(path, limits) as root:
-    with _archives.refused(f'path={path!r}'):
-      root.check_total(files)
-    digest = digest_of(path, root, files, 'image', limits * MAX_BYTES)
-  return _decoded_halves(path, files, digest, size, count, channels, limits)
+  with _archives.refused(f'path={path!r}'):
+    root.check_total(files)
+  digest = digest_of(path, root, files, 'image', limits * MAX_BYTES)
+  key = path, files, digest, size, count, channels
+  if key not in _decoded:
+    while len(_decoded) >= _KEPT:
+      _decoded.pop(next(iter(_decoded)))  # the oldest
+    _decoded[key] = _decode(path, root, files, size, count, channels, limits)
+  return _decoded[key]
+
+
+# Training and evaluation may ask for the same images.
+_KEPT = 8
+_decoded = {}
 
 
 def known_pixels(mask, part, indices, size):
@@ -348,49 +384,26 @@ def _sums(path, root):
   return {line[2]: line[1] for line in found}
 
 
-@contextlib.contextmanager
-def _opened(path, limits):
-  """Yields the folder or the .zip, which is read as one, never unpacked."""
-  root = locations.absolute(path)
-  with _archives.refused(f'path={path!r} cannot be read'):
-    if root.is_file():
-      with _archives.open_regular(root) as file:
-        is_one = zipfile.is_zipfile(file)
-    else:
-      is_one = root.is_dir()
-      if root.exists() and not is_one:
-        _archives.open_regular(root)  # says what it is
-  if not is_one:
-    raise FileNotFoundError(
-      f'path={path!r} is no folder and no .zip file: {root}. --path=FOLDER names '
-      'images that have moved.'
-    )
-  with _archives.refused(f'path={path!r} cannot be read'):
-    found = _archives.opened(root, limits)
-  with contextlib.closing(found):
-    yield found
-
-
 def _no(path, file, kind):
   """Returns the beginning of the message that a file cannot be read."""
   return f'path={path!r}: {file} is no {kind} that can be read'
 
 
-@functools.lru_cache(maxsize=8)
-def _decoded_halves(path, files, digest, size, count, channels, limits):
-  """Returns what `halves` does, from a cache of which the digest is a key."""
-  del digest
-  # Bytes and not floats: a fourth of the memory, and the cache keeps several.
-  found = np.empty((count, len(files), size, size, channels), np.uint8)
-  with _opened(path, limits) as root:
-    for i, file in enumerate(files):
-      with _archives.refused(_no(path, file, 'image')):
-        with root.open(file, limits * MAX_BYTES) as stream:
-          content = stream.read()
-        picture = _as_shown(content, int(limits * MAX_PIXELS))
-        for half, image in enumerate(np.array_split(picture, count, 1)):
-          found[half, i] = _in_channels(sources.square(image, size), channels)
-  # The cache gives the same array to all who ask.
+def _decode(path, root, files, size, count, channels, limits):
+  """Returns what `halves` does, read-only."""
+  shape = count, len(files), size, size, channels
+  with _archives.refused(f'path={path!r} as images of size={size}'):
+    _archives.check_memory(math.prod(shape), limits)
+  # Bytes and not floats: a fourth of the memory, and several are kept.
+  found = np.empty(shape, np.uint8)
+  for i, file in enumerate(files):
+    with _archives.refused(_no(path, file, 'image')):
+      with root.open(file, limits * MAX_BYTES) as stream:
+        content = stream.read()
+      picture = _as_shown(content, int(limits * MAX_PIXELS))
+      for half, image in enumerate(np.array_split(picture, count, 1)):
+        found[half, i] = _in_channels(sources.square(image, size), channels)
+  # All who ask get the same array.
   found.flags.writeable = False
   return found
 

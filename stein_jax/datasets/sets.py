@@ -220,7 +220,7 @@ def folder(
     pixels: range, 'unit' or 'symmetric'.
     channels: 3 for RGB, 1 for luminance.
     limits: a factor on the limits of what is read: 2^26 pixels and 2^28 bytes of a
-      file, and 2^20 files of a .zip, which take 100 times its bytes together, or 2^28.
+      file, and 2^18 files of a .zip, which take 100 times its bytes together, or 2^28.
 
   Raises:
     FileNotFoundError: there is no such folder or .zip, no such split, or no image.
@@ -234,15 +234,16 @@ def folder(
   checks.count(2, size=size)
   checks.positive(limits=limits)
   part, rows = _files.part_and_rows(split)
-  files, labels = _files.image_files(path, part, limits)
-  indices = np.arange(len(files))[rows]
-  if not len(indices):
-    raise ValueError(f'split={split!r} has none of {len(files)} images.')
   # A pair is one file, cut in the middle.
   num_halves = 1 if side == 'all' else 2
-  halves = _files.halves(
-    path, tuple(files[rows]), size, num_halves, channels, limits
-  )
+  with _files.opened(path, limits) as root:
+    files, labels = _files.image_files(path, root, part)
+    indices = np.arange(len(files))[rows]
+    if not len(indices):
+      raise ValueError(f'split={split!r} has none of {len(files)} images.')
+    halves = _files.halves(
+      path, root, tuple(files[rows]), size, num_halves, channels, limits
+    )
   chosen = int(side == 'right')
   arrays = {'image': halves[chosen]}
   if labels is not None:
