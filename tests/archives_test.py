@@ -35,11 +35,11 @@ class FilesTest(parameterized.TestCase):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
 
-  def write(self, **members):
+  def write(self, red=7, **members):
     """Returns a zip of an image and of some more members, by name."""
     path = self.folder / 'images.zip'
     with zipfile.ZipFile(path, 'w') as archive:
-      archive.writestr('0.png', png())
+      archive.writestr('0.png', png(red))
       for name, content in members.items():
         archive.writestr(name, content)
     return path
@@ -174,6 +174,7 @@ class ZipTest(FilesTest):
       self.refuses(f'{length} bytes unfold to {10**6 + len(png())}', path)
       self.assertLen(self.load(path, limits=100), 1)
     with mock.patch.object(_archives, 'free_memory', lambda: 11):
+      self.write(red=8)  # not the picture that is kept
       self.refuses('takes 12 bytes of memory, and 11 are free', path)
       self.assertLen(self.load(path, limits=2), 1)
 

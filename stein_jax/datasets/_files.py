@@ -6,6 +6,7 @@ import io
 import math
 import re
 import struct
+import time
 import zipfile
 import zlib
 
@@ -25,6 +26,7 @@ MAX_SCANS = (
 )
 _BAND = 512  # rows
 _SHOWN = 9  # names in a message
+_QUIET = 10  # seconds after which it is said how far reading is
 
 
 def part_and_rows(split):
@@ -395,8 +397,11 @@ def _decode(path, root, files, size, count, channels, limits):
   with _archives.refused(f'path={path!r} as images of size={size}'):
     _archives.check_memory(math.prod(shape), limits)
   # Bytes and not floats: a fourth of the memory, and several are kept.
-  found = np.empty(shape, np.uint8)
+  found, told = np.empty(shape, np.uint8), time.monotonic()
   for i, file in enumerate(files):
+    if time.monotonic() > told + _QUIET:
+      logging.info('%s: %d of %d images are read.', path, i, len(files))
+      told = time.monotonic()
     with _archives.refused(_no(path, file, 'image')):
       with root.open(file, limits * MAX_BYTES) as stream:
         content = stream.read()

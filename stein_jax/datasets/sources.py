@@ -160,7 +160,7 @@ class Items:
     self._conditioned = False
     first = items[0]
     self._labelled = _parts(first, image, label)[1] is not None
-    if isinstance(first, Mapping) and not self._labelled:
+    if isinstance(first, Mapping) and len(first) > 1 and not self._labelled:
       logging.warning(
         'Items have no %r, and batches no labels; they have: %s.',
         label,
