@@ -304,7 +304,7 @@ class NpzTest(FilesTest):
 
   @parameterized.parameters(
     'labels', 'Label', 'images', 'train_label', 'label_train', 'image_label',
-    'lable', 'y', 'arr_0', 'label.npy', 'x' * 500,
+    'lable', 'y', 'arr_0', 'label.npy', 'x' * 4000,
   )  # fmt: skip
   def test_an_array_that_nothing_would_read(self, name):
     path = self.saved(**{'image': np.ones((2, 3)), name: np.arange(2)})
@@ -337,6 +337,8 @@ class NpzTest(FilesTest):
     (b'\x93NUMPY\1\0\xff\xff{', 'EOF|header'),
     (b'\x93NUMPY\1\0\4\0[[[[', 'header'),
     (b'\x93NUMPY\1\0\x40\0' + b'(' * 64, 'header'),
+    (b'\x93NUMPY\1\0\x10\x27' + b'(' * 10_000, 'header'),
+    (b'\x93NUMPY\1\0\xff\xff' + b'"' * 65_535, 'header'),
     (b'\x80\4\x95', 'magic|truncated'),
   )
   def test_a_member_that_is_no_array(self, content, message):
@@ -370,6 +372,15 @@ class NpzTest(FilesTest):
       )
       np.testing.assert_array_equal(found[:]['image'], image)
       np.testing.assert_array_equal(found[:]['label'], [0, 1])
+
+
+def signed(tar):
+  """Returns a tar whose first file has a negative length."""
+  head = bytearray(tar)
+  head[124:136] = b'-00000010000'
+  head[148:156] = b' ' * 8
+  head[148:155] = b'%06o\0' % sum(head[:512])
+  return bytes(head)
 
 
 class TarTest(FilesTest):
@@ -417,6 +428,7 @@ class TarTest(FilesTest):
       (plain[:1300], None),
       (plain[:600] + b'\1' * 1800, None),
       (gzip.compress(self.tar(10**6, 5)), 'longer than 100000 bytes'),
+      (signed(self.tar(700, 5)), 'no number of a tar'),
     ):
       with self.assertRaisesRegex(
         (ValueError, OSError, EOFError), message or ''

@@ -21,9 +21,7 @@ from stein_jax.datasets import sources
 MAX_PIXELS = 2**26
 MAX_BYTES = _archives.MAX_BYTES
 MAX_CHUNKS = 2**16  # parts of a PNG, which are mostly of 2^13 bytes and more
-MAX_SCANS = (
-  16  # of a JPEG of so many pixels; one that sharpens by and by has ten
-)
+MAX_SCANS = 16  # of a JPEG of so many pixels; a progressive one has ten
 _BAND = 512  # rows
 _SHOWN = 9  # names in a message
 _QUIET = 10  # seconds after which it is said how far reading is
@@ -124,7 +122,8 @@ def _check_names(path, names, prefix):
     # Labels by another name would be left out without a word.
     if what not in _ARRAYS or images not in names:
       raise ValueError(
-        f'path={path!r} has {name!r}, which nothing would read; allowed: {allowed}.'
+        f'path={path!r} has {name[:80]!r}, which nothing would read; allowed: '
+        f'{allowed}.'
       )
 
 

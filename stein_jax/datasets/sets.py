@@ -164,7 +164,7 @@ def npz(
       'test_label' and so on; 'train[:5000]' and the like are rows of it. Where a file
       has no 'test_image', every tenth row is 'test' and the others are 'train'.
     scale: a factor on the pixels.
-    limits: a factor on the limits of a file: its arrays may take 100 times as many
+    limits: a factor on the limits of a file: its arrays may take 200 times as many
       bytes as the file, or 2^28, and what memory is free.
 
   Raises:
@@ -220,7 +220,7 @@ def folder(
     pixels: range, 'unit' or 'symmetric'.
     channels: 3 for RGB, 1 for luminance.
     limits: a factor on the limits of what is read: 2^26 pixels and 2^28 bytes of a
-      file, and 2^18 files of a .zip, which take 100 times its bytes together, or 2^28.
+      file, and 2^18 files of a .zip, which take 200 times its bytes together, or 2^28.
 
   Raises:
     FileNotFoundError: there is no such folder or .zip, no such split, or no image.

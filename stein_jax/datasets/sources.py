@@ -332,9 +332,8 @@ def _as_array(name, value):
     )
   try:
     return np.asarray(value)
-  except (
-    Exception
-  ) as error:  # rows of several lengths, keys of JAX, what others have
+  # Rows may have several lengths, and arrays of others raise what they like.
+  except Exception as error:
     raise ValueError(f'{name} is no array: {error}') from error
 
 
