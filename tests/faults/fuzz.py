@@ -262,12 +262,7 @@ def read_all(kind, first, cases):
       signal.alarm(SECONDS)
       said = outcome(read, whole, name).replace('\n', ' ')
       signal.alarm(0)
-      print(
-        case,
-        f'{said}'
-        + (f' [{path.name}]' if said not in ('equal', 'refused') else ''),
-        flush=True,
-      )
+      print(case, said, flush=True)
       path.write_bytes(content)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   print('memory', peak / 2**20, flush=True)
