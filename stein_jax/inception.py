@@ -7,14 +7,13 @@ Parameters are named as the nodes of that graph, so that its weights, which the 
 brings, are `load`ed as they are.
 """
 
+import contextlib
 import functools
 import itertools
 import math
 import pathlib
 import re
-import tarfile
 import zipfile
-import zlib
 
 from flax import linen as nn
 from flax import traverse_util
@@ -23,6 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import _archives
 from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import locations
@@ -32,8 +32,8 @@ URL = 'http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05
 NUM_FEATURES = 2048
 NUM_CLASSES = 1008
 _GRAPH = 'classify_image_graph_def.pb'
-_MAX_BYTES = 2**30
-_GAMMA = '/batchnorm/gamma'
+_MAX_BYTES = 2**27  # of the graph, which has 10^8
+_MAX_FIELDS = 2**18  # of the graph, which has some 10^4
 
 
 def average_pool(x: Array) -> Array:
@@ -233,7 +233,13 @@ def load(path: str | pathlib.Path) -> Params:
   x = jax.ShapeDtypeStruct((1, 75, 75, 3), jnp.float32)
   shapes = jax.eval_shape(Inception(size=75).init, jax.random.key(0), x)
   wanted = traverse_util.flatten_dict(shapes['params'], sep='/')
-  found = _read(path, lambda name: name in wanted or name.endswith(_GAMMA))
+  # A scale is as long as the bias beside it.
+  scales = {
+    name.removesuffix('beta') + 'gamma': want
+    for name, want in wanted.items()
+    if name.endswith('/batchnorm/beta')
+  }
+  found = _read(path, lambda name: name in wanted or name in scales)
   for name, want in wanted.items():
     shape = found[name].shape if name in found else 'no such node'
     if shape != want.shape:
@@ -242,8 +248,9 @@ def load(path: str | pathlib.Path) -> Params:
       raise ValueError(
         f'{path}: {name}: wanted floats, found {found[name].dtype}.'
       )
-  for name, value in found.items():
-    if name.endswith(_GAMMA) and np.any(value != 1):
+  for name, want in scales.items():
+    scale = found.get(name)
+    if scale is not None and (scale.shape != want.shape or np.any(scale != 1)):
       raise ValueError(
         f'{path}: {name}: wanted 1, as this network has no scale.'
       )
@@ -254,69 +261,122 @@ def load(path: str | pathlib.Path) -> Params:
 def _read(path, needed):
   """Returns the arrays of a file by node name, where `needed(name)` is true."""
   if zipfile.is_zipfile(path):
-    try:
-      with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file if needed(name)}
-    except Exception as error:  # zipfile, zlib and NumPy have their own
-      raise ValueError(f'{path} cannot be read: {error}') from error
-  try:
-    with tarfile.open(path) as archive:
-      graphs = [
-        member
-        for member in archive
-        if member.isfile() and member.name.split('/')[-1] == _GRAPH
-      ]
-      if not graphs:
-        raise ValueError(f'{path}: no {_GRAPH} in this archive.')
-      _check_length(path, graphs[0].size)
-      content = archive.extractfile(graphs[0]).read()
-  except tarfile.ReadError:  # the file is the graph itself, not an archive
-    _check_length(path, path.stat().st_size)
-    content = path.read_bytes()
-  except (EOFError, zlib.error) as error:
-    raise ValueError(f'{path} is damaged: {error}') from None
+    with (
+      _archives.refused(f'{path} cannot be read'),
+      contextlib.closing(_archives.Arrays(path)) as arrays,
+    ):
+      return arrays.read(name for name in arrays.names if needed(name))
+  with (
+    _archives.refused(f'{path} is damaged'),
+    _archives.open_regular(path) as file,
+  ):
+    stream = _archives.Bounded(file, _archives.MAX_BYTES)
+    head = stream.read(512)
+    if _archives.is_tar(head):
+      content = _archives.tar_member(head, stream, _GRAPH, _MAX_BYTES)
+    else:  # the file is the graph itself, not an archive
+      content = head + stream.read(_MAX_BYTES)
+      _archives.check_length(len(content), _MAX_BYTES)
+  if content is None:
+    raise ValueError(f'{path}: no {_GRAPH} in this archive.')
   return _constants(path, content, needed)
-
-
-def _check_length(path, length):
-  """Refuses a file that would fill the memory."""
-  if length > _MAX_BYTES:
-    raise ValueError(
-      f'{path}: {length} bytes are no {_GRAPH}, which has 10^8; allowed: '
-      f'{_MAX_BYTES}.'
-    )
 
 
 def _constants(path, content, needed):
   """Returns the needed constants of a serialised TensorFlow graph by name."""
-  from google.protobuf import message  # pylint: disable=g-import-not-at-top
-  from tensorboardX.proto import graph_pb2  # pylint: disable=g-import-not-at-top
+  arrays = {}
+  with _archives.refused(f'{path} is no TensorFlow graph'):
+    for name, constant in _constant_nodes(memoryview(content), needed):
+      shape, values, dtype = constant
+      # One value stands for a tensor full of it.
+      if dtype != 1 or len(values) not in (1, math.prod(shape)):
+        raise ValueError(
+          f'{name}: wanted float32 {shape}, found {_type_name(dtype)} and '
+          f'{len(values)} values'
+        )
+      array = values if len(values) == 1 else values.reshape(shape)
+      arrays[name] = np.broadcast_to(array, shape)
+  return arrays
+
+
+# The numbers below are of the fields of GraphDef, NodeDef, AttrValue, TensorProto and
+# TensorShapeProto.
+
+
+def _constant_nodes(graph, needed):
+  """Yields the name of each needed constant, and what `_tensor` returns."""
+  budget = iter(range(_MAX_FIELDS))
+  read = lambda message, *fields: _fields(message, budget, fields)
+  for _, node in read(graph, 1):
+    parts = [*read(node, 1, 2, 5)]
+    name, op = (
+      b''.join(value for field, value in parts if field == each).decode()
+      for each in (1, 2)
+    )
+    if op != 'Const' or not needed(name):
+      continue
+    attributes = [dict(read(value, 1, 2)) for each, value in parts if each == 5]
+    (value,) = (each[2] for each in attributes if each[1] == b'value')
+    (tensor,) = (value for _, value in read(value, 8))
+    yield name, _tensor(tensor, read)
+
+
+def _tensor(tensor, read):
+  """Returns the shape, the values and the number of the type of a TensorProto."""
+  parts = [*read(tensor, 1, 2, 4, 5)]
+  dims = [
+    dim for field, shape in parts if field == 2 for _, dim in read(shape, 2)
+  ]
+  shape = tuple(dict(read(dim, 1)).get(1, 0) for dim in dims)
+  content = b''.join(value for field, value in parts if field == 4)
+  if not content:
+    content = b''.join(value for field, value in parts if field == 5)
+  return shape, np.frombuffer(content, '<f4'), dict(parts).get(1, 0)
+
+
+def _type_name(number):
+  """Returns TensorFlow's name of the number of a type."""
   from tensorboardX.proto import types_pb2  # pylint: disable=g-import-not-at-top
 
-  try:
-    graph = graph_pb2.GraphDef.FromString(content)
-  except message.DecodeError as error:
-    raise ValueError(f'{path} is no TensorFlow graph: {error}') from None
-  arrays = {}
-  for node in graph.node:
-    if node.op != 'Const' or not needed(node.name):
-      continue
-    tensor = node.attr['value'].tensor
-    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    values = np.frombuffer(tensor.tensor_content, '<f4')
-    if not len(values):
-      values = np.array(tensor.float_val, np.float32)
-    # One value stands for a tensor full of it.
-    if tensor.dtype != types_pb2.DT_FLOAT or (
-      len(values) not in (1, math.prod(shape))
-    ):
-      raise ValueError(
-        f'{path}: {node.name}: wanted float32 {shape}, found '
-        f'{types_pb2.DataType.Name(tensor.dtype)} and {len(values)} values.'
-      )
-    array = values if len(values) == 1 else values.reshape(shape)
-    arrays[node.name] = np.broadcast_to(array, shape)
-  return arrays
+  names = types_pb2.DataType
+  return names.Name(number) if number in names.values() else f'type {number}'
+
+
+def _fields(message, budget, wanted):
+  """Yields number and value of the wanted fields of a message of protobuf.
+
+  Not by its own parser, which makes an object of every two bytes of a hostile file.
+  """
+  at = 0
+  while at < len(message):
+    if next(budget, None) is None:
+      raise ValueError(f'it has more than {_MAX_FIELDS} fields')
+    tag, at = _varint(message, at)
+    number, kind = tag >> 3, tag & 7
+    if kind == 0:
+      value, at = _varint(message, at)
+    else:
+      length = {1: 8, 5: 4}.get(kind)
+      if kind == 2:
+        length, at = _varint(message, at)
+      if length is None or length > len(message) - at or not number:
+        raise ValueError(f'its part at byte {at} is damaged')
+      value, at = message[at : at + length], at + length
+    if number in wanted:
+      yield number, value
+
+
+def _varint(message, at):
+  """Returns an integer of seven bits a byte, and where it ends."""
+  value = 0
+  for shift in range(0, 70, 7):
+    if at >= len(message):
+      break
+    value |= (message[at] & 127) << shift
+    at += 1
+    if not message[at - 1] & 128:
+      return value, at
+  raise ValueError(f'its number at byte {at} is damaged')
 
 
 def activations(

@@ -349,6 +349,18 @@ class LoadTest(absltest.TestCase):
       _graph({**_constants(), **gamma}, full=False), 'conv/batchnorm/gamma'
     )
 
+  def test_a_graph_that_is_made_to_fill_the_memory(self):
+    # Two bytes each, of which a parser would make objects.
+    self.assert_refused(b'\n\0' * 2**19, 'more than 262144 fields')
+    graph = _graph({'conv/batchnorm/gamma': np.ones((1, 1))}, full=False)
+    for dim in graph.node[-1].attr['value'].tensor.tensor_shape.dim:
+      dim.size = 10**9
+    constants = _graph(_constants(), full=False)
+    self.assert_refused(
+      constants.SerializeToString() + graph.SerializeToString(),
+      'gamma: wanted 1',
+    )
+
   def test_other_files(self):
     self.assert_refused(pickle.dumps({'conv': 1}), 'no TensorFlow graph')
     self.assert_refused(

@@ -52,6 +52,7 @@ _OPTIONS = (
     '"num_steps": 1000}\' --config.evaluation.log_likelihood=none',
   ),
   ('vae_teaching_facades', '--config.data.side=all'),
+  ('vae_teaching_facades', '--config.data.limits=4'),
   ('vgan_mnist', '--config.on_nonfinite=rollback'),
   ('vgan_mnist', '--config.parallel=jit'),
   ('vgan_mnist', '--config.steps_per_call=50'),

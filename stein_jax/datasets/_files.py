@@ -1,21 +1,30 @@
 """Files of images: folders, .zip files of them, and .npz files."""
 
-import functools
+import contextlib
 import hashlib
 import io
 import math
 import re
+import struct
+import time
 import zipfile
+import zlib
 
 from absl import logging
 import numpy as np
 
+from stein_jax import _archives
 from stein_jax import locations
 from stein_jax.datasets import sources
 
-# An image file that asks for more is damaged, or made to fill the memory.
+# An image file that asks for more is damaged, or made to fill the memory or the time.
 MAX_PIXELS = 2**26
-MAX_BYTES = 2**28
+MAX_BYTES = _archives.MAX_BYTES
+MAX_CHUNKS = 2**16  # parts of a PNG, which are mostly of 2^13 bytes and more
+MAX_SCANS = 16  # of a JPEG of so many pixels; a progressive one has ten
+_BAND = 512  # rows
+_SHOWN = 9  # names in a message
+_QUIET = 10  # seconds after which it is said how far reading is
 
 
 def part_and_rows(split):
@@ -27,18 +36,20 @@ def part_and_rows(split):
   return name, slice(*(int(bound) if bound else None for bound in bounds))
 
 
-def read_npz(path, part):
-  """Returns 'image' and, if there, 'label' of a split of an .npz file, read-only.
+def read_npz(path, part, limits):
+  """Returns the arrays of a split of an .npz file, read-only.
 
   Args:
     path: the file.
-    part: what the file has before these two names and an underscore; 'all' for
+    part: what the file has before the names of its arrays and an underscore; 'all' for
       nothing. Where the file has 'train_image' and no 'test_image', or 'image' alone,
       every tenth row is 'test' and the others are 'train'.
+    limits: a factor on the limits of `_archives`.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file is not an .npz, or has no images [n, ...] of that name.
+    ValueError: the file is not an .npz, has no images [n, ...] of that name, or has
+      arrays of other names.
   """
   file = locations.absolute(path)
   if file.is_dir():
@@ -46,26 +57,20 @@ def read_npz(path, part):
       f'path={path!r} is a folder; allowed here: an .npz file. Images in a folder are '
       "read by --path=FOLDER, or by data.name='folder'."
     )
-  if not file.is_file():
+  if not file.exists():
     raise FileNotFoundError(f'path={path!r}: there is no such file as {file}.')
-  if not zipfile.is_zipfile(file):
-    raise ValueError(f'path={path!r} is no .npz file, or only a part of one.')
-  # A pickle could run anything.
-  with np.load(file, allow_pickle=False) as arrays:
-    prefix, by_rule = _npz_prefix(arrays, part)
-    if prefix + 'image' not in arrays:
-      raise ValueError(
-        f'path={path!r} has no {prefix}image; it has: {", ".join(arrays)}. Allowed: '
-        'image, or train_image and test_image, with labels as train_label and so on.'
-      )
-    try:
-      found = {
-        name: arrays[prefix + name]
-        for name in ('image', 'label')
-        if prefix + name in arrays
-      }
-    except Exception as error:  # zipfile, zlib and NumPy have their own
-      raise ValueError(f'path={path!r} cannot be read: {error}') from error
+  with _archives.refused(f'path={path!r} is no .npz file that can be read'):
+    arrays = _archives.Arrays(file, limits)
+  with contextlib.closing(arrays):
+    prefix, by_rule = _npz_prefix(arrays.names, part)
+    _check_names(path, arrays.names, prefix)
+    chosen = [
+      prefix + name for name in _ARRAYS if prefix + name in arrays.names
+    ]
+    with _archives.refused(f'path={path!r} cannot be read'):
+      # A rule copies the rows that it chooses.
+      found = arrays.read(chosen, copies=2 if by_rule else 1)
+  found = {name.removeprefix(prefix): value for name, value in found.items()}
   image = found['image']
   if image.ndim < 2:
     raise ValueError(
@@ -73,25 +78,92 @@ def read_npz(path, part):
       'floating [n, ...].'
     )
   if by_rule:
+    for name, array in found.items():
+      if array.shape[:1] != image.shape[:1]:
+        raise ValueError(
+          f'path={path!r}: {name} is {array.dtype} {array.shape}; allowed: one for '
+          f'each of {len(image)} images.'
+        )
     rows = rows_of_rule(part, len(image))
     found = {name: array[rows] for name, array in found.items()}
   return sources.read_only(found)
 
 
-def _npz_prefix(arrays, part):
+_ARRAYS = ('image', 'label', 'condition', 'mask')
+
+
+def _npz_prefix(names, part):
   """Returns what stands before a split's names, and whether a rule splits it off."""
   own = '' if part == 'all' else f'{part}_'
-  if f'{own}image' in arrays or part not in _OF_RULE:
+  if f'{own}image' in names or part not in _OF_RULE:
     # Training images are a tenth fewer where nothing else is left for tests.
-    alone = part == 'train' and 'test_image' not in arrays
+    alone = part == 'train' and 'test_image' not in names
     return own, alone
   for prefix in ('train_', ''):
-    if f'{prefix}image' in arrays:
+    if f'{prefix}image' in names:
       return prefix, True
   return own, False
 
 
-def image_files(path, part):
+def _check_names(path, names, prefix):
+  """Refuses an .npz without images, or with arrays that nothing would read."""
+  allowed = (
+    'image, or train_image and test_image, with labels as train_label and so on, and '
+    'condition and mask in the same way'
+  )
+  if prefix + 'image' not in names:
+    raise ValueError(
+      f'path={path!r} has no {prefix}image; it has: {_listing(names)}. Allowed: '
+      f'{allowed}.'
+    )
+  for name in names:
+    before, _, what = name.rpartition('_')
+    images = f'{before}_image' if before else 'image'
+    # Labels by another name would be left out without a word.
+    if what not in _ARRAYS or images not in names:
+      raise ValueError(
+        f'path={path!r} has {name[:80]!r}, which nothing would read; allowed: '
+        f'{allowed}.'
+      )
+
+
+def _listing(names):
+  """Returns some names for a message, of which a file may have many and long ones."""
+  some = ', '.join(name[:80] for name in names[:_SHOWN]) or 'none'
+  return some + (
+    f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+  )
+
+
+@contextlib.contextmanager
+def opened(path, limits):
+  """Yields the folder or the .zip, which is read as one, never unpacked.
+
+  Raises:
+    FileNotFoundError: it is neither.
+    ValueError: it is a pipe or the like, or a .zip that is damaged or beyond a limit.
+  """
+  root = locations.absolute(path)
+  with _archives.refused(f'path={path!r} cannot be read'):
+    if root.is_file():
+      with _archives.open_regular(root) as file:
+        is_one = zipfile.is_zipfile(file)
+    else:
+      is_one = root.is_dir()
+      if root.exists() and not is_one:
+        _archives.open_regular(root)  # says what it is
+  if not is_one:
+    raise FileNotFoundError(
+      f'path={path!r} is no folder and no .zip file: {root}. --path=FOLDER names '
+      'images that have moved.'
+    )
+  with _archives.refused(f'path={path!r} cannot be read'):
+    found = _archives.opened(root, limits)
+  with contextlib.closing(found):
+    yield found
+
+
+def image_files(path, root, part):
   """Returns the images of a split, in natural order, and their labels [n] or None.
 
   The split is a folder of that name. Where there is no folder of any split, every
@@ -99,23 +171,36 @@ def image_files(path, part):
   lie in folders of their classes have labels, the classes in natural order. Names are
   relative to the path.
 
+  Args:
+    path: the folder or .zip as the user named it, for messages.
+    root: what `opened` gives.
+    part: name of the split.
+
   Raises:
     FileNotFoundError: there is no such split, or it has no images.
+    ValueError: a folder cannot be read.
   """
-  root, prefix = _root(path), ''
-  folders, images = _listed(root)
+  if root.left_out:
+    logging.warning(
+      '%s: %d members are left out, whose names leave the archive or are too long; '
+      'the first is %.80r.',
+      path,
+      len(root.left_out),
+      root.left_out[0],
+    )
+  prefix = ''
+  folders, images = _listed(path, root, prefix)
   # A .zip often holds a single folder, which holds everything.
   while not images and len(folders) == 1 and not {*folders} & {part, *_SPLITS}:
     prefix += f'{folders[0]}/'
-    folders, images = _listed(root / prefix)
+    folders, images = _listed(path, root, prefix)
   if part in folders:
     return _with_labels(path, root, f'{prefix}{part}/')
   if {*folders} & {*_SPLITS} or part not in ('all', *_OF_RULE):
     raise FileNotFoundError(
-      f'path={path!r} has no folder {part!r}; it has: '
-      f'{", ".join(folders) or "none"}. Allowed: split=NAME of one of them, or '
-      "NAME[:100] and NAME[100:] for parts of it; 'train' and 'test' where there "
-      'are no folders of splits.'
+      f'path={path!r} has no folder {part!r}; it has: {_listing(folders)}. '
+      'Allowed: split=NAME of one of them, or NAME[:100] and NAME[100:] for parts '
+      "of it; 'train' and 'test' where there are no folders of splits."
     )
   files, labels = _with_labels(path, root, prefix)
   rows = rows_of_rule(part, len(files))
@@ -134,17 +219,18 @@ _OF_RULE = ('train', 'test')
 _SPLITS = (*_OF_RULE, 'valid', 'validation', 'val')
 
 
-def _listed(folder):
+def _listed(path, root, folder):
   """Returns the folders in a folder, and its images, in natural order."""
-  # Such names are an operating system's own, as .DS_Store is.
-  found = [
-    each
-    for each in folder.iterdir()
-    if not each.name.startswith(('.', '__MACOSX'))
-  ]
-  folders = [each.name for each in found if each.is_dir()]
-  images = [each.name for each in found if _is_image(each.name)]
+  folders, others = _in(path, root, folder)
+  # A folder of an image's name is refused when it is read.
+  images = filter(_is_image, [*folders, *others])
   return tuple(sorted(names, key=_natural) for names in (folders, images))
+
+
+def _in(path, root, folder):
+  """Returns the names of the folders in a folder, and of all else."""
+  with _archives.refused(f'path={path!r}: {folder[:80]!r} cannot be read'):
+    return root.listed(folder)
 
 
 def _is_image(name):
@@ -160,44 +246,69 @@ def _natural(name):
 
 def _with_labels(path, root, prefix):
   """Returns the images of a folder and None, or those of its folders and labels."""
-  folders, images = _listed(root / prefix)
+  folders, images = _listed(path, root, prefix)
+  files = [f'{prefix}{name}' for name in images]
+  labels, read = None, ['']
   if not images:
-    classes = [(each, _listed(root / f'{prefix}{each}')[1]) for each in folders]
+    classes = [
+      (f'{each}/', _listed(path, root, f'{prefix}{each}/')[1])
+      for each in folders
+    ]
     classes = [(each, names) for each, names in classes if names]
-    if classes:
-      files = [f'{prefix}{each}/{n}' for each, names in classes for n in names]
-      sizes = [len(names) for _, names in classes]
-      return files, np.repeat(np.arange(len(classes), dtype=np.int32), sizes)
-  others = sorted(
-    each.name
-    for each in (root / prefix).iterdir()
-    if not each.name.startswith('.') and each.name not in images
-  )
+    files = [f'{prefix}{each}{n}' for each, names in classes for n in names]
+    sizes = [len(names) for _, names in classes]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), sizes)
+    read += [each for each, _ in classes]
+  others = _others(path, root, prefix, read)
   where = prefix.rstrip('/') or '.'
-  if not images:
+  if not files:
     raise FileNotFoundError(
       f'path={path!r} has no .jpg, .jpeg or .png file in {where!r}; it has: '
-      f'{", ".join(others[:9]) or "none"}.'
+      f'{_listing(others)}.'
     )
   if others:
     logging.warning(
       '%s: %d of %d in %s are left out, being no .jpg, .jpeg or .png; the first is %s.',
       path,
       len(others),
-      len(others) + len(images),
+      len(others) + len(files),
       where,
       others[0],
     )
-  return [f'{prefix}{name}' for name in images], None
+  return files, labels
 
 
-def halves(path, files, size, count, channels=3):
+def _others(path, root, prefix, read):
+  """Returns what lies beside the images in some folders of a folder."""
+  found = [
+    f'{each}{name}'
+    for each in read
+    for names in _in(path, root, f'{prefix}{each}')
+    for name in names
+    if not _is_image(name) and f'{name}/' not in read and name != _SUMS
+  ]
+  return sorted(found)
+
+
+def halves(path, root, files, size, count, channels=3, limits=1.0):
   """Returns uint8 [count, n, size, size, channels]: files cut side by side, resized.
 
   Each is decoded once, and again when what is in the files has changed.
   """
-  digest = digest_of(path, _root(path), files, 'image')
-  return _decoded_halves(path, files, digest, size, count, channels)
+  with _archives.refused(f'path={path!r}'):
+    root.check_total(files)
+  digest = digest_of(path, root, files, 'image', limits * MAX_BYTES)
+  key = path, files, digest, size, count, channels
+  if key not in _decoded:
+    while len(_decoded) >= _KEPT:
+      _decoded.pop(next(iter(_decoded)))  # the oldest
+    _decoded[key] = _decode(path, root, files, size, count, channels, limits)
+  return _decoded[key]
+
+
+# Training and evaluation may ask for the same images.
+_KEPT = 8
+_decoded = {}
 
 
 def known_pixels(mask, part, indices, size):
@@ -219,67 +330,84 @@ def known_pixels(mask, part, indices, size):
   return known
 
 
-def digest_of(path, folder, files, kind):
+def digest_of(path, root, files, kind, most=math.inf):
   """Returns a digest of the files' content, since times and sizes may stay the same.
+
+  Where there is a list SHA256SUMS, each is compared with what it says.
 
   Args:
     path: the folder as the user named it, for the message.
-    folder: the folder or .zip.
+    root: the folder or .zip, of `_archives`.
     files: names of files in it.
     kind: what each is meant to be, for the message.
+    most: bytes that each may have.
 
   Raises:
-    ValueError: a file cannot be read.
+    ValueError: a file cannot be read, or is another one than the list says.
   """
-  digest = hashlib.sha1(usedforsecurity=False)
+  sums = _sums(path, root)
+  digest = hashlib.sha256()
   for file in files:
-    try:
-      with (folder / file).open('rb') as stream:
+    found = hashlib.sha256()
+    with _archives.refused(_no(path, file, kind)):
+      with root.open(file, most) as stream:
         # By parts, since a file may be larger than the memory.
         while content := stream.read(2**20):
-          digest.update(content)
-        # The length parts one file from the next.
-        digest.update(f' {stream.tell()} '.encode())
-    except Exception as error:  # zipfile and zlib have their own
-      raise _unreadable(path, file, kind, error) from error
+          found.update(content)
+      if sums is not None and sums.get(file) != found.hexdigest():
+        raise ValueError(
+          f'its SHA-256 is {found.hexdigest()}, and {_SUMS} has '
+          f'{sums.get(file, "none of that name")}'
+        )
+    digest.update(found.digest())
   return digest.hexdigest()
 
 
-def _root(path):
-  """Returns the folder or the .zip, which is read as one, never unpacked."""
-  root = locations.absolute(path)
-  if root.is_dir():
-    return root
-  if zipfile.is_zipfile(root):
-    return zipfile.Path(root)
-  raise FileNotFoundError(
-    f'path={path!r} is no folder and no .zip file: {root}. --path=FOLDER names '
-    'images that have moved.'
-  )
+_SUMS = 'SHA256SUMS'
 
 
-def _unreadable(path, file, kind, error):
-  """Returns the error that says which file cannot be read."""
-  return ValueError(
-    f'path={path!r}: {file} is no {kind} that can be read: {error}'
-  )
+def _sums(path, root):
+  """Returns the SHA-256 of each file by name, or None where there is no list of them.
+
+  A JPEG has no checksum, so a flipped bit can be seen by such a list alone; the
+  program sha256sum writes it.
+  """
+  if _SUMS not in root.listed('')[1]:
+    return None
+  with _archives.refused(_no(path, _SUMS, 'list of SHA-256')):
+    with root.open(_SUMS, MAX_BYTES) as stream:
+      lines = stream.read().decode('utf-8').splitlines()
+    found = [re.fullmatch(r'([0-9a-f]{64}) [ *](?:\./)?(.+)', x) for x in lines]
+    if None in found:
+      raise ValueError(
+        f'line {found.index(None) + 1} is not as sha256sum has it'
+      )
+  return {line[2]: line[1] for line in found}
 
 
-@functools.lru_cache(maxsize=8)
-def _decoded_halves(path, files, digest, size, count, channels):
-  """Returns what `halves` does, from a cache of which the digest is a key."""
-  del digest
-  root = _root(path)
-  # Bytes and not floats: a fourth of the memory, and the cache keeps several.
-  found = np.empty((count, len(files), size, size, channels), np.uint8)
+def _no(path, file, kind):
+  """Returns the beginning of the message that a file cannot be read."""
+  return f'path={path!r}: {file} is no {kind} that can be read'
+
+
+def _decode(path, root, files, size, count, channels, limits):
+  """Returns what `halves` does, read-only."""
+  shape = count, len(files), size, size, channels
+  with _archives.refused(f'path={path!r} as images of size={size}'):
+    _archives.check_memory(math.prod(shape), limits)
+  # Bytes and not floats: a fourth of the memory, and several are kept.
+  found, told = np.empty(shape, np.uint8), time.monotonic()
   for i, file in enumerate(files):
-    try:
-      picture = _as_shown(_bounded_stream(root / file))
+    if time.monotonic() > told + _QUIET:
+      logging.info('%s: %d of %d images are read.', path, i, len(files))
+      told = time.monotonic()
+    with _archives.refused(_no(path, file, 'image')):
+      with root.open(file, limits * MAX_BYTES) as stream:
+        content = stream.read()
+      picture = _as_shown(content, int(limits * MAX_PIXELS))
       for half, image in enumerate(np.array_split(picture, count, 1)):
         found[half, i] = _in_channels(sources.square(image, size), channels)
-    except Exception as error:  # each decoder has its own
-      raise _unreadable(path, file, 'image', error) from error
-  # The cache gives the same array to all who ask.
+  # All who ask get the same array.
   found.flags.writeable = False
   return found
 
@@ -293,22 +421,29 @@ def _in_channels(image, channels):
   return np.asarray(Image.fromarray(image).convert('L'))[..., None]
 
 
-def _as_shown(stream):
+def _as_shown(content, most):
   """Returns uint8 [h, w, 3]: a JPEG or PNG file as a viewer shows it, on white."""
   from PIL import Image  # pylint: disable=g-import-not-at-top
   from PIL import ImageOps  # pylint: disable=g-import-not-at-top
 
   try:
-    picture = Image.open(stream, formats=('JPEG', 'PNG'))
+    with _most_pixels(most):
+      picture = Image.open(io.BytesIO(content), formats=('JPEG', 'PNG'))
   except Image.UnidentifiedImageError as error:
     # Pillow's own sentence names the stream, not the file.
     raise ValueError('it is no JPEG or PNG file') from error
-  if math.prod(picture.size) > MAX_PIXELS:  # nothing is decoded yet
-    raise ValueError(f'{picture.size} pixels; allowed: {MAX_PIXELS} in all')
-  if picture.format == 'PNG' and picture.n_frames > 1:
+  if math.prod(picture.size) > most:  # nothing is decoded yet
     raise ValueError(
-      f'it is an animation of {picture.n_frames} pictures; save each as a file'
+      f'{picture.size} pixels; allowed: {most} in all, or more by a larger `limits`'
     )
+  if picture.format == 'PNG':
+    _check_png(content)
+    if picture.n_frames > 1:
+      raise ValueError(
+        f'it is an animation of {picture.n_frames} pictures; save each as a file'
+      )
+  else:
+    _check_scans(content, picture.size, most)
   layout = picture.tile[0][3]
   transparent = 'transparency' in picture.info
   if transparent and layout in ('L;2', 'L;4', 'I;16B', 'RGB;16B'):
@@ -317,6 +452,20 @@ def _as_shown(stream):
       'save it with 8 bits'
     )
   picture = ImageOps.exif_transpose(picture)
+  width, height = picture.size
+  shown = np.empty((height, width, 3), np.uint8)
+  # By bands, since each conversion is a copy.
+  for top in range(0, height, _BAND):
+    bottom = min(top + _BAND, height)
+    band = picture.crop((0, top, width, bottom))
+    shown[top:bottom] = _on_white(band, transparent)
+  return shown
+
+
+def _on_white(picture, transparent):
+  """Returns uint8 [h, w, 3] of a picture of any mode, on white."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
   if picture.mode in ('I', 'I;16'):  # Pillow would cut 16 bits at 255
     grey = np.round(np.asarray(picture, np.float32) / 257)
     picture = Image.fromarray(grey.astype(np.uint8))
@@ -327,12 +476,38 @@ def _as_shown(stream):
   return np.asarray(picture.convert('RGB'))
 
 
-def _bounded_stream(file):
-  """Returns a file of a folder or a .zip as a stream, unless it is too long."""
-  with file.open('rb') as stream:
-    # The size that a .zip states of a file may be false, so the bytes are
-    # counted.
-    content = stream.read(MAX_BYTES + 1)
-  if len(content) > MAX_BYTES:
-    raise ValueError(f'it is longer than {MAX_BYTES} bytes')
-  return io.BytesIO(content)
+@contextlib.contextmanager
+def _most_pixels(most):
+  """Lets Pillow open pictures of more pixels than it would, where that is asked for."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  before = Image.MAX_IMAGE_PIXELS
+  Image.MAX_IMAGE_PIXELS = max(most, before or most)
+  try:
+    yield
+  finally:
+    Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_png(content):
+  """Refuses a PNG whose checksums do not hold; Pillow ignores those of the pixels."""
+  at, kind = 8, b''
+  for _ in range(MAX_CHUNKS):
+    if kind == b'IEND':
+      return
+    length, kind = struct.unpack_from('>I4s', content, at)
+    end = at + 8 + length
+    (wanted,) = struct.unpack_from('>I', content, end)
+    if zlib.crc32(memoryview(content)[at + 4 : end]) != wanted:
+      raise ValueError(f'the checksum of its part at byte {at} does not hold')
+    at = end + 4
+  raise ValueError(f'it has more than {MAX_CHUNKS} parts')
+
+
+def _check_scans(content, size, most):
+  """Refuses a JPEG that draws its pixels more often than a picture needs."""
+  scans = content.count(b'\xff\xda')
+  if scans * math.prod(size) > MAX_SCANS * most:
+    raise ValueError(
+      f'{size} pixels in {scans} scans; allowed: {MAX_SCANS} scans of {most} pixels'
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stein_jax import _archives
 from stein_jax import locations
 from stein_jax.datasets import _files
 from stein_jax.datasets import sources
@@ -20,7 +21,8 @@ def in_memory(name, split, pixels):
   """
   root = _builder(name).data_path
   files = sorted(each.name for each in root.iterdir() if each.is_file())
-  digest = _files.digest_of(str(root), root, files, 'record')
+  folder = _archives.Folder(root)
+  digest = _files.digest_of(str(root), folder, files, 'record')
   arrays = _decoded(name, split, str(root), digest)
   return sources.Arrays(arrays, pixels=pixels)
 
@@ -37,9 +39,26 @@ def data_source(name, split) -> Any:
   names = sorted(builder.info.splits)
   if re.split(r'[\[+]', split)[0] not in names:
     raise ValueError(
-      f'split={split!r} is unknown; {name!r} has: {", ".join(names)}.'
+      f'split={split!r} is unknown; {name!r} in {builder.data_path} has: '
+      f'{", ".join(names)}.'
     )
-  return builder.as_data_source(split=split)
+  folder = builder.data_path
+  with _archives.refused(f'{folder} cannot be read'):
+    return _Source(builder.as_data_source(split=split), folder)
+
+
+class _Source:
+  """TFDS's source of a split, whose errors name its folder."""
+
+  def __init__(self, source, folder):
+    self._source, self._folder = source, folder
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitems__(self, indices):
+    with _archives.refused(f'{self._folder} cannot be read'):
+      return self._source.__getitems__(indices)
 
 
 @functools.lru_cache(maxsize=8)
@@ -50,7 +69,7 @@ def _decoded(name, split, folder, digest):
   # All at once, which is faster than one by one.
   rows = records.__getitems__(range(len(records)))
   image = np.stack([row['image'] for row in rows])
-  label = np.array([row['label'] for row in rows], np.int32)
+  label = np.array([row['label'] for row in rows])
   return sources.read_only({'image': image, 'label': label})
 
 
@@ -66,6 +85,11 @@ def _builder(name) -> Any:
     prepared = builder.data_path.exists() and bool(builder.info.splits)
   except tfds.core.registered.DatasetNotFoundError as error:
     raise FileNotFoundError(f'TFDS has no data set {name!r}: {error}') from None
+  except Exception as error:  # what describes the set is JSON
+    raise ValueError(
+      f'{name!r} in {_data_dir() or "the folder of TFDS"} cannot be read: '
+      f'{_archives.reason(error)}'
+    ) from error
   if not prepared:
     raise FileNotFoundError(
       f'{name!r} is not prepared in {builder.data_path}. Prepare it once with\n'

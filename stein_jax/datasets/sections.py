@@ -58,7 +58,7 @@ def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   The file has arrays 'train_image', 'train_label', 'test_image', 'test_label'.
   """
   kept = {key: _option(section, key) for key in ('split', 'pixels', 'scale')}
-  kept['condition'] = section.get('condition')
+  kept |= {key: section.get(key) for key in ('condition', 'limits')}
   said = {key: value for key, value in kept.items() if value is not None}
   return dict(name='npz', path=path, **said)
 
@@ -72,7 +72,7 @@ def from_folder(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   if 'path' in section and section['name'] != 'npz':
     return {**section, 'path': path}
   kept = {key: _option(section, key) for key in ('split', 'pixels', 'size')}
-  kept['condition'] = section.get('condition')
+  kept |= {key: section.get(key) for key in ('condition', 'limits')}
   size, channels = sets.SHAPES.get(section['name'], (None, 3))
   kept['size'] = kept['size'] or size
   if shape := _option(section, 'shape'):  # of synthetic images

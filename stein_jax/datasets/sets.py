@@ -147,9 +147,13 @@ def lsun(
 
 
 def npz(
-  path: str, pixels: str = 'unit', split: str = 'all', scale: float = 1.0
+  path: str,
+  pixels: str = 'unit',
+  split: str = 'all',
+  scale: float = 1.0,
+  limits: float = 1.0,
 ) -> sources.Arrays:
-  """Returns the arrays of an .npz file: 'image' and, if there, 'label'.
+  """Returns the arrays of an .npz file: 'image' and, if there, 'label' and the others.
 
   Floats of rank 3 and more must be in the range of `pixels` already; see `Arrays`.
 
@@ -160,14 +164,17 @@ def npz(
       'test_label' and so on; 'train[:5000]' and the like are rows of it. Where a file
       has no 'test_image', every tenth row is 'test' and the others are 'train'.
     scale: a factor on the pixels.
+    limits: a factor on the limits of a file: its arrays may take 200 times as many
+      bytes as the file, or 2^28, and what memory is free.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file is not an .npz, has no images of that split, or holds arrays
-      that are neither images nor labels.
+    ValueError: the file is not an .npz, is damaged, has no images of that split, or
+      holds arrays of other names or kinds, or beyond a limit.
   """
+  checks.positive(limits=limits)
   part, rows = _files.part_and_rows(split)
-  arrays = _files.read_npz(path, part)
+  arrays = _files.read_npz(path, part, limits)
   arrays = {name: array[rows] for name, array in arrays.items()}
   try:
     return sources.Arrays(arrays, pixels=pixels, scale=scale)
@@ -184,6 +191,7 @@ def folder(
   mirrored: bool = False,
   pixels: str = 'symmetric',
   channels: int = 3,
+  limits: float = 1.0,
 ) -> sources.Arrays:
   """Returns images of a folder, or of a .zip of one, and what is known of them.
 
@@ -211,24 +219,31 @@ def folder(
     mirrored: whether the mirror images of all examples follow them.
     pixels: range, 'unit' or 'symmetric'.
     channels: 3 for RGB, 1 for luminance.
+    limits: a factor on the limits of what is read: 2^26 pixels and 2^28 bytes of a
+      file, and 2^18 files of a .zip, which take 200 times its bytes together, or 2^28.
 
   Raises:
     FileNotFoundError: there is no such folder or .zip, no such split, or no image.
-    ValueError: an option is bad, or a file is damaged; the message names it.
+    ValueError: an option is bad, or a file is damaged or beyond a limit; the message
+      names it.
   """
   checks.choice(('all', 'left', 'right'), side=side)
   checks.choice(('none', 'centre', 'box', 'half'), mask=mask)
   checks.choice(sources.RANGES, pixels=pixels)
   checks.choice((1, 3), channels=channels)
   checks.count(2, size=size)
+  checks.positive(limits=limits)
   part, rows = _files.part_and_rows(split)
-  files, labels = _files.image_files(path, part)
-  indices = np.arange(len(files))[rows]
-  if not len(indices):
-    raise ValueError(f'split={split!r} has none of {len(files)} images.')
   # A pair is one file, cut in the middle.
   num_halves = 1 if side == 'all' else 2
-  halves = _files.halves(path, tuple(files[rows]), size, num_halves, channels)
+  with _files.opened(path, limits) as root:
+    files, labels = _files.image_files(path, root, part)
+    indices = np.arange(len(files))[rows]
+    if not len(indices):
+      raise ValueError(f'split={split!r} has none of {len(files)} images.')
+    halves = _files.halves(
+      path, root, tuple(files[rows]), size, num_halves, channels, limits
+    )
   chosen = int(side == 'right')
   arrays = {'image': halves[chosen]}
   if labels is not None:

@@ -45,9 +45,9 @@ class Arrays:
     scale: float = 1.0,
   ):
     checks.choice(RANGES, pixels=pixels)
-    checks.positive(scale=scale)
+    _check_scale(scale)
     # JAX arrays and lists are taken, too.
-    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    arrays = {name: _as_array(name, value) for name, value in arrays.items()}
     if 'image' not in arrays:
       raise ValueError(f'Arrays need an image; got {", ".join(arrays)}.')
     for name, value in arrays.items():
@@ -59,8 +59,7 @@ class Arrays:
     sizes = {name: len(value) for name, value in arrays.items()}
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
-    for name, value in arrays.items():
-      _CHECKS.get(name, _check_image)(name, value, pixels)
+    _check(arrays, pixels, scale)
     self._arrays = {name: _unshared(value) for name, value in arrays.items()}
     self.pixels, self.scale = pixels, scale
 
@@ -119,7 +118,7 @@ class Items:
     pixels: the range of images, 'unit' or 'symmetric'.
     scale: a factor on all images.
     image: key of the image, where items are mappings.
-    label: key of the label; an item may lack it.
+    label: key of the label, which all items have, or none.
     num_classes: number of classes, for labels that are to be the condition.
 
   Raises:
@@ -138,7 +137,7 @@ class Items:
     num_classes: int = 0,
   ):
     checks.choice(RANGES, pixels=pixels)
-    checks.positive(scale=scale)
+    _check_scale(scale)
     checks.count(0, num_classes=num_classes)
     if isinstance(items, Mapping):
       raise TypeError(
@@ -159,6 +158,14 @@ class Items:
     self.pixels, self.scale, self.num_classes = pixels, scale, num_classes
     self._items, self._keys = items, (image, label)
     self._conditioned = False
+    first = items[0]
+    self._labelled = _parts(first, image, label)[1] is not None
+    if isinstance(first, Mapping) and len(first) > 1 and not self._labelled:
+      logging.warning(
+        'Items have no %r, and batches no labels; they have: %s.',
+        label,
+        ', '.join(map(str, first)),
+      )
     self[np.array([0])]  # refuses what is no image before anything is compiled
 
   def __len__(self) -> int:
@@ -174,20 +181,31 @@ class Items:
         f'Images have the shapes {sorted(shapes)}; allowed: one shape, as '
         '`datasets.square` makes it.'
       )
-    arrays = {'image': np.stack(images) if images else np.zeros((0,))}
-    if images:
-      _check_image('image', arrays['image'], self.pixels)
-    if rows and rows[0][1] is not None:
-      labels = np.stack([np.asarray(label) for _, label in rows])
-      if labels.ndim > 1:
-        raise ValueError(
-          f'A label has the shape {labels.shape[1:]}; allowed: one number an item, of '
-          'one image.'
-        )
-      arrays['label'] = labels.astype(np.int32)
-      if self._conditioned:
-        arrays['condition'] = arrays['label']
-    return _as_batch(arrays, self.pixels, self.scale)
+    for image in images:
+      _check_image('image', image[None], self.pixels)
+    if len({image.dtype == np.uint8 for image in images}) > 1:
+      raise ValueError(
+        'Some images are bytes and some are not; allowed: one kind.'
+      )
+    if not images:
+      return _as_batch({'image': np.zeros((0,))}, self.pixels, self.scale)
+    arrays = {'image': np.stack(images)}
+    labels = [label for _, label in rows if label is not None]
+    if len(labels) != self._labelled * len(rows):
+      raise ValueError(
+        f'{len(rows) - len(labels)} of {len(rows)} items have no {self._keys[1]!r}, '
+        f'and the first item has {"one" if self._labelled else "none"}; allowed: a '
+        'label of each item, or of none.'
+      )
+    if labels:
+      arrays['label'] = _stacked(labels)
+    _check(arrays, self.pixels, self.scale)
+    if labels and self.num_classes:
+      checks.labels(self.num_classes, label=arrays['label'])
+    batch = _as_batch(arrays, self.pixels, self.scale)
+    if self._conditioned:
+      batch['condition'] = batch['label'].copy()
+    return batch
 
   def conditioned_on_labels(self) -> 'Items':
     """Returns this source with its labels in batches as 'condition' too, int32 [n].
@@ -217,6 +235,20 @@ def _parts(item, image, label):
   if isinstance(item, (tuple, list)):
     return (item[0], item[1]) if len(item) > 1 else (item[0], None)
   return item, None
+
+
+def _stacked(labels):
+  """Returns the labels of some items as an array [n]."""
+  labels = [_as_array('label', label) for label in labels]
+  for label in labels:
+    if label.ndim:
+      raise ValueError(
+        f'A label has the shape {label.shape}; allowed: one number an item, of one '
+        'image.'
+      )
+    if label.dtype.kind not in 'iu':  # among others it might become a number
+      _check_label('label', label[None], None)
+  return np.stack(labels)
 
 
 def _as_image(image):
@@ -292,8 +324,41 @@ def _as_batch(rows, pixels, multiple=1.0):
   return batch
 
 
+def _as_array(name, value):
+  """Returns an array of whatever NumPy takes for one."""
+  if np.ma.is_masked(value):
+    raise ValueError(
+      f'{name} has masked values; allowed: arrays where all are known.'
+    )
+  try:
+    return np.asarray(value)
+  # Rows may have several lengths, and arrays of others raise what they like.
+  except Exception as error:
+    raise ValueError(f'{name} is no array: {error}') from error
+
+
+def _check_scale(scale):
+  """Refuses a factor that is zero or infinite in float32, which batches are in."""
+  checks.positive(scale=scale)
+  with np.errstate(over='ignore'):
+    if not np.float32(scale / 255) > 0 or np.isinf(np.float32(scale)):
+      raise ValueError(
+        f'scale={scale} must be a positive number of float32, and a 255th of it too.'
+      )
+
+
+def _check(arrays, pixels, scale):
+  """Refuses arrays that cannot be what their names say, in a batch."""
+  for name, value in arrays.items():
+    _CHECKS.get(name, _check_image)(name, value, pixels)
+    if name not in _CHECKS:
+      _check_finite(name, value, pixels, scale)
+      if value.ndim >= 3:
+        _check_range(name, value, pixels)
+
+
 def _check_image(name, value, pixels):
-  """Refuses all but bytes, and floats that are finite and in range."""
+  """Refuses all but bytes and floats."""
   # JAX counts bfloat16 among the floats, as NumPy does not.
   floats = dtypes.issubdtype(value.dtype, np.floating)
   if not value.size or not (floats or value.dtype == np.uint8):
@@ -301,10 +366,6 @@ def _check_image(name, value, pixels):
       f'{name} is {value.dtype} {value.shape}; allowed: uint8 or floating [n, ...], '
       f'of 0 to 255 or in the range of pixels={pixels!r}.'
     )
-  if floats:
-    _check_finite(name, value)
-  if value.ndim >= 3:
-    _check_range(name, value, pixels)
 
 
 def _check_range(name, value, pixels):
@@ -339,8 +400,8 @@ def _check_range(name, value, pixels):
 def _check_label(name, value, pixels):
   """Refuses all but integers [n] that can be classes."""
   del pixels
-  whole = np.issubdtype(value.dtype, np.integer)
-  if not whole or value.ndim != 1:
+  # Durations count as integers in NumPy.
+  if value.dtype.kind not in 'iu' or value.ndim != 1:
     raise ValueError(
       f'{name} is {value.dtype} {value.shape}; allowed: integers [n] of at least 0.'
     )
@@ -368,12 +429,21 @@ def _check_mask(name, value, pixels):
 _CHECKS = {'label': _check_label, 'mask': _check_mask}
 
 
-def _check_finite(name, value):
-  """Refuses floats that are not finite in float32, which batches are in."""
-  with np.errstate(over='ignore'):
-    rows = np.asarray(value, np.float32).reshape(len(value), -1)
-  bad = np.flatnonzero(~np.isfinite(rows).all(1))
-  if len(bad):
-    raise ValueError(
-      f'Arrays must be finite: {name}[{bad[0]}] is not, of {len(bad)} rows in all.'
-    )
+def _check_finite(name, value, pixels, scale):
+  """Refuses numbers that are not finite as batches have them: in float32, scaled."""
+  # What the least and the greatest become bounds all, and nan is both.
+  with np.errstate(invalid='ignore'):
+    ends = np.array([value.min(), value.max()], value.dtype)
+  if _finite(ends, pixels, scale).all():
+    return
+  rows = _finite(value, pixels, scale).reshape(len(value), -1).all(1)
+  bad = np.flatnonzero(~rows)
+  raise ValueError(
+    f'Arrays must be finite: {name}[{bad[0]}] is not in float32'
+    f'{"" if scale == 1 else f", times scale={scale}"}, of {len(bad)} rows in all.'
+  )
+
+
+def _finite(value, pixels, scale):
+  with np.errstate(over='ignore', invalid='ignore'):
+    return np.isfinite(_as_batch({'image': value}, pixels, scale)['image'])
