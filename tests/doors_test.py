@@ -77,6 +77,7 @@ _WITHOUT_ARRAYS = {
   'energies.likelihoods.exact_log_partition': 'an energy',
   'energies.chains.in_whole_batches': 'conditions, as they are',
   'energies.chains.target': 'an energy',
+  'metrics.classes.num_splits': 'a count',
   'revision.init': 'a batch, as it is',
   'revision.propose_and_revise': 'a shape',
   'samplers.target': 'a function',

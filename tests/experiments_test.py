@@ -109,6 +109,12 @@ class ExperimentsTest(parameterized.TestCase):
     # An untrained judge can tell nothing apart, but each metric has its range.
     self.assertBetween(numbers['classifier/inception_score'], 1, 10)
     self.assertBetween(numbers['classifier/own_label'], 0, 1)
+    self.assertRegex(
+      numbers['classifier/judged_by'],
+      'classification of synthetic, seed 0, step 4, of an accuracy that was not '
+      'measured, CRC-32 .*; 40 samples beside 40 data, inception score of 1 part',
+    )
+    self.assertIn('classifier/judged_by', judged.stdout)
     self.assertGreaterEqual(numbers['classifier/frechet_distance'], 0)
     for name in ('random_walk.gif', 'interpolation.gif'):
       self.assertTrue((self.folder / 'gan' / name).exists())

@@ -1,5 +1,6 @@
 """What a source is checked for is what a step receives."""
 
+import pathlib
 from unittest import mock
 
 from absl import logging
@@ -163,6 +164,55 @@ class LabelsTest(parameterized.TestCase):
     source = datasets.Items([np.ones((2, 2)), np.ones((2, 2), np.uint8)])
     with self.assertRaisesRegex(ValueError, 'Some images are bytes'):
       source[:]
+
+
+class DequantizedTest(parameterized.TestCase):
+  def load(self, pixels='unit', scale=1.0, **options):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    levels = np.repeat(np.arange(256, dtype=np.uint8), 16).reshape(256, 4, 4, 1)
+    np.savez(folder / 'a.npz', image=levels)
+    options |= dict(pixels=pixels, scale=scale, dequantize=True)
+    return datasets.load('npz', path=str(folder / 'a.npz'), **options)
+
+  @parameterized.parameters(
+    ('unit', 1.0, 0.0, 1.0), ('symmetric', 2.0, -2.0, 4.0)
+  )
+  def test_every_level_fills_its_256th_of_the_range(
+    self, pixels, scale, begin, length
+  ):
+    source = self.load(pixels, scale)
+    images = source[:]['image']
+    place = 256 * (images - begin) / length
+    noise = place - np.arange(256)[:, None, None, None]
+    self.assertBetween(noise.min(), -1e-4, 0.01)
+    self.assertBetween(noise.max(), 0.99, 1 + 1e-4)
+    # 4,096 uniform numbers have a mean of 1/2 to a standard error of 0.0045.
+    self.assertAlmostEqual(np.mean(noise), 0.5, delta=5 * 0.0045)
+    self.assertLen(np.unique(np.round(noise, 5)[:2]), 32)
+
+  def test_an_image_has_the_same_noise_whenever_it_is_read(self):
+    source, other = self.load(), self.load()
+    whole = source[:]['image']
+    np.testing.assert_array_equal(source[[7, 3]]['image'], whole[[7, 3]])
+    np.testing.assert_array_equal(other[-2:]['image'], whole[-2:])
+    np.testing.assert_array_equal(source[5]['image'], whole[5])
+
+  def test_a_uniform_density_needs_eight_bits(self):
+    for pixels, scale, length in (('unit', 1.0, 1.0), ('symmetric', 3.0, 6.0)):
+      section = dict(name='npz', pixels=pixels, scale=scale)
+      log_p = -10 * np.log(length)
+      bits = datasets.bits_per_dimension(log_p, 10, section)
+      self.assertAlmostEqual(bits, 8.0, 6)
+      # One that knows half of the levels of each number needs a bit less.
+      bits = datasets.bits_per_dimension(log_p + 10 * np.log(2), 10, section)
+      self.assertAlmostEqual(bits, 7.0, 6)
+
+  def test_floats_are_not_dequantised(self):
+    floats = datasets.Arrays({'image': np.zeros((3, 2, 2, 1), np.float32)})
+    with self.assertRaisesRegex(ValueError, 'uint8 images, .* float32'):
+      floats.dequantized()
+    with self.assertRaisesRegex(ValueError, 'float32|bytes in memory'):
+      datasets.load('breast_cancer', dequantize=True)
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ attribute of this package too, and a config's `data` section calls it.
 
 from stein_jax.datasets import sets
 from stein_jax.datasets.batching import batches
+from stein_jax.datasets.sections import bits_per_dimension
 from stein_jax.datasets.sections import from_file
 from stein_jax.datasets.sections import from_folder
 from stein_jax.datasets.sections import from_unit
@@ -27,6 +28,7 @@ __all__ = [
   'Items',
   'Records',
   'batches',
+  'bits_per_dimension',
   'from_file',
   'from_folder',
   'from_unit',

@@ -11,7 +11,9 @@ from stein_jax.datasets import sets
 from stein_jax.datasets import sources
 
 
-def load(name: str, *, condition: str = 'none', **kwargs):
+def load(
+  name: str, *, condition: str = 'none', dequantize: bool = False, **kwargs
+):
   """Returns the source of a config's data section: `datasets.name(**kwargs)`.
 
   Args:
@@ -20,6 +22,8 @@ def load(name: str, *, condition: str = 'none', **kwargs):
     condition: what of a batch becomes its 'condition': 'label' for the labels, of which
       the source's `num_classes` says how many there are; with 'none' batches have the
       condition that the data set gives them, if it gives any.
+    dequantize: whether images of bytes get noise of one grey level, so that densities
+      of them have likelihoods in bits per dimension; see `Arrays.dequantized`.
     **kwargs: the data set's own arguments.
 
   Raises:
@@ -30,7 +34,15 @@ def load(name: str, *, condition: str = 'none', **kwargs):
     FileNotFoundError: it is not on disk; the message has the command.
   """
   checks.choice(('none', 'label'), condition=condition)
+  checks.flag(dequantize=dequantize)
   source = _as_source(build.build(sets, name, **kwargs))
+  if dequantize:
+    if not isinstance(source, sources.Arrays):
+      raise ValueError(
+        f'dequantize=True needs images of bytes in memory, and {name!r} has none; '
+        'allowed: False.'
+      )
+    source = source.dequantized()
   if condition == 'none':
     return source
   example = source[slice(0, 1)]
@@ -58,7 +70,9 @@ def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   The file has arrays 'train_image', 'train_label', 'test_image', 'test_label'.
   """
   kept = {key: _option(section, key) for key in ('split', 'pixels', 'scale')}
-  kept |= {key: section.get(key) for key in ('condition', 'limits')}
+  kept |= {
+    key: section.get(key) for key in ('condition', 'dequantize', 'limits')
+  }
   said = {key: value for key, value in kept.items() if value is not None}
   return dict(name='npz', path=path, **said)
 
@@ -72,7 +86,9 @@ def from_folder(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   if 'path' in section and section['name'] != 'npz':
     return {**section, 'path': path}
   kept = {key: _option(section, key) for key in ('split', 'pixels', 'size')}
-  kept |= {key: section.get(key) for key in ('condition', 'limits')}
+  kept |= {
+    key: section.get(key) for key in ('condition', 'dequantize', 'limits')
+  }
   size, channels = sets.SHAPES.get(section['name'], (None, 3))
   kept['size'] = kept['size'] or size
   if shape := _option(section, 'shape'):  # of synthetic images
@@ -94,6 +110,24 @@ def from_unit(images: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
   """Returns images in [0, 1] in the range of a config's data section."""
   factor, offset = _range_of(section)
   return np.asarray(images, np.float32) * np.float32(255 * factor) + offset
+
+
+def bits_per_dimension(
+  log_likelihood: float, dimensions: int, section: Mapping[str, Any]
+) -> float:
+  """Returns the bits that a density of dequantised bytes needs for each [TOB16].
+
+  With images z in [0, 1) on the section's range a z + b it is 8 - (log p / d + log a)
+  / log 2: a density that is uniform on the range needs 8.
+
+  Args:
+    log_likelihood: mean log p, in nats.
+    dimensions: numbers of an image, d.
+    section: a config's data section.
+  """
+  factor, _ = _range_of(section)
+  nats = log_likelihood / dimensions + np.log(255 * factor)
+  return float(8 - nats / np.log(2))
 
 
 def _range_of(section):

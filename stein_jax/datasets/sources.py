@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import copy
+import math
 import sys
 from typing import Any
 
@@ -32,10 +33,15 @@ class Arrays:
     pixels: the range of images, 'unit' for [0, 1] or 'symmetric' for [-1, 1].
     scale: a factor on all images.
 
+  Attributes:
+    is_dequantized: whether images have noise of one grey level.
+
   Raises:
     ValueError: an array cannot be what its name says, is not finite or is out of
       range, or lengths differ; the message has what was found.
   """
+
+  is_dequantized = False
 
   def __init__(
     self,
@@ -68,7 +74,14 @@ class Arrays:
 
   def __getitem__(self, indices) -> dict[str, np.ndarray]:
     rows = {name: value[indices] for name, value in self._arrays.items()}
-    return _as_batch(rows, self.pixels, self.scale)
+    batch = _as_batch(rows, self.pixels, self.scale)
+    if self.is_dequantized:
+      scale, offset = _map(self.pixels, self.scale)
+      noise = _noise(np.arange(len(self))[indices], rows['image'].shape)
+      # 256 levels share the range that ends at the 255th otherwise.
+      levels = (rows['image'] + noise) * np.float32(255 / 256)
+      batch['image'] = levels * scale + offset
+    return batch
 
   @property
   def num_classes(self) -> int:
@@ -76,6 +89,26 @@ class Arrays:
     # By the largest and not by how many differ: a class without examples is a
     # class.
     return 1 + int(np.max(self._arrays.get('label', -1)))
+
+  def dequantized(self) -> 'Arrays':
+    """Returns this source with noise of one grey level on its images [TOB16].
+
+    A byte k becomes (k + u) / 256 of the range, with u uniform on [0, 1). So images
+    have a density, which no energy can make infinite by learning the grid. An image has
+    the same noise whenever it is read, and in every run.
+
+    Raises:
+      ValueError: the images are no bytes.
+    """
+    image = self._arrays['image']
+    if image.dtype != np.uint8:
+      raise ValueError(
+        f'dequantize=True needs uint8 images, and these are {image.dtype}; allowed: '
+        'False.'
+      )
+    source = copy.copy(self)
+    source.is_dequantized = True
+    return source
 
   def conditioned_on_labels(self) -> 'Arrays':
     """Returns this source with its labels in batches as 'condition' too, int32 [n]."""
@@ -306,9 +339,25 @@ def _unshared(array):
   return array
 
 
+def _map(pixels, multiple):
+  """Returns what bytes are multiplied by, and what is added then."""
+  return tuple(np.float32(multiple * number) for number in RANGES[pixels])
+
+
+def _noise(indices, shape):
+  """Returns uniform numbers of a shape, whose rows depend on their indices alone."""
+  rows = [
+    np.random.Generator(np.random.Philox(key=int(i))).random(
+      math.prod(shape[np.ndim(indices) :]), np.float32
+    )
+    for i in np.ravel(indices)
+  ]
+  return np.reshape(np.array(rows, np.float32), shape)
+
+
 def _as_batch(rows, pixels, multiple=1.0):
   """Returns new arrays: images as float32 in the range of `pixels`, scaled."""
-  scale, offset = (np.float32(multiple * number) for number in RANGES[pixels])
+  scale, offset = _map(pixels, multiple)
   batch = {}
   for name, value in rows.items():
     if name == 'mask':

@@ -190,3 +190,34 @@ class BinaryRBM(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (x.shape[1],))
     logits = nn.Dense(self.num_hidden, kernel_init=_uniform(0.05))(x)
     return -x @ bias - jnp.sum(nn.softplus(logits), -1)
+
+  def log_partition(self) -> Array:
+    """Returns the exact log Z [], of a sum over all x in {0, 1}^d.
+
+    Either layer is summed out in closed form, and the smaller one is enumerated: over h
+    log Z = logsumexp_h [c.h + sum_j log(1 + exp((b + Wh)_j))].
+
+    Raises:
+      ValueError: both layers have more than 20 units.
+    """
+    params = self.variables['params']
+    weight, bias = params['Dense_0']['kernel'], params['bias']
+    hidden_bias = params['Dense_0']['bias']
+    if len(weight) < self.num_hidden:
+      weight, bias, hidden_bias = weight.T, hidden_bias, bias
+    num = len(hidden_bias)
+    if num > _MAX_ENUMERATED:
+      raise ValueError(
+        f'num_hidden={self.num_hidden} and {weight.shape[0]} visible units: the sum '
+        f'over the states of a layer stops at {_MAX_ENUMERATED} units.'
+      )
+
+    def log_state(index):
+      state = ((index >> jnp.arange(num)) & 1).astype(weight.dtype)
+      return hidden_bias @ state + jnp.sum(nn.softplus(bias + weight @ state))
+
+    # In blocks, since a state has as many numbers as the other layer has units.
+    indices = jnp.arange(2**num)
+    return jax.nn.logsumexp(
+      lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
+    )

@@ -13,6 +13,7 @@ from stein_jax.metrics.classes import duplicates
 from stein_jax.metrics.classes import histogram_entropy
 from stein_jax.metrics.classes import inception_score
 from stein_jax.metrics.classes import linear_probe
+from stein_jax.metrics.classes import num_splits
 from stein_jax.metrics.distances import diversity
 from stein_jax.metrics.distances import nearest_neighbour_distance
 from stein_jax.metrics.distances import nearest_training
@@ -39,6 +40,7 @@ __all__ = [
   'manifold_metrics',
   'nearest_neighbour_distance',
   'nearest_training',
+  'num_splits',
   'pairwise_distance',
   'psnr',
   'recovery',

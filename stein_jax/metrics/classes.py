@@ -168,6 +168,11 @@ def linear_probe(
   return float(model.score((test - mean) / spread, test_labels))
 
 
+def num_splits(num: int) -> int:
+  """Returns of how many parts the inception score of that many rows is."""
+  return max(1, min(10, num // _SPLIT_ROWS))
+
+
 def classifier_metrics(
   features: Array,
   logits: Array,
@@ -193,7 +198,7 @@ def classifier_metrics(
     ValueError: the arrays have other shapes, or labels are not among the classes.
   """
   num = min(len(logits), len(data_logits))
-  splits = max(1, min(10, num // _SPLIT_ROWS))
+  splits = num_splits(num)
   score, spread = inception_score(logits, splits)
   found = {
     'inception_score': score,

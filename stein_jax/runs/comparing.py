@@ -90,6 +90,8 @@ def table(found: Sequence[Group]) -> list[dict[str, str]]:
 
 
 def _cell(values):
+  if any(isinstance(value, str) for value in values):
+    return '; '.join(dict.fromkeys(values))
   mean, half = reporting.mean_interval(np.array(values, float))
   return f'{mean:.4g}' + (f' ± {half:.2g}' if half > 0 else '')
 

@@ -38,7 +38,8 @@ def test_metrics(config, state, source) -> dict[str, float]:
   A classifier has 'test/accuracy'. An energy has 'test/log_likelihood' in nats where
   `config.evaluation` asks for it: the mean over the source, by the energy's own log Z
   ('exact') or by an estimate of it ('ais', with the keywords `config.evaluation.ais`),
-  which overstates the likelihood.
+  which overstates the likelihood. Of dequantised images there is
+  'test/bits_per_dimension', too.
   """
   state = chosen(config, state)
   if hasattr(state, 'classifier'):
@@ -62,6 +63,10 @@ def test_metrics(config, state, source) -> dict[str, float]:
     values = _jitted_log_likelihood(energy, rows, log_partition)
     total += float(np.sum(np.asarray(values, np.float64)))
   found['test/log_likelihood'] = total / len(source)
+  if getattr(source, 'is_dequantized', False):
+    found['test/bits_per_dimension'] = datasets.bits_per_dimension(
+      found['test/log_likelihood'], rows[0].size, config.evaluation.data
+    )
   return found
 
 
@@ -243,4 +248,7 @@ def _sample_metrics(config, state, samples, batch, source, judges):
   for name, judge in judges.items():
     said = judging.judged(judge, unit(samples), unit(data), labels=labels)
     found |= {f'{name}/{key}': value for key, value in said.items()}
+    found[f'{name}/judged_by'] = judging.described(
+      judge, len(samples), len(data)
+    )
   return found

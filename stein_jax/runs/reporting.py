@@ -367,7 +367,10 @@ def numbers_of(workdir) -> str:
   """Returns the numbers that an evaluation left in a workdir, as a table."""
   found = read_json(locations.absolute(workdir) / EVALUATION_FILE)
   return table(
-    [{'metric': name, 'value': f'{value:.5g}'} for name, value in found.items()]
+    [
+      {'metric': name, 'value': _text(value, 5)}
+      for name, value in found.items()
+    ]
   )
 
 
@@ -381,7 +384,7 @@ def explained(numbers: Mapping[str, float]) -> list[dict[str, str]]:
     rows.append(
       {
         'metric': name,
-        'value': f'{value:.4g}',
+        'value': _text(value, 4),
         'means': meaning,
         'better': better,
       }
@@ -389,10 +392,15 @@ def explained(numbers: Mapping[str, float]) -> list[dict[str, str]]:
   return rows
 
 
+def _text(value, digits):
+  return value if isinstance(value, str) else f'{value:.{digits}g}'
+
+
 # By the last part of a name: what it means, and which way is better.
 _MEANINGS = {
   'step': ('steps of training', ''),
   'log_likelihood': ('mean log p of the test data, in nats', 'higher'),
+  'bits_per_dimension': ('bits for each number of an image', 'lower'),
   'log_partition': ('log Z by annealed importance sampling, in nats', ''),
   'accuracy': ('share of test images whose class is found', 'higher'),
   'energy_distance': ('distance of the laws of samples and data', 'lower'),
@@ -411,6 +419,7 @@ _MEANINGS = {
   'ssim': ('structural similarity', 'higher'),
   'psnr_pasted': ('the same, with the known pixels put back', 'higher'),
   'ssim_pasted': ('the same, with the known pixels put back', 'higher'),
+  'judged_by': ('the judge, on which its scores depend', ''),
   'inception_score': ('sharp and diverse classes by the judge', 'higher'),
   'frechet_distance': ('distance of the features of samples and data', 'lower'),
   'precision': ('share of samples among the data', 'higher'),

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -28,9 +27,9 @@ class Deadline:
   def __init__(self):
     self._progress, self._agreed, self._theirs = time.monotonic(), False, None
     # Python writes the number of a signal here at once, whatever the main thread does.
-    self._reader, self._writer = socket.socketpair()
-    self._writer.setblocking(False)
-    signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+    self._numbers, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=self._listen, daemon=True).start()
 
   def take_over(self) -> None:
@@ -46,7 +45,7 @@ class Deadline:
     self._progress, self._agreed = time.monotonic(), agreed
 
   def _listen(self):
-    while signal.SIGTERM not in self._reader.recv(64):
+    while signal.SIGTERM not in os.read(self._numbers, 64):
       pass
     if self._theirs:  # JAX tells the others
       self._theirs(signal.SIGTERM)

@@ -4,6 +4,7 @@ import itertools
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -256,7 +257,7 @@ class RBMTest(parameterized.TestCase):
     )
 
 
-class BinaryRBMTest(absltest.TestCase):
+class BinaryRBMTest(parameterized.TestCase):
   def test_sums_out_the_hidden_units(self):
     module = energies.BinaryRBM(num_hidden=3)
     x = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=4)))
@@ -272,6 +273,34 @@ class BinaryRBMTest(absltest.TestCase):
     np.testing.assert_allclose(
       module.apply(params, x), -np.log(np.exp(joint).sum(1)), rtol=1e-5
     )
+
+  @parameterized.parameters((4, 3), (3, 4), (1, 1), (2, 13))
+  def test_log_partition_is_that_of_all_states(self, d, num_hidden):
+    module = energies.BinaryRBM(num_hidden=num_hidden)
+    params = module.init(jax.random.key(1), jnp.zeros((1, d)))
+    noise = iter(range(10))
+    params = jax.tree.map(
+      lambda leaf: (
+        leaf + jax.random.normal(jax.random.key(next(noise)), leaf.shape)
+      ),
+      params,
+    )
+    x = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=d)))
+    literal = lambda params: jax.nn.logsumexp(-module.apply(params, x))
+    exact = lambda params: module.apply(params, method='log_partition')
+    (one, grad), (other, expected) = (
+      jax.jit(jax.value_and_grad(each))(params) for each in (exact, literal)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    chex.assert_trees_all_close(grad, expected, rtol=1e-4, atol=1e-5)
+
+  def test_too_many_units_of_both_layers(self):
+    module = energies.BinaryRBM(num_hidden=21)
+    params = module.init(jax.random.key(1), jnp.zeros((1, 22)))
+    with self.assertRaisesRegex(ValueError, 'num_hidden=21 and 22 .* 20 units'):
+      module.apply(params, method='log_partition')
+    few = module.init(jax.random.key(1), jnp.zeros((1, 3)))
+    self.assertTrue(np.isfinite(module.apply(few, method='log_partition')))
 
 
 if __name__ == '__main__':

@@ -131,7 +131,13 @@ class CompleteTest(parameterized.TestCase):
     config = configs.complete(given(data=data, evaluation=dict(data='mnist')))
     self.assertEqual(
       config.evaluation.data.to_dict(),
-      dict(name='mnist', split='test', pixels='unit', condition='none'),
+      dict(
+        name='mnist',
+        split='test',
+        pixels='unit',
+        condition='none',
+        dequantize=False,
+      ),
     )
 
   def test_samples_are_drawn_by_the_chain_that_trains_where_the_defaults_are_one(

@@ -91,6 +91,28 @@ class JudgeTest(parameterized.TestCase):
     self.assertEqual(found['samples/nearest_training'], 0)
     self.assertGreater(found['data/pairwise_distance'], 0.5)
 
+  def test_scores_say_what_they_depend_on(self):
+    judge = judges.Network(self.judge, 'four classes')
+    images = self.images(np.arange(40) % 4)
+    self.assertEqual(
+      judges.judged(judge, images, images),
+      judges.judged(self.judge, images, images),
+    )
+    self.assertEqual(
+      judges.described(judge, 2500, 40_000),
+      'four classes; 2500 samples beside 40000 data, inception score of 2 parts',
+    )
+    self.assertIn(
+      'says nothing of itself; 40 samples', judges.described(self.judge, 40, 40)
+    )
+
+  def test_a_checksum_is_that_of_every_parameter(self):
+    params = {'b': np.zeros(3, np.float32), 'a': {'c': np.ones(2, np.float32)}}
+    whole = judges._checksum(params)
+    self.assertEqual(whole, judges._checksum(dict(reversed(params.items()))))
+    other = {**params, 'a': {'c': np.array([1, 1 + 1e-6], np.float32)}}
+    self.assertNotEqual(whole, judges._checksum(other))
+
 
 if __name__ == '__main__':
   absltest.main()
