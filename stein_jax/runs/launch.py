@@ -20,6 +20,7 @@ from stein_jax.runs import compiled
 from stein_jax.runs import reporting
 from stein_jax.runs import stopping
 
+_LONG = 2000  # letters of an error
 # These are raised with a sentence for whoever started the command.
 _SAID = (
   ValueError,
@@ -162,6 +163,8 @@ def _say(kind, error, trace):
     return
   notes = getattr(error, '__notes__', ())
   text = '\n'.join([f'{kind.__name__}: {error}', *notes])
+  if len(text) > _LONG:  # some libraries print all that they hold
+    text = f'{text[:_LONG]} ...'
   print(f'{text}\n(--debug shows where.)', file=sys.stderr)
 
 
