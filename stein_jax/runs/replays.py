@@ -79,19 +79,17 @@ def _blame(step: int, metrics: Mapping[str, float], sizes, before) -> str:
     )
   if at_data:
     field = max(before, key=lambda name: before[name].get('update', 0))
-    return (
-      f'The update of {field} went bad first: that of step {step - 1} was up to '
-      f'{before[field].get("update", math.nan):.3g} of a gradient up to '
-      f'{before[field].get("gradient", math.nan):.3g}, and with the parameters after '
-      f'it these are not finite: {names}. What helps: a smaller learning rate, or '
-      'max_norm of the optimizer.'
-    )
+    return _blame_update(field, before[field], f'of step {step - 1}', names)
+  shorter = {alarms.MOVES[name] for name in metrics if name in alarms.MOVES}
+  if sampled and not shorter and 'generator' in sizes:
+    # Without a chain samples are what the generator makes of noise.
+    last = before or sizes
+    return _blame_update('generator', last['generator'], 'before', names)
   if sampled:
-    shorter = {alarms.MOVES[name] for name in metrics if name in alarms.MOVES}
     return (
       f'The chain went bad first: at step {step} the energy of the data is finite, and '
       f'these are not: {", ".join(sampled)}. What helps: a smaller '
-      f'{", ".join(shorter) or "learning rate of the generator"}.'
+      f'{", ".join(shorter) or "step of what moves samples"}.'
     )
   for field, size in sizes.items():
     if not math.isfinite(size.get('gradient', 0.0)):
@@ -105,6 +103,18 @@ def _blame(step: int, metrics: Mapping[str, float], sizes, before) -> str:
   return (
     f'The update of {field} went bad first: at step {step} all metrics and gradients '
     'are finite, and the state after it is not. What helps: a smaller learning rate.'
+  )
+
+
+def _blame_update(field, size, when, names):
+  update, gradient = (
+    size.get(kind, math.nan) for kind in ('update', 'gradient')
+  )
+  return (
+    f'The update of {field} went bad first: that {when} was up to {update:.3g} of a '
+    f'gradient up to {gradient:.3g}, and with the parameters after it these are not '
+    f'finite: {names}. What helps: a smaller learning rate, or max_norm of the '
+    'optimizer.'
   )
 
 

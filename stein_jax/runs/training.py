@@ -306,7 +306,7 @@ class _Guard:
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad:
       fields = ', '.join(checkpoints.not_finite(state)) or 'nothing'
-      since = self._checked + 1
+      since = min(self._checked + 1, step)
       steps = (
         f'at step {step}'
         if since == step
