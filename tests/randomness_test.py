@@ -9,6 +9,7 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
 from stein_jax import randomness
@@ -24,6 +25,34 @@ def _key(seed):
 def _correlation(a, b):
   """Returns the correlation of standard normal numbers in standard errors."""
   return abs(np.mean(a * b)) * np.size(a) ** 0.5
+
+
+def _keys(how, num):
+  """Returns keys of the hashed generator that have something in common."""
+  if how == 'split':
+    return jax.random.split(_key(0), num)
+  if how == 'fold_in':
+    return jax.vmap(lambda i: jax.random.fold_in(_key(0), i))(jnp.arange(num))
+  words = np.zeros((num, 2), np.uint32)  # that of a seed is the second word
+  words[:, int(how != 'one_second_word')] = np.arange(num)
+  if how == 'one_first_word':
+    words[:, 1] = np.random.default_rng(0).integers(0, 2**32, num, np.uint32)
+  like = randomness.IMPLEMENTATIONS['hashed']
+  return jax.random.wrap_key_data(jnp.asarray(words), impl=like)
+
+
+def _shared(words):
+  """Returns pairs of equal words of each two rows of [k, m], and of one row."""
+  owner = np.repeat(np.arange(len(words)), words.shape[1])
+  order = np.argsort(words, None, kind='stable')
+  words_in_order, owner = words.ravel()[order], owner[order]
+  counts = np.zeros((len(words),) * 2, int)
+  lag, same = 1, np.array([0])
+  while same.size:
+    same = np.flatnonzero(words_in_order[lag:] == words_in_order[:-lag])
+    np.add.at(counts, (owner[same], owner[same + lag]), 1)
+    lag += 1
+  return counts[np.triu_indices(len(words), 1)], np.trace(counts)
 
 
 class KeysTest(absltest.TestCase):
@@ -84,19 +113,18 @@ class KeysTest(absltest.TestCase):
 
 
 class HashedTest(parameterized.TestCase):
-  def test_a_flipped_bit_flips_every_bit_in_half_of_all_words(self):
-    words = np.random.default_rng(0).integers(0, 2**32, 40_000, np.uint32)
-    hashed = np.asarray(randomness._hashed(jnp.array(words)))
+  @parameterized.parameters('counter', 'first', 'second')
+  def test_a_flipped_bit_flips_every_bit_in_half_of_all_words(self, what):
+    words = np.random.default_rng(0).integers(0, 2**32, (3, 40_000), np.uint32)
+    hashed = jax.jit(lambda counter, *key: randomness._hashed(counter, key))
+    before = np.asarray(hashed(*words))
     for bit in range(32):
-      flipped = randomness._hashed(jnp.array(words ^ np.uint32(1 << bit)))
-      change = hashed ^ np.asarray(flipped)
+      flipped = words.copy()
+      flipped[('counter', 'first', 'second').index(what)] ^= np.uint32(1 << bit)
+      change = before ^ np.asarray(hashed(*flipped))
       shares = [np.mean(change >> out & 1) for out in range(32)]
-      # Bias of the hash, at most 0.02, beyond the errors of 40,000 words.
-      self.assertLess(np.max(np.abs(np.array(shares) - 0.5)), 0.0325)
-
-  def test_is_a_bijection(self):
-    counters = jnp.arange(NUM, dtype=jnp.uint32)
-    self.assertLen(np.unique(randomness._hashed(counters)), NUM)
+      # Five standard errors of 40,000 words, and a bias of 0.01.
+      self.assertLess(np.max(np.abs(np.array(shares) - 0.5)), 0.0225)
 
   @parameterized.parameters(0, 1, 12345)
   def test_bytes_are_uniform(self, seed):
@@ -125,6 +153,48 @@ class HashedTest(parameterized.TestCase):
     self.assertLess(_correlation(x[lag:], x[:-lag]), 5)
     square = (x**2 - 1) / 2**0.5
     self.assertLess(_correlation(square[lag:], square[:-lag]), 5)
+
+  @parameterized.parameters(
+    'fold_in', 'seeds', 'one_first_word', 'one_second_word'
+  )
+  def test_two_keys_share_no_more_words_than_chance(self, how):
+    self.check_shared(how, 40, 2**16)
+
+  @parameterized.product(
+    how=('fold_in', 'split', 'seeds', 'one_first_word', 'one_second_word'),
+    sizes=((300, 2**14), (60, 2**17)),
+  )
+  @pytest.mark.slow
+  def test_nor_do_more_keys(self, how, sizes):
+    self.check_shared(how, *sizes)
+
+  def check_shared(self, how, num, size):
+    """Checks that two keys share words of `size` as random ones, a Poisson law."""
+    keys = _keys(how, num)
+    hashed = jax.jit(lambda key: jax.random.bits(key, (size,)))
+    shared, again = _shared(np.stack([np.asarray(hashed(key)) for key in keys]))
+    mean, pairs = size**2 / 2**32, len(shared)
+    most = stats.poisson.sf(np.max(shared) - 1, mean) * pairs
+    self.assertGreater(most, 1e-6)
+    self.assertLess(abs(np.mean(shared) - mean), 5 * (mean / pairs) ** 0.5)
+    # The variance of a Poisson law is its mean, with this error of its estimate.
+    error = ((mean + 2 * mean**2) / pairs) ** 0.5
+    self.assertLess(abs(np.var(shared) - mean), 5 * error)
+    # Words of one stream repeat like random ones, which a bijection's never do.
+    repeats = len(keys) * mean / 2
+    self.assertLess(abs(again - repeats), 5 * repeats**0.5)
+
+  @parameterized.parameters('fold_in', 'seeds', 'one_second_word')
+  def test_no_stream_is_another_one_with_all_bits_changed_alike(self, how):
+    # Differences and xors of two keys' words, place by place: two of 2^14 random
+    # words are equal 2^-5 times a pair.
+    keys, size = _keys(how, 50), 2**14
+    hashed = jax.jit(lambda key: jax.random.bits(key, (size,)))
+    words = np.stack([np.asarray(hashed(key)) for key in keys])
+    for change in (words[1:] - words[:-1], words[1:] ^ words[:-1]):
+      repeats = sum(size - len(np.unique(row)) for row in change)
+      mean = len(change) * size**2 / 2**33
+      self.assertLess(abs(repeats - mean), 5 * mean**0.5)
 
   @parameterized.parameters('split', 'fold_in')
   def test_no_key_tells_of_its_neighbour(self, how):
