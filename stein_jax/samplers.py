@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stein_jax import _steps
 from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax.types import (
@@ -47,6 +48,16 @@ _TARGETS = (
   'a target, such as samplers.target(jax.vmap(log_density)) or '
   'energies.target(energy)'
 )
+
+# Of MALA on a Gaussian in d dimensions: the step at which it moves furthest is 1.651
+# d^(-1/6) standard deviations, for large d, where it accepts 0.574.
+_BEST_RATE = 0.574
+_BEST_STEP = 1.651
+_FURTHEST = (
+  20.0  # in logarithms, that an adapted step may go from its first value
+)
+_MAX_WARMUP = 50  # chains that adapt steps: their rate is known to 0.05
+_LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 @struct.dataclass
@@ -186,14 +197,14 @@ class _DensityTarget:
   log_density_fn: LogDensityFn = struct.field(pytree_node=False)
 
   def log_density(self, x: Tree) -> Array:
-    return _per_chain(self.log_density_fn, _chains(x)[1])(x)
+    return _steps.per_chain(self.log_density_fn, _steps.chains(x)[1])(x)
 
   def score(self, x: Tree) -> Tree:
     # The density is differentiated in float32 and the score has the dtype of x.
-    start, num_chains = _chains(x)
-    density_fn = _per_chain(self.log_density_fn, num_chains)
+    start, num_chains = _steps.chains(x)
+    density_fn = _steps.per_chain(self.log_density_fn, num_chains)
     return optax.tree.cast_like(
-      _evaluate(density_fn, _accumulated(start))[2], start
+      _steps.evaluate(density_fn, _steps.accumulated(start))[2], start
     )
 
 
@@ -247,21 +258,21 @@ def langevin(
     raise ValueError(f'clip={clip} must be (low, high) with low < high.')
   # A temperature T scales the variance of the noise, hence its root.
   spread = noise_scale * temperature**0.5
-  start, _ = _chains(x)
+  start, _ = _steps.chains(x)
 
   def step(x, rng):
     score = jax.tree.map(dtypes.floating, score_fn(x))
     checks.like(x, score=score)
-    x = _drift(x, score, step_size)
+    x = _steps.drift(x, score, step_size)
     if noise:
-      x = _add(x, spread, optax.tree.random_like(rng, x))
+      x = _steps.add(x, spread, optax.tree.random_like(rng, x))
     # Every step is cut, not the end alone: far outside a chain would not come back.
     if clip is not None:
       x = jax.tree.map(lambda leaf: jnp.clip(leaf, *clip), x)
     return x, None
 
   keys = jax.random.split(rng, num_steps)
-  end, _ = lax.scan(step, _accumulated(start), keys)
+  end, _ = lax.scan(step, _steps.accumulated(start), keys)
   return optax.tree.cast_like(end, start)
 
 
@@ -303,18 +314,20 @@ def mala(
   checks.function('a function of points', log_density_fn=log_density_fn)
   checks.positive(step_size=step_size)
   checks.count(num_steps=num_steps)
-  start, num_chains = _chains(x)
-  density_fn = _per_chain(log_density_fn, num_chains)
+  start, num_chains = _steps.chains(x)
+  density_fn = _steps.per_chain(log_density_fn, num_chains)
+
+  evaluate = functools.partial(_steps.evaluate, density_fn)
 
   def step(here, rng):
-    return _mala_step(rng, here, density_fn, step_size)
+    return _steps.mala_step(rng, here, evaluate, step_size)[:2]
 
   # The density and the score of a point are kept, so that a step evaluates
   # once.
-  here = _evaluate(density_fn, _accumulated(start))
+  here = evaluate(_steps.accumulated(start))
   keys = jax.random.split(rng, num_steps)
   (end, log_density, _), accepts = lax.scan(step, here, keys)
-  lost = functools.partial(_select, jnp.isnan(log_density), jnp.nan)
+  lost = functools.partial(_steps.select, jnp.isnan(log_density), jnp.nan)
   end = jax.tree.map(lost, end)
   return optax.tree.cast_like(end, start), jnp.mean(accepts, dtype=jnp.float32)
 
@@ -326,12 +339,14 @@ def annealed_importance(
   *,
   num_chains: int,
   num_temperatures: int,
-  step_size: float,
+  step_size: float | None = None,
   init: Array | None = None,
+  base_mean: Array | float = 0.0,
+  base_scale: Array | float = 1.0,
 ) -> Array:
   """Returns log weights [num_chains], each an estimate of log Z = log int p.
 
-  Chains go from N(0, I) to p along p0^(1 - b) p^b, one MALA step at each of
+  Chains go from a Gaussian p0 to p along p0^(1 - b) p^b, one MALA step at each of
   `num_temperatures` values of b on a sigmoid schedule. Their mean, and their
   `log_mean_exp`, are below log Z in expectation; backwards from exact samples
   the mean, and -log_mean_exp(-weights), are above it [N01] [GGA15].
@@ -342,27 +357,55 @@ def annealed_importance(
     shape: of one example.
     num_chains: independent chains.
     num_temperatures: intermediate densities.
-    step_size: delta of the MALA steps.
+    step_size: delta of the MALA steps. None adapts one for each temperature, in a
+      warm-up of at most 50 other chains.
     init: exact samples of p [num_chains, *shape], which run the chains backwards.
+    base_mean: mean of p0; it broadcasts to the shape.
+    base_scale: standard deviation of p0. Where p is wider than p0 the weights look
+      equal, and are wrong.
 
   Raises:
     ValueError: an option out of range, samples of another shape, or a log density
       that is not [n].
+
+  Examples:
+    >>> log_density = lambda x: -jnp.sum(x**2, -1) / 8  # Z = (8 pi)^(3 / 2)
+    >>> log_weights = annealed_importance(
+    ...   jax.random.key(0), log_density, (3,), num_chains=200, num_temperatures=50)
+    >>> bool(abs(log_mean_exp(log_weights) - 1.5 * np.log(8 * np.pi)) < 0.3)
+    True
   """
+  options = dict(step_size=step_size, init=init)
+  options |= dict(base_mean=base_mean, base_scale=base_scale)
+  sizes = dict(num_chains=num_chains, num_temperatures=num_temperatures)
+  return annealed(rng, log_density_fn, shape, **sizes, **options)[0]
+
+
+def annealed(
+  rng: PRNGKey,
+  log_density_fn: LogDensityFn,
+  shape: tuple[int, ...],
+  *,
+  num_chains: int,
+  num_temperatures: int,
+  step_size: float | None = None,
+  init: Array | None = None,
+  base_mean: Array | float = 0.0,
+  base_scale: Array | float = 1.0,
+) -> tuple[Array, Array]:
+  """Returns (`annealed_importance`'s weights [num_chains], acceptance rate [])."""
   checks.key(rng=rng)
   checks.function('a function of points', log_density_fn=log_density_fn)
   checks.count(num_chains=num_chains, num_temperatures=num_temperatures)
   checks.counts(empty=True, shape=shape)
-  checks.positive(step_size=step_size)
-  log_density_fn = _per_chain(log_density_fn, num_chains)
-  size = math.prod(shape)
   start_rng, chain_rng = jax.random.split(rng)
   # The temperatures lie close at both ends, where the densities change the
   # most.
   ramp = jax.nn.sigmoid(jnp.linspace(-4.0, 4.0, num_temperatures + 1))
   inverse_temperatures = (ramp - ramp[0]) / (ramp[-1] - ramp[0])
+  base = _Gaussian.of(shape, base_mean, base_scale)
   if init is None:
-    x = jax.random.normal(start_rng, (num_chains, *shape))
+    x = base.sample(start_rng, num_chains)
   else:
     if np.shape(init) != (num_chains, *shape):
       raise ValueError(
@@ -370,30 +413,155 @@ def annealed_importance(
         f'{(num_chains, *shape)}.'
       )
     x = dtypes.at_least_float32(init)
-    inverse_temperatures = inverse_temperatures[::-1]
-
-  def base(x):
-    flat = x.reshape(len(x), -1)
-    # The base is normalised, so that log Z of p is what the weights estimate.
-    return -0.5 * (jnp.sum(flat**2, -1) + size * jnp.log(2 * jnp.pi))
+  inverse_temperatures = inverse_temperatures.astype(x.dtype)
+  if step_size is not None:
+    checks.positive(step_size=step_size)
+    step_sizes = jnp.full(num_temperatures + 1, step_size, x.dtype)
+  else:
+    # Chains of their own find the steps, by another key than the two above. Given
+    # them the steps are constants, so that the weights' mean is Z for any.
+    step_sizes = _adapted_steps(
+      jax.random.fold_in(rng, 2),
+      base,
+      log_density_fn,
+      min(num_chains, _MAX_WARMUP),
+      inverse_temperatures,
+    )
+  if init is not None:
+    inverse_temperatures, step_sizes = (
+      each[::-1] for each in (inverse_temperatures, step_sizes)
+    )
+  evaluate = _evaluate_both(base, log_density_fn, num_chains)
 
   def step(carry, inputs):
-    x, log_weight = carry
-    rng, now, then = inputs
+    here, log_weight = carry
+    rng, now, then, step_size = inputs
     # The weight grows before the move [N01], by the ratio of two bridges at x.
-    change = (then - now) * (log_density_fn(x) - base(x))
+    of_base, of_target = here[1]
+    change = (then - now) * (of_target - of_base)
     log_weight += change.astype(log_weight.dtype)
-    bridge = lambda x: (1 - then) * base(x) + then * log_density_fn(x)
-    (x, *_), _ = _mala_step(rng, _evaluate(bridge, x), bridge, step_size)
-    return (x, log_weight), None
+    here, accept, _ = _steps.mala_step(
+      rng, here, evaluate, step_size, _bridge(then)
+    )
+    return (here, log_weight), accept
 
   keys = jax.random.split(chain_rng, num_temperatures)
-  inverse_temperatures = inverse_temperatures.astype(x.dtype)
-  inputs = (keys, inverse_temperatures[:-1], inverse_temperatures[1:])
-  start = x, jnp.zeros(num_chains, x.dtype)
-  (_, log_weights), _ = lax.scan(step, start, inputs)
+  inputs = inverse_temperatures[:-1], inverse_temperatures[1:], step_sizes[1:]
+  start = evaluate(x), jnp.zeros(num_chains, x.dtype)
+  (_, log_weights), accepts = lax.scan(step, start, (keys, *inputs))
   # Backwards, the weights estimate -log Z: the base is normalised.
-  return log_weights if init is None else -log_weights
+  log_weights = log_weights if init is None else -log_weights
+  return log_weights, jnp.mean(accepts, dtype=jnp.float32)
+
+
+@struct.dataclass
+class _Gaussian:
+  """The base of annealing, N(mean, diag scale^2), both like an example."""
+
+  mean: Array
+  scale: Array
+
+  @classmethod
+  def of(cls, shape, mean, scale):
+    for name, value in dict(base_mean=mean, base_scale=scale).items():
+      if np.broadcast_shapes(np.shape(value), shape) != tuple(shape):
+        raise ValueError(
+          f'{name} has shape {np.shape(value)}, which does not broadcast to {shape}.'
+        )
+    checks.finite(base_mean=jnp.max(jnp.abs(jnp.asarray(mean))))
+    checks.positive(base_scale=jnp.min(jnp.asarray(scale)))
+    return cls(
+      *(jnp.broadcast_to(v, shape).astype(float) for v in (mean, scale))
+    )
+
+  def sample(self, rng, num):
+    noise = jax.random.normal(rng, (num, *self.mean.shape))
+    return self.mean[None] + self.scale[None] * noise
+
+  def log_density(self, x):
+    # It is normalised, so that log Z of p is what the weights estimate.
+    flat = (x - self.mean[None]) / self.scale[None]
+    flat = flat.reshape(len(x), -1)
+    volume = jnp.sum(jnp.log(self.scale)) + flat.shape[1] * _LOG_ROOT_TWO_PI
+    return -0.5 * jnp.sum(flat**2, -1) - volume
+
+
+def _evaluate_both(base, log_density_fn, num_chains):
+  """Returns a function of x to (x, two log densities [n], two scores like x)."""
+  density_fn = _steps.per_chain(log_density_fn, num_chains)
+
+  def evaluate(x):
+    pair = _steps.evaluate(base.log_density, x), _steps.evaluate(density_fn, x)
+    _, log_densities, scores = zip(*pair, strict=True)
+    return x, log_densities, scores
+
+  return evaluate
+
+
+def _bridge(inverse_temperature):
+  """Returns the mix of a pair, of the base and of p, at that temperature."""
+  return lambda pair: (
+    (1 - inverse_temperature) * pair[0] + inverse_temperature * pair[1]
+  )
+
+
+def _adapted_steps(rng, base, log_density_fn, num_chains, inverse_temperatures):
+  """Returns a step size for each temperature [num], found by chains going forwards."""
+  evaluate = _evaluate_both(base, log_density_fn, num_chains)
+  start_rng, chain_rng = jax.random.split(rng)
+  here = evaluate(base.sample(start_rng, num_chains))
+  # The best step of a Gaussian, in units of its scale, which the base is.
+  scale = jnp.exp(jnp.mean(jnp.log(base.scale)))
+  best = scale * _BEST_STEP * base.scale.size ** (-1 / 6)
+  first = jnp.log(best).astype(inverse_temperatures.dtype)
+
+  def step(carry, inputs):
+    here, log_step = carry
+    rng, inverse_temperature = inputs
+    here, _, rate = _steps.mala_step(
+      rng, here, evaluate, jnp.exp(log_step), _bridge(inverse_temperature)
+    )
+    # On a Gaussian the rate falls by 1.1 as the logarithm grows by 1, so that the
+    # whole difference is about a Newton step. A flat density has no best step.
+    log_step += (jnp.mean(rate) - _BEST_RATE).astype(log_step.dtype)
+    log_step = jnp.clip(log_step, first - _FURTHEST, first + _FURTHEST)
+    return (here, log_step), log_step
+
+  keys = jax.random.split(chain_rng, len(inverse_temperatures) - 1)
+  inputs = keys, inverse_temperatures[1:]
+  _, log_steps = lax.scan(step, (here, first), inputs)
+  return jnp.exp(jnp.concatenate([first[None], log_steps]))
+
+
+def effective_sample_size(log_weights: Array) -> Array:
+  """Returns (sum w)^2 / sum w^2 of the weights [n] given by their logarithms, [].
+
+  It is n where all are equal, and 1 where one is all there is. It cannot count what
+  no weight has met: a mode that no chain went to does not lower it.
+
+  Examples:
+    >>> print(effective_sample_size(jnp.log(jnp.array([1.0, 1.0, 2.0]))))
+    2.6666667
+  """
+  log_weights = dtypes.at_least_float32(log_weights)
+  total = jax.nn.logsumexp(log_weights)
+  return jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
+
+
+def log_mean_exp_error(log_weights: Array) -> Array:
+  """Returns the standard error of `log_mean_exp` of the weights [n], [].
+
+  It is the relative one of their mean, sqrt((n / ESS - 1) / (n - 1)), so that it is
+  right where it is small. One weight has none: nan.
+
+  Examples:
+    >>> print(log_mean_exp_error(jnp.log(jnp.array([1.0, 1.0, 2.0]))))
+    0.25
+  """
+  num = np.size(log_weights)
+  spread = num / effective_sample_size(log_weights) - 1
+  # Rounding may leave equal weights a spread below 0.
+  return jnp.sqrt(jnp.maximum(spread, 0) / (num - 1 or jnp.nan))
 
 
 def log_mean_exp(log_weights: Array) -> Array:
@@ -402,86 +570,3 @@ def log_mean_exp(log_weights: Array) -> Array:
   if not log_weights.size:
     raise ValueError('There is no mean of no weights.')
   return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.size))
-
-
-def _chains(x):
-  """Returns floating points with leaves [n, ...], and n; refuses what has no n."""
-  x = jax.tree.map(dtypes.floating, x)
-  shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
-  if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) > 1:
-    raise ValueError(
-      f'x has shapes {shapes}; wanted: [n, ...] each, of one n, the chains.'
-    )
-  if not shapes[0][0]:
-    raise ValueError(f'x has shapes {shapes}: there is no chain.')
-  return x, shapes[0][0]
-
-
-def _per_chain(log_density_fn, num_chains):
-  """Returns the log density as a function that refuses values other than [n]."""
-
-  def checked(x):
-    log_density = dtypes.at_least_float32(log_density_fn(x))
-    checks.per_example(num_chains, log_density=log_density)
-    return log_density
-
-  return checked
-
-
-def _accumulated(x):
-  """Returns x with half-precision leaves in float32: small steps add up."""
-  return jax.tree.map(dtypes.at_least_float32, x)
-
-
-def _evaluate(log_density_fn, x):
-  """Returns (x, log density [n], score like x)."""
-  log_density, pullback = jax.vjp(log_density_fn, x)
-  (score,) = pullback(jnp.ones_like(log_density))
-  return x, log_density, score
-
-
-def _mala_step(rng, here, log_density_fn, step_size):
-  """Returns the evaluated points after one step, and who moved [n]."""
-  noise_rng, accept_rng = jax.random.split(rng)
-  x, log_density, score = here
-  noise = optax.tree.random_like(noise_rng, x)
-  proposal = _add(_drift(x, score, step_size), step_size, noise)
-  there = _evaluate(log_density_fn, proposal)
-  # The noise that the way back would need, in the same units.
-  back = jax.tree.map(
-    lambda x, mean: (x - mean) / step_size,
-    x,
-    _drift(proposal, there[2], step_size),
-  )
-  log_ratio = (
-    there[1]
-    - log_density
-    + 0.5 * _per_chain_sum_of_squares(noise)
-    - 0.5 * _per_chain_sum_of_squares(back)
-  )
-  uniform = jax.random.uniform(accept_rng, log_ratio.shape)
-  accept = jnp.log(uniform) < log_ratio  # False where the ratio is nan
-  return jax.tree.map(functools.partial(_select, accept), there, here), accept
-
-
-def _select(accept, new, old):
-  return jnp.where(accept.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-
-def _drift(x, score, step_size):
-  step_size = 1.0 * step_size  # an integer of 8 bits has no square
-  return _add(x, step_size**2 / 2, score)
-
-
-def _add(x, scale, direction):
-  """Returns x + scale * direction, in the dtypes of x."""
-  return jax.tree.map(
-    lambda x, d: x + (scale * d).astype(x.dtype), x, direction
-  )
-
-
-def _per_chain_sum_of_squares(tree):
-  return sum(
-    jnp.sum(leaf.reshape(len(leaf), -1) ** 2, -1)
-    for leaf in jax.tree.leaves(tree)
-  )

@@ -438,6 +438,12 @@ DOORS = {
     (_X, np.array(3)),
   ),
   'samplers.log_mean_exp': Door(samplers.log_mean_exp, (levels(6),)),
+  'samplers.effective_sample_size': Door(
+    samplers.effective_sample_size, (levels(6),)
+  ),
+  'samplers.log_mean_exp_error': Door(
+    samplers.log_mean_exp_error, (levels(6),)
+  ),
   'energies.likelihoods.ais_log_partition': Door(
     lambda init: energies.ais_log_partition(
       _mlp(), _KEY, num_chains=6, num_temperatures=2, init=init

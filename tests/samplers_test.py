@@ -361,6 +361,131 @@ class AnnealedImportanceTest(chex.TestCase):
     )(jax.random.key(0))
     np.testing.assert_allclose(log_weights, np.full(8, log_z), atol=1e-5)
 
+  def test_one_step_from_a_narrower_or_wider_gaussian(self):
+    # exp(-a |x|^2 / 2) has ESS / n = (sqrt(2 a - 1) / a)^d from N(0, I), and the
+    # weight's log is (1 - a) |x|^2 / 2 + (d / 2) log 2 pi.
+    num, d, a = 20_000, 3, 1.5
+    log_weights = jax.jit(
+      lambda rng: samplers.annealed_importance(
+        rng,
+        lambda x: -0.5 * a * jnp.sum(x**2, -1),
+        (d,),
+        num_chains=num,
+        num_temperatures=1,
+      )
+    )(jax.random.key(0))
+    share = ((2 * a - 1) ** 0.5 / a) ** d
+    found = samplers.effective_sample_size(log_weights) / num
+    self.assertAlmostEqual(float(found), share, delta=0.02)
+    error = float(samplers.log_mean_exp_error(log_weights))
+    self.assertAlmostEqual(
+      error, ((1 / share - 1) / num) ** 0.5, delta=0.05 * error
+    )
+    log_z = 0.5 * d * np.log(2 * np.pi / a)
+    self.assertAlmostEqual(
+      float(samplers.log_mean_exp(log_weights)), log_z, delta=5 * error
+    )
+
+  @parameterized.parameters(1, 2, 9)
+  def test_error_of_a_mean_by_numpy(self, num):
+    log_weights = np.random.default_rng(0).normal(size=num)
+    weights = np.exp(log_weights)
+    # The standard error of the mean by the mean, with n - 1 for n.
+    expected = np.std(weights, ddof=min(num - 1, 1)) / np.mean(weights)
+    found = samplers.log_mean_exp_error(log_weights + 500)
+    if num == 1:
+      self.assertTrue(np.isnan(found))
+    else:
+      self.assertAlmostEqual(float(found), expected / num**0.5, delta=1e-4)
+    ess = np.sum(weights) ** 2 / np.sum(weights**2)
+    self.assertAlmostEqual(
+      float(samplers.effective_sample_size(log_weights + 500)), ess, delta=1e-3
+    )
+
+  def test_weights_that_are_none(self):
+    self.assertTrue(np.isnan(samplers.effective_sample_size([np.nan, 0])))
+    self.assertTrue(np.isnan(samplers.log_mean_exp_error([np.nan, 0])))
+    self.assertEqual(float(samplers.effective_sample_size([-np.inf, 0])), 1)
+    self.assertEqual(float(samplers.log_mean_exp_error(jnp.zeros(7))), 0)
+
+  @parameterized.product(scale=[0.1, 1.0, 5.0], backwards=[False, True])
+  def test_adapted_steps_accept_as_they_should(self, scale, backwards):
+    d, num = 10, 200
+    log_density = lambda x: -0.5 * jnp.sum((x / scale) ** 2, -1)
+    init = scale * jax.random.normal(jax.random.key(1), (num, d))
+    log_weights, acceptance = jax.jit(
+      lambda rng: samplers.annealed(
+        rng,
+        log_density,
+        (d,),
+        num_chains=num,
+        num_temperatures=100,
+        init=init if backwards else None,
+      )
+    )(jax.random.key(0))
+    # The chains lag behind their law, so that those that go backwards are narrower
+    # than those that found the steps.
+    self.assertAlmostEqual(float(acceptance), 0.574, delta=0.13)
+    log_z = d * np.log(scale * (2 * np.pi) ** 0.5)
+    sign = -1 if backwards else 1
+    found = sign * samplers.log_mean_exp(sign * log_weights)
+    error = float(samplers.log_mean_exp_error(sign * log_weights))
+    self.assertAlmostEqual(float(found), log_z, delta=5 * error + 1e-4)
+    self.assertLess(error, 0.5)
+
+  def test_adapted_weights_have_the_mean_z(self):
+    # Whatever the few warm-up chains find, for many keys: log Z = log 2 + log N's.
+    def run(rng):
+      log_weights = samplers.annealed_importance(
+        rng,
+        lambda x: _normalized(3 * x) + np.log(2),
+        (2,),
+        num_chains=2,
+        num_temperatures=4,
+      )
+      return jnp.exp(log_weights)
+
+    weights = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4000))
+    means = np.mean(weights, 1)
+    error = np.std(means) / len(means) ** 0.5
+    self.assertAlmostEqual(np.mean(means), 2 / 9, delta=5 * error)
+    self.assertLess(error, 0.01)
+
+  def test_flat_density_has_no_best_step(self):
+    log_weights, acceptance = jax.jit(
+      lambda rng: samplers.annealed(
+        rng,
+        lambda x: jnp.zeros(len(x)),
+        (2,),
+        num_chains=3,
+        num_temperatures=200,
+      )
+    )(jax.random.key(0))
+    self.assertTrue(np.all(np.isfinite(log_weights)))
+    self.assertTrue(np.isfinite(acceptance))
+
+  @parameterized.parameters(False, True)
+  def test_from_the_target_itself_every_weight_is_z(self, backwards):
+    mean, scale = np.float32([1, -2]), np.float32([0.5, 3])
+    log_density = lambda x: _normalized((x - mean[None]) / scale[None]) + 2
+    init = (
+      mean + scale * np.random.default_rng(0).normal(size=(5, 2))
+      if backwards
+      else None
+    )
+    log_weights = samplers.annealed_importance(
+      jax.random.key(0),
+      log_density,
+      (2,),
+      num_chains=5,
+      num_temperatures=9,
+      init=init,
+      base_mean=mean,
+      base_scale=scale,
+    )
+    log_z = 2 + np.sum(np.log(scale))
+    np.testing.assert_allclose(log_weights, np.full(5, log_z), atol=1e-4)
+
 
 class Correlated:
   """Two standard normals of correlation rho, which Gibbs sweeps one by one."""
@@ -634,6 +759,9 @@ class ArgumentsTest(chex.TestCase):
     ('ais', {'init': np.ones((1, 2))}, r'init.*\(1, 2\).*\(2, 1\)'),
     ('ais', {'num_temperatures': 0}, 'num_temperatures=0'),
     ('ais', {'step_size': np.ones(2)}, r'step_size.*\(2,\)'),
+    ('ais', {'base_scale': 0}, 'base_scale=0'),
+    ('ais', {'base_mean': np.inf}, 'base_mean=inf'),
+    ('ais', {'base_mean': np.ones(3)}, r'base_mean has shape \(3,\).*\(1,\)'),
   )
   def test_refuses(self, name, keywords, message):
     rng, x = jax.random.key(0), jnp.ones((2, 1))

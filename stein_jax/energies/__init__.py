@@ -12,6 +12,7 @@ from stein_jax.energies.chains import sample_state
 from stein_jax.energies.chains import target
 from stein_jax.energies.directions import direction
 from stein_jax.energies.directions import features
+from stein_jax.energies.likelihoods import ais_estimate
 from stein_jax.energies.likelihoods import ais_log_partition
 from stein_jax.energies.likelihoods import check_density
 from stein_jax.energies.likelihoods import exact_log_partition
@@ -47,6 +48,7 @@ __all__ = [
   'MultiModal',
   'RBM',
   'Unimodal',
+  'ais_estimate',
   'ais_log_partition',
   'ascend_likelihood',
   'check_density',

@@ -38,8 +38,9 @@ def test_metrics(config, state, source) -> dict[str, float]:
   A classifier has 'test/accuracy'. An energy has 'test/log_likelihood' in nats where
   `config.evaluation` asks for it: the mean over the source, by the energy's own log Z
   ('exact') or by an estimate of it ('ais', with the keywords `config.evaluation.ais`),
-  which overstates the likelihood. Of dequantised images there is
-  'test/bits_per_dimension', too.
+  which overstates the likelihood. An estimate has its standard error in nats beside it,
+  which is that of the likelihood too, and its effective number of chains. Of dequantised
+  images there is 'test/bits_per_dimension', too.
   """
   state = chosen(config, state)
   if hasattr(state, 'classifier'):
@@ -55,8 +56,9 @@ def test_metrics(config, state, source) -> dict[str, float]:
     log_partition = _jitted_exact(energy)
   else:
     rng = jax.random.key(config.seed)
-    log_partition = jax.jit(_estimator(config))(energy, rng)
-    found['test/log_partition'] = float(log_partition)
+    estimate = jax.jit(_estimator(config))(energy, rng)
+    found = {f'test/{name}': float(value) for name, value in estimate.items()}
+    log_partition = estimate['log_partition']
   total = 0.0
   for first in range(0, len(source), 1000):
     rows = source[slice(first, first + 1000)]['image']
@@ -67,6 +69,9 @@ def test_metrics(config, state, source) -> dict[str, float]:
     found['test/bits_per_dimension'] = datasets.bits_per_dimension(
       found['test/log_likelihood'], rows[0].size, config.evaluation.data
     )
+  if 'test/log_partition_error' in found:
+    # The rows are those of the test data; what is estimated is log Z alone.
+    found['test/log_likelihood_error'] = found['test/log_partition_error']
   return found
 
 
@@ -102,7 +107,7 @@ def check_likelihood(config, state, x) -> None:
 
 def _estimator(config):
   options = config.evaluation.get('ais', {})
-  return functools.partial(energies.ais_log_partition, **options)
+  return functools.partial(energies.ais_estimate, **options)
 
 
 _jitted_log_likelihood = jax.jit(energies.log_likelihood)

@@ -110,11 +110,13 @@ def _blame_update(field, size, when, names):
   update, gradient = (
     size.get(kind, math.nan) for kind in ('update', 'gradient')
   )
+  large = ''
+  if math.isfinite(update):
+    large = f'was up to {update:.3g} of a gradient up to {gradient:.3g}, and '
   return (
-    f'The update of {field} went bad first: that {when} was up to {update:.3g} of a '
-    f'gradient up to {gradient:.3g}, and with the parameters after it these are not '
-    f'finite: {names}. What helps: a smaller learning rate, or max_norm of the '
-    'optimizer.'
+    f'The update of {field} went bad first: that {when} {large}leaves parameters with '
+    f'which these are not finite: {names}. What helps: a smaller learning rate, or '
+    'max_norm of the optimizer.'
   )
 
 

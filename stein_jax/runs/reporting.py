@@ -401,7 +401,17 @@ _MEANINGS = {
   'step': ('steps of training', ''),
   'log_likelihood': ('mean log p of the test data, in nats', 'higher'),
   'bits_per_dimension': ('bits for each number of an image', 'lower'),
+  'log_likelihood_error': ('its standard error, that of log Z, in nats', ''),
   'log_partition': ('log Z by annealed importance sampling, in nats', ''),
+  'log_partition_error': (
+    'its standard error in nats; too small where it is above 0.3',
+    'lower',
+  ),
+  'log_partition_ess': ('effective number of its chains', 'higher'),
+  'log_partition_acceptance': (
+    'share of its steps that were accepted; 0.57 is best',
+    '',
+  ),
   'accuracy': ('share of test images whose class is found', 'higher'),
   'energy_distance': ('distance of the laws of samples and data', 'lower'),
   'two_sample_p': (

@@ -44,10 +44,23 @@ class LikelihoodTest(parameterized.TestCase):
     draws = energy.apply_fn(
       energy.params, jax.random.key(1), 400, method='sample'
     )
-    below = energies.ais_log_partition(energy, jax.random.key(2), **options)
-    above = energies.ais_log_partition(
-      energy, jax.random.key(3), init=draws, **options
+    estimate = jax.jit(
+      lambda rng, init: energies.ais_estimate(energy, rng, init=init, **options)
     )
+    found = [
+      estimate(jax.random.key(2), None),
+      estimate(jax.random.key(3), draws),
+    ]
+    below, above = (each['log_partition'] for each in found)
+    for each in found:
+      off = abs(float(each['log_partition']) - exact)
+      self.assertLess(off, 5 * float(each['log_partition_error']))
+      self.assertBetween(float(each['log_partition_ess']), 200, 400)
+      self.assertBetween(float(each['log_partition_acceptance']), 0.5, 1)
+    alone = jax.jit(
+      lambda rng: energies.ais_log_partition(energy, rng, **options)
+    )(jax.random.key(2))
+    self.assertEqual(float(alone), float(below))
     # The weights' spread at these lengths is below 0.5 nats: 4 errors are 0.1.
     self.assertAlmostEqual(float(below), exact, delta=0.1)
     self.assertAlmostEqual(float(above), exact, delta=0.1)

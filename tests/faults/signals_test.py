@@ -25,7 +25,7 @@ MOMENTS = {
   'compiling the step': lambda run: 'Compiling jit(step)' in run.printed(),
   'in the loop': lambda run: run.num_lines() > 0,
   'writing a checkpoint': lambda run: run.writing(),
-  'evaluating': lambda run: 'jit(ais_log_partition)' in run.printed(),
+  'evaluating': lambda run: 'jit(ais_estimate)' in run.printed(),
   'drawing samples': lambda run: 'jit(<lambda>)' in run.printed(),
   'writing the last checkpoint': lambda run: any(
     name.startswith('120.') for name in run.writing()
