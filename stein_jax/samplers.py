@@ -540,8 +540,8 @@ def effective_sample_size(log_weights: Array) -> Array:
   no weight has met: a mode that no chain went to does not lower it.
 
   Examples:
-    >>> print(effective_sample_size(jnp.log(jnp.array([1.0, 1.0, 2.0]))))
-    2.6666667
+    >>> print(f"{effective_sample_size(jnp.log(jnp.array([1.0, 1.0, 2.0]))):.4f}")
+    2.6667
   """
   log_weights = dtypes.at_least_float32(log_weights)
   total = jax.nn.logsumexp(log_weights)
@@ -555,8 +555,8 @@ def log_mean_exp_error(log_weights: Array) -> Array:
   right where it is small. One weight has none: nan.
 
   Examples:
-    >>> print(log_mean_exp_error(jnp.log(jnp.array([1.0, 1.0, 2.0]))))
-    0.25
+    >>> print(f"{log_mean_exp_error(jnp.log(jnp.array([1.0, 1.0, 2.0]))):.4f}")
+    0.2500
   """
   num = np.size(log_weights)
   spread = num / effective_sample_size(log_weights) - 1

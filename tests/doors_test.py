@@ -373,6 +373,13 @@ DOORS = {
     ),
     (_X,),
   ),
+  'samplers.annealed': Door(
+    lambda init: samplers.annealed(
+      _KEY, _log_density, (2,), num_chains=6, num_temperatures=2, init=init
+    ),
+    (_X,),
+    parts=True,
+  ),
   # Metrics.
   'metrics.classes.inception_score': Door(
     lambda x: metrics.inception_score(x, 2), (_ROWS,), host=True
@@ -448,6 +455,13 @@ DOORS = {
     lambda init: energies.ais_log_partition(
       _mlp(), _KEY, num_chains=6, num_temperatures=2, init=init
     ),
+    (_X,),
+    slow=True,
+  ),
+  'energies.likelihoods.ais_estimate': Door(
+    lambda init: energies.ais_estimate(
+      _mlp(), _KEY, num_chains=6, num_temperatures=2, init=init
+    )['log_partition'],
     (_X,),
     slow=True,
   ),
