@@ -39,8 +39,8 @@ def test_metrics(config, state, source) -> dict[str, float]:
   `config.evaluation` asks for it: the mean over the source, by the energy's own log Z
   ('exact') or by an estimate of it ('ais', with the keywords `config.evaluation.ais`),
   which overstates the likelihood. An estimate has its standard error in nats beside it,
-  which is that of the likelihood too, and its effective number of chains. Of dequantised
-  images there is 'test/bits_per_dimension', too.
+  which is that of the likelihood too, and its effective number of chains. Of
+  dequantised images there is 'test/bits_per_dimension', too.
   """
   state = chosen(config, state)
   if hasattr(state, 'classifier'):
