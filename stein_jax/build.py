@@ -26,7 +26,10 @@ from typing import Any
 from flax import nnx
 from flax.nnx import bridge
 
-FIELD = re.compile(r'[\w.\[\]]+=')  # how what is said of a field's value begins
+from stein_jax import checks
+
+# How what is said of a field begins: with its value, or that it has none.
+FIELD = re.compile(r'[\w.\[\]]+(=| is missing)')
 _SHOWN = 32  # names in a message; optax begins with as many optimizers
 # No section holds these: flax gives modules the first two, a mapped step the third, and
 # the bridge of NNX the last.
@@ -83,16 +86,18 @@ def named(namespace: types.ModuleType, name: str) -> Callable:
   Raises:
     ValueError: there is none; the message has those there are, the nearest first.
   """
-  if ':' in str(name):
+  if not isinstance(name, str):
+    raise ValueError(f'name={checks.shown(name)} must be a string.')
+  if ':' in name:
     return imported(name)
   factories = _factories(namespace)
   if name not in factories:
-    near = difflib.get_close_matches(str(name), factories, 3)
+    near = difflib.get_close_matches(name[:_SHOWN], factories, 3)
     names = near + [each for each in factories if each not in near]
     more = len(names) - _SHOWN
     rest = f' and {more} more,' if more > 0 else ''
     raise ValueError(
-      f'name={name!r} is not in {namespace.__name__}; allowed: '
+      f'name={checks.shown(name)} is not in {namespace.__name__}; allowed: '
       f"{', '.join(names[:_SHOWN])},{rest} or 'package.module:Name'."
     )
   return factories[name]
@@ -106,10 +111,14 @@ def imported(name: str) -> Callable:
   """
   path, _, attribute = name.partition(':')
   if not path or not attribute:
-    raise ValueError(f"name={name!r} must be 'package.module:Name'.")
+    raise ValueError(
+      f"name={checks.shown(name)} must be 'package.module:Name'."
+    )
   found = getattr(import_module(path), attribute, None)
   if not callable(found):
-    raise ValueError(f'name={name!r}: {path} has no callable {attribute}.')
+    raise ValueError(
+      f'name={checks.shown(name)}: {path} has no callable {attribute}.'
+    )
   return found
 
 
@@ -256,25 +265,61 @@ def check_call(function, kwargs: Mapping[str, Any], label: str, *args) -> None:
 
   That is, its parameters and, of what a config can hold, their annotations.
   """
-  parameters = inspect.signature(function).parameters
+  signature = inspect.signature(function)
+  parameters = signature.parameters
+  fields = [name for name in parameters if name not in _NOT_FIELDS]
+  takes = f'{label} takes: {", ".join(fields) or "nothing"}'
   try:
-    inspect.signature(function).bind(*args, **kwargs)
+    signature.bind(*args, **kwargs)
   except TypeError as error:
-    allowed = ', '.join(name for name in parameters if name not in _NOT_FIELDS)
-    takes = allowed or 'nothing'
-    unknown = kwargs.keys() - parameters.keys()
-    near = [
-      name
-      for each in sorted(unknown)
-      for name in difflib.get_close_matches(each, parameters, 1)
-    ]
-    meant = f'; perhaps {" and ".join(near)}' if near else ''
-    raise TypeError(f'{label}: {error}{meant}; it takes: {takes}.') from None
+    unknown = sorted(kwargs.keys() - parameters.keys(), key=str)
+    if unknown:
+      near = difflib.get_close_matches(str(unknown[0]), fields, 1)
+      meant = f'; perhaps {near[0]}' if near else ''
+      value = checks.shown(kwargs[unknown[0]])
+      raise TypeError(
+        f'{unknown[0]}={value} is no argument{meant}; {takes}.'
+      ) from None
+    missing = re.search(
+      r"missing a required (?:\w+-only )?argument: '(\w+)'", str(error)
+    )
+    if missing:
+      raise TypeError(f'{missing[1]} is missing; {takes}.') from None
+    raise TypeError(f'{label}: {error}; {takes}.') from None
   for name, value in kwargs.items():
-    wanted = parameters[name].annotation if name in parameters else Any
-    if not _fits(value, wanted):
-      kinds = (kind for kind, of in _EXAMPLES if _fits(of, wanted))
-      raise TypeError(f'{name}={value!r} must be {next(kinds, "a section")}.')
+    parameter = parameters.get(name)
+    if parameter is not None:
+      _check_value(name, value, parameter)
+
+
+def _check_value(name, value, parameter):
+  """Raises TypeError unless a config's value fits a parameter.
+
+  That is, its annotation or, where this says nothing, the kind of its default.
+  """
+  wanted, default = parameter.annotation, parameter.default
+  if _says_nothing(wanted) and type(default) in _DEFAULTS:
+    wanted = _DEFAULTS[type(default)]
+  if not _fits(value, wanted):
+    kinds = (kind for kind, of in _EXAMPLES if _fits(of, wanted))
+    kind = next(kinds, 'a section')
+    raise TypeError(f'{name}={checks.shown(value)} must be {kind}.')
+
+
+# What a parameter takes whose annotation says nothing, by the type of its default. The
+# libraries that have such write 0 for 0.0, and take schedules in place of numbers.
+_NUMBER_OR_SCHEDULE = float | Callable
+_DEFAULTS = {
+  bool: bool,
+  str: str,
+  int: _NUMBER_OR_SCHEDULE,
+  float: _NUMBER_OR_SCHEDULE,
+}
+
+
+def _says_nothing(wanted):
+  """Returns whether an annotation allows whatever a config can hold."""
+  return all(_fits(of, wanted) for _, of in _EXAMPLES)
 
 
 @contextlib.contextmanager
@@ -316,18 +361,26 @@ def _fits(value, wanted):
     typing.get_origin(wanted) is typing.Union
   ):
     return any(_fits(value, one) for one in typing.get_args(wanted))
-  plain = (bool, int, float, str, tuple, list, types.NoneType)
   kind = typing.get_origin(wanted) or wanted
-  unknown = kind in (Any, inspect.Parameter.empty) or not isinstance(kind, type)
-  if unknown or type(value) not in plain:  # an optimizer is a tuple too
+  if (
+    hasattr(value, 'dtype')
+    or kind in (Any, inspect.Parameter.empty)
+    or not isinstance(kind, type)
+  ):
     return True
-  if isinstance(value, (tuple, list)):
+  if isinstance(value, (bool, str)):
+    return kind is type(value)
+  if kind in (bool, int, float, str):
+    return isinstance(value, (int, float) if kind is float else kind)
+  if type(value) in (tuple, list):  # an optimizer is a tuple too
     of = typing.get_args(wanted)
     sequence = kind in (tuple, list, collections.abc.Sequence)
     return sequence and (not of or all(_fits(each, of[0]) for each in value))
-  if isinstance(value, (bool, str)):
-    return kind is type(value)
-  return isinstance(value, (int, float) if kind is float else kind)
+  if kind in (tuple, list, collections.abc.Sequence):
+    return False
+  plain = value is None or isinstance(value, (int, float))
+  # What a section has built has its own checks; one without a name built nothing.
+  return isinstance(value, kind) if plain or hasattr(value, 'keys') else True
 
 
 def _factories(namespace):

@@ -9,25 +9,30 @@ from collections.abc import Iterator
 import contextlib
 import inspect
 import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+MAX_COUNT = 2**31 - 1  # shapes and the lengths of loops are int32 on devices
+# What a message shows of a value.
+_SHOWN = 100
+
 
 def positive(**values) -> None:
   """Raises ValueError unless every number is finite and above zero."""
-  _require(lambda v: np.isfinite(v) and v > 0, 'a positive number', values)
+  _require(lambda v: _is_finite(v) and v > 0, 'a positive number', values)
 
 
 def non_negative(**values) -> None:
   """Raises ValueError unless every number is finite and at least zero."""
-  _require(lambda v: np.isfinite(v) and v >= 0, 'zero or more', values)
+  _require(lambda v: _is_finite(v) and v >= 0, 'zero or more', values)
 
 
 def finite(**values) -> None:
   """Raises ValueError unless every number is finite."""
-  _require(np.isfinite, 'a finite number', values)
+  _require(_is_finite, 'a finite number', values)
 
 
 def at_most(limit: float, **values) -> None:
@@ -40,8 +45,8 @@ def below(limit: float, **values) -> None:
   _require(lambda v: v < limit, f'below {limit}', values)
 
 
-def count(minimum: int = 1, **values) -> None:
-  """Raises ValueError unless every value is an integer of at least `minimum`."""
+def count(minimum: int = 1, maximum: int = MAX_COUNT, **values) -> None:
+  """Raises ValueError unless every value is an integer from `minimum` to `maximum`."""
   wanted = f'an integer of at least {minimum}'
   for name, value in values.items():
     _check_scalar(name, value)
@@ -49,9 +54,11 @@ def count(minimum: int = 1, **values) -> None:
       value = _known(value)
     # A tracer is refused, since a count is a shape or the length of a loop.
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-      raise ValueError(f'{name}={value!r} must be {wanted}.')
+      raise ValueError(f'{name}={shown(value)} must be {wanted}.')
     if value < minimum:
-      raise ValueError(f'{name}={value} must be at least {minimum}.')
+      raise ValueError(f'{name}={_written(value)} must be at least {minimum}.')
+    if value > maximum:
+      raise ValueError(f'{name}={shown(value)} must be at most {maximum}.')
 
 
 def moves(**chains) -> None:
@@ -72,7 +79,7 @@ def counts(empty: bool = False, **values) -> None:
   for name, value in values.items():
     if not isinstance(value, (tuple, list)) or not (value or empty):
       some = 'integers' if empty else 'one or more integers'
-      raise ValueError(f'{name}={value!r} must be {some} of at least 1.')
+      raise ValueError(f'{name}={shown(value)} must be {some} of at least 1.')
     count(**{f'{name}[{i}]': each for i, each in enumerate(value)})
 
 
@@ -81,30 +88,47 @@ def image_shape(**values) -> None:
   counts(**values)
   for name, value in values.items():
     if len(value) != 3:
-      raise ValueError(f'{name}={value!r} must be (height, width, channels).')
+      raise ValueError(
+        f'{name}={shown(value)} must be (height, width, channels).'
+      )
 
 
 def flag(**values) -> None:
   """Raises ValueError unless every value is True or False."""
   for name, value in values.items():
     if not isinstance(value, bool):
-      raise ValueError(f'{name}={value!r} must be True or False.')
+      raise ValueError(f'{name}={shown(value)} must be True or False.')
 
 
 def section(**values) -> None:
   """Raises ValueError unless every value has named fields."""
   for name, value in values.items():
     if not hasattr(value, 'keys'):
-      raise ValueError(f'{name}={value!r} must be a section of fields.')
+      raise ValueError(f'{name}={shown(value)} must be a section of fields.')
 
 
 def choice(allowed, **values) -> None:
-  """Raises ValueError unless every value is among the allowed names."""
+  """Raises ValueError unless every value is among the allowed names or numbers."""
   for name, value in values.items():
-    if value not in allowed:
+    # True would count as 1, an array as none, and a list has no hash.
+    plain = type(value) in (str, int)
+    if not plain or value not in allowed:
       raise ValueError(
-        f'{name}={value!r} is unknown; allowed: {", ".join(map(repr, allowed))}.'
+        f'{name}={shown(value)} is unknown; allowed: '
+        f'{", ".join(map(repr, allowed))}.'
       )
+
+
+def shown(value: Any) -> str:
+  """Returns how a message shows a value: as Python writes it, cut if it is long."""
+  try:
+    text = repr(value)
+  except ValueError:  # Python does not write integers of thousands of digits
+    text = f'an integer of {value.bit_length()} bits'
+  text = ' '.join(text.split())
+  return (
+    text if len(text) <= _SHOWN else f'{text[: _SHOWN - 20]}...{text[-15:]}'
+  )
 
 
 def same_shape(**shapes: tuple[int, ...]) -> None:
@@ -314,13 +338,23 @@ def is_zero(weight) -> bool:
   return isinstance(weight, numbers.Number) and not weight
 
 
+def _is_finite(value):
+  """Returns whether a number is finite; one of Python too that no float can hold."""
+  return isinstance(value, numbers.Rational) or np.isfinite(value)
+
+
 def _require(holds, wanted, values):
   for name, value in values.items():
     _check_scalar(name, value)
     if not _is_number(value):
-      raise ValueError(f'{name}={value!r} must be {wanted}.')
+      raise ValueError(f'{name}={shown(value)} must be {wanted}.')
     if not isinstance(value, jax.core.Tracer) and not holds(_known(value)):
-      raise ValueError(f'{name}={value} must be {wanted}.')
+      raise ValueError(f'{name}={_written(value)} must be {wanted}.')
+
+
+def _written(value):
+  """Returns a known number for a message, as `print` writes it."""
+  return f'{value}' if not isinstance(value, int) else shown(value)
 
 
 def _check_scalar(name, value):

@@ -129,10 +129,11 @@ class ResNet(nn.Module):
   def __post_init__(self):
     checks.count(
       num_classes=self.num_classes,
-      depth=self.depth,
       width=self.width,
       num_groups=self.num_groups,
     )
+    # Each block is traced by itself.
+    checks.count(maximum=302, depth=self.depth)
     if self.depth < 8 or self.depth % 6 != 2:
       raise ValueError(f'depth={self.depth} must be 6 n + 2, at least 8.')
     if self.width % self.num_groups:

@@ -24,6 +24,7 @@ from flax import struct
 from flax.nnx import bridge
 from flax.training import train_state
 import jax
+from jax import lax
 from jax.extend import core
 import jax.numpy as jnp
 import optax
@@ -681,6 +682,33 @@ def descend(
     opt_state=opt_state,
   )
   return _with_average(moved), *kept
+
+
+# Steps of a network within one of an algorithm that are traced one by one. XLA's CPU
+# backend computes convolutions slowly inside a loop, and a few are quicker apart;
+# of many the tracing alone takes minutes.
+UNROLLED = 8
+MAX_REPEATED = 1000  # each has a key that is traced by itself
+
+
+def repeated(
+  step: Callable[..., tuple[Any, ...]], start: Tree, rngs: Sequence[PRNGKey]
+) -> tuple[Any, ...]:
+  """Returns what the last of several steps returns, each from where the one before is.
+
+  Args:
+    step: what moves (value, key) to the next value, and to what comes beside it.
+    start: the first value.
+    rngs: the key of each step; there is at least one.
+  """
+  *early, last = rngs
+  if len(rngs) > UNROLLED:
+    advance = lambda value, rng: (step(value, rng)[0], None)
+    start, _ = lax.scan(advance, start, jnp.stack(early))
+    early = ()
+  for rng in early:
+    start, *_ = step(start, rng)
+  return step(start, last)
 
 
 def _with_average(learner):

@@ -90,8 +90,9 @@ def step(
   checks.choice(_LOSSES, loss=loss)
   checks.non_negative(penalty=penalty, l1_weight=l1_weight)
   checks.positive(margin=margin)
+  checks.count(generator_every=generator_every)
   checks.count(
-    generator_every=generator_every, num_generator_steps=num_generator_steps
+    maximum=learners.MAX_REPEATED, num_generator_steps=num_generator_steps
   )
   rng = collectives.fold_in_index(rng, axis_name)
   between_rng, *noise_rngs, dropout_rng = jax.random.split(
@@ -179,12 +180,14 @@ def _with_penalty(energy_loss, energy, weight, rngs, *batch):
 
 def _generator_steps(due, generator, loss, draw, rngs, axis_name):
   """Returns the generator, where due after a step for each key, and metrics."""
-  moved = generator
-  for rng in rngs:
+
+  def move(generator, rng):
     made = functools.partial(draw, rng=rng)
-    moved, metrics = learners.descend(
-      moved, functools.partial(loss, draw=made), axis_name=axis_name
+    return learners.descend(
+      generator, functools.partial(loss, draw=made), axis_name=axis_name
     )
+
+  moved, metrics = learners.repeated(move, generator, rngs)
   # `due` is traced, so that one compiled step serves every turn: both are computed.
   choose = functools.partial(jnp.where, due)
   return jax.tree.map(choose, moved, generator), metrics

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jax import lax
 import jax.numpy as jnp
 
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import stein
@@ -72,11 +74,17 @@ def step(
 
   # The data move along phi [alg 1, the negative phase].
   def move(x, epsilon):
-    for _ in range(num_steps):
+    def along(_, x):
       phi = energies.direction(
         state.energy, direction, x, *condition, **context
       )
-      x = x + epsilon * phi
+      return x + epsilon * phi
+
+    # Python's loop for a few: a loop of XLA slows convolutions down on a CPU.
+    if num_steps > learners.UNROLLED:
+      return lax.fori_loop(0, num_steps, along, dtypes.at_least_float32(x))
+    for i in range(num_steps):
+      x = along(i, x)
     return x
 
   samples = move(data, epsilon)

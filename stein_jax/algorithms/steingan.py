@@ -116,7 +116,9 @@ def step(
   wanted = 'a controller, such as controllers.Fixed()'
   checks.has(('update', 'needs_gap'), wanted, controller=controller)
   checks.choice(_NEGATIVES, negatives=negatives)
-  checks.count(num_generator_steps=num_generator_steps)
+  checks.count(
+    maximum=learners.MAX_REPEATED, num_generator_steps=num_generator_steps
+  )
   # All devices choose the same negatives, and draw samples of their own.
   shared_rng, rng = jax.random.split(rng)
   rng = collectives.fold_in_index(rng, axis_name)
@@ -196,18 +198,17 @@ def _generator_steps(generator, draw, rngs, phi_at, penalty, axis_name):
 
   These are its metrics and the samples that it drew before it moved.
   """
-  # Python's loop: a scan can slow convolutions down on a CPU.
-  for rng in rngs:
+
+  def move(generator, rng):
     loss = generators.chain_rule_loss(
       functools.partial(draw, rng=rng),
       phi_at,
       penalty=penalty,
       axis_name=axis_name,
     )
-    generator, metrics, samples = learners.descend(
-      generator, loss, axis_name=axis_name
-    )
-  return generator, metrics, samples
+    return learners.descend(generator, loss, axis_name=axis_name)
+
+  return learners.repeated(move, generator, rngs)
 
 
 def _or_moved_data(samples, data, phi_at, alpha, epsilon, rng):

@@ -85,7 +85,9 @@ def step(
   )
   checks.at_most(1, rho=rho)
   checks.choice(('cross_entropy', 'squared'), reconstruction=reconstruction)
-  checks.count(num_generator_steps=num_generator_steps)
+  checks.count(
+    maximum=learners.MAX_REPEATED, num_generator_steps=num_generator_steps
+  )
   context = dict(
     axis_name=axis_name,
     rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
@@ -108,13 +110,13 @@ def step(
 
   # The operator moves images to low energies and to themselves [alg 2, eq 10].
   *keys, last_rng = jax.random.split(rng, num_generator_steps + 1)
-  generator = state.generator
-  for move_rng in keys:
-    generator, generator_metrics = learners.descend(
-      generator,
-      functools.partial(loss, move_rng),
-      axis_name=axis_name,
-    )
+  generator, generator_metrics = learners.repeated(
+    lambda generator, move_rng: learners.descend(
+      generator, functools.partial(loss, move_rng), axis_name=axis_name
+    ),
+    state.generator,
+    keys,
+  )
 
   # The energy learns to tell data from images moved anew [alg 2, eq 5].
   moved = operate(generator.params, last_rng, start)

@@ -63,7 +63,9 @@ def step(
   Raises:
     ValueError: an argument is out of its range.
   """
-  checks.count(num_generator_steps=num_generator_steps)
+  checks.count(
+    maximum=learners.MAX_REPEATED, num_generator_steps=num_generator_steps
+  )
   checks.non_negative(
     generator_entropy=generator_entropy, data_entropy=data_entropy
   )
@@ -89,13 +91,15 @@ def step(
   # k steps come first, since with a loose generator the energy's bound means
   # nothing.
   *keys, last_rng = jax.random.split(rng, num_generator_steps + 1)
-  generator = state.generator
-  for draw_rng in keys:
-    generator, generator_metrics = learners.descend(
+  generator, generator_metrics = learners.repeated(
+    lambda generator, draw_rng: learners.descend(
       generator,
       functools.partial(generator_loss, rng=draw_rng),
       axis_name=axis_name,
-    )
+    ),
+    state.generator,
+    keys,
+  )
 
   # The energy learns to tell data from new samples [alg 1, eq 5].
   samples = draw(generator.params, last_rng)

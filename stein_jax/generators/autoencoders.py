@@ -185,7 +185,7 @@ class ImageToImage(nn.Module):
     checks.image_shape(shape=self.shape)
     checks.counts(widths=self.widths, encoder_widths=self.encoder_widths)
     checks.count(latent_dim=self.latent_dim)
-    checks.count(minimum=0, num_blocks=self.num_blocks)
+    checks.count(0, 100, num_blocks=self.num_blocks)  # traced one by one
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.positive(scale=self.scale)
     factor = 2 ** (len(self.widths) - 1)

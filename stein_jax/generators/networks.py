@@ -90,7 +90,7 @@ class Coupling(nn.Module):
 
   def __post_init__(self):
     checks.count(minimum=2, dim=self.dim)
-    checks.count(num_layers=self.num_layers)
+    checks.count(1, 100, num_layers=self.num_layers)  # traced one by one
     super().__post_init__()
 
   # The networks are made in setup, since both directions share them.

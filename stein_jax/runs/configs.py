@@ -12,6 +12,7 @@ import inspect
 from typing import Any
 
 from ml_collections import ConfigDict
+import numpy as np
 import optax
 
 from stein_jax import algorithms
@@ -156,6 +157,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     ValueError, TypeError: a section names what there is not, or is no section.
   """
   given = plain(config)
+  _check_plain('', given)
   if 'algorithm' not in given:
     raise ValueError('The config lacks: algorithm.')
   algorithm = algorithms.get(given['algorithm'])
@@ -265,7 +267,37 @@ def plain(config: Any) -> Any:
     return {name: plain(value) for name, value in config.items()}
   if isinstance(config, (list, tuple)):
     return tuple(map(plain, config))
-  return config
+  # A number of NumPy is one of Python, which every file can hold.
+  return config.item() if isinstance(config, np.generic) else config
+
+
+def _check_plain(place, value):
+  """Refuses what no config file can hold, and numbers that no device can.
+
+  Raises:
+    ValueError, TypeError: with the whole name of the field.
+  """
+  if hasattr(value, 'keys'):
+    for name, each in value.items():
+      if not isinstance(name, str):
+        raise TypeError(
+          f'{place or "config"}: the name {checks.shown(name)} of a field must be a '
+          'string.'
+        )
+      _check_plain(f'{place}.{name}' if place else name, each)
+  elif isinstance(value, tuple):
+    for i, each in enumerate(value):
+      _check_plain(f'{place}[{i}]', each)
+  elif isinstance(value, int) and abs(value) > checks.MAX_COUNT:
+    raise ValueError(
+      f'{place}={checks.shown(value)} must be at most {checks.MAX_COUNT}; a number '
+      'that need not be an integer may be larger, with a point, as in 1e12.'
+    )
+  elif not isinstance(value, (bool, int, float, str, type(None))):
+    raise TypeError(
+      f'{place}={checks.shown(value)} must be a number, a string, True, False, None, '
+      'a sequence or a section.'
+    )
 
 
 def step(config: Mapping[str, Any]) -> Callable:
