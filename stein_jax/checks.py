@@ -16,8 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 MAX_COUNT = 2**31 - 1  # shapes and the lengths of loops are int32 on devices
-# What a message shows of a value.
-_SHOWN = 100
 
 
 def positive(**values) -> None:
@@ -121,14 +119,20 @@ def choice(allowed, **values) -> None:
 
 def shown(value: Any) -> str:
   """Returns how a message shows a value: as Python writes it, cut if it is long."""
+  if hasattr(value, 'keys'):
+    value = dict(value)  # a config's section prints itself over lines
   try:
-    text = repr(value)
+    return shortened(repr(value))
   except ValueError:  # Python does not write integers of thousands of digits
-    text = f'an integer of {value.bit_length()} bits'
+    return f'an integer of {value.bit_length()} bits'
+
+
+def shortened(text: str, limit: int = 100) -> str:
+  """Returns a text in one line, cut in its middle where it is longer than `limit`."""
   text = ' '.join(text.split())
-  return (
-    text if len(text) <= _SHOWN else f'{text[: _SHOWN - 20]}...{text[-15:]}'
-  )
+  if len(text) <= limit:
+    return text
+  return f'{text[: limit - 20]}...{text[-15:]}'
 
 
 def same_shape(**shapes: tuple[int, ...]) -> None:

@@ -4,6 +4,8 @@ To add one is to add a function here; `datasets.load` and a config's `data` sect
 it by its name.
 """
 
+import math
+
 import jax
 import numpy as np
 
@@ -15,6 +17,8 @@ from stein_jax.datasets import _tfds
 from stein_jax.datasets import sources
 
 _SPLITS = ('train', 'test')
+# Made at every launch: noise is for tests, and points are drawn at once.
+_MAX_NOISE, _MAX_POINTS = 2**26, 10**6
 # Height and channels of sets of one size, so that images of a folder can take their
 # place in front of the same networks.
 SHAPES = {
@@ -71,7 +75,7 @@ def toy(
   split: str = 'train',
 ) -> sources.Arrays:
   """Returns exact draws [n, d] from one of `densities`."""
-  checks.count(num_examples=num_examples)
+  checks.count(1, _MAX_POINTS, num_examples=num_examples)
   checks.choice(_SPLITS, split=split)
   # The draws do not depend on JAX's default generator.
   rng = jax.random.key(_SPLITS.index(split), impl='threefry2x32')
@@ -94,6 +98,13 @@ def synthetic(
   """
   checks.count(num_examples=num_examples, num_classes=num_classes)
   checks.counts(shape=shape)
+  if num_examples * math.prod(shape) > _MAX_NOISE:
+    fields = f'shape={shape}', f'num_examples={num_examples}'
+    first, second = fields if max(shape) > num_examples else fields[::-1]
+    raise ValueError(
+      f'{first} with {second} is more noise than the {_MAX_NOISE} bytes that are '
+      'allowed.'
+    )
   checks.choice(_SPLITS, split=split)
   # Another seed for each split, so that test images are not those of training.
   rng = np.random.default_rng(_SPLITS.index(split))
@@ -231,7 +242,7 @@ def folder(
   checks.choice(('none', 'centre', 'box', 'half'), mask=mask)
   checks.choice(sources.RANGES, pixels=pixels)
   checks.choice((1, 3), channels=channels)
-  checks.count(2, size=size)
+  checks.count(2, 2**13, size=size)  # as many pixels as a picture may have
   checks.positive(limits=limits)
   part, rows = _files.part_and_rows(split)
   # A pair is one file, cut in the middle.

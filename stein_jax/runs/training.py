@@ -19,6 +19,7 @@ from stein_jax.runs import checkpoints
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import loading
+from stein_jax.runs import memory
 from stein_jax.runs import pictures
 from stein_jax.runs import replays
 from stein_jax.runs import reporting
@@ -70,7 +71,8 @@ def train(
   agreement.check(config, source, first_batch(config, source))
   with workdirs.claimed(workdir, config, extends=extends) as watch:
     try:
-      return _with_rollbacks(config, workdir, *parts, on_metrics, watch)
+      with memory.explained(config):
+        return _with_rollbacks(config, workdir, *parts, on_metrics, watch)
     except checkpoints.NotFinite as error:
       error.add_note(_first_bad(config, source, workdir, error))
       raise

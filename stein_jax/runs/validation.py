@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 
 import jax
+import numpy as np
 
 from stein_jax import algorithms
 from stein_jax import build
@@ -16,6 +17,7 @@ from stein_jax import randomness
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import loading
+from stein_jax.runs import memory
 from stein_jax.runs import rollbacks
 
 # These belong to no algorithm, like what the loop reads.
@@ -36,6 +38,8 @@ def check(config):
   """
   config = configs.with_absolute_paths(configs.complete(config))
   _check_loop(config)
+  _check_lengths(config)
+  _check_sections(config)  # before data are read, which may take a while
   with build.section('data'):
     source = datasets.load(**config.data)
   config = configs.fitted(config, source)
@@ -44,14 +48,16 @@ def check(config):
   with build.section('evaluation.data'):
     test_source = datasets.load(**config.evaluation.data)
   _check_classes(classes, source, test_source)
-  state = _trace(algorithm, config, source)
+  state, step = _trace(algorithm, config, source)
+  _check_numbers(config)  # which the code that uses them may have let pass
   if config.start:
     with build.section('start'):
       loading.parameters_of(config.start, state)
   _check_evaluable(config, state, source, test_source)
   with build.section('sample'):
     sampler = evaluation.sampler(config, test_source)
-    samples = jax.eval_shape(sampler, state)
+    draw, samples = jax.make_jaxpr(sampler, return_shape=True)(state)
+  memory.check(config, state, _batch(config, source), step, draw)
   if hasattr(samples, 'shape'):  # those of a tree, or none, are like no data
     data = source[slice(0, 1)]['image']
     checks.same_shape(data=data.shape[1:], samples=samples.shape[1:])
@@ -94,6 +100,52 @@ def _check_loop(config):
     )
 
 
+# Loops in one call: these end within hours, and those of a billion steps never do.
+_LOOPS = (
+  'num_steps',
+  'svgd_steps',
+  'inner_steps',
+  'cg_steps',
+  'num_temperatures',
+  'num_samples',
+  'num_importance',
+  'num_projections',
+)
+_LONGEST = 10**6
+
+
+def _check_lengths(config):
+  """Refuses loops within a step, or within an evaluation, that never end."""
+  for name, value in _leaves(config):
+    place, _, last = name.rpartition('.')
+    if last in _LOOPS and place and type(value) is int:
+      checks.at_most(_LONGEST, **{name: value})
+
+
+def _check_numbers(config):
+  """Refuses what no section has looked at and no float32 holds."""
+  for name, value in _leaves(config):
+    if isinstance(value, float) and not abs(value) <= _LARGEST:
+      raise ValueError(
+        f'{name}={value} must be finite, and at most {_LARGEST:.3g} as float32 is.'
+      )
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _leaves(value, place=''):
+  """Yields (name, value) of every field of a config, and each entry of sequences."""
+  if hasattr(value, 'items'):
+    for name, each in value.items():
+      yield from _leaves(each, f'{place}.{name}' if place else name)
+  elif isinstance(value, (tuple, list)):
+    for i, each in enumerate(value):
+      yield from _leaves(each, f'{place}[{i}]')
+  else:
+    yield place, value
+
+
 def _check_sections(config):
   """Refuses sections that are no calls; returns how many classes networks have."""
   named = [
@@ -132,10 +184,8 @@ def _check_classes(classes, *sources):
 
 
 def _trace(algorithm, config, source):
-  """Returns the shapes of the state after a step, which nothing has run."""
-  batch = next(
-    datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
-  )
+  """Returns the shapes of the state after a step, which is traced, and its program."""
+  batch = _batch(config, source)
   rng, fields, noted = jax.random.key(0), _Fields(config), _NotedBatch(batch)
   with _explained(config, batch):
     state = jax.eval_shape(lambda rng: algorithm.init(rng, fields, noted), rng)
@@ -156,7 +206,17 @@ def _trace(algorithm, config, source):
   if config.parallel != 'jit':
     step = parallel.per_device(step, spec=spec)
   with _explained(config, batch), build.section('step'):
-    return jax.eval_shape(step, state, batch, rng)[0]
+    traced, (state, _) = jax.make_jaxpr(step, return_shape=True)(
+      state, batch, rng
+    )
+  return state, traced
+
+
+def _batch(config, source):
+  """Returns the whole of the first batch."""
+  return next(
+    datasets.batches(source, config.batch_size, seed=config.seed, whole=True)
+  )
 
 
 def _check_split(config, state, spec):
@@ -170,6 +230,9 @@ def _check_split(config, state, spec):
           f'num_{name}={leaf.shape[0]} must be divisible by {jax.device_count()} '
           'devices.'
         )
+
+
+_SUSPECT = 10**4
 
 
 @contextlib.contextmanager
@@ -188,6 +251,14 @@ def _explained(config, batch) -> Iterator[None]:
       # Most have a name alone, but some a sentence, which `str` would quote.
       (said, *_) = map(str, error.args)
       said = said if ' ' in said else f'there is no {said!r}'
+    said = checks.shortened(said, 600)
+    large = [
+      each
+      for each in memory.largest_fields(config)
+      if int(each.partition('=')[2]) > _SUSPECT
+    ]
+    if large:  # JAX's own words of such an array have no field
+      said = f'{said} The largest sizes are {", ".join(large)}.'
     raise ValueError(f'{what}: {said}') from error
 
 
@@ -258,13 +329,25 @@ def _check_evaluable(config, state, source, test_source):
     if shapes[0] != shapes[1]:
       raise ValueError(
         f'evaluation.data has {name} {shapes[1]}, data has {shapes[0]}: they '
-        'must be alike.'
+        f'must be alike. {_differing(config)}'
       )
   for name in ('pixels', 'scale'):
     values = [getattr(of, name) for of in (source, test_source)]
     if values[0] != values[1]:
       raise ValueError(
-        f'evaluation.data has {name}={values[1]!r}, data has {values[0]!r}: '
+        f'evaluation.data.{name}={values[1]!r}, and data.{name}={values[0]!r}: '
         'they must be alike.'
       )
   evaluation.check_likelihood(config, state, test_data['image'])
+
+
+def _differing(config):
+  """Returns what the two data sections say of the same field in two ways."""
+  fields = dict(_leaves(config.data)), dict(_leaves(config.evaluation.data))
+  said = [
+    f'data.{name}={checks.shown(fields[0].get(name))} and evaluation.data.{name}='
+    f'{checks.shown(fields[1].get(name))}'
+    for name in sorted({*fields[0], *fields[1]} - {'split'})
+    if fields[0].get(name) != fields[1].get(name)
+  ]
+  return f'There are {", ".join(said)}.' if said else ''
