@@ -91,6 +91,7 @@ def propose_and_revise(
     axis_name=axis_name,
     dropout_rng=dropout_rng,
   )
+  metrics.pop('chain/move')  # that of samples is called 'samples/revision'
   metrics = {**metrics, **moved(proposed, revised, axis_name=axis_name)}
   return propose, revised, metrics
 
