@@ -220,7 +220,11 @@ class RowsTest(absltest.TestCase):
     config = rows.get_config(rows.Row('', '', ('gan_cifar10', '')), 0)
     rows.on_data(config, 'svhn_cropped', None)
     expected = dict(
-      name='svhn_cropped', split='test', pixels='symmetric', condition='label'
+      name='svhn_cropped',
+      split='test',
+      pixels='symmetric',
+      condition='label',
+      dequantize=False,
     )
     self.assertEqual(config.evaluation.data.to_dict(), expected)
     rows.on_data(config, 'svhn_cropped', 'svhn.npz')
@@ -230,6 +234,7 @@ class RowsTest(absltest.TestCase):
       split='train',
       pixels='symmetric',
       condition='label',
+      dequantize=False,
     )
     self.assertEqual(config.data.to_dict(), expected)
 
