@@ -24,7 +24,7 @@ def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
   is fast on TPUs; its keys are a threefry key twice, so that a seed gives the same key
   in either way. 'hashed' has threefry's keys, but its bits are a hash of a counter, so
   that a normal number takes a quarter to a third of the time on a CPU. Its numbers have
-  passed `tests/randomness_test.py` and TestU01's SmallCrush and Crush, but nobody has
+  passed `tests/randomness_test.py` and batteries of TestU01, but nobody has
   attacked them as threefry's have been.
   """
   checks.key(several=True, rng=rng)
@@ -36,21 +36,15 @@ def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
   return jax.random.wrap_key_data(words, impl=IMPLEMENTATIONS[implementation])
 
 
-def _round(words: Array, shift: int, factor: int) -> Array:
-  """Returns a bijection of unsigned 32-bit words: high bits go down, low bits up."""
-  return (words ^ (words >> shift)) * jnp.uint32(factor)
+def _mixed(words: Array) -> Array:
+  """Returns a hash of unsigned 32-bit words, a bijection [W18].
 
-
-# Of a hash whose three constants were searched for, so that a flipped bit flips every
-# bit of the result in half of all words [W18].
-_FIRST, _SECOND, _THIRD = (17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)
-
-
-def _scrambled(word: Array) -> Array:
-  """Returns that hash of words, a bijection."""
-  for constants in (_FIRST, _SECOND, _THIRD):
-    word = _round(word, *constants)
-  return word ^ (word >> 14)
+  Its two factors were searched for, so that a flipped bit flips every bit of the result
+  in about half of all words.
+  """
+  words = (words ^ (words >> 16)) * jnp.uint32(0x21F0AAAD)
+  words = (words ^ (words >> 15)) * jnp.uint32(0x735A2D97)
+  return words ^ (words >> 15)
 
 
 def _expanded(key: Array) -> tuple[Array, Array, Array]:
@@ -59,23 +53,22 @@ def _expanded(key: Array) -> tuple[Array, Array, Array]:
   Each depends on both words of the key, and no two keys have one start and one middle.
   """
   first, second = key[0], key[1]
-  start = first ^ _scrambled(second + jnp.uint32(_GOLDEN))
-  middle = second ^ _scrambled(start)
-  return start, middle, _scrambled(start + middle) | jnp.uint32(1)
+  start = first ^ _mixed(second + jnp.uint32(_GOLDEN))
+  middle = second ^ _mixed(start)
+  return start, middle, _mixed(start + middle) | jnp.uint32(1)
 
 
 def _hashed(counter: Array, key: Array) -> Array:
   """Returns a word of each counter under a key [2], all unsigned and of 32 bits.
 
   Counters of two keys may meet at the start or in the middle, but not in both: the step
-  is the key's own, so that words of one stream are not those of another in a row. What
-  came before the middle is added to the end, so that words repeat as often as random
-  ones do, which those of a bijection never would.
+  is the key's own, so that words of one stream are not those of another in a row. The
+  place is added to its hash, so that words repeat as often as random ones do, which
+  those of a bijection never would.
   """
   start, middle, step = _expanded(key)
-  before = _round(_round(counter * step + start, *_FIRST), *_SECOND)
-  after = _round(before + middle, *_THIRD)
-  return (after ^ (after >> 14)) + before
+  place = counter * step + start
+  return _mixed(_mixed(place) + middle) + place
 
 
 def _random_bits(key, bit_width, shape):

@@ -3,7 +3,9 @@
    apt-get install libtestu01-0-dev    (Debian's non-free)
    gcc -O3 tests/testu01.c -o testu01 -ltestu01 -ltestu01probdist -ltestu01mylib -lm
    ./testu01 interleaved crush         (half an hour; small: 10 s; a number: that
-                                      test of Crush, ten times; words: no test)
+                                      test of Crush, ten times; words: no test;
+                                      cells: all 2^32 words of the first
+                                      keys, counted in 2^16 cells)
 
    The streams:
      long         2^32 words of fold_in(key(0), 0), then those of 1, ...
@@ -15,6 +17,7 @@
      step         one stream whose step is the third argument: 1, 0x10001, ...
    A name with '-reversed' has the bits of its words from low to high. */
 
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,28 +31,23 @@
 
 typedef struct { uint32_t start, middle, step; } Key;
 
-static uint32_t scrambled(uint32_t word) {
-  word = (word ^ (word >> 17)) * 0xED5AD4BBu;
-  word = (word ^ (word >> 11)) * 0xAC4C1B51u;
-  word = (word ^ (word >> 15)) * 0x31848BABu;
-  return word ^ (word >> 14);
+static inline uint32_t mixed(uint32_t word) {
+  word = (word ^ (word >> 16)) * 0x21F0AAADu;
+  word = (word ^ (word >> 15)) * 0x735A2D97u;
+  return word ^ (word >> 15);
 }
 
 static Key expanded(uint32_t first, uint32_t second) {
   Key key;
-  key.start = first ^ scrambled(second + 0x9E3779B1u);
-  key.middle = second ^ scrambled(key.start);
-  key.step = scrambled(key.start + key.middle) | 1;
+  key.start = first ^ mixed(second + 0x9E3779B1u);
+  key.middle = second ^ mixed(key.start);
+  key.step = mixed(key.start + key.middle) | 1;
   return key;
 }
 
 static inline uint32_t hashed(uint32_t counter, Key key) {
-  uint32_t before = counter * key.step + key.start, after;
-  before = (before ^ (before >> 17)) * 0xED5AD4BBu;
-  before = (before ^ (before >> 11)) * 0xAC4C1B51u;
-  after = before + key.middle;
-  after = (after ^ (after >> 15)) * 0x31848BABu;
-  return (after ^ (after >> 14)) + before;
+  uint32_t place = counter * key.step + key.start;
+  return mixed(mixed(place) + key.middle) + place;
 }
 
 /* jax.random.fold_in(jax.random.key(0), i): threefry of twenty rounds. */
@@ -109,6 +107,29 @@ static unsigned int next(void) {
   return turned;
 }
 
+/* Standard scores of chi-squared: of the top, the lowest and the middle 16 bits. */
+static int cells(void) {
+  static uint32_t counts[3][65536];
+  for (int i = 0; i < 4; i++) {
+    memset(counts, 0, sizeof counts);
+    for (uint64_t j = 0; j < 1ull << 32; j++) {
+      uint32_t word = hashed(j, keys[i]);
+      counts[0][word >> 16]++, counts[1][word & 65535]++;
+      counts[2][word >> 8 & 65535]++;
+    }
+    for (int part = 0; part < 3; part++) {
+      double total = 0;
+      for (int cell = 0; cell < 65536; cell++) {
+        double error = counts[part][cell] - 65536.0;
+        total += error * error / 65536;
+      }
+      printf("%.1f ", (total - 65535) / sqrt(2 * 65535));
+    }
+    printf("\n");
+  }
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc < 3) return fprintf(stderr, "testu01 STREAM small|crush|words\n"), 2;
   stream = argv[1];
@@ -123,6 +144,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < 8; i++) printf("%u\n", next());
     return 0;
   }
+  if (!strcmp(argv[2], "cells")) return cells();
   swrite_Basic = FALSE;
   unif01_Gen *generator = unif01_CreateExternGenBits(argv[1], next);
   int repeats[145] = {0};
