@@ -34,6 +34,7 @@ _MAINS = (
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
+  'benchmarks.annealing',
   'benchmarks.langevin',
   'benchmarks.loop',
   'benchmarks.primitives',

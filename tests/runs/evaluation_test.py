@@ -154,6 +154,33 @@ class RefusedTest(parameterized.TestCase):
       evaluation.test_metrics(config, (), None)
 
 
+class EstimateTest(absltest.TestCase):
+  """What stands beside a likelihood whose log Z is an estimate."""
+
+  def test_has_its_error(self):
+    config = smoke.get_config('contrastive_divergence_mnist')
+    config.evaluation.log_likelihood = 'ais'
+    config.evaluation.ais = dict(num_chains=20, num_temperatures=10)
+    source = datasets.load(**config.evaluation.data)
+    state = types.SimpleNamespace(
+      energy=learners.create(
+        jax.random.key(0), energies.RBM(3), optax.sgd(0.1), source[:4]['image']
+      )
+    )
+    found = evaluation.test_metrics(config, state, source)
+    expected = energies.ais_estimate(
+      state.energy,
+      jax.random.key(config.seed),
+      num_chains=20,
+      num_temperatures=10,
+    )
+    for name, value in expected.items():
+      self.assertAlmostEqual(found[f'test/{name}'], float(value), delta=1e-3)
+    self.assertEqual(
+      found['test/log_likelihood_error'], found['test/log_partition_error']
+    )
+
+
 class EvaluateTest(parameterized.TestCase):
   @parameterized.parameters('stein_cd_mnist', 'svgd_toy')
   def test_writes_numbers_samples_and_a_page_that_stands_alone(self, name):
