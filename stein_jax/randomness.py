@@ -24,8 +24,8 @@ def convert(rng: PRNGKey, implementation: str) -> PRNGKey:
   is fast on TPUs; its keys are a threefry key twice, so that a seed gives the same key
   in either way. 'hashed' has threefry's keys, but its bits are a hash of a counter, so
   that a normal number takes a quarter to a third of the time on a CPU. Its numbers have
-  passed `tests/randomness_test.py` and batteries of TestU01, but nobody has
-  attacked them as threefry's have been.
+  passed `tests/randomness_test.py` and TestU01's SmallCrush, but nobody has attacked
+  them as threefry's have been.
   """
   checks.key(several=True, rng=rng)
   checks.choice(IMPLEMENTATIONS, prng_impl=implementation)
