@@ -36,7 +36,9 @@ class DocstringsTest(parameterized.TestCase):
     module = importlib.import_module(name)
     with jax.numpy_rank_promotion('allow'):  # as readers have it
       failed, _ = doctest.testmod(
-        module, optionflags=doctest.NORMALIZE_WHITESPACE
+        module,
+        extraglobs=dict(jax=jax, jnp=jax.numpy),  # which readers know
+        optionflags=doctest.NORMALIZE_WHITESPACE,
       )
     self.assertEqual(failed, 0)
 

@@ -318,28 +318,30 @@ DOORS = {
     _medians.median_squared_distance, (_X,), slow=True
   ),
   # Stein primitives.
-  'stein.stein_operator': Door(
+  'stein.discrepancies.stein_operator': Door(
     lambda x: stein.stein_operator(lambda x: -0.5 * x, lambda x: x**2, x), (_X,)
   ),
-  'stein.svgd_direction': Door(
+  'stein.directions.svgd_direction': Door(
     lambda x, s: stein.svgd_direction(x, s, _rbf), (_X, _SCORE), keeps=True
   ),
-  'stein.feature_svgd_direction': Door(
+  'stein.directions.feature_svgd_direction': Door(
     lambda x, s: stein.feature_svgd_direction(x, s, lambda x: 2 * x, _rbf),
     (_X, _SCORE),
     keeps=True,
   ),
-  'stein.feature_repulsion': Door(
+  'stein.directions.feature_repulsion': Door(
     lambda x: stein.feature_repulsion(x, lambda x: 2 * x, _rbf),
     (_X,),
     keeps=True,
   ),
-  'stein.stein_matrix': Door(
+  'stein.discrepancies.stein_matrix': Door(
     lambda *points: stein.stein_matrix(*points, _rbf),
     (_X, _SCORE, _Y, levels(5, 2, seed=11)),
   ),
-  'stein.ksd': Door(lambda x, s: stein.ksd(x, s, _rbf), (_X, _SCORE)),
-  'stein.ksd_test': Door(
+  'stein.discrepancies.ksd': Door(
+    lambda x, s: stein.ksd(x, s, _rbf), (_X, _SCORE)
+  ),
+  'stein.goodness_of_fit.ksd_test': Door(
     lambda x, s: stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9),
     (_X, _SCORE),
   ),

@@ -1,21 +1,14 @@
-"""Stein primitives: the operator, directions of SVGD, kernel discrepancies.
+"""Directions that move particles to a density: SVGD's, on points or on features.
 
-All of them take points, scores at the points (grad_x log p) and a radial kernel, and
-nothing else, so that any density will do. The functions take points [n, d]; the values
-`SVGD`, `FeatureSVGD` and `Score` take particles of any shape, and are what an algorithm
-is given. A kernel may hold a rule in place of its bandwidth, such as `kernels.Median`,
-which is applied to the points. Everything is pure and may be jitted, vmapped, mapped
-over devices (`axis_name`) and differentiated.
+The functions take points [n, d]. The values `SVGD`, `FeatureSVGD` and `Score` take
+particles of any shape, and are what an algorithm is given.
 """
 
 from collections.abc import Callable
 
 from flax import struct
-import jax
-from jax import flatten_util
 from jax import lax
 import jax.numpy as jnp
-import numpy as np
 
 from stein_jax import _repulsion
 from stein_jax import _sums
@@ -23,42 +16,13 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import kernels
-from stein_jax.types import Array, Kernel, PRNGKey, ScoreFn, Tree
+from stein_jax.stein import _particles
+from stein_jax.stein import discrepancies
+from stein_jax.types import Array, Kernel, Tree
 
 NORMALIZATIONS = ('count', 'row_sum', 'unit_ball')
 WANTED = 'a direction, such as stein.SVGD()'  # in place of what cannot be one
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
-
-
-def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
-  """Returns s(x).phi(x) + div phi(x) [n], of mean zero under p [WL16 eq 4].
-
-  It is computed by its definition, with one Jacobian for each point.
-
-  Args:
-    score_fn: the score s, a function of points [n, d] to [n, d].
-    test_fn: phi, a function of points [n, d] to [n, d].
-    x: points [n, d].
-
-  Raises:
-    ValueError: a function that does not return points like those it is given.
-
-  Examples:
-    >>> score = lambda x: -x  # of N(0, 1); with phi(x) = x the value is 1 - x^2
-    >>> print(stein_operator(score, lambda x: x, jnp.array([[0.0], [2.0]])))
-    [ 1. -3.]
-  """
-  (x,) = kernels.points(x=x)
-
-  def at(point):
-    # The functions take batches; a batch of one point shows its own Jacobian.
-    single = lambda y: test_fn(y[None])[0]
-    score = score_fn(point[None])
-    checks.shape((1, len(point)), score_fn=score, test_fn=test_fn(point[None]))
-    divergence = jnp.trace(jax.jacfwd(single)(point))
-    return dtypes.floating(score[0]) @ single(point) + divergence
-
-  return jax.vmap(at)(x)
 
 
 def svgd_direction(
@@ -108,7 +72,7 @@ def svgd_direction(
   checks.choice(NORMALIZATIONS, normalize=normalize)
   # The result has the dtype of the points, while sums are of float32 or wider.
   dtype = dtypes.floating(x if at is None else at).dtype
-  x, score = _points(x, score)
+  x, score = _particles.points(x, score)
   kernel = kernels.resolved(kernel, x, axis_name)
   # Points and particles become one dtype and are checked for one dimension.
   if at is not None:
@@ -129,7 +93,9 @@ def svgd_direction(
   phi = drive / (total[:, None] if normalize == 'row_sum' else count)
   if normalize == 'unit_ball':
     # The mean of the Stein operator on phi is phi's squared norm.
-    square = ksd(x, score, kernel, block_size=block_size, axis_name=axis_name)
+    square = discrepancies.ksd(
+      x, score, kernel, block_size=block_size, axis_name=axis_name
+    )
     phi = jnp.where(square == 0, 0, phi * lax.rsqrt(square))
   return phi.astype(dtype)
 
@@ -214,155 +180,6 @@ def feature_repulsion(
   return repulsion.astype(dtype)
 
 
-def stein_matrix(
-  x: Array, score_x: Array, y: Array, score_y: Array, kernel: Kernel
-) -> Array:
-  """Returns the Stein kernel u(x_i, y_j) [n, m] [WL16 eq 6].
-
-  u(x, y) = s(x).s(y) k + s(x).grad_y k + s(y).grad_x k + tr grad_x grad_y k,
-  of mean zero under p in either argument.
-
-  Args:
-    x: points [n, d].
-    score_x: grad_x log p at x [n, d].
-    y: points [m, d].
-    score_y: grad_x log p at y [m, d].
-    kernel: radial profile; a rule for its bandwidth is applied to x alone.
-  """
-  x, score_x = _points(x, score_x)
-  y, score_y = _points(y, score_y)
-  kernels.points(x=x, y=y)
-  kernel = kernels.resolved(kernel, x)
-
-  def whole(form):
-    return form.matrix(form.prepare(x, score_x), form.prepare(y, score_y), True)
-
-  return _sums.with_stein_kernel(whole, kernel, (x, y))
-
-
-def ksd(
-  x: Array,
-  score: Array,
-  kernel: Kernel,
-  *,
-  unbiased: bool = False,
-  block_size: int | None = None,
-  fused: bool = False,
-  axis_name: str | None = None,
-) -> Array:
-  """Returns the squared kernelised Stein discrepancy [] [LW17 eq 14] [WL16 eq 6].
-
-  Args:
-    x: points [n, d].
-    score: grad_x log p at the points [n, d].
-    kernel: radial profile; a rule for its bandwidth is applied to the points.
-    unbiased: whether it is the U-statistic, without the diagonal, which may fall below
-      zero. The V-statistic is never negative beyond rounding.
-    block_size: rows of the Stein matrix held at a time; None keeps memory
-      bounded.
-    fused: whether one Pallas kernel does it, for a GPU; see `svgd_direction`.
-    axis_name: the mapped axis over which the points are split.
-
-  Raises:
-    ValueError: the U-statistic of one point, or what cannot be fused.
-
-  Examples:
-    Draws of N(0, 1) are near it; the same draws moved by 1 are not:
-
-    >>> x = jax.random.normal(jax.random.key(0), (200, 1))
-    >>> to_normal = jax.jit(lambda x: ksd(x, -x, kernels.IMQ(bandwidth=1.0)))
-    >>> bool(to_normal(x) < 0.1 < to_normal(x + 1))
-    True
-  """
-  x, score = _points(x, score)
-  kernel = kernels.resolved(kernel, x, axis_name)
-  n = len(x)
-  count = n * collectives.size(axis_name)
-  if unbiased and count < 2:
-    raise ValueError('The U-statistic needs at least 2 points, got 1.')
-  if fused:
-    total = _sums.fused_stein_sum(x, score, kernel, axis_name=axis_name)
-  else:
-    total = _sums.stein_sum(
-      x, score, kernel, block_size=block_size, axis_name=axis_name
-    )
-  # Integers of more than 32 bits, which the number of pairs may be, are refused.
-  if unbiased:
-    return collectives.psum(total, axis_name) / float(count * (count - 1))
-  total += jnp.sum(_sums.own_terms(score, kernel))
-  return collectives.psum(total, axis_name) / float(count**2)
-
-
-def ksd_test(
-  rng: PRNGKey,
-  x: Array,
-  score: Array,
-  kernel: Kernel,
-  *,
-  num_bootstrap: int = 1000,
-  flip_probability: float = 0.5,
-  block_size: int | None = None,
-) -> tuple[Array, Array]:
-  """Returns n KSD^2 (V-statistic) [] and its p-value [] under x ~ p.
-
-  This is the wild bootstrap of [CSG16], in which random signs w_i w_j reweight
-  u(x_i, x_j). The p-value counts the statistic among the draws, so that it lies in
-  [1 / (num_bootstrap + 1), 1]. It is large too where one or two points with huge scores
-  carry the whole statistic, since signs do not change what a point adds to itself.
-
-  Args:
-    rng: key of the signs.
-    x: points [n, d].
-    score: grad_x log p at the points [n, d].
-    kernel: radial profile; a rule for its bandwidth is applied to the points.
-    num_bootstrap: number of draws.
-    flip_probability: chance that the sign changes from one point to the next:
-      0.5 for independent points, less for a Markov chain in its order.
-    block_size: rows of the Stein matrix held at a time; None keeps memory bounded.
-
-  Examples:
-    >>> x = 1 + jax.random.normal(jax.random.key(0), (200, 1))  # not of N(0, 1)
-    >>> kernel = kernels.IMQ(bandwidth=1.0)
-    >>> _, p_value = jax.jit(ksd_test)(jax.random.key(1), x, -x, kernel)
-    >>> bool(p_value < 0.01)
-    True
-  """
-  checks.key(rng=rng)
-  checks.count(num_bootstrap=num_bootstrap)
-  checks.positive(flip_probability=flip_probability)
-  checks.at_most(0.5, flip_probability=flip_probability)
-  x, score = _points(x, score)
-  kernel = kernels.resolved(kernel, x)
-  n = x.shape[0]
-  # A sign stays the same from point to point unless it flips, and the first is random.
-  flips = jax.random.bernoulli(rng, flip_probability, (num_bootstrap, n))
-  first = jax.random.rademacher(
-    jax.random.fold_in(rng, 1), (num_bootstrap, 1), x.dtype
-  )
-  signs = first * jnp.cumprod(jnp.where(flips, -1, 1), 1).astype(x.dtype)
-  # With signs that are all 1 the sum is the statistic itself, which comes first.
-  weights = jnp.concatenate([jnp.ones((1, n), x.dtype), signs])
-  own = _sums.own_terms(score, kernel)
-
-  def over_pairs(form):
-    points = form.prepare(x, score)
-
-    def on_row(row):
-      i, own, point, weight = row
-      u = form.matrix(point, points, i != jnp.arange(n)).at[i].set(own)
-      return weight * jnp.dot(weights, u, precision=_HIGHEST)
-
-    rows = (jnp.arange(n), own, points, weights.T)
-    return jnp.sum(kernels.map_rows(on_row, rows, n, block_size), 0)
-
-  sums = _sums.with_stein_kernel(over_pairs, kernel, (x,))
-  statistic, draws = jnp.split(sums / n, [1])
-  exceed = jnp.sum(draws >= statistic)
-  p_value = (1 + exceed) / (1 + num_bootstrap)
-  # No comparison with a nan holds: it would be the strongest rejection.
-  return statistic[0], jnp.where(jnp.isfinite(statistic[0]), p_value, jnp.nan)
-
-
 @struct.dataclass
 class SVGD:
   """The direction of SVGD for particles of any shape; see `svgd_direction`.
@@ -411,19 +228,19 @@ class SVGD:
     """
     checks.count(minimum=0, block_size=self.block_size)
     y = x if at is None else at
-    _check_particles(x, score, y)
+    _particles.check(x, score, y)
     phi = svgd_direction(
-      _flattened(x),
-      _flattened(score),
+      _particles.flattened(x),
+      _particles.flattened(score),
       self.kernel,
-      at=None if at is None else _flattened(at),
+      at=None if at is None else _particles.flattened(at),
       normalize=self.normalize,
       # A config, which holds no None, has 0 for it.
       block_size=self.block_size or None,
       fused=self.fused,
       axis_name=axis_name,
     )
-    return _shaped(phi, y)
+    return _particles.shaped(phi, y)
 
 
 @struct.dataclass
@@ -502,49 +319,6 @@ class Score:
     return score
 
 
-def _check_particles(x, score, at):
-  """Raises ValueError unless x and `at` are particles, and the score is like x."""
-  for name, tree in {'x': x, 'at': at}.items():
-    shapes = list(map(np.shape, jax.tree.leaves(tree)))
-    counts = {shape[:1] for shape in shapes}
-    if len(counts) != 1 or counts & {(), (0,)}:
-      raise ValueError(
-        f'{name} has leaves of shapes {shapes}; wanted: leaves [n, ...] of one n.'
-      )
-  checks.like(x, score=score)
-  # The number of other points may differ, their shape may not.
-  checks.like(_first(x), at=_first(at))
-
-
-def _first(tree):
-  """Returns the first of particles with leaves [n, ...]."""
-  return jax.tree.map(lambda leaf: dtypes.at_least_float32(leaf)[0], tree)
-
-
-def _flattened(tree):
-  """Returns particles with leaves [n, ...] as points [n, d]."""
-  tree = jax.tree.map(dtypes.at_least_float32, tree)
-  return jax.vmap(lambda one: flatten_util.ravel_pytree(one)[0])(tree)
-
-
-def _shaped(points, tree):
-  """Returns points [n, d] as particles of the shapes and dtypes of a tree."""
-  found = jax.vmap(flatten_util.ravel_pytree(_first(tree))[1])(points)
-  return jax.tree.map(
-    lambda new, old: new.astype(dtypes.floating(old).dtype), found, tree
-  )
-
-
 def _own_rows(x, axis_name):
   """Returns which rows of the gathered particles are this device's [n]."""
   return collectives.index(axis_name) * len(x) + jnp.arange(len(x))
-
-
-def _points(x, score):
-  """Returns points and scores [n, d] in the dtype that they are summed in."""
-  if np.ndim(x) != 2 or np.shape(x) != np.shape(score) or 0 in np.shape(x):
-    raise ValueError(
-      'Points and scores must be [n, d] alike, n and d at least 1; got '
-      f'{np.shape(x)} and {np.shape(score)}.'
-    )
-  return dtypes.at_least_float32(x), dtypes.at_least_float32(score)

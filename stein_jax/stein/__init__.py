@@ -1,0 +1,35 @@
+"""Stein primitives: the operator, directions of SVGD, kernel discrepancies, tests.
+
+All of them take points, scores at the points (grad_x log p) and a radial kernel, and
+nothing else, so that any density will do. A kernel may hold a rule in place of its
+bandwidth, such as `kernels.Median`, which is applied to the points. Everything is pure
+and may be jitted, vmapped, mapped over devices (`axis_name`) and differentiated.
+"""
+
+from stein_jax.stein.directions import NORMALIZATIONS
+from stein_jax.stein.directions import SVGD
+from stein_jax.stein.directions import WANTED
+from stein_jax.stein.directions import FeatureSVGD
+from stein_jax.stein.directions import Score
+from stein_jax.stein.directions import feature_repulsion
+from stein_jax.stein.directions import feature_svgd_direction
+from stein_jax.stein.directions import svgd_direction
+from stein_jax.stein.discrepancies import ksd
+from stein_jax.stein.discrepancies import stein_matrix
+from stein_jax.stein.discrepancies import stein_operator
+from stein_jax.stein.goodness_of_fit import ksd_test
+
+__all__ = [
+  'FeatureSVGD',
+  'NORMALIZATIONS',
+  'SVGD',
+  'Score',
+  'WANTED',
+  'feature_repulsion',
+  'feature_svgd_direction',
+  'ksd',
+  'ksd_test',
+  'stein_matrix',
+  'stein_operator',
+  'svgd_direction',
+]

@@ -1,0 +1,51 @@
+"""Particles of any shape [n, ...] as points [n, d], and back."""
+
+import jax
+from jax import flatten_util
+import numpy as np
+
+from stein_jax import checks
+from stein_jax import dtypes
+
+
+def check(x, score, at):
+  """Raises ValueError unless x and `at` are particles, and the score is like x."""
+  for name, tree in {'x': x, 'at': at}.items():
+    shapes = list(map(np.shape, jax.tree.leaves(tree)))
+    counts = {shape[:1] for shape in shapes}
+    if len(counts) != 1 or counts & {(), (0,)}:
+      raise ValueError(
+        f'{name} has leaves of shapes {shapes}; wanted: leaves [n, ...] of one n.'
+      )
+  checks.like(x, score=score)
+  # The number of other points may differ, their shape may not.
+  checks.like(_first(x), at=_first(at))
+
+
+def flattened(tree):
+  """Returns particles with leaves [n, ...] as points [n, d]."""
+  tree = jax.tree.map(dtypes.at_least_float32, tree)
+  return jax.vmap(lambda one: flatten_util.ravel_pytree(one)[0])(tree)
+
+
+def shaped(points, tree):
+  """Returns points [n, d] as particles of the shapes and dtypes of a tree."""
+  found = jax.vmap(flatten_util.ravel_pytree(_first(tree))[1])(points)
+  return jax.tree.map(
+    lambda new, old: new.astype(dtypes.floating(old).dtype), found, tree
+  )
+
+
+def points(x, score):
+  """Returns points and scores [n, d] in the dtype that they are summed in."""
+  if np.ndim(x) != 2 or np.shape(x) != np.shape(score) or 0 in np.shape(x):
+    raise ValueError(
+      'Points and scores must be [n, d] alike, n and d at least 1; got '
+      f'{np.shape(x)} and {np.shape(score)}.'
+    )
+  return dtypes.at_least_float32(x), dtypes.at_least_float32(score)
+
+
+def _first(tree):
+  """Returns the first of particles with leaves [n, ...]."""
+  return jax.tree.map(lambda leaf: dtypes.at_least_float32(leaf)[0], tree)
