@@ -89,7 +89,8 @@ def named(namespace: types.ModuleType, name: str) -> Callable:
   if not isinstance(name, str):
     raise ValueError(f'name={checks.shown(name)} must be a string.')
   if ':' in name:
-    return imported(name)
+    with section('name'):
+      return imported(name)
   factories = _factories(namespace)
   if name not in factories:
     near = difflib.get_close_matches(name[:_SHOWN], factories, 3)
@@ -162,7 +163,7 @@ def values(
   for key, value in found.items():
     family = families.get(key, namespace)
     if family is not None:
-      with section(key):
+      with section(key, value):
         found[key] = _built(family, value)
   return found
 
@@ -207,7 +208,7 @@ def complete(
     found[key] = value
     family = families.get(key, namespace)
     if family is not None:
-      with section(key):
+      with section(key, value):
         found[key] = _completed(value, own.get(key), family)
   return found
 
@@ -323,18 +324,27 @@ def _says_nothing(wanted):
 
 
 @contextlib.contextmanager
-def section(name: str) -> Iterator[None]:
-  """Puts a section's name before what is refused inside: as its flag has it."""
+def section(name: str, fields: Any = ()) -> Iterator[None]:
+  """Puts a section's name before what is refused inside: as its flag has it.
+
+  Args:
+    name: of the section.
+    fields: names of its fields; where they come with their values, they get the
+      section's name too.
+  """
   try:
     yield
   except (ValueError, TypeError, FileNotFoundError) as error:
+    text = str(error)
     # What an inner section has refused already begins with that one's name.
-    inner = getattr(error, '_in_section', False)
-    joint = '.' if inner or FIELD.match(str(error)) else ': '
+    begins = getattr(error, '_in_section', False) or FIELD.match(text)
+    if begins and hasattr(fields, 'keys') and fields:
+      own = '|'.join(map(re.escape, map(str, fields)))
+      text = re.sub(rf'(?<= )(?=({own})=)', f'{name}.', text)
     # Other exceptions, and subclasses of these, take other arguments.
     kinds = (FileNotFoundError, TypeError, ValueError)
     kind = next(kind for kind in kinds if isinstance(error, kind))
-    named_error = kind(f'{name}{joint}{error}')
+    named_error = kind(f'{name}{"." if begins else ": "}{text}')
     named_error._in_section = True
     raise named_error from error
 

@@ -81,6 +81,15 @@ def counts(empty: bool = False, **values) -> None:
     count(**{f'{name}[{i}]': each for i, each in enumerate(value)})
 
 
+def same_length(**sequences) -> None:
+  """Raises ValueError unless all sequences have as many entries."""
+  if len(set(map(len, sequences.values()))) > 1:
+    *others, last = (f'{name}={shown(of)}' for name, of in sequences.items())
+    raise ValueError(
+      f'{", ".join(others)} and {last} must have the same length.'
+    )
+
+
 def image_shape(**values) -> None:
   """Raises ValueError unless every value is a height, a width and channels."""
   counts(**values)

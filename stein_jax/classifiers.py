@@ -115,7 +115,7 @@ class ResNet(nn.Module):
   for an image does not depend on the others.
 
   Attributes:
-    depth: number of layers, one of 8, 14, 20, 26, ...
+    depth: number of layers, one of 8, 14, 20, 26, ..., 110.
     width: channels of the first stage; the others have 2 and 4 times as many.
     num_classes: number of classes, and of logits.
     num_groups: number of groups of every norm.
@@ -133,7 +133,7 @@ class ResNet(nn.Module):
       num_groups=self.num_groups,
     )
     # Each block is traced by itself.
-    checks.count(maximum=302, depth=self.depth)
+    checks.count(maximum=110, depth=self.depth)
     if self.depth < 8 or self.depth % 6 != 2:
       raise ValueError(f'depth={self.depth} must be 6 n + 2, at least 8.')
     if self.width % self.num_groups:

@@ -824,5 +824,34 @@ class OptaxTest(parameterized.TestCase):
     self.assertEqual(found, [0, -2])  # the mean of 1 and 3, at the second
 
 
+class RepeatedTest(parameterized.TestCase):
+  @parameterized.parameters(
+    1, 2, learners.UNROLLED, learners.UNROLLED + 1, 3 * learners.UNROLLED
+  )
+  def test_each_step_is_from_where_the_one_before_is(self, num):
+    rngs = list(jax.random.split(jax.random.key(0), num))
+    step = lambda value, rng: (
+      2 * value + jax.random.uniform(rng),
+      {'from': value},
+    )
+    expected, before = jnp.ones(()), None
+    for rng in rngs:
+      before, expected = expected, 2 * expected + jax.random.uniform(rng)
+    value, beside = jax.jit(lambda start: learners.repeated(step, start, rngs))(
+      jnp.ones(())
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(beside['from'], before, rtol=1e-6)
+
+  def test_a_thousand_steps_are_a_small_program(self):
+    rngs = list(jax.random.split(jax.random.key(0), 1000))
+    step = lambda value, rng: (value + jax.random.uniform(rng), None)
+    sum_of = lambda start: learners.repeated(step, start, rngs)[0]
+    traced = jax.make_jaxpr(sum_of)(jnp.zeros(()))
+    few = lambda start: learners.repeated(step, start, rngs[:8])[0]
+    unrolled = jax.make_jaxpr(few)(jnp.zeros(()))
+    self.assertLess(len(traced.eqns), len(unrolled.eqns))
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -56,7 +56,10 @@ def get(name: str) -> types.ModuleType:
       "'package.module:name'."
     )
   path, _, attribute = name.partition(':')
-  module = build.import_module(path)
+  try:
+    module = build.import_module(path)
+  except ValueError as error:
+    raise ValueError(f'algorithm={name!r}: {error}') from error
   if attribute:
     module = getattr(module, attribute, None)
   for function in ('init', 'step'):

@@ -39,7 +39,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   # A step draws as many chains as the batch has images, no chain twice.
   if config.num_chains and config.num_chains < len(data):
     raise ValueError(
-      f'num_chains={config.num_chains} must be 0 or at least the batch of '
+      f'num_chains={config.num_chains} must be 0 or at least batch_size='
       f'{len(data)}.'
     )
   condition = energies.conditions(batch)

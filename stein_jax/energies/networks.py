@@ -325,11 +325,9 @@ class ConvNet(nn.Module):
     checks.non_negative(reference_sigma=self.reference_sigma)
     checks.choice(_ACTIVATIONS, activation=self.activation)
     checks.positive(scale=self.scale)
-    if not len(self.widths) == len(self.kernels) == len(self.strides):
-      raise ValueError(
-        f'widths={self.widths}, kernels={self.kernels} and '
-        f'strides={self.strides} must have the same length.'
-      )
+    checks.same_length(
+      widths=self.widths, kernels=self.kernels, strides=self.strides
+    )
     super().__post_init__()
 
   @nn.compact

@@ -185,7 +185,7 @@ class ImageToImage(nn.Module):
     checks.image_shape(shape=self.shape)
     checks.counts(widths=self.widths, encoder_widths=self.encoder_widths)
     checks.count(latent_dim=self.latent_dim)
-    checks.count(0, 100, num_blocks=self.num_blocks)  # traced one by one
+    checks.count(0, 20, num_blocks=self.num_blocks)  # traced one by one
     checks.choice(layers.ACTIVATIONS, output=self.output)
     checks.positive(scale=self.scale)
     factor = 2 ** (len(self.widths) - 1)
@@ -305,8 +305,6 @@ def _check_convolutions(widths, kernels, strides):
   checks.counts(
     encoder_widths=widths, encoder_kernels=kernels, encoder_strides=strides
   )
-  if not len(widths) == len(kernels) == len(strides):
-    raise ValueError(
-      f'encoder_widths={widths}, encoder_kernels={kernels} and '
-      f'encoder_strides={strides} must have the same length.'
-    )
+  checks.same_length(
+    encoder_widths=widths, encoder_kernels=kernels, encoder_strides=strides
+  )

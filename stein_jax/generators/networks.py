@@ -224,7 +224,8 @@ class DCGAN(nn.Module):
     factor = math.prod(self.strides)
     if self.shape[0] % factor or self.shape[1] % factor:
       raise ValueError(
-        f'shape={self.shape} must be divisible by the product {factor} of strides.'
+        f'shape={self.shape} must be divisible by {factor}, the product of '
+        f'strides={self.strides}.'
       )
     super().__post_init__()
 

@@ -194,7 +194,7 @@ def fitted(config: ConfigDict, source: Any) -> ConfigDict:
   for name in found:
     if name.endswith('optimizer'):
       section = plain(found[name])
-      with build.section(name):
+      with build.section(name, section):
         found[name] = ConfigDict(_with_lengths(section, found.num_steps))
   if config.data.get('condition') == 'label':
     for name in FAMILIES:
@@ -322,7 +322,7 @@ def _bound(name, config):
   function = getattr(algorithms.get(config['algorithm']), name, None)
   if function is None:
     return None
-  with build.section(name):
+  with build.section(name, config[name]):
     values = build.values(function, plain(config[name]))
     # Both take three arguments before their keywords.
     build.check_call(function, values, config['algorithm'], None, None, None)
@@ -342,16 +342,16 @@ def _shared(algorithm, step_fields):
 def _completed(place, function, fields):
   """Returns the completed section of a function's keywords."""
   checks.section(**{place: fields})
-  with build.section(place):
+  with build.section(place, fields):
     return build.complete(function, fields)
 
 
 def _named(place, namespace, fields):
   """Returns a completed section that names a member of a namespace."""
   fields = _as_fields(place, fields)
-  with build.section(place):
+  with build.section(place, fields):
     if 'name' not in fields:
-      raise ValueError('The section lacks: name.')
+      raise ValueError('name is missing.')
     name = fields.pop('name')
     function = build.named(namespace, name)
     return {'name': name, **build.complete(function, fields, namespace)}

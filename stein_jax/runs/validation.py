@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 
+from flax import traverse_util
 import jax
 import numpy as np
 
@@ -40,14 +41,14 @@ def check(config):
   _check_loop(config)
   _check_lengths(config)
   _check_sections(config)  # before data are read, which may take a while
-  with build.section('data'):
+  with build.section('data', config.data):
     source = datasets.load(**config.data)
   config = configs.fitted(config, source)
   algorithm = algorithms.get(config.algorithm)
   classes = _check_sections(config)
-  with build.section('evaluation.data'):
+  with build.section('evaluation.data', config.evaluation.data):
     test_source = datasets.load(**config.evaluation.data)
-  _check_classes(classes, source, test_source)
+  _check_classes(config, classes, source, test_source)
   state, step = _trace(algorithm, config, source)
   _check_numbers(config)  # which the code that uses them may have let pass
   if config.start:
@@ -163,7 +164,7 @@ def _check_sections(config):
   _check_evaluation(config.evaluation)
   classes = {}
   for name in named:
-    with build.section(name):
+    with build.section(name, config[name]):
       if name in configs.FAMILIES:
         built = build.build(configs.FAMILIES[name], **config[name])
         classes[name] = learners.attribute(built, 'num_classes', 0)
@@ -172,14 +173,19 @@ def _check_sections(config):
   return classes
 
 
-def _check_classes(classes, *sources):
+def _check_classes(config, classes, *sources):
   """Refuses networks of other classes than the labels of the sources."""
   found = max(getattr(source, 'num_classes', 0) for source in sources)
   for name, number in classes.items():
     if number and found and number != found:
+      own = [
+        f' {field}={value}.'
+        for field, value in _leaves(config)
+        if field.endswith('data.num_classes')
+      ]
       raise ValueError(
         f'{name}.num_classes={number}, but labels are from 0 to {found - 1}; '
-        f'allowed: {found}.'
+        f'allowed: {found}.{"".join(own)}'
       )
 
 
@@ -239,7 +245,7 @@ _SUSPECT = 10**4
 def _explained(config, batch) -> Iterator[None]:
   """Says of whatever a trace raises which algorithm and data it was of."""
   shapes = ', '.join(f'{key} {value.shape[1:]}' for key, value in batch.items())
-  what = f'{config.algorithm} on data.name={config.data.name!r}, of {shapes}'
+  what = f'{config.algorithm} on {_data_fields(config.data)}, of {shapes}'
   try:
     yield
   except Exception as error:  # of networks that do not fit JAX has any
@@ -252,6 +258,8 @@ def _explained(config, batch) -> Iterator[None]:
       (said, *_) = map(str, error.args)
       said = said if ' ' in said else f'there is no {said!r}'
     said = checks.shortened(said, 600)
+    if near := _near(config, said):
+      said = f'{said} The config has {", ".join(near)}.'
     large = [
       each
       for each in memory.largest_fields(config)
@@ -260,6 +268,36 @@ def _explained(config, batch) -> Iterator[None]:
     if large:  # JAX's own words of such an array have no field
       said = f'{said} The largest sizes are {", ".join(large)}.'
     raise ValueError(f'{what}: {said}') from error
+
+
+def _data_fields(section):
+  """Returns what a data section says beside the defaults of its set, and its name."""
+  own = build.named(datasets.sets, section.name)
+  defaults = build.defaults(datasets.load) | build.defaults(own)
+  defaults = configs.plain(defaults)
+  fields = configs.plain(section)
+  fields = {'name': fields.pop('name')} | fields
+  return ', '.join(
+    f'data.{name}={checks.shown(value)}'
+    for name, value in fields.items()
+    if value != defaults.get(name)
+  )
+
+
+def _near(config, said):
+  """Returns 'field=value' of what JAX's own words may be about.
+
+  These are the fields of a network that they name, and shapes where they are of shapes.
+  """
+  found = []
+  for section in ('data', *configs.FAMILIES):
+    fields = configs.plain(config.get(section, {}))
+    named = section != 'data' and fields.get('name', said) in said
+    for name, value in traverse_util.flatten_dict(fields, sep='.').items():
+      is_shape = 'hape' in said and name in ('shape', 'dim')
+      if is_shape or (named and isinstance(value, (int, tuple))):
+        found.append(f'{section}.{name}={checks.shown(value)}')
+  return found
 
 
 class _NotedBatch(dict):
@@ -297,7 +335,7 @@ class _Fields(dict):
 def _check_evaluation(section):
   """Raises ValueError or TypeError unless a config's `evaluation` section is one."""
   signature = lambda data, log_likelihood, num_samples, parameters, ais: None
-  with build.section('evaluation'):
+  with build.section('evaluation', section):
     build.check_call(signature, section, 'evaluation')
     checks.section(data=section.data)
     checks.choice(
@@ -306,7 +344,7 @@ def _check_evaluation(section):
     checks.choice(('last', 'average'), parameters=section.parameters)
     checks.count(2, num_samples=section.num_samples)  # a distance wants two
   ais = section.get('ais', {})
-  with build.section('evaluation.ais'):
+  with build.section('evaluation.ais', ais):
     build.check_call(energies.ais_log_partition, ais, 'ais', None, None)
     checks.positive(**ais)
 

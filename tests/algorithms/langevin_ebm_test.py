@@ -204,7 +204,7 @@ class ChainsTest(parameterized.TestCase):
     self.assertGreater(largest, 3.5)  # chance 2^-8 at most of failing
 
   @parameterized.parameters(
-    (3, False, 'num_chains=3 must be 0 or at least the batch of 4'),
+    (3, False, 'num_chains=3 must be 0 or at least batch_size=4'),
     (-1, False, 'num_chains=-1 must be at least 0'),
     (4.0, False, 'num_chains=4.0 must be an integer'),
     (4, True, 'num_chains=4 needs data without conditions.*allowed: 0'),

@@ -241,8 +241,14 @@ class SizeTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(strides=(2, 2, 2)), r'strides=\(2, 2, 2\).*widths=\(3,\)'),
-    (dict(shape=(4, 6, 2)), r'shape=\(4, 6, 2\).*product 4 of strides'),
-    (dict(shape=(6, 4, 2)), r'shape=\(6, 4, 2\).*product 4 of strides'),
+    (
+      dict(shape=(4, 6, 2)),
+      r'shape=\(4, 6, 2\).*by 4, the product of strides=',
+    ),
+    (
+      dict(shape=(6, 4, 2)),
+      r'shape=\(6, 4, 2\).*by 4, the product of strides=',
+    ),
     (dict(output='relu'), "output='relu'.*'sigmoid', 'tanh'"),
     (dict(prior='cauchy'), "prior='cauchy'.*'uniform', 'normal'"),
     (dict(output_noise=-0.1), 'output_noise=-0.1'),

@@ -158,7 +158,7 @@ class CompleteTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(algorithm='stein'), "algorithm='stein' is unknown"),
-    (dict(energy=dict(num_hidden=3)), 'energy: The section lacks: name'),
+    (dict(energy=dict(num_hidden=3)), 'energy.name is missing'),
     (dict(energy='RMB'), "energy.name='RMB' is not in"),
     (dict(data='digit'), "data.name='digit' is"),
     (dict(step=3), 'step.*section'),
