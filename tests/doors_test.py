@@ -538,6 +538,9 @@ DOORS = {
     (_X,),
     keeps=True,
   ),
+  'energies.directions.distance_moved': Door(
+    energies.distance_moved, (_X, _SCORE)
+  ),
   'energies.directions.features': Door(
     lambda x, normalized_with: energies.features(
       _autoencoder(), normalized_with

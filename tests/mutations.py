@@ -128,7 +128,8 @@ def _trained(config, field):
     try:
       training.train(config, pathlib.Path(folder) / 'run')
     except Exception as error:  # whatever it is, it has to name the field
-      said = f'{type(error).__name__}: {error}'
+      notes = getattr(error, '__notes__', ())
+      said = ' '.join((f'{type(error).__name__}: {error}', *notes))
       return 'failed' if names(said, field) else 'fell', said
     finally:
       signal.alarm(0)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from stein_jax import build
 from stein_jax import checks
-from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import learners
@@ -104,10 +103,8 @@ def step(
   energy, metrics = learners.descend(
     state.energy, energy_loss, axis_name=axis_name
   )
-  moved = jnp.sum((samples - data).reshape(len(data), -1) ** 2, 1)
-  # A mean of roots would depend on the number of devices.
-  metrics['samples/move'] = jnp.sqrt(
-    collectives.pmean(jnp.mean(moved), axis_name)
+  metrics['samples/move'] = energies.distance_moved(
+    data, samples, axis_name=axis_name
   )
   return State(state.step + 1, energy), metrics
 

@@ -141,7 +141,9 @@ def step(
   # Negatives are its samples or, of SteinCD, the data moved [LW17 sec 4].
   if negatives == 'fresh':
     samples = draw(generator.params, fresh_rng)
-  seen = _or_moved_data(samples, data, phi_at, alpha, epsilon, shared_rng)
+  seen, move_metrics = _or_moved_data(
+    samples, data, phi_at, alpha, epsilon, shared_rng, axis_name
+  )
 
   # The energy descends the contrast with them [alg 2, the energy's update].
   with build.section('controller'):
@@ -154,7 +156,7 @@ def step(
   gap = state.gap
   if controller.needs_gap:
     gap = _gap(energy, data, samples, joint, gap_rng, axis_name, gap.dtype)
-  metrics = {**generator_metrics, **energy_metrics}
+  metrics = {**generator_metrics, **energy_metrics, **move_metrics}
   state = State(state.step + 1, energy, generator, gap, control, state.first)
   return state, metrics
 
@@ -211,16 +213,21 @@ def _generator_steps(generator, draw, rngs, phi_at, penalty, axis_name):
   return learners.repeated(move, generator, rngs)
 
 
-def _or_moved_data(samples, data, phi_at, alpha, epsilon, rng):
-  """Returns the samples or, with chance alpha, the data after a step along phi."""
+def _or_moved_data(samples, data, phi_at, alpha, epsilon, rng, axis_name):
+  """Returns the samples or, with chance alpha, the data after a step along phi.
+
+  How far the data move is returned beside them, as a metric.
+  """
   checks.non_negative(alpha=alpha)
   checks.at_most(1, alpha=alpha)
   checks.positive(epsilon=epsilon)
   if checks.is_zero(alpha):  # a known 0 spares the score of the data
-    return samples
+    return samples, {}
   moved = data + epsilon * phi_at(data)
+  distance = energies.distance_moved(data, moved, axis_name=axis_name)
   # One draw for the step: no batch has negatives of both kinds.
-  return jnp.where(jax.random.bernoulli(rng, alpha), moved, samples)
+  seen = jnp.where(jax.random.bernoulli(rng, alpha), moved, samples)
+  return seen, {'samples/move': distance}
 
 
 def _energy_step(

@@ -11,6 +11,7 @@ from stein_jax.energies.chains import run_chain
 from stein_jax.energies.chains import sample_state
 from stein_jax.energies.chains import target
 from stein_jax.energies.directions import direction
+from stein_jax.energies.directions import distance_moved
 from stein_jax.energies.directions import features
 from stein_jax.energies.likelihoods import ais_estimate
 from stein_jax.energies.likelihoods import ais_log_partition
@@ -55,6 +56,7 @@ __all__ = [
   'conditions',
   'contrast',
   'direction',
+  'distance_moved',
   'exact_log_partition',
   'expert_energy',
   'expert_entropy',

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 import functools
 
+import jax.numpy as jnp
+
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax import stein
 from stein_jax.energies import values
@@ -77,3 +80,25 @@ def features(
   return lambda x: values.pair(
     energy, energy.params, normalized_with, x, **context
   )[1]
+
+
+def distance_moved(
+  start: Array, end: Array, *, axis_name: str | None = None
+) -> Array:
+  """Returns the root of the mean squared distance [] from examples to others.
+
+  Args:
+    start: examples [n, ...].
+    end: where each has moved, like them.
+    axis_name: the mapped axis over which they are split.
+
+  Examples:
+    >>> x = jnp.zeros((2, 2, 1))
+    >>> print(distance_moved(x, x.at[0].set(2.0)))
+    2.0
+  """
+  checks.like(start, end=end)
+  start, end = map(dtypes.at_least_float32, (start, end))
+  squares = jnp.sum((end - start).reshape(len(start), -1) ** 2, 1)
+  # A mean of roots would depend on the number of devices.
+  return jnp.sqrt(collectives.pmean(jnp.mean(squares), axis_name))

@@ -7,6 +7,7 @@ how large the gradients and the updates are.
 
 from collections.abc import Iterator, Mapping
 import math
+import types
 from typing import Any, NamedTuple
 
 from flax.training import train_state
@@ -16,6 +17,8 @@ import optax
 
 from stein_jax.runs import alarms
 from stein_jax.types import Array, Metrics, Tree
+
+_HUGE = 1e4  # no network of use has parameters of that size
 
 
 class _Kept(NamedTuple):
@@ -38,12 +41,18 @@ def recorded(state: Tree) -> Tree:
   return jax.tree.map(of, state, is_leaf=_is_learner)
 
 
-def first_bad(calls: Iterator[tuple[int, Tree, Metrics]], last: int) -> str:
+def first_bad(
+  calls: Iterator[tuple[int, Tree, Metrics]],
+  last: int,
+  optimizers: Mapping[str, str] = types.MappingProxyType({}),
+) -> str:
   """Returns a sentence about the first of some steps after which a number is bad.
 
   Args:
     calls: (steps done, state, metrics) of each step, from a state that is `recorded`.
     last: the step at which it was noticed.
+    optimizers: the section of the config that a field of the state is moved by; it is
+      'optimizer' where nothing is said.
   """
   before = {}
   for done, state, metrics in calls:
@@ -51,7 +60,7 @@ def first_bad(calls: Iterator[tuple[int, Tree, Metrics]], last: int) -> str:
     sizes = jax.device_get(_sizes(state))
     finite = all(map(math.isfinite, [*metrics.values(), *_flat(sizes)]))
     if not finite:
-      return _blame(done, metrics, sizes, before)
+      return _blame(done, metrics, sizes, before, optimizers)
     if done >= last:
       break
     before = sizes
@@ -60,8 +69,11 @@ def first_bad(calls: Iterator[tuple[int, Tree, Metrics]], last: int) -> str:
   )
 
 
-def _blame(step: int, metrics: Mapping[str, float], sizes, before) -> str:
+def _blame(
+  step: int, metrics: Mapping[str, float], sizes, before, optimizers
+) -> str:
   """Returns what went bad first at a step, by the order in which it computes."""
+  rate = lambda field: f'{optimizers.get(field, "optimizer")}.learning_rate'
   bad = [name for name, value in metrics.items() if not math.isfinite(value)]
   sampled = [
     name
@@ -77,14 +89,15 @@ def _blame(step: int, metrics: Mapping[str, float], sizes, before) -> str:
       f'with, these are not finite: {names}. What helps: smaller data, or smaller '
       'first parameters.'
     )
-  if at_data:
-    field = max(before, key=lambda name: before[name].get('update', 0))
-    return _blame_update(field, before[field], f'of step {step - 1}', names)
+  largest = max(before, key=lambda n: before[n].get('update', 0), default='')
+  if at_data or (sampled and before and _is_outsized(before[largest])):
+    when = f'of step {step - 1}'
+    return _blame_update(largest, before[largest], when, names, rate(largest))
   shorter = {alarms.MOVES[name] for name in metrics if name in alarms.MOVES}
   if sampled and not shorter and 'generator' in sizes:
     # Without a chain samples are what the generator makes of noise.
-    last = before or sizes
-    return _blame_update('generator', last['generator'], 'before', names)
+    size = (before or sizes)['generator']
+    return _blame_update('generator', size, 'before', names, rate('generator'))
   if sampled:
     return (
       f'The chain went bad first: at step {step} the energy of the data is finite, and '
@@ -102,11 +115,17 @@ def _blame(step: int, metrics: Mapping[str, float], sizes, before) -> str:
   )
   return (
     f'The update of {field} went bad first: at step {step} all metrics and gradients '
-    'are finite, and the state after it is not. What helps: a smaller learning rate.'
+    f'are finite, and the state after it is not. What helps: a smaller {rate(field)}.'
   )
 
 
-def _blame_update(field, size, when, names):
+def _is_outsized(size):
+  """Returns whether an update is what its parameters now consist of, and huge."""
+  update, parameters = size.get('update', 0), size.get('parameters', 0)
+  return update > _HUGE and update > parameters / 2
+
+
+def _blame_update(field, size, when, names, rate):
   update, gradient = (
     size.get(kind, math.nan) for kind in ('update', 'gradient')
   )
@@ -115,8 +134,8 @@ def _blame_update(field, size, when, names):
     large = f'was up to {update:.3g} of a gradient up to {gradient:.3g}, and '
   return (
     f'The update of {field} went bad first: that {when} {large}leaves parameters with '
-    f'which these are not finite: {names}. What helps: a smaller learning rate, or '
-    'max_norm of the optimizer.'
+    f'which these are not finite: {names}. What helps: a smaller {rate}, or max_norm '
+    'beside it.'
   )
 
 

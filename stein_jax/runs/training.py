@@ -163,7 +163,12 @@ def _first_bad(config, source, workdir, error):
       state = replays.recorded(checkpoints.restore(manager, state))
     state = parallel.replicate(state, _partition(config, state))
     calls = steps(config, source, state, rollbacks.read(workdir))
-    return replays.first_bad(calls, error.bad)
+    optimizers = {
+      field: name
+      for field in state._fields
+      if (name := f'{field}_optimizer') in config
+    }
+    return replays.first_bad(calls, error.bad, optimizers)
   except Exception as trouble:  # which must not hide what the run ended with
     return f'What went bad first is not known, since a replay failed: {trouble}'
 

@@ -42,6 +42,21 @@ class ReplaysTest(parameterized.TestCase):
       'chain went bad first: at step 1 .* chain/move.* smaller step.chain.step_size',
     )
 
+  def test_a_huge_update_is_to_blame_for_the_chain_after_it(self):
+    config = self.config()
+    # Plain gradients leave the data finite, and their scores not.
+    config.optimizer.learning_rate = 1e38
+    self.assertRegex(
+      self.note(config),
+      'update of energy .* chain/move.* a smaller optimizer.learning_rate',
+    )
+
+  def test_data_moved_too_far_are_the_step_of_what_moves_them(self):
+    config = smoke.get_config('steingan_mnist')
+    config.step.alpha, config.step.epsilon = 1.0, 1e38
+    config.evaluation.log_likelihood = 'none'
+    self.assertRegex(self.note(config), 'samples/move.* a smaller step.epsilon')
+
   @parameterized.parameters(('jit', 1))
   def test_a_rate_out_of_all_bounds_is_the_update(self, mode, steps_per_call):
     self.check_update(mode, steps_per_call)
