@@ -104,7 +104,7 @@ def join(patience: int = agreement.PATIENCE) -> None:
       without a heartbeat, since a host may be frozen, to be moved.
   """
   agreement.be_patient(patience)
-  deadline = stopping.listen()
+  deadline = stopping.listen(patience)
   number = lambda name: int(os.environ[name]) if name in os.environ else None
   waiting = threading.Timer(20, _waits, [patience])
   waiting.daemon = True
@@ -115,6 +115,7 @@ def join(patience: int = agreement.PATIENCE) -> None:
       process_id=number('JAX_PROCESS_ID'),
       initialization_timeout=patience,
       heartbeat_timeout_seconds=patience * 5 // 6,
+      shutdown_timeout_seconds=patience,
     )
   finally:
     waiting.cancel()
