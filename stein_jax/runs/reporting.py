@@ -93,9 +93,9 @@ class Reporter:
     alone = error is not None and not isinstance(error, FloatingPointError)
     if alone and jax.process_count() > 1:
       logging.error(
-        'This process fails: %r. If another is gone, start all again; they go on '
+        'This process fails: %s. If another is gone, start all again; they go on '
         'from the newest checkpoint.',
-        error,
+        kind.__name__,
       )
     if self._active:
       self._events.close()

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop, answered after a step."""
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -13,6 +14,8 @@ from absl import logging
 import jax
 from jax._src import distributed
 from jax.experimental import multihost_utils
+
+from stein_jax.runs import agreement
 
 _ANSWER = (
   25  # seconds without a step, after which SIGTERM is not answered by a save
@@ -112,15 +115,18 @@ class Deadline:
       )
       # A step that waits for another process cannot say for which.
       if min(idle for *_, idle in rows) > self._limit:
-        still = ['of all']
+        still = list(map(str, range(jax.process_count())))
       if still:
-        if ours == 0:
-          time.sleep(2 * _BEAT)  # what the others look at is kept by this one
-        _end(
-          f'Process {", ".join(still)} has stood still for {self._limit} s, and the '
-          'others wait. Start all again: the run goes on from its newest checkpoint. '
-          '--patience=SECONDS waits longer.'
+        text = (
+          f'Process {" and ".join(still)} stood still for {self._limit} s. Start all '
+          'again: the run goes on from its newest checkpoint. --patience=SECONDS waits '
+          'longer.'
         )
+        with contextlib.suppress(Exception):
+          agreement.tell_failure(text)
+        if ours == 0:
+          time.sleep(2 * _BEAT)  # the others look at what this one keeps
+        _end(text)
 
 
 def _size(folder):
