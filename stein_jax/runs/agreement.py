@@ -242,11 +242,13 @@ def _is_gone(connection):
     connection.settimeout(2)
 
 
-def failures() -> dict[int, str]:
-  """Returns why other processes have left, by their numbers."""
-  client = distributed.global_state.client
-  told = client.key_value_dir_get(_FAILED)
-  return {int(name.rpartition('/')[2]): text for name, text in told}
+def failure() -> str | None:
+  """Returns a sentence if another process has failed."""
+  for name, text in distributed.global_state.client.key_value_dir_get(_FAILED):
+    index = name.rpartition('/')[2]
+    if index != str(distributed.global_state.process_id):
+      return f'Process {index} has failed: {text}'
+  return None
 
 
 def exchanged(value: Mapping[str, Any]) -> dict[int, Any]:
@@ -264,8 +266,8 @@ def exchanged(value: Mapping[str, Any]) -> dict[int, Any]:
   found = {}
 
   def come():
-    for index, text in failures().items():
-      raise RuntimeError(f'Process {index} has failed: {text}')
+    if text := failure():
+      raise RuntimeError(text)
     for index in others - found.keys():
       try:
         text = client.key_value_try_get(key(index))
@@ -290,7 +292,7 @@ def tell_failure(text: str) -> None:
   client = distributed.global_state.client
   client.key_value_set(f'{_FAILED}/{jax.process_index()}', text)
   if jax.process_index() == 0:
-    time.sleep(2)  # what was told is kept by this process
+    time.sleep(4)  # what was told is kept by this process
 
 
 def waits_for(holds: Callable[[], bool], seconds: float | None = None) -> bool:

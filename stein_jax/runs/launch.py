@@ -48,6 +48,8 @@ def run(main: Callable, *, parse: Callable | None = None) -> None:
   def told(argv):
     try:
       main(argv)
+      if distributed.global_state.client:
+        agreement.exchanged({})  # JAX's farewell does not hear of failures
     except app.UsageError as error:
       sys.exit(f'{error} --help says more.')
     except SystemExit as error:
@@ -114,7 +116,7 @@ def join(patience: int = agreement.PATIENCE) -> None:
   Args:
     patience: seconds that processes wait for each other. Two thirds of it may pass
       without a sign of life, since a host may be frozen, to be moved, and as much for
-      a call of steps or a compilation in which all processes are idle.
+      a call of steps in which no host does anything.
   """
   agreement.be_patient(patience)
   deadline = stopping.listen(patience)
@@ -196,8 +198,9 @@ def _leave(say, kind, error, trace):
   say(kind, error, trace)
   with contextlib.suppress(Exception):  # the others may be gone
     # What ends this process is often that another has left, with a reason.
-    for index, text in agreement.failures().items():
-      print(f'Process {index} has failed: {text}', file=sys.stderr)
+    text = agreement.failure()
+    if text and text not in str(error):
+      print(text, file=sys.stderr)
     agreement.tell_failure(
       f'{kind.__name__}: {textwrap.shorten(str(error), 500)}'
     )

@@ -581,7 +581,8 @@ def write_json(path, value, *, indent: int | None = None) -> None:
 
 def _write_whole(path, text):
   """Writes a file that no reader, and no crash of the machine, sees half done."""
-  temporary = path.with_suffix('.tmp')
+  # Two processes may write it at once, as two evaluations do.
+  temporary = path.with_suffix(f'.{os.getpid()}.tmp')
   # A link that somebody has put there is taken away, not written through.
   temporary.unlink(missing_ok=True)
   with open(temporary, 'x', encoding='utf-8') as file:

@@ -91,8 +91,11 @@ class Deadline:
         text = f'{beat} {self._count} {idle}'
         client.key_value_set(f'{_BEATS}/{ours}', text, allow_overwrite=True)
         told = client.key_value_dir_get(_BEATS)
+        failure = agreement.failure()
       except Exception:  # JAX ends this process when the first one is gone
         continue
+      if failure:
+        _end(failure)
       now = time.monotonic()
       rows = [
         (name.rpartition('/')[2], *map(int, text.split()))

@@ -313,8 +313,8 @@ def _is_ours(workdir, config, extends=False):
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f'{workdir} is no folder; choose another workdir.')
   # A run that was killed at its very start may have left these.
-  ours = {_LOCK_FILE, path.with_suffix('.tmp').name}
-  if workdir.exists() and {each.name for each in workdir.iterdir()} - ours:
+  ours = {workdir / _LOCK_FILE, *workdir.glob(f'{path.stem}.*tmp')}
+  if workdir.exists() and set(workdir.iterdir()) - ours:
     raise ValueError(f'{workdir} is not empty and holds no {CONFIG_FILE}.')
   return False
 

@@ -286,6 +286,23 @@ class WorkdirTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, f'{path} is damaged'):
       reporting.read_json(path)
 
+  def test_two_that_write_a_json_file_at_once_both_write_it_whole(self):
+    path, fsync = self.folder / 'x.json', os.fsync
+
+    def other_comes(number):
+      with (
+        mock.patch.object(os, 'fsync', fsync),
+        mock.patch.object(os, 'getpid', return_value=1),
+      ):
+        reporting.write_json(path, [1])
+      self.assertEqual(reporting.read_json(path), [1])
+      fsync(number)
+
+    with mock.patch.object(os, 'fsync', other_comes):
+      reporting.write_json(path, list(range(1000)))
+    self.assertEqual(reporting.read_json(path)[0], 1)
+    self.assertEqual(os.listdir(self.folder), ['x.json'])
+
   def test_where_files_cannot_be_locked_it_says_so_and_goes_on(self):
     config = smoke.get_config('stein_cd_mnist')
     error = OSError(errno.ENOLCK, 'No locks available')
