@@ -21,6 +21,7 @@ from stein_jax.runs import reporting
 from stein_jax.types import Batch
 
 PATIENCE = 120  # seconds that others may take, if nobody says otherwise
+_LATE = 10  # seconds that one process may start after another
 _SILENCE = 15  # seconds, after which it is said who is missing
 _FAILED = 'stein_jax/failed'
 _patience = PATIENCE
@@ -152,7 +153,17 @@ class _Meeting:
               f'to {self.address}. Start all again.'
             )
       except _Wrong as error:
-        _say([*came.values(), guest], {'wrong': str(error)})
+        guests = [*came.values(), guest]
+        _say(guests, {'wrong': str(error)})
+        # Those who come a little later are told as well.
+        end = min(time.monotonic(), self.begin + _patience - _LATE) + _LATE
+        while len(guests) < count - 1 and time.monotonic() < end:
+          with contextlib.suppress(OSError, ValueError):
+            guest = stack.enter_context(server.accept()[0])
+            guest.settimeout(2)
+            _line(guest)  # what is not read would reset the connection
+            guests.append(guest)
+            _say([guest], {'wrong': str(error)})
         raise RuntimeError(str(error)) from None
       _say(came.values(), {'go': True})
 
@@ -282,7 +293,7 @@ def exchanged(value: Mapping[str, Any]) -> dict[int, Any]:
     missing = ', '.join(map(str, sorted(others - found.keys())))
     raise RuntimeError(
       f'Process {jax.process_index()} waited {_patience} s for process {missing}, '
-      'which has not begun to train. Start all again.'
+      'which does not come. Start all again.'
     )
   return found
 

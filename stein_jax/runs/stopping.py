@@ -77,18 +77,16 @@ class Deadline:
     """Ends this process when another has stood still for too long."""
     client, ours = distributed.global_state.client, jax.process_index()
     silent, behind = {}, {}
-    worked, idle = time.process_time(), 0
+    worked, count, idle = 0.0, 0, 0
     for beat in itertools.count():
       time.sleep(_BEAT)
-      before, worked = worked, time.process_time()
-      is_idle = worked - before < _BEAT / 20
-      idle = (
-        idle + _BEAT
-        if is_idle and self._progress < time.monotonic() - _BEAT
-        else 0
-      )
+      is_idle = time.process_time() < worked + _BEAT / 20
+      # Before the first step a disk may be slow: `exchanged` looks at the clock then.
+      is_still = self._count == count > 0
+      worked, count = time.process_time(), self._count
+      idle = idle + _BEAT if is_idle and is_still else 0
       try:
-        text = f'{beat} {self._count} {idle}'
+        text = f'{beat} {count} {idle}'
         client.key_value_set(f'{_BEATS}/{ours}', text, allow_overwrite=True)
         told = client.key_value_dir_get(_BEATS)
         failure = agreement.failure()
@@ -127,8 +125,6 @@ class Deadline:
         )
         with contextlib.suppress(Exception):
           agreement.tell_failure(text)
-        if ours == 0:
-          time.sleep(2 * _BEAT)  # the others look at what this one keeps
         _end(text)
 
 

@@ -133,6 +133,12 @@ class MeetTest(absltest.TestCase):
       self.assertIn('Process 1 was started as one of 3', text)
     for text in self.meet((0, 3), (1, 3), (1, 3)):
       self.assertIn('Two processes were started as number 1', text)
+    late = lambda: time.sleep(1) or self.meet((3, 4))
+    with futures.ThreadPoolExecutor() as pool:
+      heard = pool.submit(late)
+      heard = self.meet((0, 4), (1, 3)) + heard.result()
+    for text in heard:
+      self.assertIn('Process 1 was started as one of 3', text)
     (text,) = self.meet((2, 2))
     self.assertIn('JAX_PROCESS_ID=2 do not fit', text)
 
