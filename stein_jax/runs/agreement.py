@@ -25,6 +25,7 @@ _LATE = 10  # seconds that one process may start after another
 _SILENCE = 15  # seconds, after which it is said who is missing
 _FAILED = 'stein_jax/failed'
 _patience = PATIENCE
+_heard = False  # of a failure
 _calls = itertools.count()  # as many in every process
 
 
@@ -254,10 +255,14 @@ def _is_gone(connection):
 
 
 def failure() -> str | None:
-  """Returns a sentence if another process has failed."""
+  """Returns a sentence if another process has failed; once, for whoever asks first."""
+  global _heard
+  if _heard:
+    return None
   for name, text in distributed.global_state.client.key_value_dir_get(_FAILED):
     index = name.rpartition('/')[2]
     if index != str(distributed.global_state.process_id):
+      _heard = True
       return f'Process {index} has failed: {text}'
   return None
 

@@ -154,6 +154,8 @@ class Watch:
       self._seen[path] = self._look(path)
       if self._seen[path][0] != identity or self._seen[path][1] < size:
         gone.append(path)
+    if self._workdir in gone:  # and all that is in it
+      gone = [self._workdir]
     if gone:
       raise Gone(self._workdir, gone)
 
