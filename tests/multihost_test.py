@@ -44,6 +44,7 @@ def _launch(
   stuck=(),
   module='tests.worker',
   seconds=300,
+  environments=None,
 ):
   """Returns the exit code of each process, and what it printed.
 
@@ -58,6 +59,7 @@ def _launch(
     stuck: numbers of processes that are not waited for; they have no code.
     module: what they run.
     seconds: after which they are killed, and TimeoutExpired is raised.
+    environments: variables of processes, by their number.
   """
   with socket.socket() as free:
     free.bind(('localhost', 0))
@@ -85,7 +87,8 @@ def _launch(
           JAX_COORDINATOR_ADDRESS=address,
           JAX_NUM_PROCESSES=str(len(workdirs)),
           JAX_PROCESS_ID=str(index),
-        ),
+        )
+        | (environments or {}).get(index, {}),
         cwd=_ROOT,
         stdout=outputs[-1],
         stderr=subprocess.STDOUT,
@@ -315,6 +318,47 @@ class AccidentsTest(parameterized.TestCase):
     self.assertNotEqual(codes[1 - failing], 0)
     self.goes_on('run')
 
+  @parameterized.parameters(
+    (0, 'EXIT:21', 'Stopped early by an exit with 3'),
+    (1, 'EXIT:21', 'Stopped early by an exit with 3'),
+    (1, 'ERROR:end', 'RuntimeError: an accident'),
+    (1, 'LONG:21', r'ValueError: \[0.123456789, .* \.\.\.'),
+  )
+  @pytest.mark.slow
+  def test_so_does_whatever_one_leaves_by(self, failing, accident, message):
+    begin = time.monotonic()
+    codes, printed = self.launch('run', 2, accidents={failing: accident})
+    self.assertLess(time.monotonic() - begin, 80)
+    self.assertNotIn(0, codes, printed)
+    self.assertRegex(printed[failing], message)
+    self.assertIn(f'Process {failing} has failed', printed[1 - failing])
+    for text in printed:  # holds no arrays
+      self.assertLess(len(text), 20_000)
+
+  @parameterized.parameters('SLEEP:21', 'SLEEP:save', 'SLEEP:end')
+  @pytest.mark.slow
+  def test_so_does_one_that_is_alive_and_does_nothing(self, accident):
+    # Its heartbeats go on, which another thread sends.
+    begin = time.monotonic()
+    codes, printed = self.launch(
+      'run', 2, '--patience=45', accidents={1: accident}
+    )
+    self.assertLess(time.monotonic() - begin, 110)
+    self.assertEqual(codes, [1, 1], printed)
+    self.assertRegex(printed[1], 'Process .*1 stood still for 30 s')
+
+  @parameterized.parameters(0, 1)
+  @pytest.mark.slow
+  def test_a_signal_ends_one_who_waits_for_the_other_in_a_save(self, stuck):
+    accidents = {stuck: 'STOP:save', 1 - stuck: 'TERM:save'}
+    begin = time.monotonic()
+    (code,), printed = self.launch(
+      'run', 2, accidents=accidents, stuck=(stuck,)
+    )
+    self.assertLess(time.monotonic() - begin, 80)
+    self.assertEqual(code, 1, printed)
+    self.assertIn('SIGTERM: no step in 25 s', printed[1 - stuck])
+
   @parameterized.parameters(0, 1)
   @pytest.mark.slow
   def test_one_that_stands_still_ends_the_others(self, stuck):
@@ -425,6 +469,46 @@ class AgreementTest(parameterized.TestCase):
     self.assertLess(time.monotonic() - begin, 150)
     self.assertNotIn(0, codes)
     self.assertIn('Waiting for process 1 at localhost', printed[0])
+
+  @pytest.mark.slow
+  def test_who_is_missing_is_named_and_nobody_else(self):
+    codes, printed = _launch(
+      'svgd_toy',
+      [self.folder / 'run'] * 4,
+      '--patience=30',
+      absent=(2,),
+      module='experiments.train',
+      seconds=120,
+    )
+    self.assertEqual(codes, [1] * 3, printed)
+    for text in printed:
+      self.assertIn('Waiting for process 2 at localhost', text)
+      self.assertIn('Waited 30 s for process 2, which has not come', text)
+
+  @parameterized.parameters(
+    ({'JAX_PROCESS_ID': '1'}, 'Two processes were started as number 1'),
+    ({'JAX_PROCESS_ID': '3'}, 'JAX_PROCESS_ID=3 do not fit|for process 2, '),
+    (
+      {'JAX_PROCESS_ID': 'c'},
+      "JAX_PROCESS_ID='c' .* no number|for process 2, ",
+    ),
+    ({'JAX_PROCESS_ID': '0'}, '0 cannot listen|for process .*2, '),
+    ({'JAX_NUM_PROCESSES': '4'}, 'as one of 4, process 0 as one of 3'),
+    ({'JAX_NUM_CPU_DEVICES': '2'}, 'process 1: 1, process 2: 2'),
+    ({'JAX_ENABLE_X64': '1'}, 'jax_enable_x64: '),
+  )
+  @pytest.mark.slow
+  def test_started_in_another_way(self, environment, message):
+    self.refused(
+      message,
+      [self.folder / 'run'] * 3,
+      '--patience=30',
+      '--config.batch_size=12',
+      '--config.num_particles=12',
+      devices=3,
+      environments={2: environment},
+      module='experiments.train',
+    )
 
 
 class TopologyTest(parameterized.TestCase):

@@ -7,10 +7,10 @@ import itertools
 import os
 import pathlib
 import signal
+import sys
 import time
 from unittest import mock
 
-from absl import app
 from absl import flags
 import jax
 from jax.experimental import multihost_utils
@@ -19,12 +19,15 @@ import numpy as np
 from experiments import train
 from stein_jax import parallel
 from stein_jax.runs import checkpoints
+from stein_jax.runs import evaluation
+from stein_jax.runs import launch
 
 _ACCIDENT = flags.DEFINE_string(
   'accident',
   None,
-  'SIGNAL:CALL: this process gets it in that call of the step, 0: before the first; '
-  'ERROR:CALL raises.',
+  'SIGNAL:CALL: this process gets it in that call of the step, 0: before the first, '
+  'save: before a checkpoint, end: after the evaluation. ERROR:CALL raises, LONG:CALL '
+  'with all of a list; EXIT:CALL exits and SLEEP:CALL sleeps for an hour.',
 )
 _PAUSE = flags.DEFINE_float('pause', 0.0, 'Seconds that a call takes more.')
 _HEARTBEAT = flags.DEFINE_integer(
@@ -53,12 +56,25 @@ def _meet(call):
   if due == str(call):
     if name == 'ERROR':
       raise RuntimeError('an accident')
+    if name == 'LONG':
+      raise ValueError([0.123456789] * 100_000)
+    if name == 'EXIT':
+      sys.exit(3)
+    if name == 'SLEEP':
+      time.sleep(3600)
     os.kill(os.getpid(), signal.Signals[f'SIG{name}'])
 
 
 def _save(manager, state):
   _write('saved', state)
+  _meet('save')
   save(manager, state)
+
+
+def _evaluate(*args, **kwargs):
+  found = evaluate(*args, **kwargs)
+  _meet('end')
+  return found
 
 
 def _restore(manager, state, **options):
@@ -88,6 +104,7 @@ def _initialize(**kwargs):
 
 compile_step = parallel.compile_step
 initialize = jax.distributed.initialize
+evaluate = evaluation.evaluate
 save, restore = checkpoints.save, checkpoints.restore
 
 if __name__ == '__main__':
@@ -96,5 +113,6 @@ if __name__ == '__main__':
     mock.patch.object(jax.distributed, 'initialize', _initialize),
     mock.patch.object(checkpoints, 'save', _save),
     mock.patch.object(checkpoints, 'restore', _restore),
+    mock.patch.object(evaluation, 'evaluate', _evaluate),
   ):
-    app.run(train.main, flags_parser=train._CONFIG.parse)
+    launch.run(train.main, parse=train._CONFIG.parse)

@@ -5,7 +5,7 @@ nothing falls back by itself. Here each leaf's type and CRC-32 are stored beside
 and compared on restore, and the newest checkpoint that is whole is taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import textwrap
 import zlib
@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from stein_jax import locations
+from stein_jax.runs import stopping
 from stein_jax.types import Tree
 
 
@@ -71,6 +72,28 @@ def manager(
     logger.removeFilter(asked)
 
 
+@contextlib.contextmanager
+def closing(manager: ocp.CheckpointManager) -> Iterator[None]:
+  """Closes a manager at the end, when what was saved is on disk.
+
+  An error from within is raised as it is, whatever else fails then.
+
+  Raises:
+    OSError: what was saved could not be written.
+  """
+  try:
+    yield
+  except BaseException as error:
+    # Several processes wait for each other here, but are alone with their troubles.
+    if jax.process_count() > 1 and not isinstance(error, FloatingPointError):
+      raise
+    with contextlib.suppress(Exception):
+      manager.close()
+    raise
+  with _as_os_error(manager):
+    manager.close()
+
+
 def save(manager: ocp.CheckpointManager, state: Tree) -> None:
   """Starts writing the state under its step; see `wait`.
 
@@ -91,6 +114,7 @@ def save(manager: ocp.CheckpointManager, state: Tree) -> None:
   # The digest is of what is in memory now, before Orbax writes it.
   arrays = _host(state)
   digest = {path: [_kind(array), _crc(array)] for path, array in arrays.items()}
+  stopping.step(saves_to=manager.directory)
   with _as_os_error(manager):
     saved = manager.save(
       step,
@@ -259,6 +283,7 @@ def _crc(array):
 
 def _everywhere(holds):
   """Returns whether something holds in every process; all take part."""
+  stopping.step()
   return bool(np.all(multihost_utils.process_allgather(np.array(holds))))
 
 
@@ -274,4 +299,5 @@ def _whole(leaf):
   # Leaves that are split over processes are gathered, the others are read here.
   if leaf.is_fully_addressable or leaf.is_fully_replicated:
     return np.asarray(leaf)
+  stopping.step()
   return multihost_utils.process_allgather(leaf, tiled=True)

@@ -1,7 +1,9 @@
 """Compiled programs that are kept on disk for later launches."""
 
+import contextlib
 import os
 import pathlib
+import stat
 import tempfile
 
 from absl import logging
@@ -14,6 +16,8 @@ from jax._src import lru_cache
 from stein_jax import locations
 
 _LIMIT = 2 * 2**30  # bytes of all programs
+_HALF = '-half'  # of a program that is being written
+_OURS = (lru_cache._CACHE_SUFFIX, lru_cache._ATIME_SUFFIX, _HALF)
 
 
 def keep() -> None:
@@ -84,9 +88,16 @@ class _Programs(lru_cache.LRUCache):
     if self._file(key).exists():
       return
     # A process that is killed here leaves no half of a program under that name.
-    with tempfile.NamedTemporaryFile(dir=self._path, delete=False) as file:
-      file.write(value)
-    os.replace(file.name, self._file(key))
+    with tempfile.NamedTemporaryFile(
+      dir=self._path, suffix=_HALF, delete=False
+    ) as file:
+      try:
+        file.write(value)
+        file.flush()
+        os.replace(file.name, self._file(key))
+      except BaseException:
+        os.unlink(file.name)
+        raise
 
   def _file(self, key):
     return pathlib.Path(self._path) / f'{key}{lru_cache._CACHE_SUFFIX}'
@@ -102,14 +113,19 @@ def _check_own(folder):
 
 
 def _prune(folder, limit):
-  """Deletes the files that were used longest ago, until the rest is below the limit."""
+  """Deletes the programs that were used longest ago, until the rest is below the limit.
+
+  Whatever else is in the folder, which the user may have named, is left.
+  """
   files = []
   for path in folder.iterdir():
-    if path.is_file() and not path.is_symlink():
+    if not path.name.endswith(_OURS) or path.is_symlink():
+      continue
+    with contextlib.suppress(FileNotFoundError):  # by another launch
       status = path.stat()
-      files.append(
-        (max(status.st_atime, status.st_mtime), status.st_size, path)
-      )
+      if stat.S_ISREG(status.st_mode):
+        used = max(status.st_atime, status.st_mtime)
+        files.append((used, status.st_size, path))
   size = sum(size for _, size, _ in files)
   for _, each, path in sorted(files):
     if size <= limit:

@@ -23,6 +23,7 @@ from stein_jax.runs import configs
 from stein_jax.runs import judges as judging
 from stein_jax.runs import pictures
 from stein_jax.runs import reporting
+from stein_jax.runs import stopping
 from stein_jax.runs import workdirs
 from stein_jax.types import Tree
 
@@ -159,8 +160,10 @@ def evaluate(
   Raises:
     FileNotFoundError: the workdir has no checkpoint.
     PermissionError: it cannot be written.
+    ValueError: there are links in it, behind which files would be overwritten.
   """
   config, workdir = configs.complete(config), locations.absolute(workdir)
+  workdirs.refuse_links(workdir)
   if workdir.exists() and not os.access(workdir, os.W_OK):
     raise PermissionError(f'{workdir} cannot be written.')
   with (
@@ -177,10 +180,13 @@ def _evaluate(config, workdir, folder, judges):
 
   source = datasets.load(**config.data)
   test_source = datasets.load(**config.evaluation.data)
+  stopping.step()
   state = chosen(config, workdirs.restore(config, workdir))
   logging.info('Evaluating step %d of %s.', int(state.step), workdir)
 
+  stopping.step()
   found = test_metrics(config, state, test_source)
+  stopping.step()
   samples = sampler(config, test_source)(state)
   test_batch = test_source[slice(0, config.evaluation.num_samples)]
   sections = []
@@ -205,6 +211,7 @@ def _evaluate(config, workdir, folder, judges):
       ('Code', f'commit {reporting.commit()}'),
     ],
   )
+  stopping.step()
   return found
 
 

@@ -1,5 +1,6 @@
 """What every command does first: logs, compiled programs that are kept, other hosts."""
 
+import collections
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
@@ -8,12 +9,12 @@ import re
 import signal
 import sys
 import textwrap
-import threading
 
 from absl import app
 from absl import flags
 from absl import logging
 import jax
+from jax._src import distributed
 
 from stein_jax.runs import agreement
 from stein_jax.runs import compiled
@@ -47,8 +48,15 @@ def run(main: Callable, *, parse: Callable | None = None) -> None:
   def told(argv):
     try:
       main(argv)
+      if distributed.global_state.client:
+        agreement.exchanged({})  # JAX's farewell does not hear of failures
     except app.UsageError as error:
       sys.exit(f'{error} --help says more.')
+    except SystemExit as error:
+      # At its exit JAX waits for the others, which wait for this process in a step.
+      if distributed.global_state.client:
+        _leave(_say, SystemExit, error, None)
+      raise
 
   app.run(told, flags_parser=parse or parse_flags)
 
@@ -84,8 +92,14 @@ def set_up(
 
 def leave_on_sigterm() -> None:
   """Ends the process with code 0 at SIGTERM: where there is nothing to save."""
+
+  def leave(*_):
+    # At once: what a handler may not do is print.
+    os.write(2, b'Stopped early by SIGTERM; the same command goes on.\n')
+    sys.exit(0)
+
   # Without a handler the process would die in the middle of a write.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+  signal.signal(signal.SIGTERM, leave)
 
 
 def join(patience: int = agreement.PATIENCE) -> None:
@@ -100,24 +114,32 @@ def join(patience: int = agreement.PATIENCE) -> None:
   process within 30 seconds if the others do not let it save.
 
   Args:
-    patience: seconds that processes wait for each other. Five sixths of it may pass
-      without a heartbeat, since a host may be frozen, to be moved.
+    patience: seconds that processes wait for each other. Two thirds of it may pass
+      without a sign of life, since a host may be frozen, to be moved, and as much for
+      a call of steps in which no host does anything.
   """
   agreement.be_patient(patience)
-  deadline = stopping.listen()
-  number = lambda name: int(os.environ[name]) if name in os.environ else None
-  waiting = threading.Timer(20, _waits, [patience])
-  waiting.daemon = True
-  waiting.start()
+  deadline = stopping.listen(patience)
+  address = os.environ.get('JAX_COORDINATOR_ADDRESS')
+  count, process = map(_number, ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'))
+  if None not in (address, count, process):
+    agreement.meet(address, process, count)
+  else:
+    logging.info('Waiting for the other processes, up to %d s.', patience)
   try:
     jax.distributed.initialize(
-      num_processes=number('JAX_NUM_PROCESSES'),
-      process_id=number('JAX_PROCESS_ID'),
+      num_processes=count,
+      process_id=process,
       initialization_timeout=patience,
       heartbeat_timeout_seconds=patience * 5 // 6,
+      shutdown_timeout_seconds=patience,
     )
-  finally:
-    waiting.cancel()
+  except ValueError as error:
+    error.add_note(
+      'Where no cluster says who takes part, the environment does, by '
+      'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
+    )
+    raise
   deadline.take_over()
   # Only where there are others to wait for.
   sys.excepthook = functools.partial(_leave, sys.excepthook)
@@ -128,6 +150,18 @@ def join(patience: int = agreement.PATIENCE) -> None:
     jax.local_device_count(),
     jax.device_count(),
   )
+  there = collections.Counter(each.process_index for each in jax.devices())
+  if len(set(there.values())) > 1:
+    counts = ', '.join(f'process {i}: {there[i]}' for i in sorted(there))
+    raise ValueError(f'All processes need as many devices; here: {counts}.')
+
+
+def _number(name):
+  """Returns the number that a variable of the environment holds, None if none."""
+  text = os.environ.get(name)
+  if text is not None and not text.isdecimal():
+    raise ValueError(f'{name}={text!r} of the environment is no number.')
+  return None if text is None else int(text)
 
 
 def show_report(workdir) -> None:
@@ -137,26 +171,14 @@ def show_report(workdir) -> None:
     print(f'Report: {workdir}/report.html')
 
 
-def _waits(patience):
-  """Says what a process waits for that has not met all others yet."""
-  env = os.environ
-  process, count = (
-    env.get(f'JAX_{name}') for name in ('PROCESS_ID', 'NUM_PROCESSES')
-  )
-  others = ' and '.join(
-    str(i) for i in range(int(count or 0)) if str(i) != process
-  )
-  logging.warning(
-    'Waiting for process %s at %s, up to %d s: is the same command running there, and '
-    'is the port free?',
-    others or 'of the pod',
-    env.get('JAX_COORDINATOR_ADDRESS', 'the address of the cluster'),
-    patience,
-  )
-
-
 def _say(kind, error, trace):
   """Prints the sentence of an error, or all of one that has none for a user."""
+  if issubclass(kind, KeyboardInterrupt):
+    print('Stopped early by Ctrl-C; the same command goes on.', file=sys.stderr)
+    return
+  if issubclass(kind, SystemExit):
+    print(f'Stopped early by an exit with {error}.', file=sys.stderr)
+    return
   # A frozen machine or a bug in a library is not to be summed up.
   if not issubclass(kind, _SAID) or not str(error):
     sys.__excepthook__(kind, error, trace)
@@ -171,10 +193,14 @@ def _say(kind, error, trace):
 def _leave(say, kind, error, trace):
   """Prints an error and ends this process, without JAX's farewell at exit.
 
-  That waits five minutes for the others, which wait for this one in a collective.
+  That waits for the others, which wait for this one in a collective.
   """
   say(kind, error, trace)
   with contextlib.suppress(Exception):  # the others may be gone
+    # What ends this process is often that another has left, with a reason.
+    text = agreement.failure()
+    if text and text not in str(error):
+      print(text, file=sys.stderr)
     agreement.tell_failure(
       f'{kind.__name__}: {textwrap.shorten(str(error), 500)}'
     )

@@ -93,9 +93,9 @@ class Reporter:
     alone = error is not None and not isinstance(error, FloatingPointError)
     if alone and jax.process_count() > 1:
       logging.error(
-        'This process fails: %r. If another is gone, start all again; they go on '
+        'This process fails: %s. If another is gone, start all again; they go on '
         'from the newest checkpoint.',
-        error,
+        kind.__name__,
       )
     if self._active:
       self._events.close()
@@ -198,11 +198,12 @@ class _Events:
     folder.mkdir(parents=True, exist_ok=True)
     # Files are read in the order of their names. A number comes first in them, since
     # the clock, which is next, may have been set back.
-    number = len(list(folder.glob('events.*')))
+    numbers = (path.name.split('.')[1] for path in folder.glob('events.*'))
+    last = max((int(each) for each in numbers if each.isdecimal()), default=-1)
     self._file = event_file_writer.EventsWriter(
-      str(folder / f'events.{number:06}'), f'.{start:010}'
+      str(folder / f'events.{last + 1:06}'), f'.{start:010}'
     )
-    (self.path,) = folder.glob(f'events.{number:06}.*')
+    (self.path,) = folder.glob(f'events.{last + 1:06}.*')
     begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(start + 1, session_log=begin)
 
@@ -281,9 +282,29 @@ def read_metrics(workdir) -> list[dict[str, float]]:
   path = locations.absolute(workdir) / METRICS_FILE
   if not path.exists():
     return []
-  lines = path.read_text('utf-8').splitlines(keepends=True)
-  # The last one of a run that was killed, or is running, may be torn.
-  return [from_json(line) for line in lines if line.endswith('\n')]
+  return list(_lines(path).values())
+
+
+def _lines(path):
+  """Returns the whole lines of a metrics file with what they say, in order.
+
+  Raises:
+    ValueError: one is damaged; says which.
+  """
+  found = {}
+  lines = path.read_bytes().splitlines(keepends=True)
+  for number, line in enumerate(lines, 1):
+    # The last one of a run that was killed, or is running, may be torn.
+    if not line.endswith(b'\n'):
+      continue
+    try:
+      found[number, line] = from_json(line.decode())
+      int(found[number, line]['step'])
+    except (ValueError, TypeError, LookupError) as error:  # of its encoding too
+      raise ValueError(
+        f'{path} is damaged in line {number} ({error}); take that line away.'
+      ) from error
+  return found
 
 
 def curves(
@@ -560,7 +581,8 @@ def write_json(path, value, *, indent: int | None = None) -> None:
 
 def _write_whole(path, text):
   """Writes a file that no reader, and no crash of the machine, sees half done."""
-  temporary = path.with_suffix('.tmp')
+  # Two processes may write it at once, as two evaluations do.
+  temporary = path.with_suffix(f'.{os.getpid()}.tmp')
   # A link that somebody has put there is taken away, not written through.
   temporary.unlink(missing_ok=True)
   with open(temporary, 'x', encoding='utf-8') as file:
@@ -680,12 +702,9 @@ def _drop_later(path, step):
   """Cuts lines after that step: a resumed run writes them again."""
   if not path.exists():
     return
-  lines = path.read_text('utf-8').splitlines(keepends=True)
   # A torn last line, of a run that was killed, is dropped as well.
-  kept = [
-    line
-    for line in lines
-    if line.endswith('\n') and json.loads(line)['step'] <= step
-  ]
-  if kept != lines:
-    _write_whole(path, ''.join(kept))
+  kept = b''.join(
+    line for (_, line), said in _lines(path).items() if said['step'] <= step
+  )
+  if kept != path.read_bytes():
+    _write_whole(path, kept.decode())

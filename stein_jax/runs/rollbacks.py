@@ -20,9 +20,21 @@ _LIMIT = 3  # in a row, none of which gets past the bad step
 
 
 def read(workdir) -> list[dict[str, int]]:
-  """Returns a run's rollbacks, oldest first: which step was bad, which one good."""
+  """Returns a run's rollbacks, oldest first: which step was bad, which one good.
+
+  Raises:
+    ValueError: the file that lists them is damaged.
+  """
   path = locations.absolute(workdir) / FILE
-  return reporting.read_json(path) if path.exists() else []
+  if not path.exists():
+    return []
+  past = reporting.read_json(path)
+  try:
+    return [
+      {name: int(each[name]) for name in ('bad', 'good')} for each in past
+    ]
+  except (TypeError, ValueError, LookupError) as error:
+    raise ValueError(f'{path} is damaged: it lists no rollbacks.') from error
 
 
 def go_back(

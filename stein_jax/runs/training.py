@@ -1,7 +1,9 @@
 """The one loop that trains every algorithm."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import functools
+import os
 import time
 import traceback
 
@@ -76,7 +78,10 @@ def train(
     except checkpoints.NotFinite as error:
       error.add_note(_first_bad(config, source, workdir, error))
       raise
+    except workdirs.Gone:
+      raise
     except OSError as error:
+      watch.check()  # or what was taken away would be said in others' words
       error.add_note(
         f'{workdir} has the checkpoints that it had; when it can be written again, '
         'the run goes on from the newest.'
@@ -127,11 +132,13 @@ def steps(
     steps_per_call=config.steps_per_call,
   )
   done = int(state.step)
-  inputs = _inputs(config, source, done, past)
+  calls = _inputs(config, source, done, past)
   while done < config.num_steps:
+    inputs = next(calls)
+    stopping.step()
     # A consumer may have left the precision by now: it is entered anew.
     with jax.default_matmul_precision(config.matmul_precision):
-      state, metrics = step_fn(state, *next(inputs))
+      state, metrics = step_fn(state, *inputs)
     done += config.steps_per_call
     yield done, state, metrics
 
@@ -195,12 +202,12 @@ def _train(
   with (
     jax.default_matmul_precision(config.matmul_precision),
     stopping.Interruption() as interruption,
-    manager,
+    checkpoints.closing(manager),
     reporting.Reporter(
       workdir, config, first, start=done, on_metrics=on_metrics
     ) as reporter,
   ):
-    watch.add(*reporter.files)
+    watch.add(manager.directory, workdir / workdirs.BATCH_FILE, *reporter.files)
     begin = done + config.steps_per_call
     for done, state, metrics in calls:
       if waiting:  # is fetched while the next step is on its way
@@ -214,6 +221,7 @@ def _train(
       save = due(config.checkpoint_every) or stops
       if log or look or save:
         _check_files(watch, manager, workdir, state)
+        stopping.step()
       if look:
         metrics |= evaluation.test_metrics(config, state, test_source)
       if look or save:
@@ -227,6 +235,7 @@ def _train(
         reporter.scalars(done, metrics)
       if save:
         reporter.flush()
+        stopping.step()
         checkpoints.save(manager, state)
       reporter.advance(done)
       if stops:
@@ -234,6 +243,7 @@ def _train(
     if done == config.num_steps:
       reporter.hparams()
     checkpoints.wait(manager)
+    stopping.step()
   _say_the_end(config, workdir, begin - config.steps_per_call, done)
   return state
 
@@ -274,23 +284,28 @@ def _check_files(watch, manager, workdir, state):
   """Ends a run whose files are gone; one process alone saves where its folder is there.
 
   Raises:
-    OSError: they are.
+    Gone: they are.
   """
-  lost = watch.lost()
-  if not lost:
-    return
-  said = 'Nothing after the last checkpoint is kept.'
-  # All processes save together, and the others do not know of this.
-  if workdir not in lost and jax.process_count() == 1:
-    checkpoints.wait(manager)
+  try:
+    watch.check()
+  except workdirs.Gone as gone:
+    # All processes save together, and the others do not know of this. A link leads to
+    # a folder of which nothing is known.
+    if (
+      jax.process_count() > 1
+      or workdir in gone.paths
+      or os.path.islink(manager.directory)
+    ):
+      raise
+    with contextlib.suppress(
+      OSError
+    ):  # that one may have been taken with the rest
+      checkpoints.wait(manager)
     if manager.latest_step() != int(state.step):
       checkpoints.save(manager, state)
       checkpoints.wait(manager)
-    said = f'Step {int(state.step)} is saved.'
-  names = ', '.join(map(str, lost))
-  raise OSError(
-    f'Moved, deleted or replaced while the run was in {workdir}: {names}. {said}'
-  )
+    gone.add_note(f'Step {int(state.step)} is saved.')
+    raise
 
 
 class _Guard:

@@ -1,11 +1,12 @@
 """The folder of a run: whose it is, what it holds, and who is in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import fcntl
 import os
 import pathlib
 import platform
+import stat
 
 from absl import logging
 import jax
@@ -23,7 +24,7 @@ from stein_jax.runs import reporting
 from stein_jax.types import Batch
 
 CONFIG_FILE = 'config.json'
-_BATCH_FILE = 'batch.json'
+BATCH_FILE = 'batch.json'
 _LOCK_FILE = 'lock'
 _SHOWN = 5  # differing fields in a message
 _SINCE = (0, 2, 0)  # the first version whose saved configs are read here
@@ -73,7 +74,7 @@ def note_batch(workdir, batch: Batch) -> None:
   kinds = {
     name: [str(value.dtype), list(value.shape)] for name, value in batch.items()
   }
-  reporting.write_json(workdir / _BATCH_FILE, kinds)
+  reporting.write_json(workdir / BATCH_FILE, kinds)
 
 
 def batch_like(workdir):
@@ -82,10 +83,10 @@ def batch_like(workdir):
   Raises:
     FileNotFoundError: the run has none on record.
   """
-  path = workdir / _BATCH_FILE
+  path = workdir / BATCH_FILE
   if not path.exists():
     raise FileNotFoundError(
-      f'{workdir} holds no {_BATCH_FILE}, which a run writes before its first step.'
+      f'{workdir} holds no {BATCH_FILE}, which a run writes before its first step.'
     )
   return {
     name: np.zeros(shape, dtype)
@@ -99,15 +100,11 @@ def _read_config(path):
   Raises:
     ValueError: it is damaged, or of a version whose configs had another layout.
   """
+  fields = reporting.read_json(path)
   try:
-    fields = dict(reporting.read_json(path))
     version = fields.pop('version', '0.1.0')
     layout = tuple(map(int, version.split('.')))
-  except (
-    ValueError,
-    TypeError,
-    AttributeError,
-  ) as error:  # of its encoding too
+  except (TypeError, AttributeError, ValueError) as error:
     raise ValueError(f'{path} is damaged: {error}') from error
   if layout < _SINCE:
     raise ValueError(
@@ -115,7 +112,20 @@ def _read_config(path):
       f'layout than those of {stein_jax.__version__}; go on with that version, or '
       'choose another workdir.'
     )
+  if not isinstance(fields.get('num_steps'), int):
+    raise ValueError(f'{path} is damaged: it has no number of steps.')
   return fields
+
+
+def refuse_links(workdir: pathlib.Path) -> None:
+  """Raises ValueError if what is written or deleted in a workdir lies elsewhere."""
+  for pattern in ('*', 'checkpoints/*', 'events/*', 'events/hparams/*'):
+    for path in workdir.glob(pattern):
+      if path.is_symlink():
+        raise ValueError(
+          f'{path} is a link; a run writes into its own folder alone. Choose another '
+          'workdir, or put the file itself there.'
+        )
 
 
 class Watch:
@@ -123,32 +133,56 @@ class Watch:
 
   A folder that was renamed, deleted or replaced would otherwise be written to as if
   nothing had been: to a file that no name has, or to a new folder beside the old one.
+  A file that is cut would go on with a hole.
+
+  Args:
+    workdir: the folder, which may be a link; what is in it may not.
   """
 
-  def __init__(self):
-    self._identities = {}
+  def __init__(self, workdir: pathlib.Path):
+    self._workdir, self._seen = workdir, {}
 
   def add(self, *paths: pathlib.Path) -> None:
-    """Begins to watch paths that are there."""
-    for path in paths:
-      self._identities[path] = _identity(path)
+    """Begins to watch paths that are there; process 0 alone does."""
+    if jax.process_index() == 0:
+      self._seen |= {path: self._look(path) for path in paths}
 
-  def lost(self) -> list[pathlib.Path]:
-    """Returns the paths at which there is nothing, or something else."""
-    return [
-      path
-      for path, identity in self._identities.items()
-      if _identity(path) != identity
-    ]
+  def check(self) -> None:
+    """Raises Gone if at some path there is nothing, something else or less."""
+    gone = []
+    for path, (identity, size) in self._seen.items():
+      self._seen[path] = self._look(path)
+      if self._seen[path][0] != identity or self._seen[path][1] < size:
+        gone.append(path)
+    if self._workdir in gone:  # and all that is in it
+      gone = [self._workdir]
+    if gone:
+      raise Gone(self._workdir, gone)
+
+  def _look(self, path):
+    """Returns what a path is, None where there is nothing, and how long a file is."""
+    try:
+      status = os.stat(path, follow_symlinks=path == self._workdir)
+    except OSError:
+      return None, 0
+    is_file = stat.S_ISREG(status.st_mode)
+    identity = status.st_dev, status.st_ino
+    return identity, status.st_size if is_file else 0
 
 
-def _identity(path):
-  """Returns the device and the inode of a path, None where there is nothing."""
-  try:
-    status = os.stat(path)
-  except OSError:
-    return None
-  return status.st_dev, status.st_ino
+class Gone(OSError):
+  """Files of a run are not what they were.
+
+  Attributes:
+    paths: theirs.
+  """
+
+  def __init__(self, workdir: pathlib.Path, paths: Sequence[pathlib.Path]):
+    super().__init__(
+      f'Moved, deleted, cut or replaced while the run was in {workdir}: '
+      f'{", ".join(map(str, paths))}.'
+    )
+    self.paths = paths
 
 
 @contextlib.contextmanager
@@ -165,7 +199,7 @@ def claimed(workdir, config, *, extends: bool = False) -> Iterator[Watch]:
     OSError: it cannot be written.
   """
   _is_ours(workdir, config, extends)
-  watch = Watch()
+  watch = Watch(workdir)
   if jax.process_index():
     _same_folder(workdir, agreement.exchanged({})[0])
     yield watch
@@ -181,7 +215,7 @@ def claimed(workdir, config, *, extends: bool = False) -> Iterator[Watch]:
     raise OSError(
       error.errno, f'{workdir} cannot be written: {error.strerror}'
     ) from error
-  watch.add(workdir, workdir / _LOCK_FILE)
+  watch.add(workdir, workdir / _LOCK_FILE, workdir / CONFIG_FILE)
   with lock:
     if jax.process_count() > 1:
       agreement.exchanged(_told(workdir))
@@ -247,12 +281,7 @@ def _is_ours(workdir, config, extends=False):
     ValueError: it is another config's, or holds something else.
   """
   path = workdir / CONFIG_FILE
-  links = [each for each in workdir.glob('*') if each.is_symlink()]
-  if links:  # what is written or deleted there would lie elsewhere
-    raise ValueError(
-      f'{links[0]} is a link; a run writes into its own folder alone. Choose another '
-      'workdir, or put the file itself there.'
-    )
+  refuse_links(workdir)
   if path.exists():
     a, b = (
       reporting.flat_config(each)
@@ -286,8 +315,8 @@ def _is_ours(workdir, config, extends=False):
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f'{workdir} is no folder; choose another workdir.')
   # A run that was killed at its very start may have left these.
-  ours = {_LOCK_FILE, path.with_suffix('.tmp').name}
-  if workdir.exists() and {each.name for each in workdir.iterdir()} - ours:
+  ours = {workdir / _LOCK_FILE, *workdir.glob(f'{path.stem}.*tmp')}
+  if workdir.exists() and set(workdir.iterdir()) - ours:
     raise ValueError(f'{workdir} is not empty and holds no {CONFIG_FILE}.')
   return False
 

@@ -156,6 +156,84 @@ class WorkdirTest(parameterized.TestCase):
       state = training.train(config, self.workdir)
       self.assertEqual(int(state.step), 40)
 
+  @parameterized.parameters(
+    ('metrics.jsonl', 'cut'),
+    ('metrics.jsonl', 'linked'),
+    ('config.json', 'cut'),
+    ('config.json', 'linked'),
+    ('batch.json', 'linked'),
+    ('checkpoints', 'linked'),
+    ('checkpoints', 'moved'),
+  )
+  def test_so_does_what_is_cut_or_a_link_to_where_it_went(self, name, how):
+    config = smoke.get_config('svgd_toy')
+    config.num_steps, config.log_every, config.checkpoint_every = 40, 2, 10
+    config.eval_every, path = 0, self.workdir / name
+    elsewhere = self.folder / 'elsewhere'
+
+    def take_away(step, metrics):
+      del metrics
+      if step == 14 and how == 'cut':
+        os.truncate(path, 1)
+      elif step == 14:
+        path.rename(elsewhere)
+        if how == 'linked':
+          path.symlink_to(elsewhere)
+
+    with self.assertRaisesRegex(OSError, f'cut or replaced.*: {path}') as error:
+      training.train(config, self.workdir, on_metrics=take_away)
+    if (name, how) == ('checkpoints', 'linked'):  # nothing is written there
+      self.assertLess(max(map(int, os.listdir(elsewhere))), 14)
+      return
+    last = runs.saved(self.workdir)[-1]
+    self.assertBetween(last, 15, 19)
+    self.assertEqual(error.exception.__notes__, [f'Step {last} is saved.'])
+
+  def test_a_link_deep_in_a_workdir_is_refused(self):
+    config = smoke.get_config('svgd_toy')
+    training.train(config, self.workdir)
+    elsewhere = self.folder / 'elsewhere'
+    elsewhere.mkdir()
+    (elsewhere / 'mine').write_text('mine')
+    for name in ('events/hparams', 'checkpoints/9', 'report.html'):
+      path, own = self.workdir / name, self.folder / 'own'
+      if path.exists():
+        path.rename(own)
+      path.symlink_to(elsewhere)
+      for use in (training.train, evaluation.evaluate):
+        with self.assertRaisesRegex(ValueError, f'{path} is a link'):
+          use(config, self.workdir)
+      path.unlink()
+    self.assertEqual(os.listdir(elsewhere), ['mine'])
+
+  def test_events_that_were_deleted_are_no_obstacle(self):
+    config = smoke.get_config('svgd_toy')
+    for _ in range(2):
+      with smoke.stop_after(1):
+        training.train(config, self.workdir)
+    first, _ = sorted((self.workdir / 'events').glob('events.*'))
+    first.unlink()
+    self.assertEqual(int(training.train(config, self.workdir).step), 4)
+
+  @parameterized.parameters(
+    ('metrics.jsonl', b'{"step": 1}\nnone\n', 'in line 2'),
+    ('metrics.jsonl', b'{"stop": 1}\n', 'in line 1'),
+    ('metrics.jsonl', b'\xff\n', 'in line 1'),
+    ('config.json', b'[]', ''),
+    ('config.json', b'{"version": "0.2.0"}', 'no number of steps'),
+    ('config.json', b'', ''),
+    ('rollbacks.json', b'[{}]', 'lists no rollbacks'),
+  )
+  def test_what_is_damaged_between_launches_is_named(self, name, data, message):
+    config = smoke.get_config('svgd_toy')
+    with smoke.stop_after(2):
+      training.train(config, self.workdir)
+    path = self.workdir / name
+    path.write_bytes(data)
+    with self.assertRaisesRegex(ValueError, f'{path} is damaged.*{message}'):
+      training.train(config, self.workdir)
+    self.assertEqual(runs.saved(self.workdir), [2])
+
   @parameterized.parameters(0, 1)
   def test_lost_lines_of_metrics_are_said_and_marked(self, kept):
     config = smoke.get_config('svgd_toy')
@@ -207,6 +285,23 @@ class WorkdirTest(parameterized.TestCase):
     path.write_text('{"a": ')
     with self.assertRaisesRegex(ValueError, f'{path} is damaged'):
       reporting.read_json(path)
+
+  def test_two_that_write_a_json_file_at_once_both_write_it_whole(self):
+    path, fsync = self.folder / 'x.json', os.fsync
+
+    def other_comes(number):
+      with (
+        mock.patch.object(os, 'fsync', fsync),
+        mock.patch.object(os, 'getpid', return_value=1),
+      ):
+        reporting.write_json(path, [1])
+      self.assertEqual(reporting.read_json(path), [1])
+      fsync(number)
+
+    with mock.patch.object(os, 'fsync', other_comes):
+      reporting.write_json(path, list(range(1000)))
+    self.assertEqual(reporting.read_json(path)[0], 1)
+    self.assertEqual(os.listdir(self.folder), ['x.json'])
 
   def test_where_files_cannot_be_locked_it_says_so_and_goes_on(self):
     config = smoke.get_config('stein_cd_mnist')

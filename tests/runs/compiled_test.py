@@ -1,5 +1,6 @@
 """Where compiled programs are kept."""
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -79,11 +80,25 @@ class KeepTest(absltest.TestCase):
       path = folder / f'{age}-cache'
       path.write_bytes(bytes(1000))
       os.utime(path, (1e9 - age, 1e9 - age))
+    thesis = folder / 'thesis.tex'  # older and larger, and no program
+    thesis.write_bytes(bytes(10_000))
+    os.utime(thesis, (1e8, 1e8))
     self.kept(self.folder)
-    self.assertLen(os.listdir(folder), 5)
+    self.assertLen(os.listdir(folder), 6)
     jax.config.update('jax_compilation_cache_max_size', 2500)
     self.kept(self.folder)
-    self.assertEqual(sorted(os.listdir(folder)), ['0-cache', '1-cache'])
+    left = ['0-cache', '1-cache', 'thesis.tex']
+    self.assertEqual(sorted(os.listdir(folder)), left)
+
+  def test_a_full_disk_leaves_no_half_of_a_program(self):
+    programs = compiled._Programs(str(self.folder))
+    error = OSError(errno.ENOSPC, 'No space left on device')
+    with (
+      mock.patch.object(os, 'replace', side_effect=error),
+      self.assertRaises(OSError),
+    ):
+      programs.put('a', bytes(1000))
+    self.assertEmpty(os.listdir(self.folder))
 
   def test_a_damaged_program_is_replaced(self):
     whole = compilation_cache.compress_executable(bytes(1000))
