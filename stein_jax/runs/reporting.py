@@ -18,6 +18,7 @@ from absl import logging
 import jax
 import numpy as np
 
+from stein_jax import _archives
 from stein_jax import locations
 from stein_jax.runs import alarms
 from stein_jax.runs import images
@@ -277,13 +278,23 @@ def flat_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def read_metrics(workdir) -> list[dict[str, float]]:
-  """Returns the lines of a run's metrics file, oldest first."""
+  """Returns the lines of a run's metrics file, oldest first.
+
+  Raises:
+    ValueError: it is damaged.
+  """
   path = locations.absolute(workdir) / METRICS_FILE
   if not path.exists():
     return []
-  lines = path.read_text('utf-8').splitlines(keepends=True)
-  # The last one of a run that was killed, or is running, may be torn.
-  return [from_json(line) for line in lines if line.endswith('\n')]
+  with _archives.refused(f'{path} is damaged'):
+    with _archives.open_regular(path) as file:
+      lines = file.read().decode('utf-8').splitlines(keepends=True)
+    # The last one of a run that was killed, or is running, may be torn.
+    found = [from_json(line) for line in lines if line.endswith('\n')]
+    for number, line in enumerate(found, 1):
+      if not isinstance(line, dict) or 'step' not in line:
+        raise ValueError(f'line {number} has no step')
+  return found
 
 
 def curves(
@@ -544,8 +555,9 @@ def read_json(path) -> Any:
   """
   path = locations.absolute(path)
   try:
-    return from_json(path.read_text('utf-8'))
-  except ValueError as error:  # of its encoding too
+    with _archives.open_regular(path, _archives.MAX_BYTES) as file:
+      return from_json(file.read().decode('utf-8'))
+  except (ValueError, RecursionError) as error:  # of its encoding too
     raise ValueError(
       f'{path} is damaged ({error}); put a whole copy there, or take it away.'
     ) from error
