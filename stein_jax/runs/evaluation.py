@@ -32,6 +32,9 @@ frechet_distance = metrics.frechet_distance
 log_likelihood = energies.log_likelihood
 
 
+_LARGE_ERROR = 0.3  # nats; see `energies.ais_estimate`
+
+
 def test_metrics(config, state, source) -> dict[str, float]:
   """Returns the test metrics of a state on a source.
 
@@ -59,6 +62,15 @@ def test_metrics(config, state, source) -> dict[str, float]:
     estimate = jax.jit(_estimator(config))(energy, rng)
     found = {f'test/{name}': float(value) for name, value in estimate.items()}
     log_partition = estimate['log_partition']
+    error = found['test/log_partition_error']
+    if not error < _LARGE_ERROR:
+      logging.warning(
+        'log Z, and so the likelihood, is not to be trusted: its standard error is '
+        '%.2g nats, by an effective number of %.3g chains, and such errors are too '
+        'small. More evaluation.ais.num_temperatures helps.',
+        error,
+        found['test/log_partition_ess'],
+      )
   total = 0.0
   for first in range(0, len(source), 1000):
     rows = source[slice(first, first + 1000)]['image']
