@@ -105,18 +105,25 @@ class Alarms:
     """Warns of an energy that is too large for any that learns."""
     # A loss that falls without end is another matter than one that rises.
     sizes = {GAP: abs(metrics.get(GAP, 0)), LOSS: metrics.get(LOSS, 0)}
+    moves = [metrics[each] for each in MOVES if each in metrics]
+    why = 'Its'
+    if moves:
+      why = (
+        f'Samples move {max(moves):.3g} and the data spread over {self._reach:.3g}, so '
+        'its'
+      )
     for name, size in sizes.items():
       if size > _RUNAWAY * self._normal.get(name, math.inf):
         self._tell(
           name,
           'The energy is running away: %s is %.3g at step %d, more than %d times what '
-          'is normal for it, %.3g. The samples stay where the data are, so its updates '
-          'are too large. What helps: a smaller learning rate, max_norm of the '
-          'optimizer.',
+          'is normal for it, %.3g. %s updates are too large. What helps: a smaller '
+          'learning rate, max_norm of the optimizer.',
           metrics[name],
           step,
           _RUNAWAY,
           self._normal[name],
+          why,
         )
 
   def _see_growth(self):

@@ -62,6 +62,15 @@ class GapTest(parameterized.TestCase):
     (text,) = told({'energy/data': 0.0, 'energy/samples': 0.0}, line)
     self.assertIn('energy/gap is -41', text)
 
+  def test_it_is_said_how_far_samples_go_where_there_are_any(self):
+    mad = {'energy/gap': 41.0}
+    (text,) = told(*gaps(0.0), mad)
+    self.assertRegex(text, r'4\. Its updates are too large')
+    (text,) = told(*gaps(0.0), mad | {'chain/move': 39.0, 'samples/move': 1.0})
+    self.assertRegex(
+      text, 'Samples move 39 and the data spread over 2, so its up'
+    )
+
   def test_a_loss_may_fall_but_not_rise(self):
     loss = lambda value: {'energy/loss': value}
     self.assertEmpty(told(loss(1.0), loss(-1e9)))
