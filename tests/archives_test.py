@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import math
 import os
 import pathlib
@@ -545,6 +546,26 @@ class MemoryTest(absltest.TestCase):
   def test_free_memory_is_of_this_machine(self):
     whole = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     self.assertBetween(_archives.free_memory(), 2**20, whole)
+
+
+class RecordsTest(absltest.TestCase):
+  def test_more_examples_than_bytes(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    with mock.patch.dict(os.environ):
+      (path,), read = fuzz.array_record(folder)
+      info = path.with_name('dataset_info.json')
+      said = json.loads(info.read_text())
+      said['splits'][0]['shardLengths'] = [str(2**62)]
+      info.write_text(json.dumps(said))
+      message = (
+        f'{path.parent} cannot be read: .* {2**62} examples, in .* bytes'
+      )
+      with self.assertRaisesRegex(ValueError, message):
+        read()
+      path.unlink()
+      os.mkfifo(path)
+      with self.assertRaisesRegex(ValueError, 'it is a named pipe'):
+        read()
 
 
 @pytest.mark.slow
