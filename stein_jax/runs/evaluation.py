@@ -203,6 +203,12 @@ def _evaluate(config, workdir, folder, judges):
     sections = pictures.sample_sections(
       config, folder, state, samples, test_batch
     )
+  if idle := [name for name in judges if f'{name}/judged_by' not in found]:
+    logging.warning(
+      'Nothing is judged by %s: judges say what is in two or more images that were '
+      'drawn without images as conditions.',
+      ', '.join(idle),
+    )
   numbers = {'step': int(state.step), **found}
   if plots := pictures.curves(workdir):
     sections = [*sections, ('Over training', plots)]

@@ -219,6 +219,16 @@ class EvaluateTest(parameterized.TestCase):
     for metric in metrics:
       self.assertIn(metric, page)
 
+  def test_a_judge_that_has_nothing_to_judge_is_told(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
+    config = smoke.get_config('svgd_toy')
+    training.train(config, workdir)
+    with mock.patch.object(evaluation.logging, 'warning') as warning:
+      found = evaluation.evaluate(config, workdir, judges={'mine': self.fail})
+    self.assertNotIn('mine/judged_by', found)
+    (text, *rest) = warning.call_args.args
+    self.assertIn('Nothing is judged by mine', text % tuple(rest))
+
   def test_without_a_checkpoint_it_says_so(self):
     workdir = self.create_tempdir().full_path
     with self.assertRaisesRegex(FileNotFoundError, 'No checkpoint'):
