@@ -78,6 +78,19 @@ class GapTest(parameterized.TestCase):
     self.assertIn('energy/loss is 81 at step 2, more than 10', text)
 
 
+class LikelihoodTest(absltest.TestCase):
+  def test_a_fall_from_the_best_is_told_once(self):
+    likelihood = lambda value: {'test/log_likelihood': value}
+    # Four numbers: 40 nats below the best, -10, is -50.
+    self.assertEmpty(told(*map(likelihood, (-1e9, -10.0, -49.0))))
+    (text,) = told(*map(likelihood, (-1e9, -10.0, -51.0, -1e3)))
+    self.assertRegex(
+      text, 'running away: test/log_likelihood is -51 at step 3, and was -10'
+    )
+    past = [dict(step=1, **likelihood(-10.0))]
+    self.assertLen(told(likelihood(-51.0), past=past), 1)
+
+
 class ChainTest(parameterized.TestCase):
   @parameterized.parameters(*alarms.MOVES)
   def test_samples_far_from_the_data_are_told_and_nothing_else(self, name):
