@@ -34,7 +34,7 @@ _LEFT_BY_SYSTEMS = frozenset(
   + ('@recycle', '#recycle', '$recycle.bin', 'lost+found')
   + ('system volume information', 'network trash folder', 'temporary items')
 )
-_MAX_REASON = 800  # letters
+_MAX_REASON, _MAX_NAME_SHOWN = 800, 200  # letters
 _KINDS = (
   (stat.S_ISDIR, 'a folder'),
   (stat.S_ISFIFO, 'a named pipe'),
@@ -50,9 +50,15 @@ def reason(error: Exception) -> str:
     return 'it is truncated, or damaged'
   own = isinstance(error, (ValueError, OSError)) and str(error)
   said = str(error) if own else f'{type(error).__name__} {error}'
-  said = ' '.join(said.split())
   # Some libraries quote what they cannot read.
-  return said if len(said) <= _MAX_REASON else f'{said[:_MAX_REASON]}...'
+  return shown(' '.join(said.split()), _MAX_REASON)
+
+
+def shown(name: str, most: int = _MAX_NAME_SHOWN) -> str:
+  """Returns a name for a message, which it can neither break nor make long."""
+  # Names in a zip may have line ends, or letters that command a terminal.
+  name = name if len(name) <= most else f'{name[:most]}...'
+  return name if name.isprintable() else ascii(name)[1:-1]
 
 
 @contextlib.contextmanager
@@ -267,6 +273,11 @@ class Arrays:
       name.removesuffix('.npy'): name for name in self._zip.names
     }
     self.names = list(self._members)
+    if len(self.names) < len(self._zip.names):
+      self.close()
+      raise ValueError(
+        'an array is there with .npy behind its name and without'
+      )
 
   def read(
     self, names: Iterable[str], copies: int = 1

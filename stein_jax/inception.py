@@ -254,7 +254,16 @@ def load(path: str | pathlib.Path) -> Params:
       raise ValueError(
         f'{path}: {name}: wanted 1, as this network has no scale.'
       )
-  arrays = {name: jnp.asarray(found[name], jnp.float32) for name in wanted}
+  # As the network has them: a double may be infinite there.
+  with np.errstate(over='ignore'):
+    found = {name: np.asarray(found[name], np.float32) for name in wanted}
+  for name, array in found.items():
+    if not np.all(np.isfinite(array)):
+      raise ValueError(f'{path}: {name}: wanted finite numbers of float32.')
+    # The network divides by its root.
+    if name.endswith('/moving_variance') and np.min(array) < 0:
+      raise ValueError(f'{path}: {name}: wanted no number below 0.')
+  arrays = {name: jnp.asarray(array) for name, array in found.items()}
   return {'params': traverse_util.unflatten_dict(arrays, sep='/')}
 
 

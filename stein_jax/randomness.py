@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from stein_jax import checks
 from stein_jax.types import Array, PRNGKey
 
+_MOST = 2**32  # words of a key, one for each counter
 _GOLDEN = 0x9E3779B1  # odd, near 2^32 over the golden ratio: spreads counters
 
 
@@ -79,6 +80,11 @@ def _random_bits(key, bit_width, shape):
     return (high << 32) | low
   # A number depends on its place and the key alone, so that the array can be
   # made in any order.
+  if math.prod(shape) > _MOST:  # the counter would begin again
+    raise ValueError(
+      f'{bit_width} bits of shape {shape}: prng_impl=hashed has {_MOST} words for a '
+      "key; allowed: smaller parts with keys of their own, or 'threefry2x32'."
+    )
   counter = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
   return _hashed(counter, key).astype(jnp.dtype(f'uint{bit_width}'))
 

@@ -544,8 +544,9 @@ def effective_sample_size(log_weights: Array) -> Array:
     2.6667
   """
   log_weights = dtypes.at_least_float32(log_weights)
-  total = jax.nn.logsumexp(log_weights)
-  return jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
+  # By the largest weight, since logarithms of large sums have lost their digits.
+  weights = jnp.exp(log_weights - jnp.max(log_weights, initial=-jnp.inf))
+  return jnp.sum(weights) ** 2 / jnp.sum(weights**2)
 
 
 def log_mean_exp_error(log_weights: Array) -> Array:

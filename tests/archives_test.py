@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import json
+import math
 import os
 import pathlib
 import struct
@@ -9,6 +11,7 @@ import tarfile
 from unittest import mock
 import warnings
 import zipfile
+import zlib
 
 from absl import logging
 from absl.testing import absltest
@@ -28,6 +31,32 @@ def png(red=7):
   buffer = io.BytesIO()
   Image.new('RGB', (2, 2), (red, 0, 0)).save(buffer, 'PNG')
   return buffer.getvalue()
+
+
+# In which of seven pictures a pixel of an interlaced PNG is, from the standard.
+ADAM7 = (
+  '16462646', '77777777', '56565656', '77777777', '36463646', '77777777', '56565656',
+  '77777777',
+)  # fmt: skip
+
+
+def png_pixels(width, height, bits, interlaced):
+  """Returns the zeros of which the pixels of a PNG are made, pixel by pixel."""
+  found = 0
+  for number in '1234567' if interlaced else ['']:
+    for y in range(height):
+      row = [number in ADAM7[y % 8][x % 8] for x in range(width)]
+      found += any(row) * (1 + math.ceil(sum(row) * bits / 8))
+  return bytes(found)
+
+
+def png_of(*parts):
+  """Returns a PNG of parts, each a name and a content."""
+  lines = [b'\x89PNG\r\n\x1a\n']
+  for name, content in parts:
+    lines += [struct.pack('>I', len(content)), name + content]
+    lines += [struct.pack('>I', zlib.crc32(name + content))]
+  return b''.join(lines)
 
 
 class FilesTest(parameterized.TestCase):
@@ -253,6 +282,36 @@ class FolderTest(FilesTest):
     (self.folder / '0.png').write_bytes(content)
     self.refuses('0.png.*checksum of its part at byte 33', self.folder)
 
+  @parameterized.product(
+    size=((1, 1), (5, 3), (8, 8), (9, 17)),
+    kind=((1, 0, 1), (2, 3, 1), (8, 2, 3), (8, 4, 2), (16, 6, 4)),
+    interlaced=(0, 1),
+  )
+  def test_a_png_that_ends_early(self, size, kind, interlaced):
+    # Every checksum holds; Pillow makes the rest black.
+    depth, colour, channels = kind
+    pixels = png_pixels(*size, depth * channels, interlaced)
+    header = struct.pack('>2I5B', *size, depth, colour, 0, 0, interlaced)
+    before = [(b'IHDR', header), (b'PLTE', bytes(12))][: 1 + (colour == 3)]
+    for content, whole in ((pixels, True), (pixels[1:], False)):
+      packed = zlib.compress(content)
+      parts = (b'IDAT', packed[:5]), (b'IDAT', packed[5:]), (b'IEND', b'')
+      (self.folder / '0.png').write_bytes(png_of(*before, *parts))
+      if whole:
+        self.assertLen(self.load(self.folder), 1)
+      else:
+        self.refuses('0.png.*last 1 bytes of its pixels', self.folder)
+
+  def test_names_cannot_command_a_terminal(self):
+    members = {'a\n\x1b[2J\u202e.png': b'no image', 'b\x1b.txt': b''}
+    path = self.write(**members)
+    with mock.patch.object(logging, 'warning') as warning:
+      self.refuses(r': a\\n\\x1b\[2J\\u202e.png is no image', path)
+    self.assertEqual(warning.mock_calls[0].args[-1], r'b\x1b.txt')
+    path = self.write(**{'a\n\x1b/1.png': b'', 'train/1.png': b''})
+    other = lambda path: self.load(path, split='other')
+    self.refuses(r'it has: a\\n\\x1b, train', path, other)
+
   def test_a_jpeg_of_endless_scans(self):
     buffer = io.BytesIO()
     Image.new('RGB', (64, 64)).save(buffer, 'JPEG', progressive=True)
@@ -317,6 +376,52 @@ class NpzTest(FilesTest):
     )
     path = self.of_members(**{'image.npy': header.getvalue() + bytes(24)})
     self.refuses(r'image.*takes 12000000000000 bytes, and there are 24', path)
+
+  @parameterized.parameters('all', 'train', 'all[:5]')
+  def test_rows_are_counted_before_some_are_chosen(self, split):
+    image = np.ones((20, 3))
+    for label in (np.arange(40), np.arange(7), np.int64(3)):
+      path = self.saved(image=image, label=label)
+      self.refuses(
+        r'label is int64 \(.*\); allowed: one for each of 20',
+        path,
+        lambda path: self.load(path, split=split),
+      )
+
+  @parameterized.parameters(
+    ('<f4', (2**40, 0)), ('<U0', (2**40, 3)), ('|V0', (2**40, 3))
+  )
+  def test_2_to_the_40_rows_of_nothing(self, descr, shape):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+      header, dict(descr=descr, fortran_order=False, shape=shape)
+    )
+    path = self.of_members(**{'image.npy': header.getvalue()})
+    for split in ('all', 'train'):
+      self.refuses(
+        r'image is .*\(1099511627776, [03]\); allowed: uint8 or floating',
+        path,
+        lambda path, split=split: self.load(path, split=split),
+      )
+
+  def test_one_array_by_two_names(self):
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones((2, 3)))
+    path = self.of_members(
+      **{'image.npy': buffer.getvalue(), 'image': buffer.getvalue()}
+    )
+    self.refuses('an array is there with .npy behind its name', path)
+
+  def test_a_mask_and_a_condition_that_cannot_be_of_the_images(self):
+    image = np.ones((2, 3, 3, 1))
+    for shape in ((2, 4, 3, 1), (2, 3, 9, 1)):
+      path = self.saved(image=image, mask=np.ones(shape))
+      self.refuses(r'mask is .* and image \(2, 3, 3, 1\)', path)
+    path = self.saved(image=np.ones((2, 9)), mask=image)
+    self.refuses(r'mask is .* and image \(2, 9\)', path)
+    for kind in (np.uint8, float):  # labels would be numbers, or grey levels
+      path = self.saved(image=image, condition=np.array([0, 1], kind))
+      self.refuses("condition is .*rank 2.*condition='label'", path)
 
   def test_zeros_in_a_small_file(self):
     path = self.saved(image=np.zeros((1000, 1000), np.uint8))
@@ -441,6 +546,26 @@ class MemoryTest(absltest.TestCase):
   def test_free_memory_is_of_this_machine(self):
     whole = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     self.assertBetween(_archives.free_memory(), 2**20, whole)
+
+
+class RecordsTest(absltest.TestCase):
+  def test_more_examples_than_bytes(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    with mock.patch.dict(os.environ):
+      (path,), read = fuzz.array_record(folder)
+      info = path.with_name('dataset_info.json')
+      said = json.loads(info.read_text())
+      said['splits'][0]['shardLengths'] = [str(2**62)]
+      info.write_text(json.dumps(said))
+      message = (
+        f'{path.parent} cannot be read: .* {2**62} examples, in .* bytes'
+      )
+      with self.assertRaisesRegex(ValueError, message):
+        read()
+      path.unlink()
+      os.mkfifo(path)
+      with self.assertRaisesRegex(ValueError, 'it is a named pipe'):
+        read()
 
 
 @pytest.mark.slow

@@ -940,6 +940,23 @@ class OwnImagesTest(parameterized.TestCase):
       self.assertEqual(red, reds)
       self.assertEqual(batch['label'].tolist(), [0, 1])
 
+  def test_a_class_has_one_label_in_all_splits(self):
+    # The order of 'train' holds, also for what comes before it in the alphabet.
+    self.write('train/b/1.png', 'train/d/1.png', 'train/e/1.png')
+    self.write('val/a/1.png', 'val/d/1.png', 'Test/e/1.png', 'Test/b/1.png')
+    for split, labels in (
+      ('train', [0, 1, 2]), ('val', [3, 1]), ('test', [0, 2]), ('Test', [0, 2]),
+    ):  # fmt: skip
+      self.assertEqual(self.reds(split)[1]['label'].tolist(), labels)
+
+  @parameterized.parameters('Train', 'TRAIN')
+  def test_splits_in_capital_letters_are_no_classes(self, train):
+    self.write(f'images/{train}/1.png', 'images/Test/1.png')
+    for split, red in (('train', 0), ('test', 1)):
+      found, batch = self.reds(split)
+      self.assertEqual(found, [red])
+      self.assertNotIn('label', batch)
+
   def test_a_split_that_is_not_there_says_what_to_write(self):
     self.write('train/1.png')
     with self.assertRaisesRegex(

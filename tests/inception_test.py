@@ -308,6 +308,20 @@ class LoadTest(absltest.TestCase):
     np.savez(path, **_literal().weights, unrelated=np.zeros(3))
     self.assert_same(inception.load(path), _literal().weights)
 
+  def test_numbers_that_make_no_score(self):
+    path = self.create_tempdir().full_path + '/weights.npz'
+    for name, number, message in (
+      ('conv/batchnorm/beta', np.nan, 'finite'),
+      ('conv/batchnorm/moving_mean', 1e39, 'finite numbers of float32'),
+      ('conv/batchnorm/moving_variance', -1.0, 'below 0'),
+    ):
+      weights = dict(_literal().weights)
+      weights[name] = np.array(weights[name], np.float64)
+      weights[name][3] = number
+      np.savez(path, **weights)
+      with self.assertRaisesRegex(ValueError, f'{name}: .*{message}'):
+        inception.load(path)
+
   def test_archive(self):
     weights = _constants()
     path = self.write('inception.tgz', _archive(_graph(weights, full=False)))

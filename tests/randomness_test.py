@@ -232,6 +232,20 @@ class HashedTest(parameterized.TestCase):
     ones = np.mean(np.unpackbits(np.asarray(bits).view(np.uint8)))
     self.assertLess(abs(ones - 0.5) * 2 * (4096 * width) ** 0.5, 5)
 
+  @parameterized.parameters(
+    ((2**16, 2**16), 'uint8', True), ((2**16, 2**16 + 1), 'uint8', False),
+    ((2**33,), 'uint32', False), ((2**31,), 'uint64', True),
+    ((2**31 + 1,), 'uint64', False),
+  )  # fmt: skip
+  def test_counters_do_not_begin_again(self, shape, dtype, allowed):
+    draw = lambda key: jax.random.bits(key, shape, dtype)
+    with jax.enable_x64(True):
+      if allowed:
+        jax.jit(draw).lower(_key(0))
+      else:
+        with self.assertRaisesRegex(ValueError, '4294967296 words for a key'):
+          jax.jit(draw).lower(_key(0))
+
   def test_wide_bits(self):
     with jax.enable_x64(True):
       bits = np.asarray(jax.random.bits(_key(0), (4096,), 'uint64'))

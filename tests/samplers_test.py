@@ -402,6 +402,21 @@ class AnnealedImportanceTest(chex.TestCase):
       float(samplers.effective_sample_size(log_weights + 500)), ess, delta=1e-3
     )
 
+  @parameterized.parameters(-1e7, -3e4, 1e5, 1e30)
+  def test_weights_of_any_size(self, level):
+    # Powers of two, which stay what they are beside a large level.
+    steps = np.float32(level) + np.float32([0, 0, 0, 2, 2])
+    weights = np.exp(steps.astype(float) - steps.max())
+    ess = np.sum(weights) ** 2 / np.sum(weights**2)
+    self.assertAlmostEqual(
+      float(samplers.effective_sample_size(steps)), ess, delta=1e-5
+    )
+    self.assertAlmostEqual(
+      float(samplers.log_mean_exp_error(steps)),
+      np.sqrt((5 / ess - 1) / 4),
+      delta=1e-5,
+    )
+
   def test_weights_that_are_none(self):
     self.assertTrue(np.isnan(samplers.effective_sample_size([np.nan, 0])))
     self.assertTrue(np.isnan(samplers.log_mean_exp_error([np.nan, 0])))

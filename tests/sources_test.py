@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from PIL import Image
 
 from stein_jax import datasets
 
@@ -91,8 +92,9 @@ class NumbersTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'image is no array'):
       datasets.Arrays({'image': [[1.0, 2.0], [3.0]]})
     masked = np.ma.masked_greater(np.array([[0.5, 1e20]]), 1)
-    with self.assertRaisesRegex(ValueError, 'image has masked values'):
-      datasets.Arrays({'image': masked})
+    for make in (lambda x: datasets.Arrays({'image': x}), datasets.Items):
+      with self.assertRaisesRegex(ValueError, 'image has masked values'):
+        make(masked)
     with self.assertRaisesRegex(ValueError, 'label is no array'):
       datasets.Arrays(
         {'image': np.ones((2, 2)), 'label': jax.random.split(jax.random.key(0))}
@@ -108,6 +110,32 @@ class NumbersTest(parameterized.TestCase):
       ValueError, 'mask has values.*allowed: 0 and 1'
     ):
       datasets.Arrays({'image': images, 'mask': mask})
+
+
+class PillowTest(parameterized.TestCase):
+  @parameterized.parameters(
+    # 511 of 65535 is 1.99 of 255; cut at 255 it would be white.
+    ('I;16', 511, [2]), ('I', 511, [2]), ('I', 65535, [255]), ('L', 7, [7]),
+    ('1', 1, [255]), ('F', 0.5, [127.5]), ('RGB', (1, 2, 3), [1, 2, 3]),
+    ('CMYK', (255, 0, 0, 0), [0, 255, 255]),
+    # What is transparent is the page behind it, not the colour that it hides.
+    ('LA', (10, 0), [255, 255, 255]), ('LA', (10, 255), [10, 10, 10]),
+    ('RGBA', (10, 20, 30, 0), [255, 255, 255]),
+  )  # fmt: skip
+  def test_pictures_are_read_as_they_are_seen(self, mode, value, shown):
+    (row,) = datasets.Items([Image.new(mode, (2, 1), value)])[:]['image']
+    np.testing.assert_allclose(row, np.array([[shown, shown]]) / 255, rtol=1e-6)
+
+  def test_a_colour_of_a_palette_that_is_transparent(self):
+    picture = Image.new('P', (2, 1))
+    picture.putpalette([1, 2, 3])
+    picture.info['transparency'] = 0
+    np.testing.assert_array_equal(datasets.Items([picture])[:]['image'], 1)
+
+  @parameterized.parameters(-129, 65664)
+  def test_numbers_of_more_than_16_bits(self, value):
+    with self.assertRaisesRegex(ValueError, f'from {value} to .*0 to 65535'):
+      datasets.Items([Image.new('I', (2, 1), value)])
 
 
 class LabelsTest(parameterized.TestCase):

@@ -2,6 +2,8 @@
 
 import ast
 import io
+import json
+import os
 import pathlib
 import struct
 import tarfile
@@ -17,7 +19,9 @@ from PIL import Image
 from stein_jax import datasets
 from stein_jax import inception
 from stein_jax.datasets import _files
+from stein_jax.runs import reporting
 from stein_jax.runs import training
+from stein_jax.runs import workdirs
 
 _ROOT = pathlib.Path(__file__).parent.parent
 
@@ -119,9 +123,9 @@ class FilesTest(parameterized.TestCase):
     (dict(image=np.zeros((2, 3), complex)), 'image is complex128'),
     (dict(image=np.zeros(2)), r'image is float64 \(2,\).*\[n, ...\]'),
     (dict(image=np.full((2, 3), np.nan)), 'must be finite'),
-    (dict(image=np.zeros((0, 3))), 'length of at least 1'),
+    (dict(image=np.zeros((0, 3))), r'image is float64 \(0, 3\).*none of them 0'),
     (dict(picture=np.zeros((2, 3))), 'has no image; it has: picture'),
-    (dict(image=np.zeros((2, 3)), label=np.zeros(3, int)), "'label': 3"),
+    (dict(image=np.zeros((2, 3)), label=np.zeros(3, int)), 'label is .* of 2 images'),
     (dict(image=np.zeros((2, 3)), label=np.zeros(2)), 'label is float64.*integers'),
     (dict(image=np.zeros((2, 3)), label=np.zeros((2, 1), int)), r'label is .*\(2, 1\)'),
     (dict(image=np.zeros((2, 3)), label=np.array([0, -1])), 'at least 0'),
@@ -188,10 +192,80 @@ class FilesTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'no classify_image.*in this arch'):
       inception.load(archive)
 
-  def test_a_workdir_of_something_else(self):
-    (self.folder / 'config.json').write_text('{"algorithm": ')
-    with self.assertRaisesRegex(ValueError, 'config.json is damaged'):
+  @parameterized.parameters(
+    '{"algorithm": ', '[1, 2]', 'null', '[' * 10**5, '{"data": {}}', '\x80',
+    '{"algorithm": "svgd", "version": "0.2.0"}', '{"version": 3}',
+    '{"algorithm": "svgd", "data": {}, "version": "0.2.0", "__class__": 1}',
+  )  # fmt: skip
+  def test_a_workdir_of_something_else(self, content):
+    (self.folder / 'config.json').write_bytes(content.encode('latin-1'))
+    with self.assertRaisesRegex(
+      ValueError, 'config.json is damaged|was made by'
+    ):
       training.read_config(self.folder)
+
+  @parameterized.parameters(
+    ('{"energy": {"name": "os:system", "command": "false"}}', 'os'),
+    ('{"optimizer": {"name": "chain", "args": [{"name": "os.path:x"}]}}', 'os'),
+    ('{"data": {"name": "toy", "density": "builtins:eval"}}', 'builtins'),
+    ('{"algorithm": "my.module"}', 'my'),
+    ('{"energy": {"name": "stein_jax.build:import_module"}}', 'stein_jax'),
+    ('{"energy": {"name": "optax.contrib._muon:muon"}}', 'optax'),
+  )
+  def test_a_program_that_a_workdir_names(self, fields, package):
+    # Whoever wrote the config may be somebody else.
+    fields = dict(version='0.2.0', algorithm='x', data={}) | json.loads(fields)
+    (self.folder / 'config.json').write_text(json.dumps(fields))
+    for listed in ('', 'o', 'other,m', 'my.module.part'):
+      with (
+        mock.patch.dict(os.environ, STEIN_JAX_IMPORTS=listed),
+        self.assertRaisesRegex(ValueError, f'STEIN_JAX_IMPORTS={package} '),
+      ):
+        training.read_config(self.folder)
+    with mock.patch.dict(os.environ, STEIN_JAX_IMPORTS=f'other, {package}'):
+      self.assertIn('algorithm', training.read_config(self.folder))
+
+  def test_what_a_workdir_may_name(self):
+    fields = dict(
+      version='0.2.0',
+      algorithm='svgd',
+      data=dict(name='folder', path='C:/a', split='train[:5]'),
+      optimizer=dict(name='optax.contrib:muon'),
+      start='runs/a:b',
+    )
+    (self.folder / 'config.json').write_text(json.dumps(fields))
+    with mock.patch.dict(os.environ, STEIN_JAX_IMPORTS=''):
+      self.assertEqual(training.read_config(self.folder).algorithm, 'svgd')
+
+  @parameterized.parameters(
+    '{"image": ["float32", [1000000, 1000000]]}', '{"image": ["O", [2, 2]]}', '[1]',
+    '{"image": ["float32", [-1, 2]]}', '{"image": ["float32", [0]]}', '{}', '[' * 10**5,
+    '{"image": 3}',
+  )  # fmt: skip
+  def test_a_batch_of_a_workdir(self, content):
+    (self.folder / 'batch.json').write_text(content)
+    with self.assertRaisesRegex(ValueError, 'batch.json is damaged'):
+      workdirs.batch_like(self.folder)
+
+  def test_pipes_in_a_workdir(self):
+    for name in ('config.json', 'batch.json', 'metrics.jsonl'):
+      os.mkfifo(self.folder / name)
+    for read in (
+      training.read_config,
+      workdirs.batch_like,
+      reporting.read_metrics,
+    ):
+      with self.assertRaisesRegex(ValueError, 'it is a named pipe'):
+        read(self.folder)
+
+  @parameterized.parameters('no json', '[1]', '{"loss": 1}', '\x80')
+  def test_metrics_of_something_else(self, line):
+    path = self.folder / 'metrics.jsonl'
+    path.write_bytes(b'{"step": 1}\n' + line.encode('latin-1') + b'\n')
+    with self.assertRaisesRegex(ValueError, 'metrics.jsonl is damaged'):
+      reporting.read_metrics(self.folder)
+    path.write_text('{"step": 1}\n{"ste')  # torn, and so left out
+    self.assertLen(reporting.read_metrics(self.folder), 1)
 
 
 class CodeTest(parameterized.TestCase):

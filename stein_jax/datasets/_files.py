@@ -72,18 +72,20 @@ def read_npz(path, part, limits):
       found = arrays.read(chosen, copies=2 if by_rule else 1)
   found = {name.removeprefix(prefix): value for name, value in found.items()}
   image = found['image']
-  if image.ndim < 2:
+  # An array without numbers may have 2^60 rows, in no memory.
+  if image.ndim < 2 or not image.size or not image.dtype.itemsize:
     raise ValueError(
       f'path={path!r}: image is {image.dtype} {image.shape}; allowed: uint8 or '
-      'floating [n, ...].'
+      'floating [n, ...], none of them 0.'
     )
+  # Before rows are chosen, which would hide that others are of other images.
+  for name, array in found.items():
+    if array.shape[:1] != image.shape[:1]:
+      raise ValueError(
+        f'path={path!r}: {name} is {array.dtype} {array.shape}; allowed: one for '
+        f'each of {len(image)} images.'
+      )
   if by_rule:
-    for name, array in found.items():
-      if array.shape[:1] != image.shape[:1]:
-        raise ValueError(
-          f'path={path!r}: {name} is {array.dtype} {array.shape}; allowed: one for '
-          f'each of {len(image)} images.'
-        )
     rows = rows_of_rule(part, len(image))
     found = {name: array[rows] for name, array in found.items()}
   return sources.read_only(found)
@@ -129,7 +131,7 @@ def _check_names(path, names, prefix):
 
 def _listing(names):
   """Returns some names for a message, of which a file may have many and long ones."""
-  some = ', '.join(name[:80] for name in names[:_SHOWN]) or 'none'
+  some = ', '.join(map(_archives.shown, names[:_SHOWN])) or 'none'
   return some + (
     f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
   )
@@ -166,10 +168,11 @@ def opened(path, limits):
 def image_files(path, root, part):
   """Returns the images of a split, in natural order, and their labels [n] or None.
 
-  The split is a folder of that name. Where there is no folder of any split, every
-  tenth image is 'test' and the others are 'train'; 'all' is all of them. Images that
-  lie in folders of their classes have labels, the classes in natural order. Names are
-  relative to the path.
+  The split is a folder of that name, also in capital letters. Where there is no folder
+  of any split, every tenth image is 'test' and the others are 'train'; 'all' is all of
+  them. Images that lie in folders of their classes have labels, the classes in natural
+  order; a class has one label in all splits, by that of 'train', and those that 'train'
+  lacks follow. Names are relative to the path.
 
   Args:
     path: the folder or .zip as the user named it, for messages.
@@ -183,26 +186,28 @@ def image_files(path, root, part):
   if root.left_out:
     logging.warning(
       '%s: %d members are left out, whose names leave the archive or are too long; '
-      'the first is %.80r.',
+      'the first is %r.',
       path,
       len(root.left_out),
-      root.left_out[0],
+      _archives.shown(root.left_out[0]),
     )
   prefix = ''
   folders, images = _listed(path, root, prefix)
   # A .zip often holds a single folder, which holds everything.
-  while not images and len(folders) == 1 and not {*folders} & {part, *_SPLITS}:
+  while not images and len(folders) == 1 and not _own(folders, part, *_SPLITS):
     prefix += f'{folders[0]}/'
     folders, images = _listed(path, root, prefix)
-  if part in folders:
-    return _with_labels(path, root, f'{prefix}{part}/')
-  if {*folders} & {*_SPLITS} or part not in ('all', *_OF_RULE):
+  if own := _own(folders, part):
+    splits = sorted(folders, key=lambda name: name.lower() != 'train')
+    splits = [f'{prefix}{name}/' for name in splits]
+    return _with_labels(path, root, f'{prefix}{own}/', splits)
+  if _own(folders, *_SPLITS) or part not in ('all', *_OF_RULE):
     raise FileNotFoundError(
       f'path={path!r} has no folder {part!r}; it has: {_listing(folders)}. '
       'Allowed: split=NAME of one of them, or NAME[:100] and NAME[100:] for parts '
       "of it; 'train' and 'test' where there are no folders of splits."
     )
-  files, labels = _with_labels(path, root, prefix)
+  files, labels = _with_labels(path, root, prefix, [prefix])
   rows = rows_of_rule(part, len(files))
   return [files[i] for i in rows], None if labels is None else labels[rows]
 
@@ -217,6 +222,15 @@ def rows_of_rule(part, num):
 
 _OF_RULE = ('train', 'test')
 _SPLITS = (*_OF_RULE, 'valid', 'validation', 'val')
+
+
+def _own(folders, *parts):
+  """Returns the folder of one of some splits, in small letters or others, or None."""
+  # The name itself goes before one that is like it.
+  for name in (*parts, *folders):
+    if name in folders and name.lower() in (part.lower() for part in parts):
+      return name
+  return None
 
 
 def _listed(path, root, folder):
@@ -244,21 +258,33 @@ def _natural(name):
   return texts, name  # the name itself tells 1 from 01
 
 
-def _with_labels(path, root, prefix):
-  """Returns the images of a folder and None, or those of its folders and labels."""
+def _classes(path, root, prefix):
+  """Returns the images of each class of a folder without images, by its name."""
   folders, images = _listed(path, root, prefix)
+  if images:
+    return {}
+  found = {each: _listed(path, root, f'{prefix}{each}/')[1] for each in folders}
+  return {each: names for each, names in found.items() if names}
+
+
+def _with_labels(path, root, prefix, splits):
+  """Returns the images of a folder and None, or those of its folders and labels."""
+  images = _listed(path, root, prefix)[1]
   files = [f'{prefix}{name}' for name in images]
   labels, read = None, ['']
   if not images:
-    classes = [
-      (f'{each}/', _listed(path, root, f'{prefix}{each}/')[1])
-      for each in folders
-    ]
-    classes = [(each, names) for each, names in classes if names]
-    files = [f'{prefix}{each}{n}' for each, names in classes for n in names]
-    sizes = [len(names) for _, names in classes]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), sizes)
-    read += [each for each, _ in classes]
+    classes = _classes(path, root, prefix)
+    files = [f'{prefix}{c}/{n}' for c, names in classes.items() for n in names]
+    # A split may lack a class that another one has.
+    order = dict.fromkeys(
+      c for split in splits for c in _classes(path, root, split)
+    )
+    numbers = dict(zip(order, range(len(order)), strict=True))
+    labels = np.repeat(
+      np.array([numbers[c] for c in classes], np.int32),
+      [len(names) for names in classes.values()],
+    )
+    read += [f'{c}/' for c in classes]
   others = _others(path, root, prefix, read)
   where = prefix.rstrip('/') or '.'
   if not files:
@@ -272,8 +298,8 @@ def _with_labels(path, root, prefix):
       path,
       len(others),
       len(others) + len(files),
-      where,
-      others[0],
+      _archives.shown(where),
+      _archives.shown(others[0]),
     )
   return files, labels
 
@@ -285,7 +311,9 @@ def _others(path, root, prefix, read):
     for each in read
     for names in _in(path, root, f'{prefix}{each}')
     for name in names
-    if not _is_image(name) and f'{name}/' not in read and name != _SUMS
+    if not _is_image(name)
+    and f'{name}/' not in read
+    and f'{prefix}{each}{name}' != _SUMS  # another one would not be compared
   ]
   return sorted(found)
 
@@ -387,7 +415,7 @@ def _sums(path, root):
 
 def _no(path, file, kind):
   """Returns the beginning of the message that a file cannot be read."""
-  return f'path={path!r}: {file} is no {kind} that can be read'
+  return f'path={path!r}: {_archives.shown(file)} is no {kind} that can be read'
 
 
 def _decode(path, root, files, size, count, channels, limits):
@@ -458,22 +486,8 @@ def _as_shown(content, most):
   for top in range(0, height, _BAND):
     bottom = min(top + _BAND, height)
     band = picture.crop((0, top, width, bottom))
-    shown[top:bottom] = _on_white(band, transparent)
+    shown[top:bottom] = sources.on_white(band, transparent)
   return shown
-
-
-def _on_white(picture, transparent):
-  """Returns uint8 [h, w, 3] of a picture of any mode, on white."""
-  from PIL import Image  # pylint: disable=g-import-not-at-top
-
-  if picture.mode in ('I', 'I;16'):  # Pillow would cut 16 bits at 255
-    grey = np.round(np.asarray(picture, np.float32) / 257)
-    picture = Image.fromarray(grey.astype(np.uint8))
-  if transparent or 'A' in picture.mode:
-    page = Image.new('RGBA', picture.size, 'white')
-    page.alpha_composite(picture.convert('RGBA'))
-    picture = page
-  return np.asarray(picture.convert('RGB'))
 
 
 @contextlib.contextmanager
@@ -490,18 +504,48 @@ def _most_pixels(most):
 
 
 def _check_png(content):
-  """Refuses a PNG whose checksums do not hold; Pillow ignores those of the pixels."""
-  at, kind = 8, b''
+  """Refuses a PNG whose checksums do not hold, or that has too few pixels.
+
+  Pillow ignores the checksums of pixels, and those that are missing are black there.
+  """
+  at, kind, wanted, inflated = 8, b'', 0, zlib.decompressobj()
   for _ in range(MAX_CHUNKS):
     if kind == b'IEND':
-      return
+      break
     length, kind = struct.unpack_from('>I4s', content, at)
-    end = at + 8 + length
-    (wanted,) = struct.unpack_from('>I', content, end)
-    if zlib.crc32(memoryview(content)[at + 4 : end]) != wanted:
+    begin, end = at + 8, at + 8 + length
+    (checksum,) = struct.unpack_from('>I', content, end)
+    if zlib.crc32(memoryview(content)[at + 4 : end]) != checksum:
       raise ValueError(f'the checksum of its part at byte {at} does not hold')
+    if kind == b'IHDR':
+      wanted = _png_length(*struct.unpack_from('>2I2B2xB', content, begin))
+    packed = content[begin:end] if kind == b'IDAT' else b''
+    while packed and wanted > 0 and not inflated.eof:
+      wanted -= len(inflated.decompress(packed, 2**16))
+      packed = inflated.unconsumed_tail
     at = end + 4
-  raise ValueError(f'it has more than {MAX_CHUNKS} parts')
+  else:
+    raise ValueError(f'it has more than {MAX_CHUNKS} parts')
+  if wanted > 0:
+    raise ValueError(f'the last {wanted} bytes of its pixels are missing')
+
+
+def _png_length(width, height, depth, colour, interlaced):
+  """Returns how many bytes the pixels of a PNG are, with one before each row."""
+  bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+  total = 0
+  for left, top, right, down in _ADAM7 if interlaced else [(0, 0, 1, 1)]:
+    columns, rows = -(-(width - left) // right), -(-(height - top) // down)
+    if columns > 0 and rows > 0:
+      total += rows * (1 + -(-columns * bits // 8))
+  return total
+
+
+# Where the pictures of an interlaced PNG begin, and how far apart their pixels are.
+_ADAM7 = (
+  (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+  (0, 1, 1, 2),
+)  # fmt: skip
 
 
 def _check_scans(content, size, most):

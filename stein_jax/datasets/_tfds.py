@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 import re
 from typing import Any
 
@@ -44,7 +45,22 @@ def data_source(name, split) -> Any:
     )
   folder = builder.data_path
   with _archives.refused(f'{folder} cannot be read'):
-    return _Source(builder.as_data_source(split=split), folder)
+    length = sum(map(_length, pathlib.Path(folder).iterdir()))
+    source = builder.as_data_source(split=split)
+    # What describes the set says how many there are, and all are asked for at once.
+    if len(source) > length:
+      raise ValueError(
+        f'it says that it has {len(source)} examples, in {length} bytes'
+      )
+    return _Source(source, folder)
+
+
+def _length(path):
+  """Returns how many bytes a file of a set has; refuses a pipe, which would wait."""
+  if path.is_dir():
+    return 0
+  with _archives.open_regular(path) as file:
+    return os.fstat(file.fileno()).st_size
 
 
 class _Source:

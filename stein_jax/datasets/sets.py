@@ -213,12 +213,13 @@ def folder(
   hidden pixel of the condition is 128, the byte nearest to 0 in symmetric range.
 
   A file is read as a viewer shows it on a white page: turned as its EXIF says, grey
-  as RGB, 16 bits rounded to 8, transparent pixels white, and the first picture where a
-  JPEG has several. Its colour profile and gamma are left alone. Animations are refused.
+  as RGB, 16 bits of grey rounded to 8 and those of colours cut, transparent pixels
+  white, and the first picture where a JPEG has several. Its colour profile and gamma
+  are left alone. Animations are refused.
 
   Args:
     path: the files, or a folder of them for each split; where files lie in folders of
-      their classes, these are their labels.
+      their classes, these are their labels, the same ones in each split.
     split: the folder's name; 'train[:300]' and the like are rows of it. Without folders
       of splits every tenth file is 'test', the others are 'train', and 'all' is all.
     size: height and width, at least 2.
@@ -251,7 +252,9 @@ def folder(
     files, labels = _files.image_files(path, root, part)
     indices = np.arange(len(files))[rows]
     if not len(indices):
-      raise ValueError(f'split={split!r} has none of {len(files)} images.')
+      raise ValueError(
+        f'path={path!r}: split={split!r} has none of {len(files)} images.'
+      )
     halves = _files.halves(
       path, root, tuple(files[rows]), size, num_halves, channels, limits
     )

@@ -66,6 +66,7 @@ class Arrays:
     if len(set(sizes.values())) != 1 or not all(sizes.values()):
       raise ValueError(f'Arrays need one length of at least 1; got {sizes}.')
     _check(arrays, pixels, scale)
+    _check_fit(arrays)
     self._arrays = {name: _unshared(value) for name, value in arrays.items()}
     self.pixels, self.scale = pixels, scale
 
@@ -143,8 +144,9 @@ class Items:
 
   Such are a list of arrays, a Hugging Face or torch data set, and a grain source. An
   item is an image, a pair of image and label, or a mapping. An image is a NumPy, JAX or
-  torch array or one of Pillow's: [h, w], [h, w, c], torch's [c, h, w] with 1 or 3
-  channels, or a point [d]. Bytes and floats have the ranges that `Arrays` takes.
+  torch array or one of Pillow's, as it is seen on white: [h, w], [h, w, c], torch's
+  [c, h, w] with 1 or 3 channels, or a point [d]. Bytes and floats have the ranges that
+  `Arrays` takes.
 
   Args:
     items: the data set.
@@ -284,11 +286,46 @@ def _stacked(labels):
   return np.stack(labels)
 
 
+# Modes of Pillow in which a PNG of 16 bits of grey may be; the first has room for more.
+_GREY_16 = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
+
+
+def on_white(picture, transparent: bool) -> np.ndarray:
+  """Returns uint8 [h, w, 3] of a picture of Pillow, as it is seen on white.
+
+  Args:
+    picture: of any mode but 'F', whose range nobody knows.
+    transparent: whether a colour of it is transparent.
+
+  Raises:
+    ValueError: it has numbers of more than 16 bits, or below 0.
+  """
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+
+  if picture.mode in _GREY_16:  # Pillow would cut them at 255
+    grey = np.round(np.asarray(picture, np.float32) / 257)
+    if grey.min() < 0 or grey.max() > 255:
+      raise ValueError(
+        f'A picture has numbers from {np.min(picture)} to {np.max(picture)}; allowed: '
+        '0 to 65535.'
+      )
+    picture = Image.fromarray(grey.astype(np.uint8))
+  if transparent or 'A' in picture.mode:
+    page = Image.new('RGBA', picture.size, 'white')
+    page.alpha_composite(picture.convert('RGBA'))
+    picture = page
+  return np.asarray(picture.convert('RGB'))
+
+
 def _as_image(image):
   """Returns an array [h, w, c], or a point [d], of what an item has for an image."""
-  if hasattr(image, 'convert'):  # one of Pillow's, which may have a palette
-    image = image.convert('L' if image.mode in ('1', 'L') else 'RGB')
-  image = np.asarray(image)
+  # One of Pillow's may have a palette; its floats are numbers like any.
+  if hasattr(image, 'convert') and image.mode != 'F':
+    mode, transparent = image.mode, 'transparency' in image.info
+    image = on_white(image, transparent)
+    if mode in ('1', 'L', *_GREY_16) and not transparent:
+      image = image[..., :1]
+  image = _as_array('image', image)
   if image.ndim == 2:
     return image[..., None]
   # torch's images have their channels first.
@@ -471,6 +508,23 @@ def _check_mask(name, value, pixels):
   if not np.all((value == 0) | (value == 1)):
     raise ValueError(
       f'{name} has values from {value.min()} to {value.max()}; allowed: 0 and 1.'
+    )
+
+
+def _check_fit(arrays):
+  """Refuses what cannot belong to the images."""
+  image, mask = arrays['image'], arrays.get('mask')
+  if mask is not None and (
+    image.ndim != 4 or mask.shape[:-1] != image.shape[:-1]
+  ):
+    raise ValueError(
+      f'mask is {mask.shape} and image {image.shape}; allowed: a mask [n, h, w, 1] of '
+      'images [n, h, w, c].'
+    )
+  if 'condition' in arrays and arrays['condition'].ndim == 1:
+    raise ValueError(
+      f'condition is {arrays["condition"].dtype} [n]; allowed: [n, ...] of rank 2 and '
+      "more. Labels have the name 'label'; with condition='label' they are it."
     )
 
 

@@ -142,7 +142,8 @@ class RBM(nn.Module):
     return x - self._get_mean()[None] if self.centered else x
 
   def _get(self, name):
-    return self.get_variable('params', name)
+    # Their products are summed, in no half precision.
+    return dtypes.at_least_float32(self.get_variable('params', name))
 
   def _get_mean(self):
     # Variables outside 'params' are differentiated too, but the mean is a
@@ -200,7 +201,7 @@ class BinaryRBM(nn.Module):
     Raises:
       ValueError: both layers have more than 20 units.
     """
-    params = self.variables['params']
+    params = jax.tree.map(dtypes.at_least_float32, self.variables['params'])
     weight, bias = params['Dense_0']['kernel'], params['bias']
     hidden_bias = params['Dense_0']['bias']
     if len(weight) < self.num_hidden:

@@ -11,7 +11,7 @@ from stein_jax.metrics import laws
 from stein_jax.types import Array
 
 _SPLIT_ROWS = 1000  # in a part of an inception score, at least
-_MANIFOLD_ROWS = 5000  # whose matrix of distances is held
+MANIFOLD_ROWS = 5000  # whose matrix of distances is held
 
 
 def inception_score(logits: Array, num_splits: int = 10) -> tuple[float, float]:
@@ -208,7 +208,7 @@ def classifier_metrics(
     'class_entropy': histogram_entropy(class_histogram(logits)),
   }
   if num > 10:
-    few = slice(0, _MANIFOLD_ROWS)
+    few = slice(0, MANIFOLD_ROWS)
     found |= laws.manifold_metrics(data_features[few], features[few])
   if labels is not None:
     found['own_label'] = accuracy(logits, labels)

@@ -12,7 +12,7 @@ import numpy as np
 from stein_jax.types import Batch
 
 GAP, LOSS, SPREAD = 'energy/gap', 'energy/loss', 'samples/variance'
-ACCEPTANCE = 'chain/acceptance'
+ACCEPTANCE, LIKELIHOOD = 'chain/acceptance', 'test/log_likelihood'
 # Distances that samples move in a step, and what makes them shorter.
 MOVES = {
   'chain/move': 'step.chain.step_size',
@@ -39,7 +39,7 @@ class Alarms:
     rows = np.asarray(batch['image'], np.float64)
     self._dimensions = max(rows[0].size, 1)
     self._reach = float(np.sqrt(np.sum(np.var(rows, 0))))
-    self._normal = {}
+    self._normal, self._best = {}, -math.inf
     self._seen = {GAP: [], SPREAD: [], ACCEPTANCE: []}
     self._told = set()
     # What was seen before a restart counts, or each restart would begin its half of
@@ -55,6 +55,7 @@ class Alarms:
     if not chain:
       self._see_size(step, metrics)
       self._see_growth()
+    self._see_likelihood(step, metrics)
     self._see_collapse()
 
   def _note(self, step, metrics):
@@ -64,6 +65,7 @@ class Alarms:
       metrics = {**metrics, GAP: metrics[pair[0]] - metrics[pair[1]]}
     for name in self._seen.keys() & metrics.keys():
       self._seen[name].append((step, abs(metrics[name])))
+    self._best = max(self._best, metrics.get(LIKELIHOOD, -math.inf))
     # The first values are those of a network that has learned nothing yet. Chains that
     # start at noise have a gap then that is larger than any after it.
     for name in {GAP, LOSS} & metrics.keys():
@@ -105,18 +107,25 @@ class Alarms:
     """Warns of an energy that is too large for any that learns."""
     # A loss that falls without end is another matter than one that rises.
     sizes = {GAP: abs(metrics.get(GAP, 0)), LOSS: metrics.get(LOSS, 0)}
+    moves = [metrics[each] for each in MOVES if each in metrics]
+    why = 'Its'
+    if moves:
+      why = (
+        f'Samples move {max(moves):.3g} and the data spread over {self._reach:.3g}, so '
+        'its'
+      )
     for name, size in sizes.items():
       if size > _RUNAWAY * self._normal.get(name, math.inf):
         self._tell(
           name,
           'The energy is running away: %s is %.3g at step %d, more than %d times what '
-          'is normal for it, %.3g. The samples stay where the data are, so its updates '
-          'are too large. What helps: a smaller learning rate, max_norm of the '
-          'optimizer.',
+          'is normal for it, %.3g. %s updates are too large. What helps: a smaller '
+          'learning rate, max_norm of the optimizer.',
           metrics[name],
           step,
           _RUNAWAY,
           self._normal[name],
+          why,
         )
 
   def _see_growth(self):
@@ -139,6 +148,22 @@ class Alarms:
         step,
         _RUNAWAY,
         early[-1][0],
+      )
+
+  def _see_likelihood(self, step, metrics):
+    """Warns of a density that leaves the data: samples near them have a small gap."""
+    found = metrics.get(LIKELIHOOD, math.inf)
+    if found < self._best - _RUNAWAY * self._dimensions:
+      self._tell(
+        LIKELIHOOD,
+        'The energy is running away: %s is %.3g at step %d, and was %.3g; it fell by '
+        'more than %d nats for each of %d numbers. What helps: a smaller '
+        'learning rate, max_norm of the optimizer.',
+        found,
+        step,
+        self._best,
+        _RUNAWAY,
+        self._dimensions,
       )
 
   def _see_collapse(self):

@@ -40,7 +40,7 @@ def groups(runs: Sequence) -> list[Group]:
     raise ValueError('There is nothing to compare: name one or more workdirs.')
   found = []
   for workdir in map(locations.absolute, runs):
-    fields = reporting.flat_config(workdirs.read_config(workdir))
+    fields = reporting.flat_config(workdirs.read_fields(workdir))
     fields = {k: v for k, v in fields.items() if k not in _REPEATS}
     same = [group for group in found if group.fields == fields]
     if same:

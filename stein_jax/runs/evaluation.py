@@ -33,6 +33,9 @@ frechet_distance = metrics.frechet_distance
 log_likelihood = energies.log_likelihood
 
 
+_LARGE_ERROR = 0.3  # nats; see `energies.ais_estimate`
+
+
 def test_metrics(config, state, source) -> dict[str, float]:
   """Returns the test metrics of a state on a source.
 
@@ -60,6 +63,15 @@ def test_metrics(config, state, source) -> dict[str, float]:
     estimate = jax.jit(_estimator(config))(energy, rng)
     found = {f'test/{name}': float(value) for name, value in estimate.items()}
     log_partition = estimate['log_partition']
+    error = found['test/log_partition_error']
+    if not error < _LARGE_ERROR:
+      logging.warning(
+        'log Z, and so the likelihood, is not to be trusted: its standard error is '
+        '%.2g nats, by an effective number of %.3g chains, and such errors are too '
+        'small. More evaluation.ais.num_temperatures helps.',
+        error,
+        found['test/log_partition_ess'],
+      )
   total = 0.0
   for first in range(0, len(source), 1000):
     rows = source[slice(first, first + 1000)]['image']
@@ -196,6 +208,12 @@ def _evaluate(config, workdir, folder, judges):
     found |= _sample_metrics(config, state, samples, test_batch, source, judges)
     sections = pictures.sample_sections(
       config, folder, state, samples, test_batch
+    )
+  if idle := [name for name in judges if f'{name}/judged_by' not in found]:
+    logging.warning(
+      'Nothing is judged by %s: judges say what is in two or more images that were '
+      'drawn without images as conditions.',
+      ', '.join(idle),
     )
   numbers = {'step': int(state.step), **found}
   if plots := pictures.curves(workdir):

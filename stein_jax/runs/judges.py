@@ -12,6 +12,7 @@ from stein_jax import inception
 from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
+from stein_jax.metrics import classes
 from stein_jax.runs import reporting
 from stein_jax.runs import workdirs
 
@@ -41,11 +42,16 @@ def described(judge: Judge, num_samples: int, num_data: int) -> str:
   Scores of other judges, numbers of images or splits are no scores to compare with.
   """
   splits = metrics.num_splits(min(num_samples, num_data))
-  who = getattr(judge, 'description', 'a function that says nothing of itself')
-  return (
-    f'{who}; {num_samples} samples beside {num_data} data, inception score of '
-    f'{splits} part{"s" * (splits > 1)}'
+  who = getattr(judge, 'description', None)
+  if not isinstance(who, str) or not who.strip():
+    who = 'a function that says nothing of itself'
+  found = (
+    f'{" ".join(who.split())}; {num_samples} samples beside {num_data} data, inception '
+    f'score of {splits} part{"s" * (splits > 1)}'
   )
+  if max(num_samples, num_data) > classes.MANIFOLD_ROWS:
+    found += f', precision to coverage of the first {classes.MANIFOLD_ROWS}'
+  return found
 
 
 def judge(config, workdir) -> Judge:

@@ -18,6 +18,7 @@ from absl import logging
 import jax
 import numpy as np
 
+from stein_jax import _archives
 from stein_jax import locations
 from stein_jax.runs import alarms
 from stein_jax.runs import images
@@ -278,7 +279,11 @@ def flat_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def read_metrics(workdir) -> list[dict[str, float]]:
-  """Returns the lines of a run's metrics file, oldest first."""
+  """Returns the lines of a run's metrics file, oldest first.
+
+  Raises:
+    ValueError: it is damaged.
+  """
   path = locations.absolute(workdir) / METRICS_FILE
   if not path.exists():
     return []
@@ -289,10 +294,14 @@ def _lines(path):
   """Returns the whole lines of a metrics file with what they say, in order.
 
   Raises:
-    ValueError: one is damaged; says which.
+    ValueError: one is damaged; says which. Or it is no file.
   """
   found = {}
-  lines = path.read_bytes().splitlines(keepends=True)
+  with (
+    _archives.refused(f'{path} is damaged'),
+    _archives.open_regular(path) as file,
+  ):
+    lines = file.read().splitlines(keepends=True)
   for number, line in enumerate(lines, 1):
     # The last one of a run that was killed, or is running, may be torn.
     if not line.endswith(b'\n'):
@@ -300,7 +309,7 @@ def _lines(path):
     try:
       found[number, line] = from_json(line.decode())
       int(found[number, line]['step'])
-    except (ValueError, TypeError, LookupError) as error:  # of its encoding too
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
       raise ValueError(
         f'{path} is damaged in line {number} ({error}); take that line away.'
       ) from error
@@ -565,8 +574,9 @@ def read_json(path) -> Any:
   """
   path = locations.absolute(path)
   try:
-    return from_json(path.read_text('utf-8'))
-  except ValueError as error:  # of its encoding too
+    with _archives.open_regular(path, _archives.MAX_BYTES) as file:
+      return from_json(file.read().decode('utf-8'))
+  except (ValueError, RecursionError) as error:  # of its encoding too
     raise ValueError(
       f'{path} is damaged ({error}); put a whole copy there, or take it away.'
     ) from error

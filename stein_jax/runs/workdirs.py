@@ -1,12 +1,15 @@
 """The folder of a run: whose it is, what it holds, and who is in it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import fcntl
+import itertools
+import math
 import os
 import pathlib
 import platform
 import stat
+from typing import Any
 
 from absl import logging
 import jax
@@ -14,6 +17,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 import stein_jax
+from stein_jax import _archives
 from stein_jax import algorithms
 from stein_jax import locations
 from stein_jax import parallel
@@ -27,11 +31,62 @@ CONFIG_FILE = 'config.json'
 BATCH_FILE = 'batch.json'
 _LOCK_FILE = 'lock'
 _SHOWN = 5  # differing fields in a message
+_IMPORTS = 'STEIN_JAX_IMPORTS'
+_SAFE = ('optax.contrib',)  # has optimizers alone
+# Fields of which none is looked up, though they may have a colon.
+_NO_NAMES = ('path', 'split', 'start')
 _SINCE = (0, 2, 0)  # the first version whose saved configs are read here
 
 
 def read_config(workdir) -> ConfigDict:
-  """Returns the config that a workdir was made with.
+  """Returns the config that a workdir was made with, to be built.
+
+  What it names is called, and whoever wrote it may have chosen any program. So a name
+  'package.module:Name' is allowed where the environment's STEIN_JAX_IMPORTS lists the
+  package or the module, by commas.
+
+  Raises:
+    FileNotFoundError: it is no workdir.
+    ValueError: its config is damaged, or names a program that is not allowed.
+  """
+  path, fields = locations.absolute(workdir) / CONFIG_FILE, read_fields(workdir)
+  listed = os.environ.get(_IMPORTS, '').split(',')
+  allowed = {each.strip() for each in listed}
+  for name in _programs(fields):
+    module = name.partition(':')[0]
+    packages = list(itertools.accumulate(module.split('.'), '{}.{}'.format))
+    if module not in _SAFE and allowed.isdisjoint(packages):
+      raise ValueError(
+        f'{path} names {name!r}, and would have it imported and called. Where it is '
+        f'yours, or you trust it, set {_IMPORTS}={packages[0]} in the environment.'
+      )
+  with _archives.refused(f'{path} is damaged'):
+    for name in ('algorithm', 'data'):
+      if name not in fields:
+        raise ValueError(f'it has no {name}')
+    return ConfigDict(fields)
+
+
+def _programs(fields, key=''):
+  """Yields each string of a config that could be the name of a program."""
+  if isinstance(fields, Mapping):
+    for name, value in fields.items():
+      yield from _programs(value, name)
+  elif isinstance(fields, list):
+    for value in fields:
+      yield from _programs(value, key)
+  elif isinstance(fields, str):
+    # The name of an algorithm may be that of a module alone.
+    if (
+      ':' in fields
+      and key not in _NO_NAMES
+      or (key == 'algorithm' and '.' in fields)
+    ):
+      yield fields
+
+
+def read_fields(workdir) -> dict[str, Any]:
+  """Returns the fields of the config that a workdir was made with, to be shown.
 
   Raises:
     FileNotFoundError: it is no workdir.
@@ -43,7 +98,7 @@ def read_config(workdir) -> ConfigDict:
     raise FileNotFoundError(
       f'{workdir} holds no {CONFIG_FILE}; train there first.'
     )
-  return ConfigDict(_read_config(path))
+  return _read_config(path)
 
 
 def restore(config, workdir, *, step: int | None = None):
@@ -82,16 +137,26 @@ def batch_like(workdir):
 
   Raises:
     FileNotFoundError: the run has none on record.
+    ValueError: what it has is damaged, or larger than the memory.
   """
   path = workdir / BATCH_FILE
   if not path.exists():
     raise FileNotFoundError(
       f'{workdir} holds no {BATCH_FILE}, which a run writes before its first step.'
     )
-  return {
-    name: np.zeros(shape, dtype)
-    for name, (dtype, shape) in reporting.read_json(path).items()
-  }
+  kinds = reporting.read_json(path)
+  with _archives.refused(f'{path} is damaged'):
+    if 'image' not in kinds:
+      raise ValueError('it has no image')
+    for dtype, shape in kinds.values():
+      if dtype not in ('float32', 'int32') or not all(n > 0 for n in shape):
+        raise ValueError(
+          f'{dtype} {shape}; allowed: float32 and int32 of at least one number'
+        )
+      _archives.check_memory(4 * math.prod(shape))
+    return {
+      name: np.zeros(shape, dtype) for name, (dtype, shape) in kinds.items()
+    }
 
 
 def _read_config(path):

@@ -294,6 +294,22 @@ class BinaryRBMTest(parameterized.TestCase):
     np.testing.assert_allclose(one, other, rtol=1e-5)
     chex.assert_trees_all_close(grad, expected, rtol=1e-4, atol=1e-5)
 
+  @parameterized.product(
+    kind=[energies.RBM, energies.BinaryRBM], dtype=[jnp.float16, jnp.bfloat16]
+  )
+  def test_parameters_of_half_precision_are_summed_in_float32(
+    self, kind, dtype
+  ):
+    module = kind(num_hidden=7)
+    params = module.init(jax.random.key(1), jnp.zeros((1, 9)))
+    params = jax.tree.map(lambda leaf: (30 * leaf + 3).astype(dtype), params)
+    same = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    found, wanted = (
+      module.apply(each, method='log_partition') for each in (params, same)
+    )
+    self.assertEqual(found.dtype, jnp.float32)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
   def test_too_many_units_of_both_layers(self):
     module = energies.BinaryRBM(num_hidden=21)
     params = module.init(jax.random.key(1), jnp.zeros((1, 22)))

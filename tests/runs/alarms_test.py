@@ -62,11 +62,33 @@ class GapTest(parameterized.TestCase):
     (text,) = told({'energy/data': 0.0, 'energy/samples': 0.0}, line)
     self.assertIn('energy/gap is -41', text)
 
+  def test_it_is_said_how_far_samples_go_where_there_are_any(self):
+    mad = {'energy/gap': 41.0}
+    (text,) = told(*gaps(0.0), mad)
+    self.assertRegex(text, r'4\. Its updates are too large')
+    (text,) = told(*gaps(0.0), mad | {'chain/move': 39.0, 'samples/move': 1.0})
+    self.assertRegex(
+      text, 'Samples move 39 and the data spread over 2, so its up'
+    )
+
   def test_a_loss_may_fall_but_not_rise(self):
     loss = lambda value: {'energy/loss': value}
     self.assertEmpty(told(loss(1.0), loss(-1e9)))
     (text,) = told(loss(-8.0), loss(81.0))
     self.assertIn('energy/loss is 81 at step 2, more than 10', text)
+
+
+class LikelihoodTest(absltest.TestCase):
+  def test_a_fall_from_the_best_is_told_once(self):
+    likelihood = lambda value: {'test/log_likelihood': value}
+    # Four numbers: 40 nats below the best, -10, is -50.
+    self.assertEmpty(told(*map(likelihood, (-1e9, -10.0, -49.0))))
+    (text,) = told(*map(likelihood, (-1e9, -10.0, -51.0, -1e3)))
+    self.assertRegex(
+      text, 'running away: test/log_likelihood is -51 at step 3, and was -10'
+    )
+    past = [dict(step=1, **likelihood(-10.0))]
+    self.assertLen(told(likelihood(-51.0), past=past), 1)
 
 
 class ChainTest(parameterized.TestCase):

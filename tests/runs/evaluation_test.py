@@ -167,7 +167,16 @@ class EstimateTest(absltest.TestCase):
         jax.random.key(0), energies.RBM(3), optax.sgd(0.1), source[:4]['image']
       )
     )
-    found = evaluation.test_metrics(config, state, source)
+    with mock.patch.object(evaluation.logging, 'warning') as warning:
+      found = evaluation.test_metrics(config, state, source)
+      self.assertEqual(warning.called, found['test/log_partition_error'] > 0.3)
+      # One chain has no error, which must not pass for a small one.
+      config.evaluation.ais.num_chains = 1
+      evaluation.test_metrics(config, state, source)
+    (text, *rest) = warning.call_args.args
+    self.assertRegex(
+      text % tuple(rest), 'not to be trusted: .* nan nats, .* 1 '
+    )
     expected = energies.ais_estimate(
       state.energy,
       jax.random.key(config.seed),
@@ -209,6 +218,16 @@ class EvaluateTest(parameterized.TestCase):
     self.assertNotIn('src="http', page)
     for metric in metrics:
       self.assertIn(metric, page)
+
+  def test_a_judge_that_has_nothing_to_judge_is_told(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
+    config = smoke.get_config('svgd_toy')
+    training.train(config, workdir)
+    with mock.patch.object(evaluation.logging, 'warning') as warning:
+      found = evaluation.evaluate(config, workdir, judges={'mine': self.fail})
+    self.assertNotIn('mine/judged_by', found)
+    (text, *rest) = warning.call_args.args
+    self.assertIn('Nothing is judged by mine', text % tuple(rest))
 
   def test_without_a_checkpoint_it_says_so(self):
     workdir = self.create_tempdir().full_path

@@ -100,8 +100,14 @@ class JudgeTest(parameterized.TestCase):
     )
     self.assertEqual(
       judges.described(judge, 2500, 40_000),
-      'four classes; 2500 samples beside 40000 data, inception score of 2 parts',
+      'four classes; 2500 samples beside 40000 data, inception score of 2 parts, '
+      'precision to coverage of the first 5000',
     )
+    for silent in ('', ' ', None, 3):
+      self.assertStartsWith(
+        judges.described(judges.Network(self.judge, silent), 40, 40),
+        'a function that says nothing of itself; 40 samples',
+      )
     self.assertIn(
       'says nothing of itself; 40 samples', judges.described(self.judge, 40, 40)
     )
