@@ -214,7 +214,8 @@ class FilesTest(parameterized.TestCase):
   )
   def test_a_program_that_a_workdir_names(self, fields, package):
     # Whoever wrote the config may be somebody else.
-    fields = dict(version='0.2.0', algorithm='x', data={}) | json.loads(fields)
+    given = json.loads(fields)
+    fields = dict(version='0.2.0', algorithm='x', data={}, num_steps=1) | given
     (self.folder / 'config.json').write_text(json.dumps(fields))
     for listed in ('', 'o', 'other,m', 'my.module.part'):
       with (
@@ -229,6 +230,7 @@ class FilesTest(parameterized.TestCase):
     fields = dict(
       version='0.2.0',
       algorithm='svgd',
+      num_steps=1,
       data=dict(name='folder', path='C:/a', split='train[:5]'),
       optimizer=dict(name='optax.contrib:muon'),
       start='runs/a:b',
@@ -285,6 +287,8 @@ class CodeTest(parameterized.TestCase):
         elif isinstance(node, ast.ImportFrom):
           names = [node.module]
         found = {name.split('.')[0] for name in names} & forbidden
+        if path.name == 'agreement.py':
+          found -= {'socket'}  # which the processes of a run meet by
         self.assertEmpty(found, path)
         if not isinstance(node, ast.Call):
           continue
