@@ -71,6 +71,7 @@ _FORMULAS = (
 )
 # What takes no arrays of numbers, and why.
 _WITHOUT_ARRAYS = {
+  'stein.calling.needs': 'a name',
   'energies.values.conditions': 'a batch, as it is',
   'energies.likelihoods.check_density': 'an energy',
   'energies.likelihoods.log_partition': 'an energy',
@@ -341,6 +342,18 @@ DOORS = {
   'stein.discrepancies.ksd': Door(
     lambda x, s: stein.ksd(x, s, _rbf), (_X, _SCORE)
   ),
+  'stein.calling.call': Door(
+    lambda x, s: stein.call(stein.SVGD(_rbf), x, s),
+    (_X, _SCORE),
+    keeps=True,
+    slow=True,
+  ),
+  'stein.variances.moments': Door(stein.moments, (_X, _SCORE), parts=True),
+  'stein.variances.predicted_variance': Door(
+    lambda v: stein.predicted_variance(stein.SVGD(), 200, 50, variance=v),
+    (np.array(3),),
+  ),
+  'stein.whitening.units_of': Door(stein.units_of, (np.array([1, 9, 3]),)),
   'stein.goodness_of_fit.ksd_test': Door(
     lambda x, s: stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9),
     (_X, _SCORE),

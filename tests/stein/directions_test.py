@@ -1,0 +1,255 @@
+"""Every direction against the definition of its matrix-valued kernel, in one table.
+
+A row has a value and its kernel K(y, x_j) as a function of the particles. Whatever the
+particles decide (middles, metrics, bandwidths) is a number there, so that derivatives
+of the definition take it for a constant, as those of the value must.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stein_jax import kernels
+from stein_jax import stein
+from tests.stein import literal
+
+_N, _D = 8, 3
+_COVARIANCE = np.array([[2.0, 0.3, 0.0], [0.3, 0.5, -0.2], [0.0, -0.2, 1.0]])
+
+
+class Row(NamedTuple):
+  """A row of the table.
+
+  Attributes:
+    direction: the value.
+    kernel: a function of the particles [n, d], in float64, to one of two points [d] to
+      a matrix [d, d].
+    given: what the direction asks for.
+    has_at: whether it has a direction at other points.
+  """
+
+  direction: Any
+  kernel: Callable
+  given: dict = {}
+  has_at: bool = True
+
+
+def _squared(y, x):
+  return jnp.sum((y - x) ** 2)
+
+
+def _median(x):
+  sq_dist = np.sum((x[:, None] - x[None]) ** 2, -1)
+  return np.median(sq_dist)
+
+
+def _scalar(kernel):
+  """Returns K = k I of a function of two points to a number."""
+  return lambda y, x: kernel(y, x) * jnp.eye(len(x))
+
+
+def _rbf(x):
+  return _scalar(lambda y, z: jnp.exp(-_squared(y, z) / 2.0))
+
+
+def _imq_by_rule(x):
+  bandwidth = _median(x) / np.log(len(x) + 1)
+  return _scalar(lambda y, z: (1 + _squared(y, z) / bandwidth) ** -0.5)
+
+
+def _polynomial(degree, bandwidth):
+  def kernel(x):
+    mean = x.mean(0)
+    inner = lambda y, z: (y - mean) @ (z - mean)
+    return _scalar(lambda y, z: (1 + inner(y, z) / bandwidth) ** degree)
+
+  return kernel
+
+
+def _sum(*weighted):
+  def kernel(x):
+    parts = [(weight, make(x)) for weight, make in weighted]
+    return lambda y, z: sum(weight * part(y, z) for weight, part in parts)
+
+  return kernel
+
+
+def _white(make, covariance, precondition):
+  """The kernel in coordinates z, x = L z, times C = L L' or not [WTBL19]."""
+
+  def kernel(x):
+    c, mean = covariance(x), x.mean(0)
+    inverse = np.linalg.inv(np.linalg.cholesky(c))
+    inner = make((x - mean) @ inverse.T)
+    of_white = lambda y, z: inner(inverse @ (y - mean), inverse @ (z - mean))
+    left = c if precondition else np.eye(len(c))
+    return lambda y, z: left @ of_white(y, z)
+
+  return kernel
+
+
+def _ridged(x):
+  c = np.cov(x.T, ddof=0)
+  return c + 0.1 * np.diag(np.diag(c))
+
+
+_POLYNOMIALS = {
+  'linear': (stein.PolynomialSVGD(bandwidth=2.0), _polynomial(1, 2.0)),
+  'quadratic': (
+    stein.PolynomialSVGD(2, 3.0, block_size=3),
+    _polynomial(2, 3.0),
+  ),
+}
+ROWS = {name: Row(*row) for name, row in _POLYNOMIALS.items()} | {
+  'svgd': Row(stein.SVGD(kernels.IMQ()), _imq_by_rule),
+  'sum of kernels': Row(
+    stein.SVGD(kernels.Sum((kernels.RBF(2.0), kernels.IMQ()), (0.5, 2.0))),
+    _sum((0.5, _rbf), (2.0, _imq_by_rule)),
+  ),
+  'product': Row(
+    stein.SVGD(kernels.Product((kernels.RBF(4.0), kernels.RBF(4.0)))), _rbf
+  ),
+  'sum': Row(
+    stein.Sum(
+      (stein.SVGD(kernels.RBF(2.0)), stein.PolynomialSVGD(bandwidth=2.0)),
+      (0.5, 2.0),
+    ),
+    _sum((0.5, _rbf), (2.0, _polynomial(1, 2.0))),
+  ),
+  'whitened': Row(
+    stein.Whitened(stein.SVGD(kernels.IMQ()), stein.Covariance(0.1), clip=0.0),
+    _white(_imq_by_rule, _ridged, True),
+  ),
+  'linear, whitened': Row(
+    stein.Whitened(
+      stein.PolynomialSVGD(), stein.Covariance(0.1), False, clip=0.0
+    ),
+    _white(_polynomial(1, 1.0), _ridged, False),
+  ),
+  'bandwidths': Row(
+    stein.Whitened(
+      stein.SVGD(kernels.RBF(2.0)), stein.Variances(), False, clip=0.0
+    ),
+    _white(_rbf, lambda x: np.diag(np.var(x, 0)), False),
+  ),
+  'given': Row(
+    stein.Whitened(
+      stein.SVGD(kernels.RBF(2.0)), stein.Given(_COVARIANCE), clip=0.0
+    ),
+    _white(_rbf, lambda x: _COVARIANCE, True),
+  ),
+}
+_NAMES = tuple(ROWS)
+
+
+def called(row, x, score, **options):
+  """Returns the direction of a row, compiled."""
+  call = functools.partial(stein.call, row.direction, **row.given)
+  return jax.jit(lambda x, score, options: call(x, score, **options))(
+    x, score, options
+  )
+
+
+def defined(row, x, score, at):
+  """Returns the direction by its definition, in float64."""
+  x = np.asarray(x, np.float64)
+  kernel = row.kernel(x)
+  of = literal.in_float64(functools.partial(literal.direction, kernel))
+  return of(x, score, at)
+
+
+class DirectionsTest(parameterized.TestCase):
+  @parameterized.parameters(*_NAMES)
+  def test_is_the_definition(self, name):
+    x, score = literal.points(_N, _D)
+    expected = defined(ROWS[name], x, score, x)
+    literal.assert_close(called(ROWS[name], x, score), expected)
+    if ROWS[name].has_at:
+      at = literal.points(3, _D, seed=1)[0]
+      expected = defined(ROWS[name], x, score, at)
+      literal.assert_close(called(ROWS[name], x, score, at=at), expected)
+
+  @parameterized.parameters(*_NAMES)
+  def test_more_dimensions_than_particles(self, name):
+    # Metrics are made positive definite, and the linear kernel is of pairs.
+    x, score = literal.points(2, _D)
+    x[:, 0] *= 2
+    expected = defined(ROWS[name], x, score, x)
+    literal.assert_close(called(ROWS[name], x, score), expected, 512)
+
+  @parameterized.parameters(*_NAMES)
+  def test_of_a_tree(self, name):
+    row, (x, score) = ROWS[name], literal.points(_N, _D)
+    shape = lambda a: {'a': a[:, 0], 'b': a[:, 1:].reshape(-1, 2, 1)}
+    found = called(row, shape(x), shape(score))
+    expected = shape(called(row, x, score))
+    jax.tree.map(literal.assert_close, found, expected)
+    half = called(row, jnp.asarray(x, 'bfloat16'), jnp.asarray(score))
+    self.assertEqual(half.dtype, jnp.bfloat16)
+
+  @parameterized.parameters(*_NAMES)
+  def test_what_follows_from_the_particles_has_no_gradient(self, name):
+    row, (x, score) = ROWS[name], literal.points(_N, _D)
+    move = literal.points(_N, _D, seed=1)[0]
+    call = functools.partial(stein.call, row.direction, **row.given)
+    slope = jax.jit(
+      lambda x: jax.jvp(lambda x: call(x, score), (x,), (move,))[1]
+    )
+    kernel = row.kernel(np.asarray(x, np.float64))
+
+    @literal.in_float64
+    def expected(x, score, move):
+      of = lambda x: literal.direction(kernel, x, score, x)
+      return jax.jvp(of, (x,), (move,))[1]
+
+    literal.assert_close(slope(x), expected(x, score, move), 256)
+
+  @parameterized.parameters(*_NAMES)
+  def test_far_from_zero(self, name):
+    # On multiples of 2^-10, the spacing of floats at 10^4, x + 10^4 is exact.
+    x, score = literal.points(_N, _D)
+    x = np.round(x * 1024) / 1024
+    far = called(ROWS[name], x + np.float32(1e4), score)
+    literal.assert_close(far, called(ROWS[name], x, score), 256)
+
+  @parameterized.parameters(*_NAMES)
+  def test_nan_is_not_swallowed(self, name):
+    for i in range(2):
+      arrays = list(literal.points(_N, _D))
+      arrays[i][-1, -1] = np.nan
+      found = called(ROWS[name], *arrays)
+      self.assertTrue(np.all(np.any(np.isnan(found), 1)))
+
+  @parameterized.parameters(*_NAMES)
+  def test_particles_split_over_devices(self, name):
+    self.check_split(name, 'shard_map')
+
+  @parameterized.product(name=_NAMES, mode=['vmap', 'pmap'])
+  @pytest.mark.slow
+  def test_particles_split_otherwise(self, name, mode):
+    self.check_split(name, mode)
+
+  def check_split(self, name, mode):
+    row, (x, score) = ROWS[name], literal.points(_N, _D)
+    local = functools.partial(
+      stein.call, row.direction, axis_name=literal.AXIS, **row.given
+    )
+    found = literal.mapped(mode, local, jnp.array(x), jnp.array(score))
+    literal.assert_close(found, called(row, x, score), 256)
+
+  @parameterized.parameters(*_NAMES)
+  def test_refuses_scores_unlike_the_particles(self, name):
+    x, score = literal.points(_N, _D)
+    with self.assertRaisesRegex(ValueError, 'score has shape'):
+      stein.call(ROWS[name].direction, x, score[:, :1], **ROWS[name].given)
+
+
+if __name__ == '__main__':
+  absltest.main()
