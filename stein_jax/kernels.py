@@ -24,7 +24,7 @@ from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
-from stein_jax.types import Array, Kernel
+from stein_jax.types import Array, Kernel, PRNGKey
 
 # Blocks of rows are chosen so that one [block, n] matrix has this many entries. A CPU
 # is fastest where they stay in its cache, other devices where there is work for all.
@@ -126,6 +126,11 @@ class RBF:
     """Returns c [] where the derivative is c times the kernel: -1 / bandwidth."""
     return -1 / _bandwidth(self)
 
+  def rates(self, rng: PRNGKey, num: int) -> Array:
+    """Returns 1 / bandwidth [num]: the kernel is the mean of exp(-rate sq_dist)."""
+    del rng
+    return jnp.broadcast_to(1 / jnp.asarray(_bandwidth(self), float), num)
+
   def at(self, x: Array, axis_name: str | None = None) -> 'RBF':
     """Returns the kernel with its rule applied to points x [n, d]."""
     return _with_number(self, x, axis_name)
@@ -150,6 +155,10 @@ class IMQ:
     checks.finite(exponent=self.exponent)
     checks.at_most(0, exponent=self.exponent)
     return imq(sq_dist, _bandwidth(self), _weakly_typed(self.exponent))
+
+  def rates(self, rng: PRNGKey, num: int) -> Array:
+    """Returns draws [num]: the kernel is the mean of exp(-rate sq_dist) over them."""
+    return jax.random.gamma(rng, -self.exponent, (num,)) / _bandwidth(self)
 
   def at(self, x: Array, axis_name: str | None = None) -> 'IMQ':
     """Returns the kernel with its rule applied to points x [n, d]."""
@@ -180,6 +189,11 @@ class RationalQuadratic:
     return rational_quadratic(
       sq_dist, _bandwidth(self), _weakly_typed(self.mixture)
     )
+
+  def rates(self, rng: PRNGKey, num: int) -> Array:
+    """Returns draws [num]: the kernel is the mean of exp(-rate sq_dist) over them."""
+    drawn = jax.random.gamma(rng, self.mixture, (num,))
+    return drawn / (_bandwidth(self) * self.mixture)
 
   def at(self, x: Array, axis_name: str | None = None) -> 'RationalQuadratic':
     """Returns the kernel with its rule applied to points x [n, d]."""
@@ -298,6 +312,13 @@ def _each_resolved(kernels, x, axis_name):
   )
 
 
+def is_fixed(kernel: Kernel) -> bool:
+  """Returns whether a kernel is the same for all points, having no rule."""
+  if hasattr(kernel, 'kernels'):
+    return all(map(is_fixed, kernel.kernels))
+  return not _is_rule(getattr(kernel, 'bandwidth', 1.0))
+
+
 def at_distance(
   kernel: Kernel, sq_dist: Array, num_points: int
 ) -> Kernel | None:
@@ -315,12 +336,11 @@ def at_distance(
   if hasattr(kernel, 'kernels'):
     parts = [at_distance(each, sq_dist, num_points) for each in kernel.kernels]
     return None if None in parts else kernel.replace(kernels=tuple(parts))
-  bandwidth = getattr(kernel, 'bandwidth', 1.0)
-  if not _is_rule(bandwidth):
+  if is_fixed(kernel):
     return kernel
-  if not hasattr(bandwidth, 'of'):
+  if not hasattr(kernel.bandwidth, 'of'):
     return None
-  return kernel.replace(bandwidth=bandwidth.of(sq_dist, num_points))
+  return kernel.replace(bandwidth=kernel.bandwidth.of(sq_dist, num_points))
 
 
 def _with_number(kernel, x, axis_name):

@@ -72,6 +72,7 @@ _FORMULAS = (
 # What takes no arrays of numbers, and why.
 _WITHOUT_ARRAYS = {
   'stein.calling.needs': 'a name',
+  'stein.calling.needs_score': 'directions',
   'energies.values.conditions': 'a batch, as it is',
   'energies.likelihoods.check_density': 'an energy',
   'energies.likelihoods.log_partition': 'an energy',

@@ -129,7 +129,8 @@ def step(
     return value
 
   # Every particle moves along phi, which the optimizer ascends [alg 1].
-  score = jax.vmap(jax.grad(log_density))(particles)
+  needs_score = stein.needs_score(direction)
+  score = jax.vmap(jax.grad(log_density))(particles) if needs_score else None
   with build.section('direction'):
     phi = stein.call(
       direction,
@@ -145,12 +146,12 @@ def step(
   # `learners.descend` would average devices, whose particles are different.
   learner = state.particles.apply_gradients(grads={'particles': grads})
 
-  metrics = {
-    'particles/move': _mean_square(phi),
-    'particles/score': _mean_square(score),
-  }
+  metrics = {'particles/move': _mean_square(phi)}
+  if needs_score:
+    metrics['particles/score'] = _mean_square(score)
   metrics = collectives.pmean(metrics, axis_name)
-  metrics |= _moments(particles, score, direction, axis_name)
+  if needs_score:
+    metrics |= _moments(particles, score, direction, axis_name)
   return State(state.step + 1, learner), metrics
 
 

@@ -6,10 +6,15 @@ bandwidth, such as `kernels.Median`, which is applied to the points. Everything 
 and may be jitted, vmapped, mapped over devices (`axis_name`) and differentiated.
 """
 
+from stein_jax.stein.annealing import Annealed
+from stein_jax.stein.annealing import CyclicRise
+from stein_jax.stein.annealing import LinearRise
+from stein_jax.stein.annealing import TanhRise
 from stein_jax.stein.calling import NEEDS
 from stein_jax.stein.calling import WANTED
 from stein_jax.stein.calling import call
 from stein_jax.stein.calling import needs
+from stein_jax.stein.calling import needs_score
 from stein_jax.stein.combining import Sum
 from stein_jax.stein.directions import NORMALIZATIONS
 from stein_jax.stein.directions import SVGD
@@ -22,7 +27,12 @@ from stein_jax.stein.discrepancies import ksd
 from stein_jax.stein.discrepancies import stein_matrix
 from stein_jax.stein.discrepancies import stein_operator
 from stein_jax.stein.goodness_of_fit import ksd_test
+from stein_jax.stein.gradient_free import FittedGaussian
+from stein_jax.stein.gradient_free import GradientFreeSVGD
+from stein_jax.stein.noise import NoisySVGD
 from stein_jax.stein.polynomials import PolynomialSVGD
+from stein_jax.stein.random_features import RandomFeatureSVGD
+from stein_jax.stein.regularization import RegularizedSVGD
 from stein_jax.stein.variances import Moments
 from stein_jax.stein.variances import moments
 from stein_jax.stein.variances import predicted_variance
@@ -34,16 +44,25 @@ from stein_jax.stein.whitening import Whitened
 from stein_jax.stein.whitening import units_of
 
 __all__ = [
+  'Annealed',
   'Covariance',
+  'CyclicRise',
   'FeatureSVGD',
+  'FittedGaussian',
   'Given',
+  'GradientFreeSVGD',
+  'LinearRise',
   'Moments',
   'NEEDS',
   'NORMALIZATIONS',
+  'NoisySVGD',
   'PolynomialSVGD',
+  'RandomFeatureSVGD',
+  'RegularizedSVGD',
   'SVGD',
   'Score',
   'Sum',
+  'TanhRise',
   'Units',
   'Variances',
   'WANTED',
@@ -55,6 +74,7 @@ __all__ = [
   'ksd_test',
   'moments',
   'needs',
+  'needs_score',
   'predicted_variance',
   'stein_matrix',
   'stein_operator',

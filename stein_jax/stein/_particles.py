@@ -55,6 +55,12 @@ def centred(x, *others, axis_name=None):
   return [each - middle - rest for each in (x, *others)]
 
 
+def own_rows(gathered, x, axis_name):
+  """Returns this device's rows, as many as x has, of an array of all [N, ...]."""
+  first = collectives.index(axis_name) * len(x)
+  return lax.dynamic_slice_in_dim(gathered, first, len(x))
+
+
 def flattened(tree):
   """Returns particles with leaves [n, ...] as points [n, d]."""
   tree = jax.tree.map(dtypes.at_least_float32, tree)

@@ -3,7 +3,7 @@
 A direction says what it asks for by attributes, such as `needs_rng = True`. The names
 are those of `NEEDS`: 'features', a function of particles; 'log_density', one of a
 single particle; 'rng', a key that is the same on every device; and 'step', the number
-of steps before this one [].
+of steps before this one []. One that does without scores says `needs_score = False`.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,11 @@ def needs(name: str, *directions: Callable[..., Tree]) -> bool:
   return any(getattr(each, f'needs_{name}', False) for each in directions)
 
 
+def needs_score(*directions: Callable[..., Tree]) -> bool:
+  """Returns whether any of the directions asks for scores, as most do."""
+  return any(getattr(each, 'needs_score', True) for each in directions)
+
+
 def call(
   direction: Callable[..., Tree],
   x: Tree,
@@ -36,7 +41,7 @@ def call(
   Args:
     direction: function of particles and scores.
     x: particles, a tree with leaves [n, ...].
-    score: grad_x log p at the particles, like x.
+    score: grad_x log p at the particles, like x; None where it needs none.
     at: other points to take the direction at, or None.
     axis_name: the mapped axis over which the particles are split.
     **available: what there is to be asked for, by its name in `NEEDS`.

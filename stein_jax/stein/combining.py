@@ -41,6 +41,7 @@ class Sum:
     lambda self: calling.needs('log_density', *self.directions)
   )
   needs_rng = property(lambda self: calling.needs('rng', *self.directions))
+  needs_score = property(lambda self: calling.needs_score(*self.directions))
   needs_step = property(lambda self: calling.needs('step', *self.directions))
 
   def __call__(self, x: Tree, score: Tree, **options) -> Tree:
@@ -56,7 +57,10 @@ class Sum:
     """
     checks.parts(self.weights, directions=self.directions)
     terms = []
+    rng = options.get('rng')
     for i, (weight, direction) in enumerate(self._pairs()):
+      if rng is not None:
+        options['rng'] = jax.random.fold_in(rng, i)  # no two share their noise
       with build.section(f'directions[{i}]'):
         phi = calling.call(direction, x, score, **options)
       scale = lambda leaf: (weight * leaf).astype(leaf.dtype)

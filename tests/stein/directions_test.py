@@ -1,8 +1,9 @@
-"""Every direction against the definition of its matrix-valued kernel, in one table.
+"""Every direction against its definition, in one table.
 
-A row has a value and its kernel K(y, x_j) as a function of the particles. Whatever the
-particles decide (middles, metrics, bandwidths) is a number there, so that derivatives
-of the definition take it for a constant, as those of the value must.
+A row has a value and its definition, mostly by a matrix-valued kernel K(y, x_j), as a
+function of the particles. Whatever the particles decide (middles, metrics, bandwidths)
+is a number there, so that derivatives of the definition take it for a constant, as
+those of the value must.
 """
 
 from collections.abc import Callable
@@ -29,16 +30,23 @@ class Row(NamedTuple):
 
   Attributes:
     direction: the value.
-    kernel: a function of the particles [n, d], in float64, to one of two points [d] to
-      a matrix [d, d].
+    define: a function of the particles [n, d], in float64, to one of particles, scores
+      and other points [m, d] to the direction [m, d].
     given: what the direction asks for.
     has_at: whether it has a direction at other points.
+    has_score: whether it depends on the scores.
   """
 
   direction: Any
-  kernel: Callable
+  define: Callable
   given: dict = {}
   has_at: bool = True
+  has_score: bool = True
+
+
+def by(make):
+  """Returns the definition by a kernel that is a function of the particles."""
+  return lambda x: functools.partial(literal.direction, make(x))
 
 
 def _squared(y, x):
@@ -100,50 +108,145 @@ def _ridged(x):
   return c + 0.1 * np.diag(np.diag(c))
 
 
-_POLYNOMIALS = {
-  'linear': (stein.PolynomialSVGD(bandwidth=2.0), _polynomial(1, 2.0)),
-  'quadratic': (
-    stein.PolynomialSVGD(2, 3.0, block_size=3),
-    _polynomial(2, 3.0),
-  ),
-}
-ROWS = {name: Row(*row) for name, row in _POLYNOMIALS.items()} | {
-  'svgd': Row(stein.SVGD(kernels.IMQ()), _imq_by_rule),
+def _annealed(x):
+  """The direction at a quarter of the score, with half the repulsion.
+
+  That is half of it at half the score.
+  """
+  phi = by(_rbf)(x)
+  return lambda x, score, at: 0.5 * phi(x, 0.5 * score, at)
+
+
+def _matrix(kernel, x, y):
+  return jax.vmap(lambda a: jax.vmap(lambda b: kernel(a, b)[0, 0])(y))(x)
+
+
+def _noisy(x):
+  """Drift, Langevin's part, and sqrt(2 / step_size) C z with C C' = (K + 0.3 I) / n."""
+
+  def phi(x, score, at):
+    drift = literal.direction(_rbf(x), x, score, at)
+    spread = (_matrix(_rbf(x), x, x) + 0.3 * jnp.eye(len(x))) / len(x)
+    z = jax.random.normal(_RNG, x.shape, 'float32').astype(x.dtype)
+    noise = jnp.linalg.cholesky(spread) @ z
+    return drift + 0.3 / len(x) * score + (2 / 0.5) ** 0.5 * noise
+
+  return phi
+
+
+def _regularized(x):
+  """(1 - nu) mean_j k(y, x_j) f(x_j) + nu f(y) = phi(y), first at the particles."""
+
+  def phi(x, score, at):
+    kernel, nu = _rbf(x), 0.2
+    smooth = (1 - nu) / len(x) * _matrix(kernel, x, x)
+    of = literal.direction(kernel, x, score, x)
+    f = jnp.linalg.solve(smooth + nu * jnp.eye(len(x)), of)
+    across = (1 - nu) / len(x) * _matrix(kernel, at, x)
+    return (literal.direction(kernel, x, score, at) - across @ f) / nu
+
+  return phi
+
+
+def _log_density(position):
+  x = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(position)])
+  return -jnp.sum(jnp.abs(x) ** 3) / 3
+
+
+def _gradient_free(x):
+  """Means under rho / p of the terms with rho's score, rho fitted to the particles."""
+  inverse = np.linalg.inv(_ridged(x) * 0.5)
+  mean = x.mean(0)
+  log_rho = lambda y: -0.5 * (y - mean) @ inverse @ (y - mean)
+
+  def phi(x, score, at):
+    del score
+    weight = jax.nn.softmax(jax.vmap(log_rho)(x) - jax.vmap(_log_density)(x))
+    score = jax.vmap(jax.grad(log_rho))(x)
+
+    def term(y, x_j, s_j, w_j):
+      k = lambda x_j: jnp.exp(-_squared(y, x_j) / 2.0)
+      return w_j * (k(x_j) * s_j + jax.grad(k)(x_j))
+
+    over_j = jax.vmap(term, (None, 0, 0, 0))
+    return jax.vmap(lambda y: jnp.sum(over_j(y, x, score, weight), 0))(at)
+
+  return phi
+
+
+def _features(x):
+  """The kernel that is the mean of cos(w.(x - y)), w ~ N(0, (2 / h) I)."""
+  del x
+  normal = jax.random.normal(jax.random.split(_RNG)[1], (7, _D))
+  w = np.asarray(normal, np.float64)  # h = 2
+  return _scalar(lambda y, z: jnp.mean(jnp.cos(w @ (y - z))))
+
+
+_RNG = jax.random.key(5)
+_GIVEN = dict(rng=_RNG, step=jnp.asarray(250), log_density=_log_density)
+_SVGD = stein.SVGD(kernels.RBF(2.0))
+ROWS = {
+  'svgd': Row(stein.SVGD(kernels.IMQ()), by(_imq_by_rule)),
   'sum of kernels': Row(
     stein.SVGD(kernels.Sum((kernels.RBF(2.0), kernels.IMQ()), (0.5, 2.0))),
-    _sum((0.5, _rbf), (2.0, _imq_by_rule)),
+    by(_sum((0.5, _rbf), (2.0, _imq_by_rule))),
   ),
   'product': Row(
-    stein.SVGD(kernels.Product((kernels.RBF(4.0), kernels.RBF(4.0)))), _rbf
+    stein.SVGD(kernels.Product((kernels.RBF(4.0), kernels.RBF(4.0)))),
+    by(_rbf),
+  ),
+  'linear': Row(stein.PolynomialSVGD(bandwidth=2.0), by(_polynomial(1, 2.0))),
+  'quadratic': Row(
+    stein.PolynomialSVGD(2, 3.0, block_size=3), by(_polynomial(2, 3.0))
   ),
   'sum': Row(
-    stein.Sum(
-      (stein.SVGD(kernels.RBF(2.0)), stein.PolynomialSVGD(bandwidth=2.0)),
-      (0.5, 2.0),
-    ),
-    _sum((0.5, _rbf), (2.0, _polynomial(1, 2.0))),
+    stein.Sum((_SVGD, stein.PolynomialSVGD(bandwidth=2.0)), (0.5, 2.0)),
+    by(_sum((0.5, _rbf), (2.0, _polynomial(1, 2.0)))),
   ),
   'whitened': Row(
     stein.Whitened(stein.SVGD(kernels.IMQ()), stein.Covariance(0.1), clip=0.0),
-    _white(_imq_by_rule, _ridged, True),
+    by(_white(_imq_by_rule, _ridged, True)),
   ),
   'linear, whitened': Row(
     stein.Whitened(
       stein.PolynomialSVGD(), stein.Covariance(0.1), False, clip=0.0
     ),
-    _white(_polynomial(1, 1.0), _ridged, False),
+    by(_white(_polynomial(1, 1.0), _ridged, False)),
   ),
   'bandwidths': Row(
-    stein.Whitened(
-      stein.SVGD(kernels.RBF(2.0)), stein.Variances(), False, clip=0.0
-    ),
-    _white(_rbf, lambda x: np.diag(np.var(x, 0)), False),
+    stein.Whitened(_SVGD, stein.Variances(), False, clip=0.0),
+    by(_white(_rbf, lambda x: np.diag(np.var(x, 0)), False)),
   ),
   'given': Row(
-    stein.Whitened(
-      stein.SVGD(kernels.RBF(2.0)), stein.Given(_COVARIANCE), clip=0.0
+    stein.Whitened(_SVGD, stein.Given(_COVARIANCE), clip=0.0),
+    by(_white(_rbf, lambda x: _COVARIANCE, True)),
+  ),
+  'annealed': Row(
+    stein.Annealed(_SVGD, stein.LinearRise(1000), temperature=0.5),
+    _annealed,
+    _GIVEN,
+  ),
+  'noisy': Row(
+    stein.NoisySVGD(kernels.RBF(2.0), step_size=0.5, langevin=0.3),
+    _noisy,
+    _GIVEN,
+    has_at=False,
+  ),
+  'regularized': Row(
+    stein.RegularizedSVGD(kernels.RBF(2.0), nu=0.2), _regularized
+  ),
+  'gradient-free': Row(
+    stein.GradientFreeSVGD(
+      kernels.RBF(2.0), stein.FittedGaussian(0.5, ridge=0.1), block_size=3
     ),
-    _white(_rbf, lambda x: _COVARIANCE, True),
+    _gradient_free,
+    _GIVEN,
+    has_score=False,
+  ),
+  'random features': Row(
+    stein.RandomFeatureSVGD(kernels.RBF(2.0), num_features=7),
+    by(_features),
+    _GIVEN,
   ),
 }
 _NAMES = tuple(ROWS)
@@ -160,9 +263,7 @@ def called(row, x, score, **options):
 def defined(row, x, score, at):
   """Returns the direction by its definition, in float64."""
   x = np.asarray(x, np.float64)
-  kernel = row.kernel(x)
-  of = literal.in_float64(functools.partial(literal.direction, kernel))
-  return of(x, score, at)
+  return literal.in_float64(row.define(x))(x, score, at)
 
 
 class DirectionsTest(parameterized.TestCase):
@@ -180,7 +281,6 @@ class DirectionsTest(parameterized.TestCase):
   def test_more_dimensions_than_particles(self, name):
     # Metrics are made positive definite, and the linear kernel is of pairs.
     x, score = literal.points(2, _D)
-    x[:, 0] *= 2
     expected = defined(ROWS[name], x, score, x)
     literal.assert_close(called(ROWS[name], x, score), expected, 512)
 
@@ -202,16 +302,15 @@ class DirectionsTest(parameterized.TestCase):
     slope = jax.jit(
       lambda x: jax.jvp(lambda x: call(x, score), (x,), (move,))[1]
     )
-    kernel = row.kernel(np.asarray(x, np.float64))
+    phi = row.define(np.asarray(x, np.float64))
 
     @literal.in_float64
     def expected(x, score, move):
-      of = lambda x: literal.direction(kernel, x, score, x)
-      return jax.jvp(of, (x,), (move,))[1]
+      return jax.jvp(lambda x: phi(x, score, x), (x,), (move,))[1]
 
     literal.assert_close(slope(x), expected(x, score, move), 256)
 
-  @parameterized.parameters(*_NAMES)
+  @parameterized.parameters(*(n for n, row in ROWS.items() if row.has_score))
   def test_far_from_zero(self, name):
     # On multiples of 2^-10, the spacing of floats at 10^4, x + 10^4 is exact.
     x, score = literal.points(_N, _D)
@@ -221,7 +320,7 @@ class DirectionsTest(parameterized.TestCase):
 
   @parameterized.parameters(*_NAMES)
   def test_nan_is_not_swallowed(self, name):
-    for i in range(2):
+    for i in range(1 + ROWS[name].has_score):
       arrays = list(literal.points(_N, _D))
       arrays[i][-1, -1] = np.nan
       found = called(ROWS[name], *arrays)
@@ -244,7 +343,7 @@ class DirectionsTest(parameterized.TestCase):
     found = literal.mapped(mode, local, jnp.array(x), jnp.array(score))
     literal.assert_close(found, called(row, x, score), 256)
 
-  @parameterized.parameters(*_NAMES)
+  @parameterized.parameters(*(n for n, row in ROWS.items() if row.has_score))
   def test_refuses_scores_unlike_the_particles(self, name):
     x, score = literal.points(_N, _D)
     with self.assertRaisesRegex(ValueError, 'score has shape'):

@@ -1,7 +1,5 @@
 """The direction of a matrix-valued kernel by its definition, and maps over devices."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
@@ -19,7 +17,6 @@ def points(n, d, seed=0):
 def in_float64(function):
   """Returns a function of arrays, computed and returned in float64."""
 
-  @functools.wraps(function)
   def wrapped(*arrays):
     with jax.enable_x64(True):
       arrays = [jnp.asarray(np.asarray(each, np.float64)) for each in arrays]
