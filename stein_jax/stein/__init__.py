@@ -16,6 +16,9 @@ from stein_jax.stein.calling import call
 from stein_jax.stein.calling import needs
 from stein_jax.stein.calling import needs_score
 from stein_jax.stein.combining import Sum
+from stein_jax.stein.curvature import Curvature
+from stein_jax.stein.curvature import MixtureSVGD
+from stein_jax.stein.curvature import NewtonSVGD
 from stein_jax.stein.directions import NORMALIZATIONS
 from stein_jax.stein.directions import SVGD
 from stein_jax.stein.directions import FeatureSVGD
@@ -46,15 +49,18 @@ from stein_jax.stein.whitening import units_of
 __all__ = [
   'Annealed',
   'Covariance',
+  'Curvature',
   'CyclicRise',
   'FeatureSVGD',
   'FittedGaussian',
   'Given',
   'GradientFreeSVGD',
   'LinearRise',
+  'MixtureSVGD',
   'Moments',
   'NEEDS',
   'NORMALIZATIONS',
+  'NewtonSVGD',
   'NoisySVGD',
   'PolynomialSVGD',
   'RandomFeatureSVGD',

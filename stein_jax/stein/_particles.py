@@ -55,6 +55,14 @@ def centred(x, *others, axis_name=None):
   return [each - middle - rest for each in (x, *others)]
 
 
+def of_points(log_density, x):
+  """Returns a log density of particles as one of points [d]; None of None."""
+  if log_density is None:
+    return None
+  unravel = flatten_util.ravel_pytree(_first(x))[1]
+  return lambda point: log_density(unravel(point))
+
+
 def own_rows(gathered, x, axis_name):
   """Returns this device's rows, as many as x has, of an array of all [N, ...]."""
   first = collectives.index(axis_name) * len(x)

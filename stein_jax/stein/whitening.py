@@ -1,7 +1,8 @@
 """Directions in other units than the particles come in, and what the units are.
 
 A metric is called as `metric(x, *, axis_name=None)` on points [n, d] and returns
-`Units`, which are constants to a direction. Anybody's function of that kind will do.
+`Units`, which are constants to a direction. Anybody's function of that kind will do. If
+it has `needs_log_density` it is also given log p, as a function of one point [d].
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from stein_jax.stein import _balance
 from stein_jax.stein import _particles
 from stein_jax.stein import calling
 from stein_jax.stein import directions
+from stein_jax.stein import variances
 from stein_jax.types import Array, Tree
 
 _FLOOR = 1e-12  # of the mean variance, below which a coordinate has none
@@ -142,7 +144,8 @@ class Whitened:
 
   Attributes:
     direction: one of points, such as `SVGD`.
-    metric: what C is: `Covariance`, `Variances`, `Given` or a function like these.
+    metric: what C is: `Covariance`, `Variances`, `Given`, `Curvature` or a function
+      like these.
     precondition: whether the steps are preconditioned; False gives L'^-1 phi_z, the
       direction of the scalar kernel k, which is 0 where the other is. With `Variances`
       that is one bandwidth a coordinate.
@@ -165,6 +168,9 @@ class Whitened:
   precondition: bool = struct.field(pytree_node=False, default=True)
   clip: Array | float = 1.0
 
+  needs_log_density = property(
+    lambda self: calling.needs('log_density', self.metric)
+  )
   needs_rng = property(lambda self: calling.needs('rng', self.direction))
   needs_step = property(lambda self: calling.needs('step', self.direction))
 
@@ -175,6 +181,7 @@ class Whitened:
     *,
     at: Tree | None = None,
     axis_name: str | None = None,
+    log_density: Callable[[Tree], Array] | None = None,
     **available,
   ) -> Tree:
     """Returns phi at the particles, like x, or like `at` if that is given.
@@ -184,6 +191,7 @@ class Whitened:
       score: grad_x log p at the particles, like x.
       at: other points, a tree like x with leaves [m, ...].
       axis_name: the mapped axis over which the particles, and `at`, are split.
+      log_density: log p [] of one position, where the metric asks for it.
       **available: what the direction asks for; see `call`.
 
     Raises:
@@ -193,23 +201,27 @@ class Whitened:
     checks.non_negative(clip=self.clip)
     checks.function('a metric, such as stein.Covariance()', metric=self.metric)
 
+    given = {}
+    if self.needs_log_density:
+      given['log_density'] = _particles.of_points(log_density, x)
+
     def on_points(x, score, y):
       with build.section('metric'):
-        units = self.metric(x, axis_name=axis_name)
+        units = self.metric(x, axis_name=axis_name, **given)
       x, y = _particles.centred(x, y, axis_name=axis_name)
       with build.section('direction'):
         phi = calling.call(
           self.direction,
-          _times(units.inverse, x),
-          _times(units.root.T, score),
-          at=None if at is None else _times(units.inverse, y),
+          times(units.inverse, x),
+          times(units.root.T, score),
+          at=None if at is None else times(units.inverse, y),
           axis_name=axis_name,
           **available,
         )
       phi = _clipped(phi, self.clip)
       if self.precondition:
-        return _times(units.root, phi)
-      return _times(units.inverse.T, phi)
+        return times(units.root, phi)
+      return times(units.inverse.T, phi)
 
     return _particles.on_points(on_points, x, score, at)
 
@@ -218,10 +230,12 @@ class Whitened:
     if not hasattr(self.metric, 'white_variance'):
       return None
     white = self.metric.white_variance(variance, dim)
+    if white is None:  # a Gaussian's is 1 there
+      white = variances.predicted_variance(self.direction, num_particles, dim)
     return _balance.of(self.direction, white, num_particles, dim)
 
 
-def _times(matrix, rows):
+def times(matrix: Array, rows: Array) -> Array:
   """Returns the matrix [d, d], or diagonal [d], times each of the rows [n, d]."""
   if matrix.ndim == 1:
     return rows * matrix[None]

@@ -35,6 +35,7 @@ class Row(NamedTuple):
     given: what the direction asks for.
     has_at: whether it has a direction at other points.
     has_score: whether it depends on the scores.
+    shifts: whether a translation of the particles changes nothing.
   """
 
   direction: Any
@@ -42,6 +43,7 @@ class Row(NamedTuple):
   given: dict = {}
   has_at: bool = True
   has_score: bool = True
+  shifts: bool = True
 
 
 def by(make):
@@ -182,6 +184,57 @@ def _features(x):
   return _scalar(lambda y, z: jnp.mean(jnp.cos(w @ (y - z))))
 
 
+def _hessians(x):
+  return np.array([np.diag(2 * np.abs(x_j)) for x_j in x])
+
+
+def _by_curvature(x):
+  """The kernel times the inverse mean Hessian, in its units."""
+  return _white(_rbf, lambda x: np.linalg.inv(_hessians(x).mean(0)), True)(x)
+
+
+def _newton(x):
+  """H_i^-1 phi(x_i) with k = exp(-|x - y|_M^2 / 2), M the mean Hessian over d."""
+  curvatures = _hessians(x)
+  metric = curvatures.mean(0) / x.shape[1]
+  k = lambda y, z: jnp.exp(-0.5 * (y - z) @ metric @ (y - z))
+
+  def phi(x, score, at):
+    def matrix(x_i):
+      values = jax.vmap(lambda x_j: k(x_i, x_j))(x)
+      slopes = jax.vmap(lambda x_j: jax.grad(k, 1)(x_i, x_j))(x)
+      total = jnp.einsum('j,jab->ab', values**2, curvatures)
+      return (total + jnp.einsum('ja,jb->ab', slopes, slopes)) / len(x)
+
+    of = literal.direction(_scalar(k), x, score, at)
+    return jnp.linalg.solve(jax.vmap(matrix)(x), of[..., None])[..., 0]
+
+  return phi
+
+
+def _mixture(x):
+  """sum_l w_l(y) w_l(z) Q_l^-1 exp(-|y - z|_Q^2 / 2), anchors rows 0, 4, 7 of eight."""
+  anchors = x[np.array([0, 4, 7]) if len(x) == 8 else np.arange(len(x))]
+  q = _hessians(anchors)
+  q = (q + q.mean(0)) / 2
+  inverses = np.linalg.inv(q)
+
+  def weights(y):
+    density = lambda a, q: (
+      0.5 * jnp.linalg.slogdet(q)[1] - 0.5 * (y - a) @ q @ (y - a)
+    )
+    return jax.nn.softmax(
+      jax.vmap(density)(jnp.asarray(anchors), jnp.asarray(q))
+    )
+
+  def kernel(y, z):
+    distance = jnp.einsum('a,lab,b->l', y - z, q, y - z)
+    each = weights(y) * weights(z) * jnp.exp(-distance / 2)
+    return jnp.einsum('l,lab->ab', each, inverses)
+
+  return kernel
+
+
 _RNG = jax.random.key(5)
 _GIVEN = dict(rng=_RNG, step=jnp.asarray(250), log_density=_log_density)
 _SVGD = stein.SVGD(kernels.RBF(2.0))
@@ -242,6 +295,22 @@ ROWS = {
     _gradient_free,
     _GIVEN,
     has_score=False,
+    shifts=False,
+  ),
+  'curvature': Row(
+    stein.Whitened(_SVGD, stein.Curvature(), clip=0.0),
+    by(_by_curvature),
+    _GIVEN,
+    shifts=False,
+  ),
+  'newton': Row(
+    stein.NewtonSVGD(), _newton, _GIVEN, has_at=False, shifts=False
+  ),
+  'mixture': Row(
+    stein.MixtureSVGD(kernels.RBF(2.0), num_anchors=3),
+    by(_mixture),
+    _GIVEN,
+    shifts=False,
   ),
   'random features': Row(
     stein.RandomFeatureSVGD(kernels.RBF(2.0), num_features=7),
@@ -310,7 +379,7 @@ class DirectionsTest(parameterized.TestCase):
 
     literal.assert_close(slope(x), expected(x, score, move), 256)
 
-  @parameterized.parameters(*(n for n, row in ROWS.items() if row.has_score))
+  @parameterized.parameters(*(n for n, row in ROWS.items() if row.shifts))
   def test_far_from_zero(self, name):
     # On multiples of 2^-10, the spacing of floats at 10^4, x + 10^4 is exact.
     x, score = literal.points(_N, _D)
