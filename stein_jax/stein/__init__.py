@@ -34,6 +34,11 @@ from stein_jax.stein.gradient_free import FittedGaussian
 from stein_jax.stein.gradient_free import GradientFreeSVGD
 from stein_jax.stein.noise import NoisySVGD
 from stein_jax.stein.polynomials import PolynomialSVGD
+from stein_jax.stein.projections import CoordinateSVGD
+from stein_jax.stein.projections import InformedSVGD
+from stein_jax.stein.projections import LearnedBasis
+from stein_jax.stein.projections import ProjectedSVGD
+from stein_jax.stein.projections import RandomBasis
 from stein_jax.stein.random_features import RandomFeatureSVGD
 from stein_jax.stein.regularization import RegularizedSVGD
 from stein_jax.stein.variances import Moments
@@ -48,6 +53,7 @@ from stein_jax.stein.whitening import units_of
 
 __all__ = [
   'Annealed',
+  'CoordinateSVGD',
   'Covariance',
   'Curvature',
   'CyclicRise',
@@ -55,6 +61,8 @@ __all__ = [
   'FittedGaussian',
   'Given',
   'GradientFreeSVGD',
+  'InformedSVGD',
+  'LearnedBasis',
   'LinearRise',
   'MixtureSVGD',
   'Moments',
@@ -63,6 +71,8 @@ __all__ = [
   'NewtonSVGD',
   'NoisySVGD',
   'PolynomialSVGD',
+  'ProjectedSVGD',
+  'RandomBasis',
   'RandomFeatureSVGD',
   'RegularizedSVGD',
   'SVGD',

@@ -22,6 +22,7 @@ from stein_jax import stein
 from tests.stein import literal
 
 _N, _D = 8, 3
+_RNG = jax.random.key(5)
 _COVARIANCE = np.array([[2.0, 0.3, 0.0], [0.3, 0.5, -0.2], [0.0, -0.2, 1.0]])
 
 
@@ -235,7 +236,60 @@ def _mixture(x):
   return kernel
 
 
-_RNG = jax.random.key(5)
+def _blocks(make, size):
+  """sum_b A_b k_b(A_b' y, A_b' z) A_b' over blocks of a random basis's columns."""
+  normal = np.float64(jax.random.normal(_RNG, (_D, _D)))
+  q, r = np.linalg.qr(normal)
+  basis = q * np.sign(np.diag(r))
+
+  def kernel(x):
+    parts = [basis[:, i : i + size] for i in range(0, _D, size)]
+    inner = [(columns, make(x @ columns)) for columns in parts]
+    return lambda y, z: sum(
+      columns @ of(y @ columns, z @ columns) @ columns.T
+      for columns, of in inner
+    )
+
+  return kernel
+
+
+def _coordinates(*seen):
+  """The diagonal of kernels k_a, each of the coordinates that it sees."""
+
+  def kernel(x):
+    inner = [_imq_by_rule(x[:, list(each)]) for each in seen]
+    return lambda y, z: jnp.diag(
+      jnp.stack(
+        [
+          of(y[jnp.array(each)], z[jnp.array(each)])[0, 0]
+          for of, each in zip(inner, seen, strict=True)
+        ]
+      )
+    )
+
+  return kernel
+
+
+def _informed(x):
+  """SVGD in the two leading eigenvectors V of the likelihood's part, in prior units."""
+  root = np.linalg.cholesky(_COVARIANCE)
+  inverse = np.linalg.inv(root)
+
+  def phi(x_now, score, at):
+    white = lambda x: (x - 0.5) @ inverse.T
+    likelihood = score @ root + white(x)
+    vectors = jnp.linalg.eigh(likelihood.T @ likelihood)[1][:, 1:]
+    inner = literal.direction(
+      _scalar(lambda y, z: jnp.exp(-_squared(y, z) / 2.0)),
+      white(x_now) @ vectors,
+      score @ root @ vectors,
+      white(at) @ vectors,
+    )
+    return inner @ vectors.T @ root.T
+
+  return phi
+
+
 _GIVEN = dict(rng=_RNG, step=jnp.asarray(250), log_density=_log_density)
 _SVGD = stein.SVGD(kernels.RBF(2.0))
 ROWS = {
@@ -310,6 +364,26 @@ ROWS = {
     stein.MixtureSVGD(kernels.RBF(2.0), num_anchors=3),
     by(_mixture),
     _GIVEN,
+    shifts=False,
+  ),
+  'sliced': Row(
+    stein.ProjectedSVGD(stein.SVGD(kernels.IMQ())),
+    by(_blocks(_imq_by_rule, 1)),
+    _GIVEN,
+  ),
+  'projected': Row(
+    stein.ProjectedSVGD(_SVGD, size=2), by(_blocks(_rbf, 2)), _GIVEN
+  ),
+  'coordinates': Row(
+    stein.CoordinateSVGD(kernels.IMQ()), by(_coordinates((0,), (1,), (2,)))
+  ),
+  'neighbours': Row(
+    stein.CoordinateSVGD(kernels.IMQ(), ((2,), (), (0, 1))),
+    by(_coordinates((0, 2), (1,), (2, 0, 1))),
+  ),
+  'informed': Row(
+    stein.InformedSVGD(stein.Given(_COVARIANCE), 0.5, _SVGD, rank=2),
+    _informed,
     shifts=False,
   ),
   'random features': Row(
