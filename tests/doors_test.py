@@ -29,6 +29,7 @@ import pytest
 import stein_jax
 from stein_jax import _fused
 from stein_jax import _medians
+from stein_jax import bijectors
 from stein_jax import classifiers
 from stein_jax import datasets
 from stein_jax import densities
@@ -754,6 +755,19 @@ DOORS = {
   ),
   'densities.logistic_regression': Door(
     _logistic, (_X, levels(3, seed=13), np.array(2))
+  ),
+  # Constraints.
+  'bijectors.constrain': Door(
+    lambda z: bijectors.constrain(bijectors.Softplus(), z), (_X,), keeps=True
+  ),
+  'bijectors.unconstrain': Door(
+    lambda x: bijectors.unconstrain(bijectors.Interval(-1, 21), x),
+    (_X,),
+    keeps=True,
+  ),
+  'bijectors.unconstrained': Door(
+    bijectors.unconstrained(lambda x: -jnp.sum(x), bijectors.Softplus()),
+    (np.array([3, 1]),),
   ),
   # Learners and algorithms.
   'learners.call': Door(applied(_mlp), (_X,), slow=True),

@@ -55,6 +55,14 @@ def centred(x, *others, axis_name=None):
   return [each - middle - rest for each in (x, *others)]
 
 
+def times(matrix, rows):
+  """Returns the matrix [d, d], or diagonal [d], times each of the rows [n, d]."""
+  if matrix.ndim == 1:
+    return rows * matrix[None]
+  # TPU and GPU products are half precision.
+  return jnp.dot(rows, matrix.T, precision=lax.Precision.HIGHEST)
+
+
 def of_points(log_density, x):
   """Returns a log density of particles as one of points [d]; None of None."""
   if log_density is None:

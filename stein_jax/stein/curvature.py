@@ -132,8 +132,8 @@ class NewtonSVGD:
       curvature = jax.vmap(lambda n: _positive(n, self.floor))(curvature)
       (x,) = _particles.centred(x, axis_name=axis_name)
       z, score = (
-        whitening.times(units.inverse, x),
-        whitening.times(units.root.T, score),
+        _particles.times(units.inverse, x),
+        _particles.times(units.root.T, score),
       )
       kernel = kernels.RBF(2.0 * dim)
       phi = directions.svgd_direction(z, score, kernel, axis_name=axis_name)
@@ -151,7 +151,7 @@ class NewtonSVGD:
       step = kernels.map_rows(
         lambda row: newton(*row), (z, phi), len(zs) * dim, None
       )
-      return whitening.times(units.root, step)
+      return _particles.times(units.root, step)
 
     return _particles.on_points(on_points, x, score)
 
@@ -239,20 +239,20 @@ class MixtureSVGD:
       def of_anchor(anchor):
         units, weights, slopes, at_points = anchor
         z, z_at = (
-          whitening.times(units.inverse, x),
-          whitening.times(units.inverse, y),
+          _particles.times(units.inverse, x),
+          _particles.times(units.inverse, y),
         )
         with build.section('metric'):
           kernel = kernels.resolved(self.kernel, z, axis_name)
         phi = _weighted.direction_sums(
           z,
-          whitening.times(units.root.T, score + slopes),
+          _particles.times(units.root.T, score + slopes),
           jnp.exp(weights),
           kernel,
           z_at,
           axis_name=axis_name,
         )
-        return jnp.exp(at_points)[:, None] * whitening.times(units.root, phi)
+        return jnp.exp(at_points)[:, None] * _particles.times(units.root, phi)
 
       parts = units, weights.T, jnp.moveaxis(slopes, 1, 0), at_points.T
       total = jnp.sum(lax.map(of_anchor, parts), 0)

@@ -342,8 +342,8 @@ class InformedSVGD:
       mean = jnp.broadcast_to(jnp.asarray(self.mean, x.dtype), x.shape[1:])[
         None
       ]
-      z = whitening.times(units.inverse, x - mean)
-      score = whitening.times(units.root.T, score)
+      z = _particles.times(units.inverse, x - mean)
+      score = _particles.times(units.root.T, score)
       columns = self._informed(score + z, axis_name)
       with build.section('direction'):
         phi = calling.call(
@@ -352,11 +352,11 @@ class InformedSVGD:
           _dot(score, columns),
           at=None
           if at is None
-          else _dot(whitening.times(units.inverse, y - mean), columns),
+          else _dot(_particles.times(units.inverse, y - mean), columns),
           axis_name=axis_name,
           **available,
         )
-      return whitening.times(units.root, _dot(phi, columns.T))
+      return _particles.times(units.root, _dot(phi, columns.T))
 
     return _particles.on_points(on_points, x, score, at)
 

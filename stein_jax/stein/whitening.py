@@ -212,16 +212,16 @@ class Whitened:
       with build.section('direction'):
         phi = calling.call(
           self.direction,
-          times(units.inverse, x),
-          times(units.root.T, score),
-          at=None if at is None else times(units.inverse, y),
+          _particles.times(units.inverse, x),
+          _particles.times(units.root.T, score),
+          at=None if at is None else _particles.times(units.inverse, y),
           axis_name=axis_name,
           **available,
         )
       phi = _clipped(phi, self.clip)
       if self.precondition:
-        return times(units.root, phi)
-      return times(units.inverse.T, phi)
+        return _particles.times(units.root, phi)
+      return _particles.times(units.inverse.T, phi)
 
     return _particles.on_points(on_points, x, score, at)
 
@@ -233,13 +233,6 @@ class Whitened:
     if white is None:  # a Gaussian's is 1 there
       white = variances.predicted_variance(self.direction, num_particles, dim)
     return _balance.of(self.direction, white, num_particles, dim)
-
-
-def times(matrix: Array, rows: Array) -> Array:
-  """Returns the matrix [d, d], or diagonal [d], times each of the rows [n, d]."""
-  if matrix.ndim == 1:
-    return rows * matrix[None]
-  return jnp.dot(rows, matrix.T, precision=_HIGHEST)
 
 
 def _clipped(rows, clip):
