@@ -435,13 +435,13 @@ def _lies_in(home, module):
 def _families(function):
   """Returns the module of each argument's values, where the default is a value."""
   return {
-    name: _family(default)
+    name: family(default)
     for name, default in defaults(function).items()
     if _is_value(default)
   }
 
 
-def _family(default):
+def family(default: Any) -> types.ModuleType:
   """Returns the module of a value's class; of ours the whole room, `stein` say."""
   module = type(default).__module__
   if _lies_in(__package__, module):

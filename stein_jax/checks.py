@@ -5,7 +5,7 @@ unchecked, since a step size that `vmap` sweeps has no value yet. Their shapes a
 dtypes are known, and are checked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import inspect
 import numbers
@@ -88,6 +88,23 @@ def same_length(**sequences) -> None:
     raise ValueError(
       f'{", ".join(others)} and {last} must have the same length.'
     )
+
+
+def parts(weights: Sequence = (), **values) -> None:
+  """Raises ValueError unless every value is a sequence of at least one part.
+
+  The weights must be as many, none of them below 0, or there are none.
+  """
+  for name, value in values.items():
+    if not isinstance(value, (tuple, list)) or not value:
+      raise ValueError(
+        f'{name}={shown(value)} must be a sequence of one or more.'
+      )
+    if len(weights) not in (0, len(value)):
+      raise ValueError(
+        f'weights={shown(weights)} must be as many as {name}: {len(value)}.'
+      )
+  non_negative(**{f'weights[{i}]': each for i, each in enumerate(weights)})
 
 
 def image_shape(**values) -> None:

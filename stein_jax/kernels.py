@@ -3,10 +3,13 @@
 A kernel k(x, y) = profile(|x - y|^2) is given by its profile alone. Any function of
 squared distances will do: `lambda sq_dist: 1 / (1 + sq_dist)`, one of the functions
 below, or a value (`RBF`, `IMQ`, `RationalQuadratic`), whose bandwidth may be a rule
-that is applied to the points at hand. Directions and discrepancies are then matrix
-products, and derivatives come from `jax.jvp`.
+that is applied to the points at hand. `Sum` and `Product` are made of such kernels.
+Directions and discrepancies are then matrix products, and derivatives come from
+`jax.jvp`.
 """
 
+from collections.abc import Sequence
+import math
 import numbers
 
 from flax import struct
@@ -21,12 +24,13 @@ from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
-from stein_jax.types import Array, Kernel
+from stein_jax.types import Array, Kernel, PRNGKey
 
 # Blocks of rows are chosen so that one [block, n] matrix has this many entries. A CPU
 # is fastest where they stay in its cache, other devices where there is work for all.
 _BLOCK_ENTRIES = {'cpu': 2**21}
 _BLOCK_ENTRIES_ELSEWHERE = 2**26
+_LOGS = ('n+1', 'n', 'none')  # of the median rule
 
 
 def rbf(sq_dist: Array, bandwidth: Array | float = 1.0) -> Array:
@@ -97,6 +101,11 @@ class Median:
       axis_name=axis_name,
     )
 
+  def of(self, sq_dist: Array, num_points: int) -> Array:
+    """Returns the bandwidth [] of n points whose median squared distance is known."""
+    checks.positive(scale=self.scale)
+    return self.scale * sq_dist / _divisor(self.log, num_points)
+
 
 @struct.dataclass
 class RBF:
@@ -116,6 +125,11 @@ class RBF:
   def slope_ratio(self) -> Array | float:
     """Returns c [] where the derivative is c times the kernel: -1 / bandwidth."""
     return -1 / _bandwidth(self)
+
+  def rates(self, rng: PRNGKey, num: int) -> Array:
+    """Returns 1 / bandwidth [num]: the kernel is the mean of exp(-rate sq_dist)."""
+    del rng
+    return jnp.broadcast_to(1 / jnp.asarray(_bandwidth(self), float), num)
 
   def at(self, x: Array, axis_name: str | None = None) -> 'RBF':
     """Returns the kernel with its rule applied to points x [n, d]."""
@@ -141,6 +155,10 @@ class IMQ:
     checks.finite(exponent=self.exponent)
     checks.at_most(0, exponent=self.exponent)
     return imq(sq_dist, _bandwidth(self), _weakly_typed(self.exponent))
+
+  def rates(self, rng: PRNGKey, num: int) -> Array:
+    """Returns draws [num]: the kernel is the mean of exp(-rate sq_dist) over them."""
+    return jax.random.gamma(rng, -self.exponent, (num,)) / _bandwidth(self)
 
   def at(self, x: Array, axis_name: str | None = None) -> 'IMQ':
     """Returns the kernel with its rule applied to points x [n, d]."""
@@ -172,9 +190,79 @@ class RationalQuadratic:
       sq_dist, _bandwidth(self), _weakly_typed(self.mixture)
     )
 
+  def rates(self, rng: PRNGKey, num: int) -> Array:
+    """Returns draws [num]: the kernel is the mean of exp(-rate sq_dist) over them."""
+    drawn = jax.random.gamma(rng, self.mixture, (num,))
+    return drawn / (_bandwidth(self) * self.mixture)
+
   def at(self, x: Array, axis_name: str | None = None) -> 'RationalQuadratic':
     """Returns the kernel with its rule applied to points x [n, d]."""
     return _with_number(self, x, axis_name)
+
+
+@struct.dataclass
+class Sum:
+  """The sum of kernels, each times a weight.
+
+  Attributes:
+    kernels: values such as `RBF`, or functions of squared distances; each rule for a
+      bandwidth is applied to the points by itself.
+    weights: numbers of at least 0, one for each kernel; all are 1 if there are none.
+
+  Examples:
+    >>> kernel = Sum((RBF(bandwidth=4.0), IMQ(bandwidth=1.0)), weights=(1.0, 0.5))
+    >>> print(kernel(jnp.array([0.0, 3.0])).round(1))
+    [1.5 0.7]
+  """
+
+  kernels: Sequence[Kernel]
+  weights: Sequence[Array | float] = ()
+
+  slope_ratio = None  # the derivative is no multiple of the kernel
+
+  def __call__(self, sq_dist: Array) -> Array:
+    """Returns the kernel of squared distances, like `sq_dist`."""
+    checks.parts(self.weights, kernels=self.kernels)
+    weights = tuple(self.weights) or (1.0,) * len(self.kernels)
+    pairs = zip(weights, self.kernels, strict=True)
+    return sum(
+      _weakly_typed(weight) * kernel(sq_dist) for weight, kernel in pairs
+    )
+
+  def at(self, x: Array, axis_name: str | None = None) -> 'Sum':
+    """Returns the sum of kernels whose rules are applied to points x [n, d]."""
+    return self.replace(kernels=_each_resolved(self.kernels, x, axis_name))
+
+
+@struct.dataclass
+class Product:
+  """The product of kernels.
+
+  Attributes:
+    kernels: values such as `RBF`, or functions of squared distances; each rule for a
+      bandwidth is applied to the points by itself.
+
+  Examples:
+    >>> kernel = Product((RBF(bandwidth=2.0), RBF(bandwidth=2.0)))  # as RBF(1.0)
+    >>> print(kernel(jnp.array([0.0, 1.0])).round(2))
+    [1.   0.37]
+  """
+
+  kernels: Sequence[Kernel]
+
+  def __call__(self, sq_dist: Array) -> Array:
+    """Returns the kernel of squared distances, like `sq_dist`."""
+    return math.prod(kernel(sq_dist) for kernel in self.kernels)
+
+  @property
+  def slope_ratio(self) -> Array | float | None:
+    """Returns the sum of the kernels' ratios [], or None where one has none."""
+    ratios = [getattr(each, 'slope_ratio', None) for each in self.kernels]
+    return None if None in ratios else sum(ratios)
+
+  def at(self, x: Array, axis_name: str | None = None) -> 'Product':
+    """Returns the product of kernels whose rules are applied to points x [n, d]."""
+    return self.replace(kernels=_each_resolved(self.kernels, x, axis_name))
 
 
 def resolved(kernel: Kernel, x: Array, axis_name: str | None = None) -> Kernel:
@@ -190,24 +278,69 @@ def resolved(kernel: Kernel, x: Array, axis_name: str | None = None) -> Kernel:
       bandwidth is not positive.
     TypeError: the kernel, or the rule of its bandwidth, is a class.
   """
-  checks.instance(kernel=kernel)
+  return _resolved('kernel', kernel, x, axis_name)
+
+
+def _resolved(name, kernel, x, axis_name):
+  """Returns what `resolved` does of the kernel that a message calls `name`."""
+  checks.instance(**{name: kernel})
   if not callable(kernel):
     raise ValueError(
-      f'kernel={kernel!r} must be a function of squared distances.'
+      f'{name}={kernel!r} must be a function of squared distances.'
     )
   wanted = jax.ShapeDtypeStruct((2, 3), jnp.float32)
   # What is refused inside a value is named as its flag is.
-  with build.section('kernel'):
+  with build.section(name):
     if hasattr(kernel, 'at'):
       kernel = kernel.at(x, axis_name)
     found = jax.eval_shape(kernel, wanted)
   # Without this a kernel that sums over pairs would give a number without a sense.
   if getattr(found, 'shape', None) != wanted.shape:
     raise ValueError(
-      f'kernel has shape {getattr(found, "shape", found)} at squared distances of '
+      f'{name} has shape {getattr(found, "shape", found)} at squared distances of '
       f'shape {wanted.shape}; wanted: a function of each of them.'
     )
   return kernel
+
+
+def _each_resolved(kernels, x, axis_name):
+  """Returns kernels that may be called, in which rules are applied to points."""
+  checks.parts(kernels=kernels)
+  return tuple(
+    _resolved(f'kernels[{i}]', kernel, x, axis_name)
+    for i, kernel in enumerate(kernels)
+  )
+
+
+def is_fixed(kernel: Kernel) -> bool:
+  """Returns whether a kernel is the same for all points, having no rule."""
+  if hasattr(kernel, 'kernels'):
+    return all(map(is_fixed, kernel.kernels))
+  return not _is_rule(getattr(kernel, 'bandwidth', 1.0))
+
+
+def at_distance(
+  kernel: Kernel, sq_dist: Array, num_points: int
+) -> Kernel | None:
+  """Returns what `resolved` does for points that are all equally far apart.
+
+  Args:
+    kernel: radial profile.
+    sq_dist: the squared distance [] of any two points.
+    num_points: how many points there are.
+
+  Returns:
+    The kernel; None where it has a rule that says nothing of distances, as `Median.of`
+    does.
+  """
+  if hasattr(kernel, 'kernels'):
+    parts = [at_distance(each, sq_dist, num_points) for each in kernel.kernels]
+    return None if None in parts else kernel.replace(kernels=tuple(parts))
+  if is_fixed(kernel):
+    return kernel
+  if not hasattr(kernel.bandwidth, 'of'):
+    return None
+  return kernel.replace(bandwidth=kernel.bandwidth.of(sq_dist, num_points))
 
 
 def _with_number(kernel, x, axis_name):
@@ -338,7 +471,7 @@ def median_bandwidth(
     axis_name: the mapped axis over which the points are split.
   """
   checks.positive(scale=scale)
-  checks.choice(('n+1', 'n', 'none'), log=log)
+  checks.choice(_LOGS, log=log)
   x = lax.stop_gradient(points(x=x)[0])
   rows = len(x)
   x = collectives.all_gather(x, axis_name)
@@ -359,12 +492,19 @@ def median_bandwidth(
   mean = 2 * jnp.mean(jnp.sum(spread * spread, 1))
   median = jnp.where(median > 0, median, eps * mean)
   median = jnp.where(jnp.isfinite(mean), median, jnp.nan)
-  divisor = {'n+1': jnp.log(n + 1.0), 'n': jnp.log(max(n, 2)), 'none': 1.0}[log]
-  bandwidth = scale * median / divisor
+  bandwidth = scale * median / _divisor(log, n)
   # All points may be equal.
   bandwidth = jnp.where(bandwidth == 0, tiny**0.5, bandwidth)
   # It is the same on every device, which the mean tells shard_map.
   return collectives.pmean(bandwidth.astype(x.dtype), axis_name)
+
+
+def _divisor(log, num_points):
+  """Returns what the rule of that name divides a median of n points by."""
+  checks.choice(_LOGS, log=log)
+  if log == 'none':
+    return 1.0
+  return jnp.log(num_points + 1.0 if log == 'n+1' else max(num_points, 2))
 
 
 def block_rows(num_columns: int, block_size: int | None = None) -> int:

@@ -29,6 +29,7 @@ import pytest
 import stein_jax
 from stein_jax import _fused
 from stein_jax import _medians
+from stein_jax import bijectors
 from stein_jax import classifiers
 from stein_jax import datasets
 from stein_jax import densities
@@ -71,6 +72,8 @@ _FORMULAS = (
 )
 # What takes no arrays of numbers, and why.
 _WITHOUT_ARRAYS = {
+  'stein.calling.needs': 'a name',
+  'stein.calling.needs_score': 'directions',
   'energies.values.conditions': 'a batch, as it is',
   'energies.likelihoods.check_density': 'an energy',
   'energies.likelihoods.log_partition': 'an energy',
@@ -341,6 +344,18 @@ DOORS = {
   'stein.discrepancies.ksd': Door(
     lambda x, s: stein.ksd(x, s, _rbf), (_X, _SCORE)
   ),
+  'stein.calling.call': Door(
+    lambda x, s: stein.call(stein.SVGD(_rbf), x, s),
+    (_X, _SCORE),
+    keeps=True,
+    slow=True,
+  ),
+  'stein.variances.moments': Door(stein.moments, (_X, _SCORE), parts=True),
+  'stein.variances.predicted_variance': Door(
+    lambda v: stein.predicted_variance(stein.SVGD(), 200, 50, variance=v),
+    (np.array(3),),
+  ),
+  'stein.whitening.units_of': Door(stein.units_of, (np.array([1, 9, 3]),)),
   'stein.goodness_of_fit.ksd_test': Door(
     lambda x, s: stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9),
     (_X, _SCORE),
@@ -743,6 +758,19 @@ DOORS = {
   ),
   'densities.logistic_regression': Door(
     _logistic, (_X, levels(3, seed=13), np.array(2))
+  ),
+  # Constraints.
+  'bijectors.constrain': Door(
+    lambda z: bijectors.constrain(bijectors.Softplus(), z), (_X,), keeps=True
+  ),
+  'bijectors.unconstrain': Door(
+    lambda x: bijectors.unconstrain(bijectors.Interval(-1, 21), x),
+    (_X,),
+    keeps=True,
+  ),
+  'bijectors.unconstrained': Door(
+    bijectors.unconstrained(lambda x: -jnp.sum(x), bijectors.Softplus()),
+    (np.array([3, 1]),),
   ),
   # Learners and algorithms.
   'learners.call': Door(applied(_mlp), (_X,), slow=True),

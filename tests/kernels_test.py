@@ -263,6 +263,70 @@ class ValuesTest(chex.TestCase):
     np.testing.assert_allclose(call(-1.0, 2.0), 4, rtol=1e-6)
 
 
+class CombinedTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_are_the_definitions(self):
+    two = kernels.RBF(2.0), kernels.IMQ(3.0)
+    rbf, imq = np.exp(-_SQ_DIST / 2), (1 + _SQ_DIST / 3) ** -0.5
+    for kernel, expected in (
+      (kernels.Sum(two), rbf + imq),
+      (kernels.Sum(two, (0.5, 2.0)), 0.5 * rbf + 2 * imq),
+      (kernels.Product(two), rbf * imq),
+      (
+        kernels.Product((kernels.Sum(two), jnp.sqrt)),
+        (rbf + imq) * _SQ_DIST**0.5,
+      ),
+    ):
+      found = self.variant(kernel)(jnp.array(_SQ_DIST))
+      np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+  def test_each_rule_is_applied_to_the_points(self):
+    x = jnp.array(_normal(7, 3))
+    two = kernels.RBF(), kernels.IMQ(kernels.Median(2.0, log='none'))
+    rbf = np.exp(-_SQ_DIST * np.log(8) / _median(x))
+    imq = (1 + _SQ_DIST / _median(x) / 2) ** -0.5
+    for kernel, expected in (
+      (kernels.Sum(two), rbf + imq),
+      (kernels.Product(two), rbf * imq),
+    ):
+      found = jax.jit(lambda x: kernels.resolved(kernel, x)(_SQ_DIST))(x)
+      np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+  def test_the_product_of_gaussians_is_one(self):
+    # exp(-r / 2) exp(-r / 3) = exp(-5 r / 6), whose slope is -5/6 of it.
+    kernel = kernels.Product((kernels.RBF(2.0), kernels.RBF(3.0)))
+    np.testing.assert_allclose(
+      kernel(_SQ_DIST), np.exp(-5 * _SQ_DIST / 6), rtol=1e-6
+    )
+    np.testing.assert_allclose(kernel.slope_ratio, -5 / 6, rtol=1e-6)
+    mixed = kernels.Product((kernels.RBF(2.0), kernels.IMQ(2.0)))
+    self.assertIsNone(mixed.slope_ratio)
+    self.assertIsNone(kernels.Sum((kernels.RBF(2.0),)).slope_ratio)
+
+  def test_weights_may_be_swept(self):
+    two = kernels.RBF(2.0), kernels.IMQ(3.0)
+    call = lambda weight: kernels.Sum(two, (1.0, weight))(1.0)
+    found = jax.jit(jax.vmap(call))(jnp.array([0.0, 2.0]))
+    expected = np.exp(-0.5) + np.array([0, 2]) * (4 / 3) ** -0.5
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+  @parameterized.parameters(
+    (kernels.Sum(()), r'kernels=\(\) must be a sequence of one or more'),
+    (kernels.Product(kernels.RBF()), 'kernels=RBF.* must be a sequence'),
+    (kernels.Sum((kernels.RBF(), 3)), r'kernels\[1\]=3 must be a function'),
+    (kernels.Sum((kernels.RBF(-1.0),)), r'kernels\[0\].bandwidth=-1.0 must be'),
+    (
+      kernels.Sum((kernels.RBF(),), (1, 2)),
+      r'weights=\(1, 2\) must be as many',
+    ),
+    (kernels.Sum((kernels.RBF(),), (-1,)), r'weights\[0\]=-1 must be zero or'),
+    (kernels.Product((jnp.sum,)), r'kernels\[0\] has shape \(\)'),
+  )
+  def test_refuses(self, kernel, message):
+    with self.assertRaisesRegex(ValueError, message):
+      kernels.resolved(kernel, jnp.ones((3, 2)))(_SQ_DIST)
+
+
 class MedianTest(chex.TestCase):
   def test_is_that_of_numpy(self):
     x = _normal(6, 2)

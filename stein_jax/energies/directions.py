@@ -30,8 +30,8 @@ def direction(
 
   Args:
     energy: the learner.
-    rule: function of points and scores to phi. If it has `needs_features` it is also
-      given a function of the points of all devices to features, taken without dropout.
+    rule: function of points and scores to phi. If it asks for features it is also given
+      a function of the points of all devices to them, taken without dropout.
     x: [n, ...].
     *condition: what else the energy takes, [n, ...] each.
     normalized_with: further examples of the batch; see `score`.
@@ -50,14 +50,14 @@ def direction(
   )
   # An energy need not have features, unless the rule asks for them.
   given = {}
-  if getattr(rule, 'needs_features', False):
+  if stein.needs('features', rule):
     # The kernel compares samples of all devices, so that each holds all
     # features. They are taken of gathered batches, whose norms need no axis.
     given['features'] = features(
       features_of or energy, collectives.all_gather(normalized_with, axis_name)
     )
   with build.section('direction'):
-    return rule(x, score, axis_name=axis_name, **given)
+    return stein.call(rule, x, score, axis_name=axis_name, **given)
 
 
 def features(

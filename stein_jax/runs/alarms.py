@@ -13,6 +13,7 @@ from stein_jax.types import Batch
 
 GAP, LOSS, SPREAD = 'energy/gap', 'energy/loss', 'samples/variance'
 ACCEPTANCE, LIKELIHOOD = 'chain/acceptance', 'test/log_likelihood'
+PREDICTED = 'particles/predicted_variance'
 # Distances that samples move in a step, and what makes them shorter.
 MOVES = {
   'chain/move': 'step.chain.step_size',
@@ -23,6 +24,9 @@ _ENOUGH = 10  # log lines that tell how large the gap of a run is
 _RUNAWAY = 10  # times that a gap or a loss may exceed what is normal
 _FAR = 100  # times that samples may move further than the data spread
 _STUCK = 1e-3  # share of proposals accepted, by a chain that goes nowhere
+_NARROW = (
+  0.8  # of the target's variance, below which particles are too close together
+)
 _COLLAPSE = 1e-4  # of its largest value, to which the variance may fall
 
 
@@ -57,6 +61,7 @@ class Alarms:
       self._see_growth()
     self._see_likelihood(step, metrics)
     self._see_collapse()
+    self._see_narrow(metrics)
 
   def _note(self, step, metrics):
     """Remembers the metrics of a step; returns them, with the gap of any pair."""
@@ -182,6 +187,18 @@ class Alarms:
         spread,
         step,
         largest,
+      )
+
+  def _see_narrow(self, metrics):
+    """Warns of particles that will be too close together, however long they move."""
+    share = metrics.get(PREDICTED, 1.0)
+    if share < _NARROW:
+      self._tell(
+        PREDICTED,
+        'The particles will understate the spread: %s is %.2g, their share of the '
+        'variance of a Gaussian. What helps: a wider kernel, as by '
+        'step.direction.kernel.bandwidth.log=none, or more particles.',
+        share,
       )
 
   def _tell(self, name, text, *numbers):

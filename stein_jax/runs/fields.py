@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 import inspect
 import re
-import sys
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -87,7 +86,7 @@ def _of_call(place, function, fields, family):
   for name, value in fields.items():
     if _names(value):
       default = defaults.get(name)
-      home = sys.modules[type(default).__module__] if default else family
+      home = build.family(default) if default else family
       inner = home if hasattr(home, value['name']) else family
       yield from _of_name(f'{place}.{name}', inner or home, value)
     else:

@@ -2,9 +2,13 @@
 
 import jax
 from jax import flatten_util
+from jax import lax
+import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import _distances
 from stein_jax import checks
+from stein_jax import collectives
 from stein_jax import dtypes
 
 
@@ -20,6 +24,57 @@ def check(x, score, at):
   checks.like(x, score=score)
   # The number of other points may differ, their shape may not.
   checks.like(_first(x), at=_first(at))
+
+
+def on_points(function, x, score, at=None):
+  """Returns what a function makes of particles as points, like x or like `at`.
+
+  Args:
+    function: of points [n, d], their scores [n, d] and the other points [m, d], which
+      are the same array where there are none, to [m, d].
+    x: particles, a tree with leaves [n, ...].
+    score: a tree like x.
+    at: other points, a tree with leaves [m, ...], or None.
+  """
+  y = x if at is None else at
+  check(x, score, y)
+  x, score = flattened(x), flattened(score)
+  phi = function(x, score, x if at is None else flattened(at))
+  return shaped(phi, y)
+
+
+def centred(x, *others, axis_name=None):
+  """Returns points [n, d], and others [m, d], as differences from the mean of x.
+
+  The mean has no gradient, being a constant to a direction. It is subtracted in two
+  parts, since far from 0 it has few digits.
+  """
+  middle = lax.stop_gradient(_distances.center_of(x, axis_name=axis_name))
+  rest = jnp.mean(lax.stop_gradient(x) - middle, 0, keepdims=True)
+  rest = collectives.pmean(rest, axis_name)
+  return [each - middle - rest for each in (x, *others)]
+
+
+def times(matrix, rows):
+  """Returns the matrix [d, d], or diagonal [d], times each of the rows [n, d]."""
+  if matrix.ndim == 1:
+    return rows * matrix[None]
+  # TPU and GPU products are half precision.
+  return jnp.dot(rows, matrix.T, precision=lax.Precision.HIGHEST)
+
+
+def of_points(log_density, x):
+  """Returns a log density of particles as one of points [d]; None of None."""
+  if log_density is None:
+    return None
+  unravel = flatten_util.ravel_pytree(_first(x))[1]
+  return lambda point: log_density(unravel(point))
+
+
+def own_rows(gathered, x, axis_name):
+  """Returns this device's rows, as many as x has, of an array of all [N, ...]."""
+  first = collectives.index(axis_name) * len(x)
+  return lax.dynamic_slice_in_dim(gathered, first, len(x))
 
 
 def flattened(tree):

@@ -16,12 +16,12 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import kernels
+from stein_jax.stein import _balance
 from stein_jax.stein import _particles
 from stein_jax.stein import discrepancies
 from stein_jax.types import Array, Kernel, Tree
 
 NORMALIZATIONS = ('count', 'row_sum', 'unit_ball')
-WANTED = 'a direction, such as stein.SVGD()'  # in place of what cannot be one
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
 
@@ -227,20 +227,25 @@ class SVGD:
       ValueError: leaves of different n, a score unlike x, or an unknown option.
     """
     checks.count(minimum=0, block_size=self.block_size)
-    y = x if at is None else at
-    _particles.check(x, score, y)
-    phi = svgd_direction(
-      _particles.flattened(x),
-      _particles.flattened(score),
-      self.kernel,
-      at=None if at is None else _particles.flattened(at),
-      normalize=self.normalize,
-      # A config, which holds no None, has 0 for it.
-      block_size=self.block_size or None,
-      fused=self.fused,
-      axis_name=axis_name,
-    )
-    return _particles.shaped(phi, y)
+
+    def on_points(x, score, y):
+      return svgd_direction(
+        x,
+        score,
+        self.kernel,
+        at=None if at is None else y,
+        normalize=self.normalize,
+        # A config, which holds no None, has 0 for it.
+        block_size=self.block_size or None,
+        fused=self.fused,
+        axis_name=axis_name,
+      )
+
+    return _particles.on_points(on_points, x, score, at)
+
+  def balance(self, variance: Array, num_particles: int, dim: int):
+    """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""
+    return _balance.of_kernel(self.kernel, variance, num_particles, dim)
 
 
 @struct.dataclass

@@ -145,7 +145,11 @@ class StepTest(parameterized.TestCase):
   def test_particles_split_by_pmap(self, data):
     self._assert_split('pmap', data)
 
-  def _assert_split(self, mode, data):
+  def test_noise_is_one_over_devices(self):
+    direction = stein.NoisySVGD(kernels.RBF(2.0), step_size=1e-2)
+    self._assert_split('shard_map', True, direction=direction)
+
+  def _assert_split(self, mode, data, **options):
     density, batch, start = _logistic()
     if not data:
       density, batch = densities.two_modes(), None
@@ -159,7 +163,8 @@ class StepTest(parameterized.TestCase):
       )
       spec = parallel.partition(state, svgd.SPLIT)
       state = parallel.replicate(state, spec)
-      step = parallel.compile_step(svgd.step, mode, spec=spec)
+      step = functools.partial(svgd.step, **options)
+      step = parallel.compile_step(step, mode, spec=spec)
       for _ in range(3):
         state, metrics = step(state, batch, jax.random.key(0))
       return jax.tree.map(np.asarray, (_particles(state), metrics, state.step))

@@ -114,6 +114,15 @@ class ChainTest(parameterized.TestCase):
     self.assertEmpty(told(rate(0.5), rate(0.0), rate(0.0)))
 
 
+class ParticlesTest(absltest.TestCase):
+  def test_a_kernel_that_is_too_narrow_is_told_once(self):
+    line = lambda share: {'particles/predicted_variance': share}
+    (text,) = told(line(0.13), line(0.14))
+    self.assertRegex(text, 'understate the spread: .*variance is 0.13,')
+    self.assertIn('bandwidth.log=none', text)
+    self.assertEmpty(told(line(0.81), {}))
+
+
 class SpreadTest(absltest.TestCase):
   def test_a_collapse_is_told(self):
     spread = lambda value: {'samples/variance': value}

@@ -1,0 +1,118 @@
+"""SVGD of very many particles, by random features."""
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from stein_jax import checks
+from stein_jax import collectives
+from stein_jax import kernels
+from stein_jax.stein import _balance
+from stein_jax.stein import _particles
+from stein_jax.types import Array, Kernel, PRNGKey, Tree
+
+_HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
+
+
+@struct.dataclass
+class RandomFeatureSVGD:
+  """An unbiased estimate of SVGD's direction at a cost linear in n [RR07].
+
+  The kernel is the mean of cos(w.(x - y)) over frequencies w, `num_features` of which
+  are drawn anew at each call: n m d operations for m of them, and no kernel matrix. The
+  error falls as 1 / sqrt(m). It must be below the kernel at the median distance, which
+  for the usual rule is 1 / n: take a wide kernel, and let the optimizer's rate fall.
+
+  Attributes:
+    kernel: `kernels.RBF`, `IMQ`, `RationalQuadratic`, or one that has `rates` as these;
+      a rule for its bandwidth is applied to the particles.
+    num_features: m.
+
+  Examples:
+    >>> x = jax.random.normal(jax.random.key(0), (1000, 3))
+    >>> direction = RandomFeatureSVGD(num_features=100)
+    >>> print(jax.jit(direction)(x, -x, rng=jax.random.key(1)).shape)
+    (1000, 3)
+  """
+
+  kernel: Kernel = kernels.RBF(bandwidth=kernels.Median(log='none'))
+  num_features: int = struct.field(pytree_node=False, default=1000)
+
+  needs_rng = True
+
+  def __call__(
+    self,
+    x: Tree,
+    score: Tree,
+    *,
+    rng: PRNGKey,
+    at: Tree | None = None,
+    axis_name: str | None = None,
+  ) -> Tree:
+    """Returns phi at the particles, like x, or like `at` if that is given.
+
+    Args:
+      x: particles, a tree with leaves [n, ...].
+      score: grad_x log p at the particles, like x.
+      rng: key of the frequencies, the same on every device.
+      at: other points, a tree like x with leaves [m, ...].
+      axis_name: the mapped axis over which the particles, and `at`, are split.
+
+    Raises:
+      ValueError: leaves of different n, a score unlike x, a kernel without random
+        features, or an option out of range.
+    """
+    checks.key(rng=rng)
+    checks.count(num_features=self.num_features)
+    if not hasattr(self.kernel, 'rates'):
+      raise ValueError(
+        f'kernel={self.kernel} must have random features, as kernels.RBF() has.'
+      )
+
+    def on_points(x, score, y):
+      kernel = kernels.resolved(self.kernel, x, axis_name)
+      rates_rng, normal_rng = jax.random.split(rng)
+      # A mixture of Gaussian kernels exp(-rate r) has one of these for each frequency.
+      rates = kernel.rates(rates_rng, self.num_features).astype(x.dtype)
+      normal = jax.random.normal(
+        normal_rng, (self.num_features, x.shape[1]), x.dtype
+      )
+      frequencies = jnp.sqrt(2 * lax.stop_gradient(rates))[:, None] * normal
+      x, y = _particles.centred(x, y, axis_name=axis_name)
+      total = _sum_over_features(x, score, y, frequencies, axis_name)
+      count = len(x) * collectives.size(axis_name)
+      return total / (count * self.num_features)
+
+    return _particles.on_points(on_points, x, score, at)
+
+  def balance(self, variance: Array, num_particles: int, dim: int):
+    """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""
+    return _balance.of_kernel(self.kernel, variance, num_particles, dim)
+
+
+def _sum_over_features(x, score, y, frequencies, axis_name):
+  """Returns sum_jw cos(w.(x_j - y)) s_j - sin(w.(x_j - y)) w [m, d], by blocks of w."""
+  dot = lambda a, b: jnp.dot(a, b, precision=_HIGHEST)
+
+  def add(total, block):
+    w, counts = block
+    angle = dot(x, w.T)
+    even, odd = jnp.cos(angle), jnp.sin(angle)
+    # The sum over the particles is made of sums of one factor of each product.
+    sums = (
+      dot(even.T, score) - jnp.sum(odd, 0)[:, None] * w,
+      dot(odd.T, score) + jnp.sum(even, 0)[:, None] * w,
+    )
+    of_even, of_odd = collectives.psum(sums, axis_name)
+    at = dot(y, w.T)
+    even, odd = jnp.cos(at) * counts, jnp.sin(at) * counts
+    return total + dot(even, of_even) + dot(odd, of_odd), None
+
+  num, dim = frequencies.shape
+  size = min(num, kernels.block_rows(max(len(x), len(y))))
+  padding = -num % size
+  blocks = jnp.pad(frequencies, ((0, padding), (0, 0))).reshape(-1, size, dim)
+  counts = (jnp.arange(num + padding) < num).astype(x.dtype)
+  start = jnp.zeros_like(y)
+  return lax.scan(add, start, (blocks, counts.reshape(-1, 1, size)))[0]
