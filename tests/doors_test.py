@@ -342,7 +342,15 @@ DOORS = {
     lambda x, s: stein.ksd(x, s, _rbf), (_X, _SCORE)
   ),
   'stein.goodness_of_fit.ksd_test': Door(
-    lambda x, s: stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9),
+    lambda x, s: tuple(stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9)),
+    (_X, _SCORE),
+  ),
+  'stein.goodness_of_fit.aggregated_ksd_test': Door(
+    lambda x, s: tuple(
+      stein.aggregated_ksd_test(
+        _KEY, x, s, kernels.RBF(60.0), scales=(0.5, 1.0), num_bootstrap=9
+      )
+    ),
     (_X, _SCORE),
   ),
   '_fused.direction_sums': Door(

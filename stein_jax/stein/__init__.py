@@ -17,14 +17,18 @@ from stein_jax.stein.directions import svgd_direction
 from stein_jax.stein.discrepancies import ksd
 from stein_jax.stein.discrepancies import stein_matrix
 from stein_jax.stein.discrepancies import stein_operator
+from stein_jax.stein.goodness_of_fit import aggregated_ksd_test
 from stein_jax.stein.goodness_of_fit import ksd_test
+from stein_jax.stein.results import TestResult
 
 __all__ = [
   'FeatureSVGD',
   'NORMALIZATIONS',
   'SVGD',
   'Score',
+  'TestResult',
   'WANTED',
+  'aggregated_ksd_test',
   'feature_repulsion',
   'feature_svgd_direction',
   'ksd',
