@@ -353,6 +353,9 @@ DOORS = {
     ),
     (_X, _SCORE),
   ),
+  'stein.thinning.thin': Door(
+    lambda x, s: stein.thin(x, s, 3, kernels.IMQ(60.0))[1], (_X, _SCORE)
+  ),
   '_fused.direction_sums': Door(
     _fused.direction_sums, (_NEAR, _SCORE), parts=True, slow=True
   ),

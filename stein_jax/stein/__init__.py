@@ -20,6 +20,7 @@ from stein_jax.stein.discrepancies import stein_operator
 from stein_jax.stein.goodness_of_fit import aggregated_ksd_test
 from stein_jax.stein.goodness_of_fit import ksd_test
 from stein_jax.stein.results import TestResult
+from stein_jax.stein.thinning import thin
 
 __all__ = [
   'FeatureSVGD',
@@ -36,4 +37,5 @@ __all__ = [
   'stein_matrix',
   'stein_operator',
   'svgd_direction',
+  'thin',
 ]
