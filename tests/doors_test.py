@@ -353,6 +353,44 @@ DOORS = {
     ),
     (_X, _SCORE),
   ),
+  'stein.goodness_of_fit.block_ksd_test': Door(
+    lambda x, s: tuple(stein.block_ksd_test(x, s, _rbf, points_per_block=2)),
+    (_X, _SCORE),
+  ),
+  'stein.features.fssd': Door(
+    lambda x, s, v: stein.fssd(x, s, v, _rbf), (_X, _SCORE, _NEAR)
+  ),
+  'stein.features.fssd_locations': Door(
+    lambda x, s: stein.fssd_locations(
+      _KEY, x, s, kernels.RBF(60.0), num_locations=2, num_steps=1
+    ),
+    (_X, _SCORE),
+    slow=True,
+  ),
+  'stein.features.fssd_test': Door(
+    lambda x, s, v: tuple(
+      stein.fssd_test(_KEY, x, s, _rbf, locations=v, num_draws=9)
+    ),
+    (_X, _SCORE, _NEAR),
+  ),
+  'stein.two_sample.mmd': Door(lambda x, y: stein.mmd(x, y, _rbf), (_X, _Y)),
+  'stein.two_sample.mmd_test': Door(
+    lambda x, y: tuple(stein.mmd_test(_KEY, x, y, _rbf, num_permutations=9)),
+    (_X, _Y),
+  ),
+  'stein.two_sample.aggregated_mmd_test': Door(
+    lambda x, y: tuple(
+      stein.aggregated_mmd_test(
+        _KEY,
+        x,
+        y,
+        kernels.RBF(60.0),
+        scales=(0.5, 1.0),
+        num_permutations=9,
+      )
+    ),
+    (_X, _Y),
+  ),
   'stein.thinning.thin': Door(
     lambda x, s: stein.thin(x, s, 3, kernels.IMQ(60.0))[1], (_X, _SCORE)
   ),

@@ -210,6 +210,56 @@ class AggregatedTest(parameterized.TestCase):
       )
 
 
+class BlockTest(parameterized.TestCase):
+  def test_is_its_definition(self):
+    # 23 points in blocks of 4: three are left out.
+    x = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
+    statistic, p_value = stein.block_ksd_test(
+      x, -1.1 * x, kernels.IMQ(2.0), points_per_block=4
+    )
+    u = literal.imq_stein_matrix(x, -1.1 * x, 2.0)
+    values = []
+    for start in range(0, 20, 4):
+      block = u[start : start + 4, start : start + 4]
+      values.append((block.sum() - np.trace(block)) / 12)
+    expected = np.mean(values) / (np.std(values, ddof=1) / 5**0.5)
+    self.assertAlmostEqual(statistic, expected, places=4)
+    self.assertAlmostEqual(p_value, stats.norm.sf(expected), places=5)
+
+  def test_of_pairs_is_normal_under_p(self):
+    test = lambda rng, x, score: stein.block_ksd_test(
+      x, score, kernels.IMQ(1.0), points_per_block=2
+    )
+    found = p_values(test, jax.random.normal, 500, 200, 1)
+    self.assertGreater(stats.kstest(found, 'uniform').pvalue, 0.001)
+    assert_level(found)
+
+  def test_larger_blocks_see_more(self):
+    def power(size):
+      test = lambda rng, x, score: stein.block_ksd_test(
+        x, score, kernels.IMQ(1.0), points_per_block=size
+      )
+      return np.mean(p_values(test, laplace, 60, 900, 1) <= 0.05)
+
+    self.assertLess(power(2), 0.5)
+    self.assertGreater(power(None), 0.8)
+
+  def test_has_no_seed_to_report(self):
+    x = jnp.arange(12.0).reshape(6, 2)
+    report = stein.block_ksd_test(x, -x, points_per_block=3).report()
+    self.assertIn('2 of 3 points', report)
+    self.assertNotIn('seed', report)
+
+  @parameterized.parameters(
+    (1, 'points_per_block=1 must be at least 2'),
+    (4, 'points_per_block=4 makes 1 blocks of 6 points; two are needed'),
+  )
+  def test_refuses(self, size, message):
+    x = np.ones((6, 2))
+    with self.assertRaisesRegex(ValueError, message):
+      stein.block_ksd_test(x, x, points_per_block=size)
+
+
 class ReportTest(absltest.TestCase):
   def result(self):
     x = jnp.arange(6.0).reshape(3, 2)

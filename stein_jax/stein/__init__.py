@@ -17,10 +17,17 @@ from stein_jax.stein.directions import svgd_direction
 from stein_jax.stein.discrepancies import ksd
 from stein_jax.stein.discrepancies import stein_matrix
 from stein_jax.stein.discrepancies import stein_operator
+from stein_jax.stein.features import fssd
+from stein_jax.stein.features import fssd_locations
+from stein_jax.stein.features import fssd_test
 from stein_jax.stein.goodness_of_fit import aggregated_ksd_test
+from stein_jax.stein.goodness_of_fit import block_ksd_test
 from stein_jax.stein.goodness_of_fit import ksd_test
 from stein_jax.stein.results import TestResult
 from stein_jax.stein.thinning import thin
+from stein_jax.stein.two_sample import aggregated_mmd_test
+from stein_jax.stein.two_sample import mmd
+from stein_jax.stein.two_sample import mmd_test
 
 __all__ = [
   'FeatureSVGD',
@@ -30,10 +37,17 @@ __all__ = [
   'TestResult',
   'WANTED',
   'aggregated_ksd_test',
+  'aggregated_mmd_test',
+  'block_ksd_test',
   'feature_repulsion',
   'feature_svgd_direction',
+  'fssd',
+  'fssd_locations',
+  'fssd_test',
   'ksd',
   'ksd_test',
+  'mmd',
+  'mmd_test',
   'stein_matrix',
   'stein_operator',
   'svgd_direction',

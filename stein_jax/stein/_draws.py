@@ -139,7 +139,7 @@ def result(
   title: str,
   x: Array,
   kernel: Kernel,
-  rng: PRNGKey,
+  rng: PRNGKey | None,
   rows: dict[str, Array] | None = None,
   **facts,
 ) -> results.TestResult:
@@ -151,14 +151,13 @@ def result(
     title: the name of the test.
     x: the points [n, d].
     kernel: the kernel, as it was called.
-    rng: the key of the draws.
+    rng: the key of the draws; None of a test without any.
     rows: columns [k] of numbers; None for the bandwidth alone, if there is one.
     **facts: what else was fixed; a traced number is said to be one.
   """
   if rows is None:
     has_one = hasattr(kernel, 'bandwidth')
     rows = dict(bandwidth=jnp.reshape(kernel.bandwidth, 1)) if has_one else {}
-  is_new = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
   facts = dict(
     points=f'{len(x)} in {x.shape[1]} dimensions', kernel=_name(kernel), **facts
   )
@@ -167,13 +166,19 @@ def result(
     statistic=statistic,
     p_value=p_value,
     rows=rows,
-    seed=jax.random.key_data(rng) if is_new else rng,
+    seed=None if rng is None else _words(rng),
     title=title,
     facts=tuple(
       (name.replace('_', ' '), 'traced' if traced(value) else f'{value}')
       for name, value in facts.items()
     ),
   )
+
+
+def _words(rng):
+  """Returns the words of a key, new or old."""
+  is_new = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
+  return jax.random.key_data(rng) if is_new else rng
 
 
 def _name(kernel):

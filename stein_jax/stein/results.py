@@ -19,7 +19,7 @@ class TestResult:
     p_value: the chance of one as large under the null [].
     rows: what else there is, by name: a number of each bandwidth [k], or of each of
       whatever the test has several of.
-    seed: the words of the key of the draws.
+    seed: the words of the key of the draws; None of a test without any.
     title: the name of the test.
     facts: names and values of what was fixed: points, kernel, draws.
   """
@@ -27,7 +27,7 @@ class TestResult:
   statistic: Array
   p_value: Array
   rows: dict[str, Array]
-  seed: Array
+  seed: Array | None
   title: str = struct.field(pytree_node=False)
   facts: tuple[tuple[str, str | int], ...] = struct.field(pytree_node=False)
 
@@ -52,10 +52,10 @@ class TestResult:
         f'The result is of {np.shape(self.p_value)} tests; take one by '
         'jax.tree.map(lambda leaf: leaf[i], result).'
       )
-    seed = ' '.join(map(str, np.ravel(self.seed)))
-    lines = [
-      *self.facts,
-      ('seed', seed),
+    lines = [*self.facts]
+    if self.seed is not None:
+      lines.append(('seed', ' '.join(map(str, np.ravel(self.seed)))))
+    lines += [
       ('statistic', f'{float(self.statistic):.6g}'),
       ('p-value', f'{float(self.p_value):.4g}'),
     ]

@@ -3,13 +3,13 @@
 import jax
 from jax import lax
 import jax.numpy as jnp
-import numpy as np
 
 from stein_jax import _sums
 from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.stein import _particles
+from stein_jax.stein import _subsets
 from stein_jax.types import Array, Kernel
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
@@ -124,11 +124,8 @@ def _stein_rows(x, score, kernel, covariance):
     metric = jnp.linalg.inv(jnp.cov(x, rowvar=False).reshape(metric.shape))
     root = jnp.linalg.cholesky(metric)
     pulled = jnp.dot(x, metric, precision=_HIGHEST)
-  places = np.arange(len(x))
-  if len(x) > _RULED:
-    places = np.linspace(0, len(x) - 1, _RULED, dtype=int)
-  ruled = jnp.dot(x[places], root, precision=_HIGHEST)
-  kernel = kernels.resolved(kernel, ruled)
+  subset = jnp.dot(_subsets.for_rules(x), root, precision=_HIGHEST)
+  kernel = kernels.resolved(kernel, subset)
   slope_of = lambda v: _sums.with_slope(kernel)(v)[1]
   trace = jnp.trace(metric)
   # Coordinate by coordinate, which on a CPU is many times as fast as sums over them.
