@@ -353,6 +353,17 @@ DOORS = {
     ),
     (_X, _SCORE),
   ),
+  'stein.weights.importance_weights': Door(
+    lambda x, s: stein.importance_weights(x, s, kernels.IMQ(60.0)),
+    (_X, _SCORE),
+  ),
+  'stein.weights.control_functional': Door(
+    lambda f, x, s: stein.control_functional(f, x, s, kernels.IMQ(60.0)),
+    (levels(6), _X, _SCORE),
+  ),
+  'stein.weights.polynomial_control_variates': Door(
+    stein.polynomial_control_variates, (levels(6), _X, _SCORE)
+  ),
   'stein.goodness_of_fit.block_ksd_test': Door(
     lambda x, s: tuple(stein.block_ksd_test(x, s, _rbf, points_per_block=2)),
     (_X, _SCORE),

@@ -28,6 +28,9 @@ from stein_jax.stein.thinning import thin
 from stein_jax.stein.two_sample import aggregated_mmd_test
 from stein_jax.stein.two_sample import mmd
 from stein_jax.stein.two_sample import mmd_test
+from stein_jax.stein.weights import control_functional
+from stein_jax.stein.weights import importance_weights
+from stein_jax.stein.weights import polynomial_control_variates
 
 __all__ = [
   'FeatureSVGD',
@@ -39,15 +42,18 @@ __all__ = [
   'aggregated_ksd_test',
   'aggregated_mmd_test',
   'block_ksd_test',
+  'control_functional',
   'feature_repulsion',
   'feature_svgd_direction',
   'fssd',
   'fssd_locations',
   'fssd_test',
+  'importance_weights',
   'ksd',
   'ksd_test',
   'mmd',
   'mmd_test',
+  'polynomial_control_variates',
   'stein_matrix',
   'stein_operator',
   'svgd_direction',
