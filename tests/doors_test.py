@@ -364,6 +364,25 @@ DOORS = {
   'stein.weights.polynomial_control_variates': Door(
     stein.polynomial_control_variates, (levels(6), _X, _SCORE)
   ),
+  'stein.goodness_of_fit.composite_ksd_test': Door(
+    lambda x: tuple(
+      stein.composite_ksd_test(
+        _KEY,
+        x,
+        lambda x: x.mean(0, keepdims=True),
+        lambda mean, x: mean - x,
+        lambda rng, mean, n: mean + jax.random.normal(rng, (n, 2)),
+        _rbf,
+        num_bootstrap=3,
+      )
+    ),
+    (_X,),
+  ),
+  'stein.descent.ksd_descent': Door(
+    lambda x: stein.ksd_descent(x, lambda x: -0.1 * x, _rbf, num_steps=2),
+    (_X,),
+    slow=True,
+  ),
   'stein.goodness_of_fit.block_ksd_test': Door(
     lambda x, s: tuple(stein.block_ksd_test(x, s, _rbf, points_per_block=2)),
     (_X, _SCORE),

@@ -260,6 +260,72 @@ class BlockTest(parameterized.TestCase):
       stein.block_ksd_test(x, x, points_per_block=size)
 
 
+def fit_normal(x):
+  """Returns mean and standard deviation, each [1, 1]."""
+  return jnp.mean(x, keepdims=True), jnp.std(x, keepdims=True)
+
+
+def score_of_normal(found, x):
+  mean, spread = found
+  return (mean - x) / spread**2
+
+
+def draw_normal(rng, found, n):
+  mean, spread = found
+  return mean + spread * jax.random.normal(rng, (n, 1))
+
+
+class CompositeTest(parameterized.TestCase):
+  def result(self, rng, x, _=None, num=99):
+    return stein.composite_ksd_test(
+      rng, x, fit_normal, score_of_normal, draw_normal, num_bootstrap=num
+    )
+
+  def shares(self, law, num, n=60):
+    found = p_values(self.result, law, num, n, 1)
+    return np.mean(found <= 0.05)
+
+  def test_statistic_is_of_the_fitted_member(self):
+    x = 3 + 2 * np.random.default_rng(0).normal(size=(40, 1))
+    sq_dist = (x - x.T) ** 2
+    median = np.median(sq_dist[np.triu_indices(40, 1)])
+    u = literal.imq_stein_matrix(x, (x.mean() - x) / x.var(), median)
+    found = self.result(_KEY, x, num=3)
+    self.assertAlmostEqual(found.statistic, 40 * u.mean(), places=3)
+
+  def test_sees_what_the_family_lacks(self):
+    # Of 60 points with two modes. Any mean and any unit will do.
+    def modes(rng, shape):
+      of_mode, of_noise = jax.random.split(rng)
+      side = jax.random.rademacher(of_mode, shape, jnp.float32)
+      return 10 + 3 * (side + 0.3 * jax.random.normal(of_noise, shape))
+
+    self.assertGreater(self.shares(modes, 20), 0.9)
+
+  @pytest.mark.slow
+  def test_level(self):
+    normal = lambda rng, shape: 4 + 3 * jax.random.normal(rng, shape)
+    found = p_values(self.result, normal, 1000, 60, 1)
+    assert_level(found)
+    # A test of the member alone, without fitting the draws, hardly ever rejects.
+    alone = lambda rng, x, _: stein.ksd_test(
+      rng,
+      x,
+      score_of_normal(fit_normal(x), x),
+      _MEDIAN,
+      num_bootstrap=99,
+    )
+    found = p_values(alone, normal, 1000, 60, 1)
+    self.assertLess(np.mean(found <= 0.05), 0.005)
+
+  def test_refuses_draws_of_another_shape(self):
+    draw = lambda rng, found, n: jnp.zeros(n)
+    with self.assertRaisesRegex(ValueError, r'sample has shape \(9,\)'):
+      stein.composite_ksd_test(
+        _KEY, np.arange(9.0)[:, None], fit_normal, score_of_normal, draw
+      )
+
+
 class ReportTest(absltest.TestCase):
   def result(self):
     x = jnp.arange(6.0).reshape(3, 2)

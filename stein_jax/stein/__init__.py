@@ -6,6 +6,7 @@ bandwidth, such as `kernels.Median`, which is applied to the points. Everything 
 and may be jitted, vmapped, mapped over devices (`axis_name`) and differentiated.
 """
 
+from stein_jax.stein.descent import ksd_descent
 from stein_jax.stein.directions import NORMALIZATIONS
 from stein_jax.stein.directions import SVGD
 from stein_jax.stein.directions import WANTED
@@ -14,6 +15,7 @@ from stein_jax.stein.directions import Score
 from stein_jax.stein.directions import feature_repulsion
 from stein_jax.stein.directions import feature_svgd_direction
 from stein_jax.stein.directions import svgd_direction
+from stein_jax.stein.discrepancies import KSD
 from stein_jax.stein.discrepancies import ksd
 from stein_jax.stein.discrepancies import stein_matrix
 from stein_jax.stein.discrepancies import stein_operator
@@ -22,6 +24,7 @@ from stein_jax.stein.features import fssd_locations
 from stein_jax.stein.features import fssd_test
 from stein_jax.stein.goodness_of_fit import aggregated_ksd_test
 from stein_jax.stein.goodness_of_fit import block_ksd_test
+from stein_jax.stein.goodness_of_fit import composite_ksd_test
 from stein_jax.stein.goodness_of_fit import ksd_test
 from stein_jax.stein.results import TestResult
 from stein_jax.stein.thinning import thin
@@ -34,6 +37,7 @@ from stein_jax.stein.weights import polynomial_control_variates
 
 __all__ = [
   'FeatureSVGD',
+  'KSD',
   'NORMALIZATIONS',
   'SVGD',
   'Score',
@@ -42,6 +46,7 @@ __all__ = [
   'aggregated_ksd_test',
   'aggregated_mmd_test',
   'block_ksd_test',
+  'composite_ksd_test',
   'control_functional',
   'feature_repulsion',
   'feature_svgd_direction',
@@ -50,6 +55,7 @@ __all__ = [
   'fssd_test',
   'importance_weights',
   'ksd',
+  'ksd_descent',
   'ksd_test',
   'mmd',
   'mmd_test',
