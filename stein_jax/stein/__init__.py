@@ -1,4 +1,4 @@
-"""Stein primitives: the operator, directions of SVGD, kernel discrepancies, tests.
+"""Stein primitives: the operator, directions, discrepancies, tests, thinning, weights.
 
 All of them take points, scores at the points (grad_x log p) and a radial kernel, and
 nothing else, so that any density will do. A kernel may hold a rule in place of its

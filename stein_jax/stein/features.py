@@ -1,8 +1,7 @@
-"""Discrepancies and tests by finitely many features, at a cost linear in n.
+"""A discrepancy and a test by features at few locations, at a cost linear in n.
 
-A feature is the Stein operator on a function of one location, so that its mean under p
-is zero. Which locations, tells the methods apart: some that show a difference best
-(FSSD), or random ones.
+A feature is what the Stein operator makes of the kernel at one location. Its mean under
+p is zero, and locations are chosen where it is not.
 """
 
 from typing import NamedTuple

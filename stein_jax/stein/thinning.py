@@ -35,8 +35,9 @@ def thin(
 
   Stein thinning [RCCSNMO22 alg 1] takes, one after the other, the point that makes the
   KSD of those taken so far least. It leaves out a chain's burn-in, and mends some of
-  its bias. A point may be taken again, and of equal ones the first is. The KSDs are of
-  the first, the first two, ... points. Beside the points memory is O(n), and the time
+  its bias. Of candidates in place of a chain's states it gives their Stein points. A
+  point may be taken again, and of equal ones the first is. The KSDs are of the first,
+  the first two, ... points. Beside the points memory is O(n), and the time
   is that of n num d numbers.
 
   A score does not say how much mass lies in modes far apart, and is as flat between

@@ -133,10 +133,10 @@ def control_functional(
   if regularization is None:
     regularization = len(u) * float(jnp.finfo(u.dtype).eps)
   checks.positive(regularization=regularization)
-  x = kernels.points(x=x)[0]
   # A copy of an earlier point is left out: it gets no weight, and gives none.
-  same = jnp.all(x[:, None] == x[None], -1)
-  is_new = ~jnp.any(jnp.tril(same, -1), 1)
+  x = kernels.points(x=x)[0]
+  first = jnp.unique(x, axis=0, return_index=True, size=len(x))[1]
+  is_new = jnp.zeros(len(x), bool).at[first].set(True)
   pairs = is_new[:, None] & is_new[None]
   scale = jnp.mean(jnp.diagonal(u))
   u = jnp.where(pairs, u, 0) + scale * jnp.diag(
