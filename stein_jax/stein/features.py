@@ -33,7 +33,7 @@ class _Moments(NamedTuple):
 
 
 def fssd(x: Array, score: Array, locations: Array, kernel: Kernel) -> Array:
-  """Returns the finite-set Stein discrepancy [] [JXSFG17 eq 3], without bias.
+  """Returns the finite-set Stein discrepancy [] [JXSFG17], without bias.
 
   It is the mean over J locations and d coordinates of the squares of
   E[s(x) k(x, v) + grad_x k(x, v)], estimated over pairs of different points, so that
@@ -73,7 +73,7 @@ def fssd_locations(
 ) -> tuple[Array, Kernel]:
   """Returns locations [J, d] that show a difference well, and the kernel for them.
 
-  They maximise the power criterion of [JXSFG17 section 3], the FSSD over its standard
+  They maximise the power criterion of [JXSFG17], the FSSD over its standard
   deviation, together with the bandwidth, by L-BFGS from draws of the Gaussian that fits
   the points. A test must be of other points than these.
 

@@ -228,7 +228,7 @@ def composite_ksd_test(
   *,
   num_bootstrap: int = 200,
 ) -> results.TestResult:
-  """Returns n KSD^2 of a fitted model [] and its p-value [] [KFBG25 alg 1].
+  """Returns n KSD^2 of a fitted model [] and its p-value [] [KFBG25].
 
   The null is that x are draws of some member of a family. Points nearer to the member
   that was fitted to them than to any other are no draws of it, so that `ksd_test` would

@@ -42,7 +42,7 @@ def thin(
 
   A score does not say how much mass lies in modes far apart, and is as flat between
   them as in them. With `log_density` a point also pays for being unlikely, and for
-  lying in a dip [BSD23 eq 7]: the regularised form.
+  lying in a dip [BSD23]: the regularised form.
 
   With `log_ratio` nobody needs the score of p. That of any density q near p takes its
   place, and pairs are weighted by q / p [FO22]; their KSDs are up to a constant.

@@ -19,7 +19,7 @@ _MEDIAN = kernels.Median(diagonal=False, log='none')
 def mmd(
   x: Array, y: Array, kernel: Kernel, *, block_size: int | None = None
 ) -> Array:
-  """Returns the squared maximum mean discrepancy [] [GBRSS12 eq 3], without bias.
+  """Returns the squared maximum mean discrepancy [] [GBRSS12], without bias.
 
   It is E k(x, x') + E k(y, y') - 2 E k(x, y) over pairs of different points, and can be
   below zero. Its mean is zero where x and y have one law.

@@ -32,7 +32,7 @@ def importance_weights(
 ) -> tuple[Array, Array]:
   """Returns weights [n] that make the KSD least, and how far from it they are [].
 
-  Black-box importance weights [LL17 eq 6] are at least zero and sum to one; the law
+  Black-box importance weights [LL17] are at least zero and sum to one; the law
   that the points were drawn from plays no part. w'Uw is made least by moving weight
   from the worst point to the best one, and each step costs n numbers. The second
   number is w'Uw - min_i (Uw)_i, the duality gap: w'Uw is above the least by no more
@@ -103,7 +103,7 @@ def control_functional(
   *,
   regularization: float | None = None,
 ) -> Array:
-  """Returns the mean of f under p [], by a control functional [OGC17 eq 10].
+  """Returns the mean of f under p [], by a control functional [OGC17].
 
   A function of mean zero under p and a constant interpolate the values; the constant
   is the mean. It is exact for f = c + sum_j a_j u(x_j, .), the a_j summing to zero. For
@@ -150,7 +150,7 @@ def control_functional(
 def polynomial_control_variates(
   values: Array, x: Array, score: Array, *, order: int = 1
 ) -> Array:
-  """Returns the mean of f under p [], by polynomial control variates [MSI13 eq 2].
+  """Returns the mean of f under p [], by polynomial control variates [MSI13].
 
   f is regressed on a constant and Lap q + grad q . score for the monomials q up to the
   order, all of mean zero under p; the constant is the mean. The coordinates are
