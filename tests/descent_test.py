@@ -65,6 +65,48 @@ class DescentTest(absltest.TestCase):
       stein.ksd_descent(np.ones((3, 2)), np.ones((3, 2)))
 
 
+class PointsTest(absltest.TestCase):
+  def test_of_candidates_that_stay_are_what_thinning_keeps(self):
+    rows = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+    kernel = kernels.IMQ(2.0)
+    points, ksds = jax.jit(
+      lambda rng: stein.stein_points(
+        rng,
+        12,
+        jnp.negative,
+        lambda rng, n: rows[:n],
+        kernel,
+        num_candidates=80,
+      )
+    )(_KEY)
+    indices, expected = stein.thin(rows, -rows, 12, kernel, standardize=False)
+    np.testing.assert_array_equal(points, rows[np.asarray(indices)])
+    np.testing.assert_allclose(ksds, expected, rtol=1e-3)
+    u = literal.imq_stein_matrix(points, -points, 2.0)
+    np.testing.assert_allclose(ksds[-1], u.mean(), rtol=1e-3)
+
+  def test_are_nearer_than_draws(self):
+    propose = lambda rng, n: 2 * jax.random.normal(rng, (n, 2))
+    points, ksds = jax.jit(
+      lambda rng: stein.stein_points(
+        rng, 30, jnp.negative, propose, num_candidates=300
+      )
+    )(_KEY)
+    draws = np.random.default_rng(0).normal(size=(20, 30, 2))
+    of_draws = [literal.imq_stein_matrix(x, -x, 1.0).mean() for x in draws]
+    self.assertLess(ksds[-1], min(of_draws) / 2)
+    self.assertLess(np.abs(np.mean(points, 0)).max(), 0.15)
+
+  def test_refuses(self):
+    propose = lambda rng, n: jnp.zeros((n, 2))
+    with self.assertRaisesRegex(ValueError, 'num=0'):
+      stein.stein_points(_KEY, 0, jnp.negative, propose)
+    with self.assertRaisesRegex(ValueError, r'score_fn has shape \(1000,\)'):
+      stein.stein_points(_KEY, 3, lambda x: x[:, 0], propose)
+    with self.assertRaisesRegex(ValueError, r'candidates \(1000,\)'):
+      stein.stein_points(_KEY, 3, jnp.negative, lambda rng, n: jnp.zeros(n))
+
+
 class LoggedTest(parameterized.TestCase):
   def test_is_of_the_first_points(self):
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)

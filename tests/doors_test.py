@@ -81,6 +81,7 @@ _WITHOUT_ARRAYS = {
   'revision.init': 'a batch, as it is',
   'revision.propose_and_revise': 'a shape',
   'samplers.target': 'a function',
+  'stein.descent.stein_points': 'functions',
   'generators.drawing.create': 'shapes',
   'generators.drawing.create_pair': 'shapes',
   'generators.drawing.wrap': 'shapes',

@@ -7,6 +7,7 @@ and may be jitted, vmapped, mapped over devices (`axis_name`) and differentiated
 """
 
 from stein_jax.stein.descent import ksd_descent
+from stein_jax.stein.descent import stein_points
 from stein_jax.stein.directions import NORMALIZATIONS
 from stein_jax.stein.directions import SVGD
 from stein_jax.stein.directions import WANTED
@@ -62,6 +63,7 @@ __all__ = [
   'polynomial_control_variates',
   'stein_matrix',
   'stein_operator',
+  'stein_points',
   'svgd_direction',
   'thin',
 ]
