@@ -1,6 +1,6 @@
 """Measures what the guides show, and saves numbers and figures beside them.
 
-python -m docs.measure kernel dimensions energy
+python -m docs.measure kernel dimensions energy tests variates
 
 The numbers lie in docs/pages/guides/NAME.json, the figure in NAME.png.
 """
@@ -222,6 +222,104 @@ def energy():
   ax.set(xlabel='step / 20', ylabel='energy/gap')
   ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
   return fig, dict(rows=rows)
+
+
+def tests():
+  """Measures how often tests of N(0, I) reject Laplace draws of its variance."""
+  sizes, n, num = (1, 2, 5, 10, 20), 200, 100
+  median = kernels.IMQ(kernels.Median(diagonal=False, log='none'))
+  options = dict(num_bootstrap=500)
+  kinds = {
+    'one bandwidth, the median': lambda rng, x: stein.ksd_test(
+      rng, x, -x, median, **options
+    ),
+    'one, the median over log(n + 1)': lambda rng, x: stein.ksd_test(
+      rng, x, -x, kernels.IMQ(), **options
+    ),
+    'ten bandwidths': lambda rng, x: stein.aggregated_ksd_test(
+      rng, x, -x, **options
+    ),
+    'FSSD': lambda rng, x: stein.fssd_test(rng, x, -x, num_draws=500),
+    'blocks': lambda rng, x: stein.block_ksd_test(x, -x),
+  }
+
+  def rejected(test, d):
+    @jax.jit
+    def p_value(rng):
+      of_points, of_test = jax.random.split(rng)
+      x = jax.random.laplace(of_points, (n, d)) / 2**0.5
+      return test(of_test, x).p_value
+
+    keys = jax.random.split(jax.random.key(7), num)
+    p_values = jax.lax.map(p_value, keys, batch_size=10)
+    return float(jnp.mean(p_values <= 0.05))
+
+  power = {
+    name: [rejected(test, d) for d in sizes] for name, test in kinds.items()
+  }
+  fig, ax = plt.subplots(figsize=(6, 3.4))
+  for name, shares in power.items():
+    ax.plot(sizes, shares, 'o-', label=name)
+  ax.axhline(0.05, color='k', linestyle=':')
+  ax.set(xscale='log', xlabel='dimensions', ylabel='share rejected at 5 %')
+  ax.set_xticks(sizes, sizes)
+  ax.minorticks_off()
+  ax.legend(fontsize=8)
+  return fig, dict(dimensions=sizes, points=n, sets=num, power=power)
+
+
+def variates():
+  """Measures what control variates gain on a posterior, over twenty chains of NUTS."""
+  from numpyro import infer  # pylint: disable=g-import-not-at-top
+
+  data = sklearn_datasets.load_breast_cancer()
+  features = (data.data - data.data.mean(0)) / data.data.std(0)
+  features = jnp.array(np.c_[features, np.ones(len(features))], jnp.float32)
+  sign = jnp.array(2.0 * data.target - 1, jnp.float32)
+
+  def log_density(weights):
+    margins = sign * (features @ weights)
+    return -jnp.sum(jnp.logaddexp(0, -margins)) - jnp.sum(weights**2) / 2
+
+  chains, dim = 20, features.shape[1]
+  kernel = infer.NUTS(potential_fn=lambda weights: -log_density(weights))
+  run = infer.MCMC(
+    kernel,
+    num_warmup=300,
+    num_samples=1000,
+    num_chains=chains,
+    chain_method='vectorized',
+    progress_bar=False,
+  )
+  run.run(jax.random.key(0), init_params=jnp.zeros((chains, dim)))
+  x = run.get_samples(group_by_chain=True)
+  score = jax.jit(jax.vmap(jax.vmap(jax.grad(log_density))))(x)
+
+  def gain(values, order):
+    """Returns variances of averages over those of estimates, by coordinate."""
+
+    @jax.jit
+    def of_chain(chain):
+      values, x, score = chain
+      one = functools.partial(
+        stein.polynomial_control_variates, x=x, score=score, order=order
+      )
+      return jax.lax.map(one, values.T)
+
+    found = jax.lax.map(of_chain, (values, x, score))
+    return (jnp.var(values.mean(1), 0) / jnp.var(found, 0)).tolist()
+
+  gains = {
+    f'{name}, order {order}': gain(values, order)
+    for name, values in {'mean': x, 'mean square': x**2}.items()
+    for order in (1, 2)
+  }
+  fig, ax = plt.subplots(figsize=(6, 3.4))
+  ax.boxplot(list(gains.values()), tick_labels=list(gains))
+  ax.set(yscale='log', ylabel='variance of the average / of the estimate')
+  ax.tick_params(axis='x', labelsize=7)
+  medians = {name: float(np.median(ratios)) for name, ratios in gains.items()}
+  return fig, dict(chains=chains, samples=1000, medians=medians, gains=gains)
 
 
 def main(names):

@@ -84,6 +84,7 @@ _WITHOUT_ARRAYS = {
   'revision.init': 'a batch, as it is',
   'revision.propose_and_revise': 'a shape',
   'samplers.target': 'a function',
+  'stein.descent.stein_points': 'functions',
   'generators.drawing.create': 'shapes',
   'generators.drawing.create_pair': 'shapes',
   'generators.drawing.wrap': 'shapes',
@@ -357,8 +358,87 @@ DOORS = {
   ),
   'stein.whitening.units_of': Door(stein.units_of, (np.array([1, 9, 3]),)),
   'stein.goodness_of_fit.ksd_test': Door(
-    lambda x, s: stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9),
+    lambda x, s: tuple(stein.ksd_test(_KEY, x, s, _rbf, num_bootstrap=9)),
     (_X, _SCORE),
+  ),
+  'stein.goodness_of_fit.aggregated_ksd_test': Door(
+    lambda x, s: tuple(
+      stein.aggregated_ksd_test(
+        _KEY, x, s, kernels.RBF(60.0), scales=(0.5, 1.0), num_bootstrap=9
+      )
+    ),
+    (_X, _SCORE),
+  ),
+  'stein.weights.importance_weights': Door(
+    lambda x, s: stein.importance_weights(x, s, kernels.IMQ(60.0)),
+    (_X, _SCORE),
+  ),
+  'stein.weights.control_functional': Door(
+    lambda f, x, s: stein.control_functional(f, x, s, kernels.IMQ(60.0)),
+    (levels(6), _X, _SCORE),
+  ),
+  'stein.weights.polynomial_control_variates': Door(
+    stein.polynomial_control_variates, (levels(6), _X, _SCORE)
+  ),
+  'stein.goodness_of_fit.composite_ksd_test': Door(
+    lambda x: tuple(
+      stein.composite_ksd_test(
+        _KEY,
+        x,
+        lambda x: x.mean(0, keepdims=True),
+        lambda mean, x: mean - x,
+        lambda rng, mean, n: mean + jax.random.normal(rng, (n, 2)),
+        _rbf,
+        num_bootstrap=3,
+      )
+    ),
+    (_X,),
+  ),
+  'stein.descent.ksd_descent': Door(
+    lambda x: stein.ksd_descent(x, lambda x: -0.1 * x, _rbf, num_steps=2),
+    (_X,),
+    slow=True,
+  ),
+  'stein.goodness_of_fit.block_ksd_test': Door(
+    lambda x, s: tuple(stein.block_ksd_test(x, s, _rbf, points_per_block=2)),
+    (_X, _SCORE),
+  ),
+  'stein.features.fssd': Door(
+    lambda x, s, v: stein.fssd(x, s, v, _rbf), (_X, _SCORE, _NEAR)
+  ),
+  'stein.features.fssd_locations': Door(
+    lambda x, s: stein.fssd_locations(
+      _KEY, x, s, kernels.RBF(60.0), num_locations=2, num_steps=1
+    ),
+    (_X, _SCORE),
+    slow=True,
+  ),
+  'stein.features.fssd_test': Door(
+    lambda x, s, v: tuple(
+      stein.fssd_test(_KEY, x, s, _rbf, locations=v, num_draws=9)
+    ),
+    (_X, _SCORE, _NEAR),
+  ),
+  'stein.two_sample.mmd': Door(lambda x, y: stein.mmd(x, y, _rbf), (_X, _Y)),
+  'stein.two_sample.mmd_test': Door(
+    lambda x, y: tuple(stein.mmd_test(_KEY, x, y, _rbf, num_permutations=9)),
+    (_X, _Y),
+  ),
+  'stein.two_sample.aggregated_mmd_test': Door(
+    lambda x, y: tuple(
+      stein.aggregated_mmd_test(
+        _KEY,
+        x,
+        y,
+        kernels.RBF(60.0),
+        scales=(0.5, 1.0),
+        num_permutations=9,
+      )
+    ),
+    (_X, _Y),
+  ),
+  'stein.thinning.thin': Door(
+    lambda x, s: stein.thin(x, s, 3, kernels.IMQ(60.0))[1], (_X, _SCORE)
   ),
   '_fused.direction_sums': Door(
     _fused.direction_sums, (_NEAR, _SCORE), parts=True, slow=True

@@ -50,6 +50,36 @@ PRIMITIVES = {
     _KEY,
     _POINTS,
   ),
+  'aggregated_ksd_test': (
+    lambda rng, x: tuple(
+      stein.aggregated_ksd_test(rng, x, -x, num_bootstrap=9)
+    ),
+    _KEY,
+    _POINTS,
+  ),
+  'aggregated_mmd_test': (
+    lambda rng, x: tuple(
+      stein.aggregated_mmd_test(rng, x, 2 * x, num_permutations=9)
+    ),
+    _KEY,
+    _POINTS,
+  ),
+  'block_ksd_test': (lambda x: tuple(stein.block_ksd_test(x, -x)), _POINTS),
+  'fssd_test': (
+    lambda rng, x: tuple(stein.fssd_test(rng, x, -x, num_draws=9)),
+    _KEY,
+    _POINTS,
+  ),
+  'thin': (lambda x: stein.thin(x, -x, 5, covariance=True), _POINTS),
+  'importance_weights': (lambda x: stein.importance_weights(x, -x), _POINTS),
+  'control_functional': (
+    lambda x: stein.control_functional(x[:, 0], x, -x),
+    _POINTS,
+  ),
+  'polynomial_control_variates': (
+    lambda x: stein.polynomial_control_variates(x[:, 0], x, -x, order=2),
+    _POINTS,
+  ),
   'langevin': (
     lambda rng, x: samplers.langevin(
       rng, x, jnp.negative, step_size=0.1, num_steps=3

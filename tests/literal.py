@@ -638,3 +638,18 @@ class ByLabel(nn.Module):
     means = self.param('means', lambda _: jnp.asarray(self.means, x.dtype))
     mean = layers.one_hot(y, 3).astype(x.dtype) @ means
     return 0.5 * jnp.sum((x - mean) ** 2, -1)
+
+
+def imq_stein_matrix(x, score, bandwidth):
+  """Returns the Stein kernel of IMQ [n, n] in float64, its derivatives written out."""
+  x, score = np.asarray(x, np.float64), np.asarray(score, np.float64)
+  apart = x[:, None] - x[None]
+  base = 1 + np.sum(apart**2, -1) / bandwidth
+  k, slope = base**-0.5, -0.5 / bandwidth * base**-1.5
+  curve = 0.75 / bandwidth**2 * base**-2.5
+  drive = np.sum((score[None] - score[:, None]) * apart, -1)
+  return (
+    k * (score @ score.T)
+    + 2 * slope * (drive - x.shape[1])
+    - 4 * curve * np.sum(apart**2, -1)
+  )

@@ -1,5 +1,6 @@
 """The Stein operator, and kernel discrepancies from it."""
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 
@@ -9,7 +10,7 @@ from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.stein import _particles
-from stein_jax.types import Array, Kernel, ScoreFn
+from stein_jax.types import Array, Kernel, ScoreFn, Tree
 
 
 def stein_operator(score_fn: ScoreFn, test_fn: ScoreFn, x: Array) -> Array:
@@ -120,3 +121,54 @@ def ksd(
     return collectives.psum(total, axis_name) / float(count * (count - 1))
   total += jnp.sum(_sums.own_terms(score, kernel))
   return collectives.psum(total, axis_name) / float(count**2)
+
+
+@struct.dataclass
+class KSD:
+  """The squared KSD of a run's points, to be logged: it costs the same at every step.
+
+  It is called like a direction, and its numbers compare from step to step and from run
+  to run, since they are U-statistics of one kernel.
+
+  Attributes:
+    kernel: radial profile, whose bandwidth is a number; `kernel.at(x)` finds one by
+      its rule, which is kept.
+    max_points: how many points it is of, the first ones.
+
+  Examples:
+    >>> x = jax.random.normal(jax.random.key(0), (10_000, 2))
+    >>> metric = jax.jit(KSD(max_points=300))  # of 300 points, whatever n is
+    >>> bool(jnp.abs(metric(x, -x)) < 0.05 < metric(2 * x, -2 * x))
+    True
+  """
+
+  kernel: Kernel = kernels.IMQ(bandwidth=1.0)
+  max_points: int = struct.field(pytree_node=False, default=512)
+
+  def __call__(
+    self, x: Tree, score: Tree, *, axis_name: str | None = None
+  ) -> Array:
+    """Returns the squared KSD [], without bias.
+
+    Args:
+      x: particles, leaves [n, ...].
+      score: grad_x log p at the particles, like x.
+      axis_name: the mapped axis over which the particles are split; each device gives
+        an equal share of the points.
+
+    Raises:
+      ValueError: a bandwidth by a rule, which would be another at each step, or fewer
+        than 2 points.
+    """
+    checks.count(minimum=2, max_points=self.max_points)
+    self.kernel(
+      jnp.zeros(())
+    )  # refuses a rule, which would be another at each step
+    _particles.check(x, score, x)
+    share = max(1, self.max_points // collectives.size(axis_name))
+    first = lambda tree: _particles.flattened(
+      jax.tree.map(lambda leaf: leaf[:share], tree)
+    )
+    return ksd(
+      first(x), first(score), self.kernel, unbiased=True, axis_name=axis_name
+    )
