@@ -308,7 +308,7 @@ def tell_failure(text: str) -> None:
   client = distributed.global_state.client
   client.key_value_set(f'{_FAILED}/{jax.process_index()}', text)
   if jax.process_index() == 0:
-    time.sleep(4)  # what was told is kept by this process
+    time.sleep(8)  # what was told is kept by this process, and heard every 3 s
 
 
 def waits_for(holds: Callable[[], bool], seconds: float | None = None) -> bool:

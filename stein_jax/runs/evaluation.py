@@ -191,6 +191,7 @@ def _evaluate(config, workdir, folder, judges):
   """Returns what `evaluate` does, and writes to the folder."""
 
   source = datasets.load(**config.data)
+  config = configs.fitted(config, source)
   test_source = datasets.load(**config.evaluation.data)
   stopping.step()
   state = chosen(config, workdirs.restore(config, workdir))
