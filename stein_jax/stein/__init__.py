@@ -48,6 +48,7 @@ from stein_jax.stein.projections import InformedSVGD
 from stein_jax.stein.projections import LearnedBasis
 from stein_jax.stein.projections import ProjectedSVGD
 from stein_jax.stein.projections import RandomBasis
+from stein_jax.stein.projections import SlicedSVGD
 from stein_jax.stein.random_features import RandomFeatureSVGD
 from stein_jax.stein.regularization import RegularizedSVGD
 from stein_jax.stein.results import TestResult
@@ -95,6 +96,7 @@ __all__ = [
   'RegularizedSVGD',
   'SVGD',
   'Score',
+  'SlicedSVGD',
   'Sum',
   'TanhRise',
   'TestResult',

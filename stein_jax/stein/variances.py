@@ -13,9 +13,7 @@ from stein_jax.stein import _particles
 from stein_jax.types import Array, Tree
 
 _SMALLEST = 1e-9  # variance that is looked for
-_HALVINGS = (
-  40  # of the interval that it is in; 2^-40 is below float32's rounding
-)
+_HALVINGS = 40  # of where it is; 2^-40 is below float32's rounding
 
 
 def predicted_variance(

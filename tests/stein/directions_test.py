@@ -270,6 +270,17 @@ def _coordinates(*seen):
   return kernel
 
 
+_LEARNED = stein.SlicedSVGD(kernels.RBF(2.0), num_steps=4, step_size=0.2)
+
+
+def _slices(x):
+  """The diagonal of kernels, each along the slice that is learned at these points."""
+  score = literal.points(len(x), _D)[1]
+  learn = jax.jit(_LEARNED.slices)
+  slices = np.float64(learn(np.float32(x - x.mean(0)), score))
+  return lambda y, z: jnp.diag(jnp.exp(-((slices @ (y - z)) ** 2) / 2.0))
+
+
 def _informed(x):
   """SVGD in the two leading eigenvectors V of the likelihood's part, in prior units."""
   root = np.linalg.cholesky(_COVARIANCE)
@@ -374,6 +385,7 @@ ROWS = {
   'projected': Row(
     stein.ProjectedSVGD(_SVGD, size=2), by(_blocks(_rbf, 2)), _GIVEN
   ),
+  'learned slices': Row(_LEARNED, by(_slices)),
   'coordinates': Row(
     stein.CoordinateSVGD(kernels.IMQ()), by(_coordinates((0,), (1,), (2,)))
   ),
@@ -395,12 +407,15 @@ ROWS = {
 _NAMES = tuple(ROWS)
 
 
-def called(row, x, score, **options):
-  """Returns the direction of a row, compiled."""
-  call = functools.partial(stein.call, row.direction, **row.given)
-  return jax.jit(lambda x, score, options: call(x, score, **options))(
-    x, score, options
-  )
+@functools.cache
+def _compiled(name):
+  call = functools.partial(stein.call, ROWS[name].direction, **ROWS[name].given)
+  return jax.jit(lambda x, score, options: call(x, score, **options))
+
+
+def called(name, x, score, **options):
+  """Returns the direction of a row, compiled once for each shape."""
+  return _compiled(name)(x, score, options)
 
 
 def defined(row, x, score, at):
@@ -414,27 +429,27 @@ class DirectionsTest(parameterized.TestCase):
   def test_is_the_definition(self, name):
     x, score = literal.points(_N, _D)
     expected = defined(ROWS[name], x, score, x)
-    literal.assert_close(called(ROWS[name], x, score), expected)
+    literal.assert_close(called(name, x, score), expected)
     if ROWS[name].has_at:
       at = literal.points(3, _D, seed=1)[0]
       expected = defined(ROWS[name], x, score, at)
-      literal.assert_close(called(ROWS[name], x, score, at=at), expected)
+      literal.assert_close(called(name, x, score, at=at), expected)
 
   @parameterized.parameters(*_NAMES)
   def test_more_dimensions_than_particles(self, name):
     # Metrics are made positive definite, and the linear kernel is of pairs.
     x, score = literal.points(2, _D)
     expected = defined(ROWS[name], x, score, x)
-    literal.assert_close(called(ROWS[name], x, score), expected, 512)
+    literal.assert_close(called(name, x, score), expected, 512)
 
   @parameterized.parameters(*_NAMES)
   def test_of_a_tree(self, name):
-    row, (x, score) = ROWS[name], literal.points(_N, _D)
+    x, score = literal.points(_N, _D)
     shape = lambda a: {'a': a[:, 0], 'b': a[:, 1:].reshape(-1, 2, 1)}
-    found = called(row, shape(x), shape(score))
-    expected = shape(called(row, x, score))
+    found = called(name, shape(x), shape(score))
+    expected = shape(called(name, x, score))
     jax.tree.map(literal.assert_close, found, expected)
-    half = called(row, jnp.asarray(x, 'bfloat16'), jnp.asarray(score))
+    half = called(name, jnp.asarray(x, 'bfloat16'), jnp.asarray(score))
     self.assertEqual(half.dtype, jnp.bfloat16)
 
   @parameterized.parameters(*_NAMES)
@@ -458,15 +473,15 @@ class DirectionsTest(parameterized.TestCase):
     # On multiples of 2^-10, the spacing of floats at 10^4, x + 10^4 is exact.
     x, score = literal.points(_N, _D)
     x = np.round(x * 1024) / 1024
-    far = called(ROWS[name], x + np.float32(1e4), score)
-    literal.assert_close(far, called(ROWS[name], x, score), 256)
+    far = called(name, x + np.float32(1e4), score)
+    literal.assert_close(far, called(name, x, score), 256)
 
   @parameterized.parameters(*_NAMES)
   def test_nan_is_not_swallowed(self, name):
     for i in range(1 + ROWS[name].has_score):
       arrays = list(literal.points(_N, _D))
       arrays[i][-1, -1] = np.nan
-      found = called(ROWS[name], *arrays)
+      found = called(name, *arrays)
       self.assertTrue(np.all(np.any(np.isnan(found), 1)))
 
   @parameterized.parameters(*_NAMES)
@@ -484,7 +499,7 @@ class DirectionsTest(parameterized.TestCase):
       stein.call, row.direction, axis_name=literal.AXIS, **row.given
     )
     found = literal.mapped(mode, local, jnp.array(x), jnp.array(score))
-    literal.assert_close(found, called(row, x, score), 256)
+    literal.assert_close(found, called(name, x, score), 256)
 
   @parameterized.parameters(*(n for n, row in ROWS.items() if row.has_score))
   def test_refuses_scores_unlike_the_particles(self, name):

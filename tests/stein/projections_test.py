@@ -94,6 +94,16 @@ class ProjectedTest(parameterized.TestCase):
     literal_sum = sum(of_block(bases[1][:, i : i + 2]) for i in (0, 2, 4))
     np.testing.assert_allclose(found[1], literal_sum, rtol=1e-5)
 
+  def test_a_learned_basis_is_one_over_devices(self):
+    x, score = map(jnp.array, literal.points(8, 3))
+    learned = stein.ProjectedSVGD(size=2, basis=stein.LearnedBasis())
+    call = lambda x, score, axis_name=None: learned(
+      x, score, rng=jax.random.key(0), axis_name=axis_name
+    )
+    split = lambda x, score: call(x, score, literal.AXIS)
+    found = literal.mapped('shard_map', split, x, score)
+    literal.assert_close(found, call(x, score), 1024)
+
   def test_steps_leave_the_span_of_a_block(self):
     # With a single block there is nowhere to go.
     x, score = literal.points(8, 3)
@@ -120,6 +130,63 @@ class ProjectedTest(parameterized.TestCase):
     x = jnp.ones((4, 3))
     with self.assertRaisesRegex(ValueError, message):
       stein.ProjectedSVGD(**fields)(x, x, rng=jax.random.key(0))
+
+
+class SlicedTest(parameterized.TestCase):
+  def test_objective_by_definition(self):
+    # mean_ij v v' k + r (v d_t' k + v' d_t k) + r^2 d_t d_t' k, r = g_a.
+    x, score = map(np.float64, literal.points(6, 3))
+    g = np.array([0.6, 0.0, 0.8])
+    k = lambda t, u: jnp.exp(-((t - u) ** 2) / 2.0)
+
+    def term(t, v, u, w):
+      slopes = v * jax.grad(k, 1)(t, u) + w * jax.grad(k)(t, u)
+      curve = jax.grad(jax.grad(k), 1)(t, u)
+      return v * w * k(t, u) + g[2] * slopes + g[2] ** 2 * curve
+
+    with jax.enable_x64(True):
+      t, v = jnp.asarray(x @ g), jnp.asarray(score[:, 2])
+      over = jax.vmap(jax.vmap(term, (None, None, 0, 0)), (0, 0, None, None))
+      expected = jnp.mean(over(t, v, t, v))
+      sliced = stein.SlicedSVGD(kernels.RBF(2.0))
+      objective = lambda g: sliced.objective(g, 2, jnp.asarray(x), v)
+      np.testing.assert_allclose(objective(jnp.asarray(g)), expected, rtol=1e-9)
+      slope = jax.grad(objective)(jnp.asarray(g))
+      step = 1e-5 * np.eye(3)
+      change = [
+        (objective(jnp.asarray(g + e)) - objective(jnp.asarray(g - e))) / 2e-5
+        for e in step
+      ]
+    np.testing.assert_allclose(slope, change, rtol=1e-6, atol=1e-9)
+
+  def test_without_steps_it_is_of_coordinates(self):
+    x, score = literal.points(8, 3)
+    found = stein.SlicedSVGD(kernels.IMQ(), num_steps=0)(x, score)
+    literal.assert_close(found, stein.CoordinateSVGD(kernels.IMQ())(x, score))
+
+  def test_slices_turn_to_what_they_should_see(self):
+    # Of independent particles for a density that ties x_0 to x_1, the score of x_0 is
+    # a function of both.
+    x = jax.random.normal(jax.random.key(0), (100, 4))
+    score = (-x).at[:, 0].add(2 * x[:, 1])
+    few, many = (
+      stein.SlicedSVGD(num_steps=n).slices(x, score) for n in (1, 20)
+    )
+    np.testing.assert_allclose(np.linalg.norm(many, axis=1), 1, rtol=1e-5)
+    objective = stein.SlicedSVGD().objective
+    seen = [float(objective(g[0], 0, x, score[:, 0])) for g in (few, many)]
+    self.assertGreater(seen[1], 1.5 * seen[0])
+    self.assertGreater(abs(many[0, 1]), 5 * np.max(np.abs(many[0, 2:])))
+
+  @parameterized.parameters(
+    (dict(num_steps=-1), 'num_steps=-1 must be'),
+    (dict(step_size=0.0), 'step_size=0.0 must be'),
+    (dict(kernel=kernels.RBF(-1.0)), 'kernel.bandwidth=-1.0 must be'),
+  )
+  def test_refuses(self, fields, message):
+    x = jnp.ones((4, 3))
+    with self.assertRaisesRegex(ValueError, message):
+      stein.SlicedSVGD(**fields)(x, x)
 
 
 class CoordinateTest(parameterized.TestCase):
