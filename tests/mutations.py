@@ -4,7 +4,7 @@ A case is a number, and always the same. What is refused must be refused by the 
 name of the field, within seconds and a gigabyte; what is accepted must train.
 
 Example:
-  python -m tests.mutations --first=0 --cases=100
+  python -m tests.mutations --begin=0 --count=100
 """
 
 import pathlib
@@ -25,8 +25,8 @@ from stein_jax.runs import config_files
 from stein_jax.runs import training
 from tests import smoke
 
-_FIRST = flags.DEFINE_integer('first', 0, 'The first case.')
-_CASES = flags.DEFINE_integer('cases', 100, 'How many.')
+_BEGIN = flags.DEFINE_integer('begin', 0, 'The first case.')
+_COUNT = flags.DEFINE_integer('count', 100, 'How many.')
 _TRAINS = flags.DEFINE_integer(
   'trains', 1, 'Every how many-th of those accepted.'
 )
@@ -224,7 +224,7 @@ def main(argv):
   # A process that asks for terabytes ends, and not the machine.
   resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
   accepted = 0
-  for case in range(_FIRST.value, _FIRST.value + _CASES.value):
+  for case in range(_BEGIN.value, _BEGIN.value + _COUNT.value):
     found = outcome(case, accepted % _TRAINS.value == 0)
     accepted += found.end in ('trained', 'accepted', 'failed', 'fell')
     slow = found.seconds > SECONDS or found.gigabytes > GIGABYTES

@@ -25,6 +25,7 @@ class ComparingTest(absltest.TestCase):
     config = {
       'version': stein_jax.__version__,
       'seed': seed,
+      'num_steps': 2,
       'optimizer': {'name': 'sgd', 'learning_rate': rate},
     }
     (workdir / 'config.json').write_text(json.dumps(config))
