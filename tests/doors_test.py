@@ -563,6 +563,9 @@ DOORS = {
     slow=True,
   ),
   'metrics.laws.energy_distance': Door(metrics.energy_distance, (_X, _Y)),
+  'metrics.laws.sliced_wasserstein': Door(
+    lambda x, y: metrics.sliced_wasserstein(_KEY, x, y, num_slices=5), (_X, _Y)
+  ),
   'runs.pictures.picture': Door(
     _png,
     (_BITS, _OTHER_BITS),

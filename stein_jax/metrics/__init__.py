@@ -24,6 +24,7 @@ from stein_jax.metrics.images import ssim
 from stein_jax.metrics.laws import energy_distance
 from stein_jax.metrics.laws import frechet_distance
 from stein_jax.metrics.laws import manifold_metrics
+from stein_jax.metrics.laws import sliced_wasserstein
 from stein_jax.metrics.laws import two_sample_test
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
   'pairwise_distance',
   'psnr',
   'recovery',
+  'sliced_wasserstein',
   'ssim',
   'two_sample_test',
 ]
