@@ -31,6 +31,7 @@ _MAINS = (
   'reproduce.cost',
   'reproduce.modes',
   'reproduce.page',
+  'reproduce.particles',
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
@@ -268,6 +269,14 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertEqual(process.returncode, 0, process.stderr)
     for name in ('flow, KL', 'full projection', '-1: one network for all'):
       self.assertIn(name, process.stdout)
+
+  @pytest.mark.slow
+  def test_reproduce_particles(self):
+    folder = f'--results={self.folder}/particles'
+    process = run('reproduce.particles', '--smoke', '--part=50', folder)
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('Stein variational Newton', 'MALA', 'draws of the truth'):
+      self.assertIn(f'| {name}', process.stdout)
 
   @pytest.mark.slow
   def test_reproduce_modes(self):

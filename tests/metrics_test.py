@@ -14,7 +14,6 @@ from scipy import stats
 
 from stein_jax import metrics
 
-
 KEY = jax.random.key(0)
 
 

@@ -232,9 +232,8 @@ WAYS = {
     falls=False,
   ),
 }
-# Those of n^2 d operations, many times over, or n^3; and the most that they are given.
-_COSTLY = {'learned-slices', 'grassmann', 'hessians', 'newton', 'regularized'}
-_MOST = 4e6
+# A run of equal scores that would take this many times the equal seconds is left out.
+_PATIENCE = 40
 # Kernels whose spread is predicted, and the share of the variance that is asked for.
 _ASKED = ('rbf-wide', 'imq-wide', 'imq-median')
 _ASKED_SHARES = {'gaussian-50': 0.95, 'gaussian-200': 0.9}
@@ -259,8 +258,7 @@ def table_rows(plan: scripts.Plan, n: int) -> list[rows.Row]:
     problem = problems.get(name)
     found.append(row_of(name, n, _EXACT))
     for key, way in WAYS.items():
-      is_hopeless = key in _COSTLY and n**2 * _dim(problem) > _MOST
-      if way.fits(problem) and not is_hopeless:
+      if way.fits(problem):
         found.append(row_of(name, n, key))
   return found
 
@@ -305,14 +303,17 @@ def run(plan: scripts.Plan, row: rows.Row):
   way, problem = WAYS[key], problems.get(name)
   move = mover(problem, way, n)
   per_step = seconds_per_step(move, way.rates[0])
-  within = int(float(plan.options.seconds) / per_step)
-  dim = _dim(problem)
+  dim, seconds = _dim(problem), float(plan.options.seconds)
   lengths = dict(
     steps=max(1, plan.steps // way.evaluations(dim)),
-    seconds=min(max(1, within), _MOST_STEPS),
+    seconds=min(max(1, int(seconds / per_step)), _MOST_STEPS),
   )
+  if lengths['steps'] * per_step > _PATIENCE * seconds:
+    del lengths['steps']
+  # By the runs of equal scores, where there are any.
+  num_steps = next(iter(lengths.values()))
   distances = {
-    rate: measure.validation(move(_VALIDATION, rate, lengths['steps']))
+    rate: measure.validation(move(_VALIDATION, rate, num_steps))
     for rate in way.rates
   }
   rate = min(distances, key=distances.get)
@@ -329,7 +330,7 @@ def run(plan: scripts.Plan, row: rows.Row):
       x = move(seed, rate, num_steps)
       of_kind = {**measure(x, seed), 'length': num_steps}
       numbers |= {f'{kind}/{k}': v for k, v in of_kind.items()}
-      if kind == 'steps' and dim == 2:
+      if dim == 2:
         pictured = np.asarray(x)
     found.append((numbers, pictured))
   return found
@@ -593,7 +594,7 @@ def predictions(plan: scripts.Plan) -> list[dict[str, Any]]:
           'dimensions': _dim(problems.get(name)),
           'particles': n,
           'predicted': f'{found["predicted"]:.3f}',
-          'equal steps': f'{found["steps/variance"]:.3f}',
+          'equal steps': f'{found.get("steps/variance", math.nan):.3f}',
           'equal seconds': f'{found["seconds/variance"]:.3f}',
         }
       )

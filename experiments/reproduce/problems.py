@@ -49,6 +49,22 @@ class Problem(NamedTuple):
   prior: Array | None = None
 
 
+def split(bunch):
+  """Returns (features, targets) of a data set for learning, and those held out.
+
+  Features have mean 0 and variance 1 in what is learned from.
+  """
+  x, test_x, y, test_y = model_selection.train_test_split(
+    bunch.data, bunch.target, test_size=HELD_OUT, random_state=0
+  )
+  mean, scale = x.mean(0), x.std(0)
+  x, test_x = (
+    ((each - mean) / scale).astype(np.float32) for each in (x, test_x)
+  )
+  as_type = np.int32 if np.issubdtype(y.dtype, np.integer) else np.float32
+  return (x, y.astype(as_type)), (test_x, test_y.astype(as_type))
+
+
 def broad(dim: int, mean: float = 1.0, scale: float = 1.5):
   """Returns a start at N(mean, scale^2 I)."""
   return lambda rng, num: mean + scale * jax.random.normal(rng, (num, dim))
@@ -124,7 +140,7 @@ def known(density: densities.Density) -> Problem:
 
 def logistic() -> Problem:
   """Returns logistic regression of breast cancer under weights ~ N(0, I)."""
-  (x, y), (test_x, test_y) = _split(sklearn_datasets.load_breast_cancer())
+  (x, y), (test_x, test_y) = split(sklearn_datasets.load_breast_cancer())
   x, test_x = (np.insert(each, 0, 1.0, axis=1) for each in (x, test_x))
   dim = x.shape[1]
 
@@ -146,7 +162,7 @@ def network(bunch, num_classes: int = 0) -> Problem:
   that is standardised, and the logarithm of the noise's scale is N(-0.5, 0.25).
   Particles are compared by what the network says of data held out.
   """
-  (x, y), (test_x, test_y) = _split(bunch)
+  (x, y), (test_x, test_y) = split(bunch)
   outputs = num_classes or 1
   if not num_classes:
     mean, scale = y.mean(), y.std()
@@ -190,7 +206,8 @@ def network(bunch, num_classes: int = 0) -> Problem:
     )
 
   def start(rng, num):
-    return prior_mean + prior_scale * jax.random.normal(rng, (num, len(flat)))
+    normal = jax.random.normal(rng, (num, len(flat)))
+    return prior_mean[None] + prior_scale[None] * normal
 
   return Problem(
     log_density,
@@ -229,7 +246,7 @@ def eight_schools(centred: bool) -> Problem:
   def start(rng, num):
     centre = jnp.array([5.0, 1.5] + [5.0 if centred else 0.0] * 8)
     scale = jnp.array([5.0, 0.5] + [5.0 if centred else 1.0] * 8)
-    return centre + scale * jax.random.normal(rng, (num, 10))
+    return centre[None] + scale[None] * jax.random.normal(rng, (num, 10))
 
   return Problem(log_density, start, summary=summary)
 
@@ -321,22 +338,6 @@ def _chains(problem: Problem, num: int) -> Array:
   if not r_hat < 1.05:
     raise ValueError(f'Chains of NUTS disagree: R-hat is {r_hat:.3f}.')
   return jnp.reshape(draws, (-1, draws.shape[-1]))
-
-
-def _split(bunch):
-  """Returns (features, targets) of a data set for learning, and those held out.
-
-  Features have mean 0 and variance 1 in what is learned from.
-  """
-  x, test_x, y, test_y = model_selection.train_test_split(
-    bunch.data, bunch.target, test_size=HELD_OUT, random_state=0
-  )
-  mean, scale = x.mean(0), x.std(0)
-  x, test_x = (
-    ((each - mean) / scale).astype(np.float32) for each in (x, test_x)
-  )
-  as_type = np.int32 if np.issubdtype(y.dtype, np.integer) else np.float32
-  return (x, y.astype(as_type)), (test_x, test_y.astype(as_type))
 
 
 def _predicted(log_likelihoods):

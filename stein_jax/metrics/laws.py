@@ -153,7 +153,7 @@ def sliced_wasserstein(
   if not n or not m:
     raise ValueError(f'Each set needs a point; got {n} and {m}.')
   slices = jax.random.normal(rng, (x.shape[1], num_slices), x.dtype)
-  slices /= jnp.linalg.norm(slices, axis=0)
+  slices /= jnp.linalg.norm(slices, axis=0, keepdims=True)
   project = lambda points: jnp.sort(
     jnp.dot(points, slices, precision=jax.lax.Precision.HIGHEST), 0
   )
