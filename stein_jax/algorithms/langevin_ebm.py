@@ -112,7 +112,7 @@ def step(
   # [DM19].
   start = _noise(start_rng, data.shape, start_scale)
   if state.chains is not None:
-    # Without replacement: of two ends one row could keep a single one.
+    # No row is drawn twice, since it could keep the end of one chain only.
     chosen = jax.random.permutation(choice_rng, len(state.chains))[: len(data)]
     again = jax.random.bernoulli(restart_rng, restart, (len(data),))
     again = again.reshape(-1, *(1,) * (data.ndim - 1))
