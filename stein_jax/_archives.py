@@ -19,7 +19,7 @@ import zipfile
 
 import numpy as np
 
-# Of a zip; each takes 20 microseconds and 900 bytes of memory.
+# A member of a zip takes 20 microseconds and 900 bytes of memory.
 MAX_MEMBERS = 2**18
 MAX_BYTES = 2**28  # of a file that is read whole, such as an image
 # What a zip unfolds to, in multiples of its own size. MNIST deflates by 5, and by 98
@@ -152,7 +152,7 @@ class Zip:
       than a limit.
   """
 
-  # Not by zipfile.Path, which some names keep busy for ever (CVE-2024-8088).
+  # zipfile.Path is avoided: some names keep it busy for ever (CVE-2024-8088).
 
   def __init__(self, path: pathlib.Path, limits: float = 1.0):
     self._limits = limits

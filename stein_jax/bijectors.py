@@ -8,7 +8,7 @@ any object with `forward`, `inverse` and `forward_log_det_jacobian`.
 
   bijectors_of = {'rate': Softplus(), 'share': Simplex(), 'location': None}
   z = unconstrain(bijectors_of, particles)
-  state = svgd.create(unconstrained(log_density, bijectors_of), z, optimizer)
+  state = svgd.create(unconstrained(bijectors_of, log_density), z, optimizer)
   particles = constrain(bijectors_of, state.particles.params['particles'])
 """
 
@@ -187,7 +187,7 @@ def unconstrain(bijectors: Tree, x: Tree) -> Tree:
 
 
 def unconstrained(
-  log_density_fn: Callable[..., Array], bijectors: Tree
+  bijectors: Tree, log_density_fn: Callable[..., Array]
 ) -> Callable[..., Array]:
   """Returns the log density of z where that of x = T(z) is given.
 
@@ -195,13 +195,13 @@ def unconstrained(
   the given one takes.
 
   Args:
-    log_density_fn: function of one position, a tree, to log p [] up to a constant.
     bijectors: as `constrain` takes them.
+    log_density_fn: function of one position, a tree, to log p [] up to a constant.
 
   Examples:
     An exponential law, by the logarithm z of what it is of:
 
-    >>> log_density = unconstrained(lambda x: -x, Exp())
+    >>> log_density = unconstrained(Exp(), lambda x: -x)
     >>> print(log_density(jnp.array(0.0)))
     -1.0
   """

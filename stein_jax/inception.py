@@ -201,8 +201,7 @@ def resize(x: Array, size: int) -> Array:
   """
   x = dtypes.at_least_float32(x)
   for axis in (2, 1):
-    # In float32 like the graph: in float64 some rows would have another
-    # neighbour.
+    # float32 is the graph's: in float64 some rows would have another neighbour.
     scale = np.float32(x.shape[axis] / size)
     source = np.arange(size, dtype=np.float32) * scale
     low = source.astype(np.int32)
@@ -254,7 +253,7 @@ def load(path: str | pathlib.Path) -> Params:
       raise ValueError(
         f'{path}: {name}: wanted 1, as this network has no scale.'
       )
-  # As the network has them: a double may be infinite there.
+  # The network has floats, among which a double may be infinite.
   with np.errstate(over='ignore'):
     found = {name: np.asarray(found[name], np.float32) for name in wanted}
   for name, array in found.items():

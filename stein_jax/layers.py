@@ -140,7 +140,7 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
 
 def _is_small(x, kernel, stride):
   """Returns whether the patches of a convolution are few enough for a product."""
-  # In a program for any number of images that is not known.
+  # A program for any number of images does not know that.
   if not isinstance(x.shape[0], int) or len(kernel) > _KERNEL_SIDE:
     return False
   entries = math.prod(x.shape[:3]) // stride**2 * math.prod(kernel.shape[:3])

@@ -89,8 +89,8 @@ def create(
     module: the network: a Linen module, or anything else with `init(rng, *inputs)` to
       parameters and `apply(params, *inputs)`, as Haiku's `transform` returns it. An
       `apply` of parameters, a key called rng and inputs is given the key of dropout.
-    optimizer: a config section that names an optax function, or its result. Of a Linen
-      module it moves the collection 'params' alone; other collections stay constant.
+    optimizer: a config section that names an optax function, or its result. It moves
+      the collection 'params' of a Linen module alone; others stay constant.
     *inputs: what the module is called with. Arrays are traced; other inputs, such as
       a number of samples, are constants.
     **context: the module's keyword-only arguments.

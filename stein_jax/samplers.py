@@ -49,13 +49,11 @@ _TARGETS = (
   'energies.target(energy)'
 )
 
-# Of MALA on a Gaussian in d dimensions: the step at which it moves furthest is 1.651
-# d^(-1/6) standard deviations, for large d, where it accepts 0.574.
+# On a Gaussian in d dimensions, for large d, MALA moves furthest at a step of 1.651
+# d^(-1/6) standard deviations, where it accepts 0.574.
 _BEST_RATE = 0.574
 _BEST_STEP = 1.651
-_FURTHEST = (
-  20.0  # in logarithms, that an adapted step may go from its first value
-)
+_FURTHEST = 20.0  # logarithms between an adapted step and its first value
 _MAX_WARMUP = 50  # chains that adapt steps: their rate is known to 0.05
 _LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -544,7 +542,7 @@ def effective_sample_size(log_weights: Array) -> Array:
     2.6667
   """
   log_weights = dtypes.at_least_float32(log_weights)
-  # By the largest weight, since logarithms of large sums have lost their digits.
+  # The largest weight becomes 1, since logarithms of large sums have lost digits.
   weights = jnp.exp(log_weights - jnp.max(log_weights, initial=-jnp.inf))
   return jnp.sum(weights) ** 2 / jnp.sum(weights**2)
 

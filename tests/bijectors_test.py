@@ -118,7 +118,7 @@ class TreesTest(parameterized.TestCase):
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), back, z
     )
     one = jax.tree.map(lambda leaf: leaf[1], z)
-    log_density = bijectors.unconstrained(lambda x, c: c * x['rate'], of)
+    log_density = bijectors.unconstrained(of, lambda x, c: c * x['rate'])
     # z, four halves, the slope 1/4 of the share at 0, and nothing of what is free.
     expected = 2 * np.e + 1 - 4 * np.log(2) + np.log(0.25)
     np.testing.assert_allclose(log_density(one, 2.0), expected, rtol=1e-6)
@@ -180,7 +180,7 @@ class LawTest(parameterized.TestCase):
     log_density, bijector, law = _LAWS[name]
     draws = law.rvs(size=20_000, random_state=0).astype(np.float32)
     z = bijectors.unconstrain(bijector, draws)
-    score = jax.vmap(jax.grad(bijectors.unconstrained(log_density, bijector)))(
+    score = jax.vmap(jax.grad(bijectors.unconstrained(bijector, log_density)))(
       z
     )
     z, score = (np.reshape(np.float64(a), (len(z), -1)) for a in (z, score))
@@ -195,7 +195,7 @@ class LawTest(parameterized.TestCase):
     draws = law.rvs(size=100, random_state=1).astype(np.float32)
     z = 0.5 * bijectors.unconstrain(bijector, draws) - 0.3
     optimizer = optax.adam(optax.linear_schedule(0.1, 0.0, 600))
-    of_z = bijectors.unconstrained(log_density, bijector)
+    of_z = bijectors.unconstrained(bijector, log_density)
     state = svgd.create(of_z, z, optimizer)
     step = lambda s, _: (svgd.step(s, None, None)[0], None)
     state = jax.jit(lambda s: lax.scan(step, s, length=600)[0])(state)
@@ -239,7 +239,7 @@ class NumPyroTest(absltest.TestCase):
     jax.tree.map(close, bijectors.unconstrain(theirs, x), z)
     log_density = lambda x: jnp.sum(x['share'] ** 2) - x['rate']
     found, expected = (
-      jax.vmap(bijectors.unconstrained(log_density, of))(z)
+      jax.vmap(bijectors.unconstrained(of, log_density))(z)
       for of in (theirs, ours)
     )
     close(found, expected)

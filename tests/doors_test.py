@@ -74,6 +74,7 @@ _FORMULAS = (
 _WITHOUT_ARRAYS = {
   'stein.calling.needs': 'a name',
   'stein.calling.needs_score': 'directions',
+  'stein.calling.own_key': 'a direction and a key',
   'energies.values.conditions': 'a batch, as it is',
   'energies.likelihoods.check_density': 'an energy',
   'energies.likelihoods.log_partition': 'an energy',
@@ -852,7 +853,7 @@ DOORS = {
     keeps=True,
   ),
   'bijectors.unconstrained': Door(
-    bijectors.unconstrained(lambda x: -jnp.sum(x), bijectors.Softplus()),
+    bijectors.unconstrained(bijectors.Softplus(), lambda x: -jnp.sum(x)),
     (np.array([3, 1]),),
   ),
   # Learners and algorithms.

@@ -600,6 +600,20 @@ def steingan_step(
   return energy, {name: params[name] - start[name] for name in params}
 
 
+class Noise:
+  """A direction that is one number of its key, for all particles."""
+
+  needs_rng, needs_score = True, False
+
+  def __call__(self, x, score, *, rng, axis_name=None):
+    del score, axis_name
+    return jnp.full_like(x, jax.random.uniform(rng))
+
+  def at(self, rng, turn):
+    """Returns the number in that turn of an algorithm's step with a key."""
+    return float(jax.random.uniform(stein.own_key(self, rng, turn)))
+
+
 SMALL_IMAGES = np.float32(np.random.default_rng(0).uniform(size=(8, 4, 4, 1)))
 SMALL_LABELS = np.array([0, 2, 1, 1, 0, 2, 2, 1])
 

@@ -12,6 +12,7 @@ from absl.testing import absltest
 _ROOT = pathlib.Path(__file__).parent.parent
 _TAG = re.compile(r'\[([A-Z][A-Za-z]*\d\d)(?: [^\]]*)?\]')
 _NOTES = (_ROOT / 'BUILD_NOTES.md').read_text('utf-8')
+_METHODS = _ROOT / 'docs/pages/reference/bibliography.md'
 _MODULES = sorted((_ROOT / 'stein_jax').rglob('*.py'))
 
 
@@ -21,8 +22,9 @@ def spelled_out(docstring):
 
 
 def table():
-  """Returns (tag, module, name) of every function in the table of equations."""
-  rows = re.findall(r'^\| (\[[^|]+\]) \| ([^|]+) \|', _NOTES, re.M)
+  """Returns (tag, module, name) of every function in the tables of equations."""
+  text = _NOTES + _METHODS.read_text('utf-8')
+  rows = re.findall(r'^\| (\[[^|]+\]) \| ([^|]+) \|', text, re.M)
   return [
     (tag, *function)
     for tag, functions in rows
@@ -92,6 +94,12 @@ class ReferencesTest(absltest.TestCase):
       self.assertIn(
         tag, inspect.getdoc(getattr(owner, name)) or '', (module, name)
       )
+
+  def test_every_paper_of_the_stein_room_is_in_a_table(self):
+    keys = {_TAG.match(tag)[1] for tag, module, _ in table()}
+    for path in sorted((_ROOT / 'stein_jax/stein').glob('*.py')):
+      used = set(_TAG.findall(path.read_text('utf-8')))
+      self.assertEqual(used - keys, set(), path.name)
 
   def test_links_of_all_pages_resolve(self):
     found = pages()

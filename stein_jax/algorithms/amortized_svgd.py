@@ -111,14 +111,15 @@ def step(
     batch: its size is the number of samples, on this device; None for the generator's
       own batch size. 'condition' [m, k], if there, has the parameters of m members of a
       family, each of which gets an equal share of the samples.
-    rng: key of the samples.
+    rng: key of the samples, and of a direction that asks for one.
     projection: how the generator follows the direction phi of its samples. 'chain_rule'
       is one gradient step [WL16 eq 10] [LW17 eq 21]. 'full' moves the samples by
       `svgd_steps` steps x + epsilon phi, and fits the generator to them by
       `inner_steps` optimizer steps on the squared error [WL16 eq 8] [LW17 eq 20].
       'linear' solves that least squares to first order in the parameters [WL16 eq 9],
       and gives the optimizer minus the solution as its gradient.
-    direction: rule of points and scores to phi; see `energies.direction`.
+    direction: rule of points and scores to phi; see `energies.direction`. Its number of
+      steps is that of the updates.
     known_density: whether phi is the score minus that of the generator's own density,
       which its network must have as `log_density`. This is the reparameterised gradient
       of KL without a kernel [WL16 eq 11], and needs `direction` to be `stein.Score`.
@@ -141,7 +142,7 @@ def step(
   checks.count(
     svgd_steps=svgd_steps, inner_steps=inner_steps, cg_steps=cg_steps
   )
-  rng = collectives.fold_in_index(rng, axis_name)
+  shared_rng, rng = rng, collectives.fold_in_index(rng, axis_name)
   num = state.generator.batch_size if batch is None else len(batch['image'])
   family = (batch or {}).get('condition')
   condition = None if family is None else _repeat(family, num)
@@ -153,11 +154,14 @@ def step(
     condition=condition,
     axis_name=axis_name,
   )
-  phi_at = _phi(state, family, condition, direction, known_density, axis_name)
+  phi_at = _phi(
+    state, family, condition, direction, known_density, shared_rng, axis_name
+  )
 
   # The generator descends -G(xi).phi, phi held fixed [alg 1, eq 10].
   if projection == 'chain_rule':
-    loss = generators.chain_rule_loss(draw, phi_at, axis_name=axis_name)
+    along = functools.partial(phi_at, 0)
+    loss = generators.chain_rule_loss(draw, along, axis_name=axis_name)
     generator, metrics, _ = learners.descend(
       state.generator, loss, axis_name=axis_name
     )
@@ -165,9 +169,9 @@ def step(
 
   # Or it is fitted to its samples after a move along phi [alg 1, eq 8 and 9].
   samples = dtypes.at_least_float32(draw(state.generator.params))
-  phi = phi_at(samples)
+  phi = phi_at(0, samples)
   if projection == 'full':
-    move = lambda _, x: x + epsilon * phi_at(x)
+    move = lambda i, x: x + epsilon * phi_at(i, x)
     target = lax.fori_loop(1, svgd_steps, move, samples + epsilon * phi)
     generator, metrics = _reach(
       state.generator, draw, target, inner_steps, axis_name
@@ -302,8 +306,11 @@ def _conjugate_gradients(product, target, num_steps):
   return lax.while_loop(unsolved, improve, start)[1]
 
 
-def _phi(state, family, condition, direction, known_density, axis_name):
-  """Returns a function of samples [n, ...] to phi, like the samples."""
+def _phi(state, family, condition, direction, known_density, rng, axis_name):
+  """Returns a function of a turn and samples [n, ...] to phi, like the samples.
+
+  A turn tells the calls of one step apart.
+  """
   if known_density and not isinstance(direction, stein.Score):
     raise ValueError(
       'known_density=True takes no kernel: direction must be Score.'
@@ -315,21 +322,43 @@ def _phi(state, family, condition, direction, known_density, axis_name):
     )
   given = () if condition is None else (condition,)
 
-  def of_all(samples):
+  def of_all(turn, samples):
     return energies.direction(
-      state.energy, direction, samples, axis_name=axis_name
+      state.energy,
+      direction,
+      samples,
+      noise_rng=stein.own_key(direction, rng, turn),
+      step=state.step,
+      axis_name=axis_name,
     )
 
-  def of_each_member(samples):
-    score = energies.score(state.energy, samples, *given, axis_name=axis_name)
+  def of_each_member(turn, samples):
     # A kernel compares samples of one density alone. A device holds whole
     # members, so the direction needs no axis.
     share = lambda x: x.reshape(len(family), len(x) // len(family), -1)
+    score = None
+    if stein.needs_score(direction):
+      score = energies.score(state.energy, samples, *given, axis_name=axis_name)
+      score = share(score)
+    keys = stein.own_key(direction, rng, turn)
+    if keys is not None:  # no two members share their noise
+      own = collectives.fold_in_index(keys, axis_name)
+      keys = jax.random.split(own, len(family))
+
+    def of_member(x, score, member, key):
+      def log_density(point):
+        position = point.reshape(1, *samples.shape[1:])
+        energy = state.energy
+        return -energies.value(energy, energy.params, position, member[None])[0]
+
+      available = dict(log_density=log_density, rng=key, step=state.step)
+      return stein.call(direction, x, score, **available)
+
     with build.section('direction'):
-      phi = jax.vmap(direction)(share(samples), share(score))
+      phi = jax.vmap(of_member)(share(samples), score, family, keys)
     return phi.reshape(samples.shape)
 
-  def by_density(samples):
+  def by_density(_, samples):
     score = energies.score(state.energy, samples, *given, axis_name=axis_name)
     # Only x is differentiated: the derivative of the generator's log density by
     # its parameters has mean 0 [WL16 eq 11].

@@ -11,6 +11,7 @@ from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import samplers
+from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 SPLIT = ('chains',)
@@ -60,6 +61,7 @@ def step(
   rng: PRNGKey,
   *,
   chain: samplers.Chain = samplers.Langevin(0.1),
+  ksd: stein.KSD = stein.KSD(max_points=0),
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one CD-k update [LW17 eq 10] and its metrics.
@@ -73,6 +75,8 @@ def step(
     rng: key of the step.
     chain: the chain of k steps that makes the negatives; in LW17 it is Langevin
       dynamics [LW17 eq 11].
+    ksd: what is logged as 'chain/ksd', of the ends of the chains: with a `max_points`
+      above 0 their squared discrepancy to the energy that they ran under.
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
   checks.moves(chain=chain)
@@ -85,7 +89,7 @@ def step(
   # CD starts its negatives at the data, and PCD where the last ones ended.
   start = data if state.chains is None else state.chains
   samples, chain_metrics = energies.run_chain(
-    state.energy, chain, rng, start, *condition, **context
+    state.energy, chain, rng, start, *condition, ksd=ksd, **context
   )
 
   # In equation 10 the energy falls at the data and rises at the negatives.

@@ -156,7 +156,7 @@ def _energy_loss(params, *, loss, margin, apart, samples):
     return jnp.mean(real + nn.relu(margin - fake)), metrics
   if loss == 'wasserstein':
     return jnp.mean(real) - jnp.mean(fake), metrics
-  # By softplus, which is finite where log(sigmoid) has overflowed.
+  # Softplus is finite where log(sigmoid) has overflowed.
   return jnp.mean(nn.softplus(real) + nn.softplus(-fake)), metrics
 
 

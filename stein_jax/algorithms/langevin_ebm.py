@@ -11,6 +11,7 @@ from stein_jax import collectives
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import samplers
+from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, PRNGKey
 
 SPLIT = ('chains',)
@@ -70,6 +71,7 @@ def step(
   rng: PRNGKey,
   *,
   chain: samplers.Chain = samplers.Langevin(0.01, 60),
+  ksd: stein.KSD = stein.KSD(max_points=0),
   start_scale: float = 1.0,
   restart: float = 0.05,
   energy_l2: float = 0.0,
@@ -89,6 +91,8 @@ def step(
     start_scale: half the width of the noise, start_scale U(-1, 1).
     restart: chance that a persistent chain starts at noise again.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
+    ksd: what is logged as 'chain/ksd', of the ends of the chains: with a `max_points`
+      above 0 their squared discrepancy to the energy that they ran under.
     axis_name: the mapped axis over which the batch, and the chains, are split.
 
   Raises:
@@ -108,7 +112,7 @@ def step(
   # [DM19].
   start = _noise(start_rng, data.shape, start_scale)
   if state.chains is not None:
-    # Without replacement: of two ends one row could keep a single one.
+    # No row is drawn twice, since it could keep the end of one chain only.
     chosen = jax.random.permutation(choice_rng, len(state.chains))[: len(data)]
     again = jax.random.bernoulli(restart_rng, restart, (len(data),))
     again = again.reshape(-1, *(1,) * (data.ndim - 1))
@@ -116,7 +120,7 @@ def step(
 
   # A short run of the energy's dynamics stands for its samples.
   samples, chain_metrics = energies.run_chain(
-    state.energy, chain, chain_rng, start, *condition, **context
+    state.energy, chain, chain_rng, start, *condition, ksd=ksd, **context
   )
 
   # The energy falls at the data and rises at the samples.

@@ -52,8 +52,9 @@ def step(
     state: the energy.
     batch: 'image' [n, ...], which are the particles, and 'condition' [n, ...] if the
       energy is E(x, y) [LW17 eq 25]; images then move under their labels.
-    rng: key of the energy's dropout; all else is deterministic.
-    direction: rule of points and scores to phi; see `energies.direction`.
+    rng: key of the energy's dropout, and of a direction that asks for one.
+    direction: rule of points and scores to phi; see `energies.direction`. Its number of
+      steps is that of the updates.
     epsilon: size of a step along phi.
     num_steps: number of SVGD steps that make the negatives.
     symmetric: whether x - epsilon phi takes the place of x in the contrast, which is
@@ -73,9 +74,15 @@ def step(
 
   # The data move along phi [alg 1, the negative phase].
   def move(x, epsilon):
-    def along(_, x):
+    def along(i, x):
       phi = energies.direction(
-        state.energy, direction, x, *condition, **context
+        state.energy,
+        direction,
+        x,
+        *condition,
+        noise_rng=stein.own_key(direction, rng, i),
+        step=state.step,
+        **context,
       )
       return x + epsilon * phi
 

@@ -90,7 +90,8 @@ def step(
       samples are given the batch's.
     rng: key of the step.
     direction: rule of points and scores to phi: `stein.SVGD` on pixels,
-      `stein.FeatureSVGD` on the energy's features, or `stein.Score` without a kernel.
+      `stein.FeatureSVGD` on the energy's features, `stein.Score` without a kernel, or
+      another; see `energies.direction`. Its number of steps is that of the updates.
     first_features: whether features are those of the energy's first parameters.
     diversity: a term that keeps samples apart beside the kernel or in its place:
       'none', 'pulling_away' for `generators.pulling_away` of the energy's features, or
@@ -129,7 +130,7 @@ def step(
   context = dict(joint=joint, axis_name=axis_name, rng=dropout_rng)
   draw = generators.drawer(state.generator, batch, axis_name=axis_name)
   phi_at, features = _followed(
-    state, examples, direction, first_features, **context
+    state, examples, direction, first_features, shared_rng, **context
   )
   penalty = _penalty(diversity, diversity_weight, features, axis_name)
 
@@ -171,9 +172,20 @@ def sample(
 
 
 def _followed(
-  state, examples, direction, first_features, *, joint, axis_name, rng
+  state,
+  examples,
+  direction,
+  first_features,
+  noise_rng,
+  *,
+  joint,
+  axis_name,
+  rng,
 ):
-  """Returns two functions of samples: one to phi, one to the energy's features."""
+  """Returns two functions of samples: one to phi, one to the energy's features.
+
+  The first takes a turn before them, which tells its calls in one step apart.
+  """
   data, *condition = examples
   # An energy that mixes its batch scores samples together with the data, as
   # they meet in its loss. Any other sees every example by itself.
@@ -181,13 +193,15 @@ def _followed(
   context = dict(normalized_with=data if mixed else None, axis_name=axis_name)
   features_of = _first_energy(state) if first_features else None
 
-  def phi_at(x):
+  def phi_at(turn, x):
     return energies.direction(
       state.energy,
       direction,
       x,
       *condition,
       features_of=features_of,
+      noise_rng=stein.own_key(direction, noise_rng, turn),
+      step=state.step,
       rng=rng,
       **context,
     )
@@ -201,14 +215,15 @@ def _generator_steps(generator, draw, rngs, phi_at, penalty, axis_name):
   These are its metrics and the samples that it drew before it moved.
   """
 
-  def move(generator, rng):
+  def move(moved, rng):
+    turn = 1 + moved.step - generator.step  # turn 0 is that of the data
     loss = generators.chain_rule_loss(
       functools.partial(draw, rng=rng),
-      phi_at,
+      functools.partial(phi_at, turn),
       penalty=penalty,
       axis_name=axis_name,
     )
-    return learners.descend(generator, loss, axis_name=axis_name)
+    return learners.descend(moved, loss, axis_name=axis_name)
 
   return learners.repeated(move, generator, rngs)
 
@@ -223,7 +238,7 @@ def _or_moved_data(samples, data, phi_at, alpha, epsilon, rng, axis_name):
   checks.positive(epsilon=epsilon)
   if checks.is_zero(alpha):  # a known 0 spares the score of the data
     return samples, {}
-  moved = data + epsilon * phi_at(data)
+  moved = data + epsilon * phi_at(0, data)
   distance = energies.distance_moved(data, moved, axis_name=axis_name)
   # One draw for the step: no batch has negatives of both kinds.
   seen = jnp.where(jax.random.bernoulli(rng, alpha), moved, samples)

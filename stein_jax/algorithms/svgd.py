@@ -5,6 +5,7 @@ config names one of `densities`.
 """
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -92,6 +93,7 @@ def step(
   rng: PRNGKey,
   *,
   direction: Callable[..., Tree] = stein.SVGD(),
+  ksd: stein.KSD = stein.KSD(max_points=0),
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one SVGD step [LW16 alg 1] and its metrics.
@@ -109,6 +111,8 @@ def step(
     direction: rule of particles and scores, two trees with leaves [n, ...], to phi. It
       is given what it asks for of a key, the log density and the number of steps; see
       `stein.call`.
+    ksd: what is logged as 'particles/ksd', of the particles before the step: with a
+      `max_points` above 0 their squared discrepancy.
     axis_name: the mapped axis over which the particles, and the batch, are
       split; every particle sees the whole batch.
 
@@ -130,7 +134,8 @@ def step(
 
   # Every particle moves along phi, which the optimizer ascends [alg 1].
   needs_score = stein.needs_score(direction)
-  score = jax.vmap(jax.grad(log_density))(particles) if needs_score else None
+  score_of = jax.vmap(jax.grad(log_density))
+  score = score_of(particles) if needs_score else None
   with build.section('direction'):
     phi = stein.call(
       direction,
@@ -152,6 +157,13 @@ def step(
   metrics = collectives.pmean(metrics, axis_name)
   if needs_score:
     metrics |= _moments(particles, score, direction, axis_name)
+  checks.has(('max_points',), 'a value, such as stein.KSD()', ksd=ksd)
+  if ksd.max_points:
+    first = functools.partial(ksd.first, axis_name=axis_name)
+    some = first(particles)
+    scores = first(score) if needs_score else score_of(some)
+    with build.section('ksd'):
+      metrics['particles/ksd'] = ksd(some, scores, axis_name=axis_name)
   return State(state.step + 1, learner), metrics
 
 

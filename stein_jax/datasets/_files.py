@@ -78,7 +78,7 @@ def read_npz(path, part, limits):
       f'path={path!r}: image is {image.dtype} {image.shape}; allowed: uint8 or '
       'floating [n, ...], none of them 0.'
     )
-  # Before rows are chosen, which would hide that others are of other images.
+  # A choice of rows, below, would hide that others are of other images.
   for name, array in found.items():
     if array.shape[:1] != image.shape[:1]:
       raise ValueError(
@@ -379,7 +379,7 @@ def digest_of(path, root, files, kind, most=math.inf):
     found = hashlib.sha256()
     with _archives.refused(_no(path, file, kind)):
       with root.open(file, most) as stream:
-        # By parts, since a file may be larger than the memory.
+        # It is read in parts, since a file may be larger than the memory.
         while content := stream.read(2**20):
           found.update(content)
       if sums is not None and sums.get(file) != found.hexdigest():
@@ -482,7 +482,7 @@ def _as_shown(content, most):
   picture = ImageOps.exif_transpose(picture)
   width, height = picture.size
   shown = np.empty((height, width, 3), np.uint8)
-  # By bands, since each conversion is a copy.
+  # Bands are converted one by one, since each conversion is a copy.
   for top in range(0, height, _BAND):
     bottom = min(top + _BAND, height)
     band = picture.crop((0, top, width, bottom))

@@ -82,7 +82,7 @@ def _decoded(name, split, folder, digest):
   """Returns the arrays of a split, from a cache with the last two among its keys."""
   del folder, digest
   records = data_source(name, split)
-  # All at once, which is faster than one by one.
+  # One call for all is faster than one for each.
   rows = records.__getitems__(range(len(records)))
   image = np.stack([row['image'] for row in rows])
   label = np.array([row['label'] for row in rows])

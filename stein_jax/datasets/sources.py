@@ -87,8 +87,7 @@ class Arrays:
   @property
   def num_classes(self) -> int:
     """One more than the largest label; 0 without labels."""
-    # By the largest and not by how many differ: a class without examples is a
-    # class.
+    # The largest counts, and not how many differ: a class without examples is a class.
     return 1 + int(np.max(self._arrays.get('label', -1)))
 
   def dequantized(self) -> 'Arrays':

@@ -14,6 +14,7 @@ from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax import samplers
+from stein_jax import stein
 from stein_jax.energies import values
 from stein_jax.learners import Learner
 from stein_jax.types import Array, Metrics, PRNGKey, Target
@@ -111,6 +112,7 @@ def run_chain(
   x: Array,
   *condition: Array,
   block_size: int = 0,
+  ksd: stein.KSD = stein.KSD(max_points=0),
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
 ) -> tuple[Array, Metrics]:
@@ -127,12 +129,14 @@ def run_chain(
     *condition: what else the energy takes, [n, ...] each.
     block_size: examples at a time, with a key for each block; 0 for all at once. The
       last block is filled with rows of the others.
+    ksd: what is returned as 'chain/ksd': with a `max_points` above 0 the squared
+      discrepancy of the ends to the energy's law, without dropout.
     axis_name: the mapped axis over which x is split.
     dropout_rng: key of the energy's dropout, the same in all steps of the chain.
 
   Raises:
     ValueError: an option of the chain is out of range, the energy lacks what the chain
-      asks for, or the chain returns anything but points and scalars.
+      or the discrepancy asks for, or the chain returns anything but points and scalars.
     TypeError: the chain is a class or the key is none.
   """
   checks.function(samplers.WANTED, chain=chain)
@@ -158,7 +162,25 @@ def run_chain(
     'chain/move': jnp.mean(jnp.linalg.norm(way, axis=1)),
     **{f'chain/{name}': value for name, value in metrics.items()},
   }
-  return moved, collectives.pmean(metrics, axis_name)
+  metrics = collectives.pmean(metrics, axis_name)
+  checks.has(('max_points',), 'a value, such as stein.KSD()', ksd=ksd)
+  if ksd.max_points:
+    with build.section('ksd'):
+      metrics['chain/ksd'] = _discrepancy(
+        energy, ksd, moved, *condition, axis_name=axis_name
+      )
+  return moved, metrics
+
+
+def _discrepancy(energy, ksd, x, *condition, axis_name):
+  """Returns the squared KSD [] of points, each to the law under its condition."""
+  if learners.mixes(energy):
+    raise ValueError(
+      f'max_points={ksd.max_points} asks for scores of single examples, which an '
+      'energy that mixes its batch does not have; allowed: 0.'
+    )
+  x, *condition = ksd.first((x, *condition), axis_name=axis_name)
+  return ksd(x, values.score(energy, x, *condition), axis_name=axis_name)
 
 
 def _checked(result, x):

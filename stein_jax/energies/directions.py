@@ -23,6 +23,8 @@ def direction(
   *condition: Array,
   normalized_with: Array | None = None,
   features_of: Learner | None = None,
+  noise_rng: PRNGKey | None = None,
+  step: Array | int | None = None,
   axis_name: str | None = None,
   rng: PRNGKey | None = None,
 ) -> Array:
@@ -30,26 +32,36 @@ def direction(
 
   Args:
     energy: the learner.
-    rule: function of points and scores to phi. If it asks for features it is also given
-      a function of the points of all devices to them, taken without dropout.
+    rule: function of points and scores to phi, which is given what it asks for; see
+      `stein.call`. Features, of the points of all devices, and log p, which is -E, are
+      taken without dropout.
     x: [n, ...].
     *condition: what else the energy takes, [n, ...] each.
     normalized_with: further examples of the batch; see `score`.
     features_of: the energy whose features the rule is given; None for the same one.
+    noise_rng: the rule's own key, the same on every device; see `stein.own_key`.
+    step: the number of steps before this one [].
     axis_name: the mapped axis over which x is split.
     rng: key of the energy's dropout.
+
+  Raises:
+    ValueError: the rule asks for what is not given, or for log p of an energy that
+      mixes its batch or takes a condition.
   """
   checks.function(stein.WANTED, direction=rule)
-  score = values.score(
-    energy,
-    x,
-    *condition,
-    normalized_with=normalized_with,
-    axis_name=axis_name,
-    rng=rng,
-  )
+  score = None
+  if stein.needs_score(rule):
+    score = values.score(
+      energy,
+      x,
+      *condition,
+      normalized_with=normalized_with,
+      axis_name=axis_name,
+      rng=rng,
+    )
+  given = dict(rng=noise_rng, step=step)
+  given = {name: each for name, each in given.items() if each is not None}
   # An energy need not have features, unless the rule asks for them.
-  given = {}
   if stein.needs('features', rule):
     # The kernel compares samples of all devices, so that each holds all
     # features. They are taken of gathered batches, whose norms need no axis.
@@ -57,7 +69,19 @@ def direction(
       features_of or energy, collectives.all_gather(normalized_with, axis_name)
     )
   with build.section('direction'):
+    if stein.needs('log_density', rule):
+      given['log_density'] = _log_density(energy, rule, *condition)
     return stein.call(rule, x, score, axis_name=axis_name, **given)
+
+
+def _log_density(energy, rule, *condition):
+  """Returns the function of one example to -E [] that a rule asks for."""
+  if condition or learners.mixes(energy):
+    raise ValueError(
+      f'{type(rule).__name__} needs log_density, of one example alone; allowed: an '
+      'energy that neither mixes its batch nor takes a condition.'
+    )
+  return lambda x: -values.value(energy, energy.params, x[None])[0]
 
 
 def features(

@@ -217,7 +217,7 @@ class BinaryRBM(nn.Module):
       state = ((index >> jnp.arange(num)) & 1).astype(weight.dtype)
       return hidden_bias @ state + jnp.sum(nn.softplus(bias + weight @ state))
 
-    # In blocks, since a state has as many numbers as the other layer has units.
+    # Blocks bound memory: a state has as many numbers as the other layer has units.
     indices = jnp.arange(2**num)
     return jax.nn.logsumexp(
       lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))

@@ -314,7 +314,7 @@ def tell_failure(text: str) -> None:
 def waits_for(holds: Callable[[], bool], seconds: float | None = None) -> bool:
   """Returns whether something comes to hold within so many seconds."""
   end = time.monotonic() + (_patience if seconds is None else seconds)
-  # By looking again and again: a call that blocks hears no signal.
+  # It looks again and again, since a call that blocks hears no signal.
   while not holds():
     if time.monotonic() > end:
       return False

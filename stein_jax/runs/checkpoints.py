@@ -158,7 +158,7 @@ def restore(
       what each lacks, also where they are of a state of other arrays.
   """
   problems = []
-  # From the newest to the oldest: the first one that is whole is taken.
+  # The newest one that is whole is taken.
   steps = manager.all_steps() if step is None else [step]
   for step in sorted(steps, reverse=True):
     folder = manager.directory / str(step)

@@ -51,7 +51,7 @@ class ConfigFile:
       f"--{name}.field=value, a section by --{name}.section='{{...}}'.",
       required=required,
     )
-    # So that `--help` of a command shows it among the command's own flags.
+    # `--help` of a command then shows it among the command's own flags.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
   def parse(self, argv: Sequence[str]) -> list[str]:

@@ -94,7 +94,7 @@ def leave_on_sigterm() -> None:
   """Ends the process with code 0 at SIGTERM: where there is nothing to save."""
 
   def leave(*_):
-    # At once: what a handler may not do is print.
+    # A handler may write to a descriptor, and may not print.
     os.write(2, b'Stopped early by SIGTERM; the same command goes on.\n')
     sys.exit(0)
 
@@ -141,7 +141,7 @@ def join(patience: int = agreement.PATIENCE) -> None:
     )
     raise
   deadline.take_over()
-  # Only where there are others to wait for.
+  # One process has no others that wait for it.
   sys.excepthook = functools.partial(_leave, sys.excepthook)
   logging.info(
     'Process %d of %d, %d of %d devices.',

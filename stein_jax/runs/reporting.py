@@ -51,7 +51,7 @@ class Reporter:
     self.files = []  # that are open
     if not self._active:
       return
-    # Not at the top, so that importing the package for research stays fast.
+    # It is imported here, so that importing the package for research stays fast.
     import tqdm  # pylint: disable=g-import-not-at-top
 
     self._workdir = locations.absolute(workdir)
@@ -426,7 +426,7 @@ def _text(value, digits):
   return value if isinstance(value, str) else f'{value:.{digits}g}'
 
 
-# By the last part of a name: what it means, and which way is better.
+# The last part of a name says what it means, and which way is better.
 _MEANINGS = {
   'step': ('steps of training', ''),
   'log_likelihood': ('mean log p of the test data, in nats', 'higher'),
@@ -676,7 +676,7 @@ def _as_html(content):
 def _figure(xlabel, ylabel, size=(9, 4.5)):
   from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
 
-  # Not by pyplot, which keeps every figure and may look for a display.
+  # pyplot would keep every figure, and may look for a display.
   figure = mpl_figure.Figure(figsize=size, layout='constrained')
   axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
   axes.grid(alpha=0.3)

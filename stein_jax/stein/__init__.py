@@ -15,6 +15,7 @@ from stein_jax.stein.calling import WANTED
 from stein_jax.stein.calling import call
 from stein_jax.stein.calling import needs
 from stein_jax.stein.calling import needs_score
+from stein_jax.stein.calling import own_key
 from stein_jax.stein.combining import Sum
 from stein_jax.stein.curvature import Curvature
 from stein_jax.stein.curvature import MixtureSVGD
@@ -124,6 +125,7 @@ __all__ = [
   'moments',
   'needs',
   'needs_score',
+  'own_key',
   'polynomial_control_variates',
   'predicted_variance',
   'stein_matrix',

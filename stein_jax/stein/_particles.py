@@ -1,5 +1,8 @@
 """Particles of any shape [n, ...] as points [n, d], and back."""
 
+import functools
+from typing import Any
+
 import jax
 from jax import flatten_util
 from jax import lax
@@ -10,6 +13,7 @@ from stein_jax import _distances
 from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import dtypes
+from stein_jax.types import Tree
 
 
 def check(x, score, at):
@@ -26,25 +30,55 @@ def check(x, score, at):
   checks.like(_first(x), at=_first(at))
 
 
+def called(
+  self,
+  x: Tree,
+  score: Tree,
+  *,
+  at: Tree | None = None,
+  axis_name: str | None = None,
+  **asked: Any,
+) -> Tree:
+  """Returns phi at the particles, like x, or like `at` if that is given.
+
+  Args:
+    x: particles, a tree with leaves [n, ...].
+    score: grad_x log p at the particles, like x.
+    at: other points, a tree like x with leaves [m, ...].
+    axis_name: the mapped axis over which the particles, and `at`, are split.
+    **asked: what the direction asks for; see `call`.
+
+  Raises:
+    ValueError: leaves of different n, a score unlike x, or an option out of range.
+  """
+  # This is the `__call__` of directions that have a method `_phi`: of points x and
+  # scores [n, d], of others [m, d] or None, and of these keywords, to phi.
+  if 'log_density' in asked:
+    asked['log_density'] = of_points(asked['log_density'], x)
+  phi = functools.partial(self._phi, axis_name=axis_name, **asked)
+  return on_points(phi, x, score, at)
+
+
 def on_points(function, x, score, at=None):
   """Returns what a function makes of particles as points, like x or like `at`.
 
   Args:
-    function: of points [n, d], their scores [n, d] and the other points [m, d], which
-      are the same array where there are none, to [m, d].
+    function: of points [n, d], their scores [n, d] and the other points [m, d], or
+      None, to phi at these or at x.
     x: particles, a tree with leaves [n, ...].
     score: a tree like x.
     at: other points, a tree with leaves [m, ...], or None.
   """
   y = x if at is None else at
   check(x, score, y)
-  x, score = flattened(x), flattened(score)
-  phi = function(x, score, x if at is None else flattened(at))
+  phi = function(
+    flattened(x), flattened(score), None if at is None else flattened(at)
+  )
   return shaped(phi, y)
 
 
 def centred(x, *others, axis_name=None):
-  """Returns points [n, d], and others [m, d], as differences from the mean of x.
+  """Returns points [n, d], and others [m, d] or None, less the mean of x.
 
   The mean has no gradient, being a constant to a direction. It is subtracted in two
   parts, since far from 0 it has few digits.
@@ -52,7 +86,8 @@ def centred(x, *others, axis_name=None):
   middle = lax.stop_gradient(_distances.center_of(x, axis_name=axis_name))
   rest = jnp.mean(lax.stop_gradient(x) - middle, 0, keepdims=True)
   rest = collectives.pmean(rest, axis_name)
-  return [each - middle - rest for each in (x, *others)]
+  less = lambda each: None if each is None else each - middle - rest
+  return [less(each) for each in (x, *others)]
 
 
 def times(matrix, rows):

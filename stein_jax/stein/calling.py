@@ -9,11 +9,14 @@ of steps before this one []. One that does without scores says `needs_score = Fa
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from stein_jax import checks
-from stein_jax.types import Tree
+from stein_jax.types import Array, PRNGKey, Tree
 
 NEEDS = ('features', 'log_density', 'rng', 'step')
 WANTED = 'a direction, such as stein.SVGD()'  # in place of what cannot be one
+_OWN = 2**32 - 2  # no split has as many keys, and dropout's is the last
 
 
 def needs(name: str, *directions: Callable[..., Tree]) -> bool:
@@ -25,6 +28,26 @@ def needs(name: str, *directions: Callable[..., Tree]) -> bool:
 def needs_score(*directions: Callable[..., Tree]) -> bool:
   """Returns whether any of the directions asks for scores, as most do."""
   return any(getattr(each, 'needs_score', True) for each in directions)
+
+
+def own_key(
+  direction: Callable[..., Tree], rng: PRNGKey, turn: Array | int = 0
+) -> PRNGKey | None:
+  """Returns a key for a direction that asks for one; None for others.
+
+  Args:
+    direction: the direction.
+    rng: key of the algorithm's step, the same on every device. The result differs from
+      all keys that the step splits off it.
+    turn: tells the calls of one step apart.
+
+  Raises:
+    TypeError: the direction asks for a key, and rng is none.
+  """
+  if not needs('rng', direction):
+    return None
+  checks.key(rng=rng)
+  return jax.random.fold_in(jax.random.fold_in(rng, _OWN), turn)
 
 
 def call(

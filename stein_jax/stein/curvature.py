@@ -195,70 +195,47 @@ class MixtureSVGD:
 
   needs_log_density = property(lambda self: self.matrix is None)
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    log_density: Callable[[Tree], Array] | None = None,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      log_density: log p [] of one position, if there is no `matrix`.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, a curvature that is not
-        [d, d], or an option out of range.
-    """
+  def _phi(self, x, score, at, *, axis_name, log_density=None):
     checks.count(num_anchors=self.num_anchors)
-    of_point = _particles.of_points(log_density, x)
+    xs = lax.stop_gradient(collectives.all_gather(x, axis_name))
+    rows = jnp.linspace(0, len(xs) - 1, min(self.num_anchors, len(xs)))
+    anchors = xs[jnp.round(rows).astype(int)]
+    of = _at_points(self.matrix, log_density, anchors)
+    of = 0.5 * (of + jnp.mean(of, 0, keepdims=True))
+    units = jax.vmap(lambda n: _units(n, self.floor))(of)
+    log_weights = lambda point: _log_weights(point, anchors, units)
+    y = x if at is None else at
+    x, y, anchors = _particles.centred(x, y, anchors, axis_name=axis_name)
+    # Both are of the mixture, and enter each of its kernels.
+    weights, slopes = (
+      jax.vmap(log_weights)(x),
+      jax.vmap(jax.jacrev(log_weights))(x),
+    )
+    at_points = jax.vmap(log_weights)(y)
 
-    def on_points(x, score, y):
-      xs = lax.stop_gradient(collectives.all_gather(x, axis_name))
-      rows = jnp.linspace(0, len(xs) - 1, min(self.num_anchors, len(xs)))
-      anchors = xs[jnp.round(rows).astype(int)]
-      of = _at_points(self.matrix, of_point, anchors)
-      of = 0.5 * (of + jnp.mean(of, 0, keepdims=True))
-      units = jax.vmap(lambda n: _units(n, self.floor))(of)
-      log_weights = lambda point: _log_weights(point, anchors, units)
-      x, y, anchors = _particles.centred(x, y, anchors, axis_name=axis_name)
-      # Both are of the mixture, and enter each of its kernels.
-      weights, slopes = (
-        jax.vmap(log_weights)(x),
-        jax.vmap(jax.jacrev(log_weights))(x),
+    def of_anchor(anchor):
+      units, weights, slopes, at_points = anchor
+      z, z_at = (
+        _particles.times(units.inverse, x),
+        _particles.times(units.inverse, y),
       )
-      at_points = jax.vmap(log_weights)(y)
+      with build.section('metric'):
+        kernel = kernels.resolved(self.kernel, z, axis_name)
+      phi = _weighted.direction_sums(
+        z,
+        _particles.times(units.root.T, score + slopes),
+        jnp.exp(weights),
+        kernel,
+        z_at,
+        axis_name=axis_name,
+      )
+      return jnp.exp(at_points)[:, None] * _particles.times(units.root, phi)
 
-      def of_anchor(anchor):
-        units, weights, slopes, at_points = anchor
-        z, z_at = (
-          _particles.times(units.inverse, x),
-          _particles.times(units.inverse, y),
-        )
-        with build.section('metric'):
-          kernel = kernels.resolved(self.kernel, z, axis_name)
-        phi = _weighted.direction_sums(
-          z,
-          _particles.times(units.root.T, score + slopes),
-          jnp.exp(weights),
-          kernel,
-          z_at,
-          axis_name=axis_name,
-        )
-        return jnp.exp(at_points)[:, None] * _particles.times(units.root, phi)
-
-      parts = units, weights.T, jnp.moveaxis(slopes, 1, 0), at_points.T
-      total = jnp.sum(lax.map(of_anchor, parts), 0)
-      return total / (len(x) * collectives.size(axis_name))
-
-    return _particles.on_points(on_points, x, score, at)
+    parts = units, weights.T, jnp.moveaxis(slopes, 1, 0), at_points.T
+    total = jnp.sum(lax.map(of_anchor, parts), 0)
+    return total / (len(x) * collectives.size(axis_name))
 
 
 def _at_points(matrix, log_density, x):

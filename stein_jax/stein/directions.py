@@ -207,41 +207,21 @@ class SVGD:
   block_size: int = struct.field(pytree_node=False, default=0)
   fused: bool = struct.field(pytree_node=False, default=False)
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or an unknown option.
-    """
+  def _phi(self, x, score, at, *, axis_name):
     checks.count(minimum=0, block_size=self.block_size)
-
-    def on_points(x, score, y):
-      return svgd_direction(
-        x,
-        score,
-        self.kernel,
-        at=None if at is None else y,
-        normalize=self.normalize,
-        # A config, which holds no None, has 0 for it.
-        block_size=self.block_size or None,
-        fused=self.fused,
-        axis_name=axis_name,
-      )
-
-    return _particles.on_points(on_points, x, score, at)
+    return svgd_direction(
+      x,
+      score,
+      self.kernel,
+      at=at,
+      normalize=self.normalize,
+      # A config, which holds no None, has 0 for it.
+      block_size=self.block_size or None,
+      fused=self.fused,
+      axis_name=axis_name,
+    )
 
   def balance(self, variance: Array, num_particles: int, dim: int):
     """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""

@@ -133,7 +133,8 @@ class KSD:
   Attributes:
     kernel: radial profile, whose bandwidth is a number; `kernel.at(x)` finds one by
       its rule, which is kept.
-    max_points: how many points it is of, the first ones.
+    max_points: how many points it is of, the first ones. Where it is an option of a
+      step, 0 logs nothing.
 
   Examples:
     >>> x = jax.random.normal(jax.random.key(0), (10_000, 2))
@@ -161,14 +162,21 @@ class KSD:
         than 2 points.
     """
     checks.count(minimum=2, max_points=self.max_points)
-    self.kernel(
-      jnp.zeros(())
-    )  # refuses a rule, which would be another at each step
+    self.kernel(jnp.zeros(()))  # refuses a rule
     _particles.check(x, score, x)
-    share = max(1, self.max_points // collectives.size(axis_name))
-    first = lambda tree: _particles.flattened(
-      jax.tree.map(lambda leaf: leaf[:share], tree)
+    of = lambda tree: _particles.flattened(
+      self.first(tree, axis_name=axis_name)
     )
     return ksd(
-      first(x), first(score), self.kernel, unbiased=True, axis_name=axis_name
+      of(x), of(score), self.kernel, unbiased=True, axis_name=axis_name
     )
+
+  def first(self, tree: Tree, *, axis_name: str | None = None) -> Tree:
+    """Returns the rows that it is of, so that no other score need be known.
+
+    Args:
+      tree: particles, or what belongs to them: leaves [n, ...].
+      axis_name: the mapped axis over which the particles are split.
+    """
+    share = max(1, self.max_points // collectives.size(axis_name))
+    return jax.tree.map(lambda leaf: leaf[:share], tree)

@@ -107,7 +107,7 @@ class GradientFreeSVGD:
     value = jax.vmap(log_density)(jax.tree.map(dtypes.at_least_float32, x))
     checks.per_example(jax.tree.leaves(x)[0].shape[0], log_density=value)
 
-    def on_points(x, _, y):
+    def on_points(x, _, at):
       kernel = kernels.resolved(self.kernel, x, axis_name)
       with build.section('surrogate'):
         surrogate = self.surrogate(x, axis_name=axis_name)
@@ -124,7 +124,7 @@ class GradientFreeSVGD:
         score,
         weight,
         kernel,
-        y,
+        x if at is None else at,
         block_size=self.block_size or None,
         axis_name=axis_name,
       )

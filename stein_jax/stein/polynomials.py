@@ -9,7 +9,7 @@ from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax.stein import _balance
 from stein_jax.stein import _particles
-from stein_jax.types import Array, Tree
+from stein_jax.types import Array
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -43,38 +43,17 @@ class PolynomialSVGD:
   bandwidth: Array | float = 1.0
   block_size: int = struct.field(pytree_node=False, default=0)
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or an option out of range.
-    """
+  def _phi(self, x, score, at, *, axis_name):
     checks.count(degree=self.degree)
     checks.count(minimum=0, block_size=self.block_size)
     checks.positive(bandwidth=self.bandwidth)
-
-    def on_points(x, score, y):
-      x, y = _particles.centred(x, y, axis_name=axis_name)
-      few = x.shape[1] <= len(x) * collectives.size(axis_name)
-      direction = (
-        self._by_moments if self.degree == 1 and few else self._by_pairs
-      )
-      return direction(x, score, y, axis_name)
-
-    return _particles.on_points(on_points, x, score, at)
+    y = x if at is None else at
+    x, y = _particles.centred(x, y, axis_name=axis_name)
+    few = x.shape[1] <= len(x) * collectives.size(axis_name)
+    direction = self._by_moments if self.degree == 1 and few else self._by_pairs
+    return direction(x, score, y, axis_name)
 
   def _by_moments(self, x, score, y, axis_name):
     """Returns phi of the linear kernel, from the mean of s and of s x'."""

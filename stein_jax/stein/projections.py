@@ -131,55 +131,33 @@ class ProjectedSVGD:
   )
   needs_step = property(lambda self: calling.needs('step', self.direction))
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-    **available,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
-      **available: what the direction and the basis ask for, such as `rng`.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or an option out of range.
-    """
+  def _phi(self, x, score, at, *, axis_name, **available):
     checks.count(size=self.size)
+    x, at = _particles.centred(x, at, axis_name=axis_name)
+    everywhere = collectives.all_gather((x, score), axis_name)
+    given = {}
+    if calling.needs('rng', self.basis):
+      given['rng'] = available['rng']
+    with build.section('basis'):
+      basis = self.basis(*lax.stop_gradient(everywhere), self.size, **given)
+    basis = lax.stop_gradient(basis)
+    checks.shape((x.shape[1],) * 2, basis=basis)
 
-    def on_points(x, score, y):
-      x, y = _particles.centred(x, y, axis_name=axis_name)
-      everywhere = collectives.all_gather((x, score), axis_name)
-      given = {}
-      if calling.needs('rng', self.basis):
-        given['rng'] = available['rng']
-      with build.section('basis'):
-        basis = self.basis(*lax.stop_gradient(everywhere), self.size, **given)
-      basis = lax.stop_gradient(basis)
-      checks.shape((x.shape[1],) * 2, basis=basis)
+    def in_block(columns):
+      phi = calling.call(
+        self.direction,
+        _dot(x, columns),
+        _dot(score, columns),
+        at=None if at is None else _dot(at, columns),
+        axis_name=axis_name,
+        **available,
+      )
+      return _dot(phi, columns.T)
 
-      def in_block(columns):
-        phi = calling.call(
-          self.direction,
-          _dot(x, columns),
-          _dot(score, columns),
-          at=None if at is None else _dot(y, columns),
-          axis_name=axis_name,
-          **available,
-        )
-        return _dot(phi, columns.T)
-
-      with build.section('direction'):
-        return sum(_over_blocks(in_block, basis, self.size))
-
-    return _particles.on_points(on_points, x, score, at)
+    with build.section('direction'):
+      return sum(_over_blocks(in_block, basis, self.size))
 
 
 @struct.dataclass
@@ -205,49 +183,29 @@ class SlicedSVGD:
   num_steps: int = struct.field(pytree_node=False, default=5)
   step_size: Array | float = 0.1
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
+  def _phi(self, x, score, at, *, axis_name):
+    x, at = _particles.centred(x, at, axis_name=axis_name)
+    slices = self.slices(*collectives.all_gather((x, score), axis_name))
 
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or an option out of range.
-    """
+    def along(row):
+      a, slice_, score = row
+      # In a plane of which one axis is the slice and the other has the score, the
+      # direction's parts are the repulsion and the drive.
+      plane = lambda points: jnp.stack(
+        [_dot(points, slice_), jnp.zeros(len(points), points.dtype)], 1
+      )
+      repulsion, drive = directions.svgd_direction(
+        plane(x),
+        jnp.stack([jnp.zeros_like(score), score], 1),
+        self.kernel,
+        at=None if at is None else plane(at),
+        axis_name=axis_name,
+      ).T
+      return drive + slice_[a] * repulsion
 
-    def on_points(x, score, y):
-      x, y = _particles.centred(x, y, axis_name=axis_name)
-      slices = self.slices(*collectives.all_gather((x, score), axis_name))
-
-      def along(row):
-        a, slice_, score = row
-        # In a plane of which one axis is the slice and the other has the score, the
-        # direction's parts are the repulsion and the drive.
-        plane = lambda points: jnp.stack(
-          [_dot(points, slice_), jnp.zeros(len(points), points.dtype)], 1
-        )
-        repulsion, drive = directions.svgd_direction(
-          plane(x),
-          jnp.stack([jnp.zeros_like(score), score], 1),
-          self.kernel,
-          at=None if at is None else plane(y),
-          axis_name=axis_name,
-        ).T
-        return drive + slice_[a] * repulsion
-
-      return lax.map(along, (jnp.arange(x.shape[1]), slices, score.T)).T
-
-    return _particles.on_points(on_points, x, score, at)
+    return lax.map(along, (jnp.arange(x.shape[1]), slices, score.T)).T
 
   def slices(self, x: Array, score: Array) -> Array:
     """Returns a unit vector [d] for each coordinate [d, d], constants to a direction.
@@ -324,49 +282,26 @@ class CoordinateSVGD:
     pytree_node=False, default=()
   )
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
+  def _phi(self, x, score, at, *, axis_name):
+    seen, counts = self._seen(x.shape[1])
 
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or neighbours that are not
-        coordinates.
-    """
+    def along(row):
+      seen, counts, score = row
+      near = lambda points: points[:, seen] * counts[None].astype(points.dtype)
+      # The coordinate itself is the first, and no other moves.
+      own = jnp.pad(score[:, None], ((0, 0), (0, len(seen) - 1)))
+      phi = directions.svgd_direction(
+        near(x),
+        own,
+        self.kernel,
+        at=None if at is None else near(at),
+        axis_name=axis_name,
+      )
+      return phi[:, 0]
 
-    def on_points(x, score, y):
-      seen, counts = self._seen(x.shape[1])
-
-      def along(row):
-        seen, counts, score = row
-        near = lambda points: (
-          points[:, seen] * counts[None].astype(points.dtype)
-        )
-        # The coordinate itself is the first, and no other moves.
-        own = jnp.pad(score[:, None], ((0, 0), (0, len(seen) - 1)))
-        phi = directions.svgd_direction(
-          near(x),
-          own,
-          self.kernel,
-          at=None if at is None else near(y),
-          axis_name=axis_name,
-        )
-        return phi[:, 0]
-
-      return lax.map(along, (seen, counts, score.T)).T
-
-    return _particles.on_points(on_points, x, score, at)
+    return lax.map(along, (seen, counts, score.T)).T
 
   def _seen(self, dim):
     """Returns the coordinates that each kernel sees [d, k], and which count [d, k]."""
@@ -427,53 +362,29 @@ class InformedSVGD:
   needs_rng = property(lambda self: calling.needs('rng', self.direction))
   needs_step = property(lambda self: calling.needs('step', self.direction))
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-    **available,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
-      **available: what the direction asks for; see `call`.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or an option out of range.
-    """
+  def _phi(self, x, score, at, *, axis_name, **available):
     checks.count(rank=self.rank)
     checks.non_negative(tolerance=self.tolerance)
-
-    def on_points(x, score, y):
-      with build.section('prior'):
-        units = self.prior(x, axis_name=axis_name)
-      mean = jnp.broadcast_to(jnp.asarray(self.mean, x.dtype), x.shape[1:])[
-        None
-      ]
-      z = _particles.times(units.inverse, x - mean)
-      score = _particles.times(units.root.T, score)
-      columns = self._informed(score + z, axis_name)
-      with build.section('direction'):
-        phi = calling.call(
-          self.direction,
-          _dot(z, columns),
-          _dot(score, columns),
-          at=None
-          if at is None
-          else _dot(_particles.times(units.inverse, y - mean), columns),
-          axis_name=axis_name,
-          **available,
-        )
-      return _particles.times(units.root, _dot(phi, columns.T))
-
-    return _particles.on_points(on_points, x, score, at)
+    with build.section('prior'):
+      units = self.prior(x, axis_name=axis_name)
+    mean = jnp.broadcast_to(jnp.asarray(self.mean, x.dtype), x.shape[1:])[None]
+    z = _particles.times(units.inverse, x - mean)
+    score = _particles.times(units.root.T, score)
+    columns = self._informed(score + z, axis_name)
+    with build.section('direction'):
+      phi = calling.call(
+        self.direction,
+        _dot(z, columns),
+        _dot(score, columns),
+        at=None
+        if at is None
+        else _dot(_particles.times(units.inverse, at - mean), columns),
+        axis_name=axis_name,
+        **available,
+      )
+    return _particles.times(units.root, _dot(phi, columns.T))
 
   def _informed(self, score, axis_name):
     """Returns the subspace's orthonormal columns [d, rank], 0 where there is none."""

@@ -10,7 +10,7 @@ from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax.stein import _balance
 from stein_jax.stein import _particles
-from stein_jax.types import Array, Kernel, PRNGKey, Tree
+from stein_jax.types import Array, Kernel
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -41,50 +41,28 @@ class RandomFeatureSVGD:
 
   needs_rng = True
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    rng: PRNGKey,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      rng: key of the frequencies, the same on every device.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, a kernel without random
-        features, or an option out of range.
-    """
+  def _phi(self, x, score, at, *, axis_name, rng):
     checks.key(rng=rng)
     checks.count(num_features=self.num_features)
     if not hasattr(self.kernel, 'rates'):
       raise ValueError(
         f'kernel={self.kernel} must have random features, as kernels.RBF() has.'
       )
-
-    def on_points(x, score, y):
-      kernel = kernels.resolved(self.kernel, x, axis_name)
-      rates_rng, normal_rng = jax.random.split(rng)
-      # A mixture of Gaussian kernels exp(-rate r) has one of these for each frequency.
-      rates = kernel.rates(rates_rng, self.num_features).astype(x.dtype)
-      normal = jax.random.normal(
-        normal_rng, (self.num_features, x.shape[1]), x.dtype
-      )
-      frequencies = jnp.sqrt(2 * lax.stop_gradient(rates))[:, None] * normal
-      x, y = _particles.centred(x, y, axis_name=axis_name)
-      total = _sum_over_features(x, score, y, frequencies, axis_name)
-      count = len(x) * collectives.size(axis_name)
-      return total / (count * self.num_features)
-
-    return _particles.on_points(on_points, x, score, at)
+    kernel = kernels.resolved(self.kernel, x, axis_name)
+    rates_rng, normal_rng = jax.random.split(rng)
+    # A mixture of Gaussian kernels exp(-rate r) has one of these for each frequency.
+    rates = kernel.rates(rates_rng, self.num_features).astype(x.dtype)
+    normal = jax.random.normal(
+      normal_rng, (self.num_features, x.shape[1]), x.dtype
+    )
+    frequencies = jnp.sqrt(2 * lax.stop_gradient(rates))[:, None] * normal
+    y = x if at is None else at
+    x, y = _particles.centred(x, y, axis_name=axis_name)
+    total = _sum_over_features(x, score, y, frequencies, axis_name)
+    count = len(x) * collectives.size(axis_name)
+    return total / (count * self.num_features)
 
   def balance(self, variance: Array, num_particles: int, dim: int):
     """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""

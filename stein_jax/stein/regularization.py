@@ -11,7 +11,7 @@ from stein_jax import kernels
 from stein_jax.stein import _balance
 from stein_jax.stein import _particles
 from stein_jax.stein import directions
-from stein_jax.types import Array, Kernel, Tree
+from stein_jax.types import Array, Kernel
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -38,47 +38,26 @@ class RegularizedSVGD:
   kernel: Kernel = kernels.RBF()
   nu: Array | float = 0.1
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-  ) -> Tree:
-    """Returns the direction at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split. Each
-        device holds the matrix of all pairs.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or nu out of range.
-    """
+  def _phi(self, x, score, at, *, axis_name):
     checks.positive(nu=self.nu)
     checks.at_most(1, nu=self.nu)
-
-    def on_points(x, score, y):
-      kernel = kernels.resolved(self.kernel, x, axis_name)
-      phi = directions.svgd_direction(x, score, kernel, axis_name=axis_name)
-      xs, phis = collectives.all_gather((x, phi), axis_name)
-      smooth = (1 - self.nu) / len(xs)
-      matrix = smooth * kernel(kernels.squared_distance(xs, xs))
-      matrix += self.nu * jnp.eye(len(xs), dtype=x.dtype)
-      solved = jax.scipy.linalg.solve(matrix, phis, assume_a='pos')
-      if at is None:
-        return _particles.own_rows(solved, x, axis_name)
-      # Off the particles the operator's equation gives it from its values on them.
-      phi = directions.svgd_direction(
-        x, score, kernel, at=y, axis_name=axis_name
-      )
-      across = smooth * kernel(kernels.squared_distance(y, xs))
-      return (phi - jnp.dot(across, solved, precision=_HIGHEST)) / self.nu
-
-    return _particles.on_points(on_points, x, score, at)
+    kernel = kernels.resolved(self.kernel, x, axis_name)
+    phi = directions.svgd_direction(x, score, kernel, axis_name=axis_name)
+    xs, phis = collectives.all_gather((x, phi), axis_name)
+    smooth = (1 - self.nu) / len(xs)
+    matrix = smooth * kernel(kernels.squared_distance(xs, xs))
+    matrix += self.nu * jnp.eye(len(xs), dtype=x.dtype)
+    solved = jax.scipy.linalg.solve(matrix, phis, assume_a='pos')
+    if at is None:
+      return _particles.own_rows(solved, x, axis_name)
+    # Off the particles the operator's equation gives it from its values on them.
+    phi = directions.svgd_direction(
+      x, score, kernel, at=at, axis_name=axis_name
+    )
+    across = smooth * kernel(kernels.squared_distance(at, xs))
+    return (phi - jnp.dot(across, solved, precision=_HIGHEST)) / self.nu
 
   def balance(self, variance: Array, num_particles: int, dim: int):
     """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""

@@ -13,9 +13,6 @@ from stein_jax.stein import _subsets
 from stein_jax.types import Array, Kernel
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
-_RULED = (
-  1000  # points, evenly spaced, that a rule for the bandwidth is applied to
-)
 
 
 def thin(
@@ -35,7 +32,7 @@ def thin(
 
   Stein thinning [RCCSNMO22 alg 1] takes, one after the other, the point that makes the
   KSD of those taken so far least. It leaves out a chain's burn-in, and mends some of
-  its bias. Of candidates in place of a chain's states it gives their Stein points. A
+  its bias. Given candidates in place of a chain's states, it returns Stein points. A
   point may be taken again, and of equal ones the first is. The KSDs are of the first,
   the first two, ... points. Beside the points memory is O(n), and the time
   is that of n num d numbers.
@@ -129,7 +126,7 @@ def _stein_rows(x, score, kernel, covariance):
   kernel = kernels.resolved(kernel, subset)
   slope_of = lambda v: _sums.with_slope(kernel)(v)[1]
   trace = jnp.trace(metric)
-  # Coordinate by coordinate, which on a CPU is many times as fast as sums over them.
+  # Going by coordinates is many times as fast on a CPU as sums over them.
   coordinates = x.T, pulled.T, score.T
 
   def row(i):

@@ -170,8 +170,8 @@ def _statistics(pool, splits, kernel, block_size):
   total = len(pool)
   n = jnp.sum(splits[0])
   m = total - n
-  # Of 1 / n and -1 / m the form is the discrepancy over n^2 and m^2 pairs. Its two
-  # inner sums, by themselves, turn these into n (n - 1) and m (m - 1).
+  # With weights 1 / n and -1 / m the form is the discrepancy over n^2 and m^2 pairs.
+  # The two inner sums turn these numbers into n (n - 1) and m (m - 1).
   weights = splits / n - (1 - splits) / m
 
   both = jnp.concatenate([weights, splits])

@@ -74,7 +74,7 @@ def importance_weights(
   def move(state):
     weights, products, step = state
     to = jnp.argmin(products)
-    # Of the points with weight, the one from which a step gains most.
+    # Weight comes from that point which has some and from which a step gains most.
     drop = products - products[to]
     curve = jnp.maximum(own + own[to] - 2 * u[to], jnp.finfo(u.dtype).tiny)
     gain = jnp.where((weights > 0) & (drop > 0), drop**2 / curve, -jnp.inf)
@@ -183,7 +183,7 @@ def polynomial_control_variates(
     raise ValueError(
       f'order={order} has {num} columns in {dim} dimensions; {n} points are too few.'
     )
-  # Of one scale the columns lose no digits, and the constant is the same.
+  # Columns of one scale lose no digits, and the constant is the same.
   scale = jnp.std(x, 0, keepdims=True)
   z, slope = (x - jnp.mean(x, 0, keepdims=True)) / scale, score * scale
   columns = [slope]

@@ -174,56 +174,31 @@ class Whitened:
   needs_rng = property(lambda self: calling.needs('rng', self.direction))
   needs_step = property(lambda self: calling.needs('step', self.direction))
 
-  def __call__(
-    self,
-    x: Tree,
-    score: Tree,
-    *,
-    at: Tree | None = None,
-    axis_name: str | None = None,
-    log_density: Callable[[Tree], Array] | None = None,
-    **available,
-  ) -> Tree:
-    """Returns phi at the particles, like x, or like `at` if that is given.
+  __call__ = _particles.called
 
-    Args:
-      x: particles, a tree with leaves [n, ...].
-      score: grad_x log p at the particles, like x.
-      at: other points, a tree like x with leaves [m, ...].
-      axis_name: the mapped axis over which the particles, and `at`, are split.
-      log_density: log p [] of one position, where the metric asks for it.
-      **available: what the direction asks for; see `call`.
-
-    Raises:
-      ValueError: leaves of different n, a score unlike x, or an option out of range.
-    """
+  def _phi(self, x, score, at, *, axis_name, log_density=None, **available):
     checks.flag(precondition=self.precondition)
     checks.non_negative(clip=self.clip)
     checks.function('a metric, such as stein.Covariance()', metric=self.metric)
-
     given = {}
     if self.needs_log_density:
-      given['log_density'] = _particles.of_points(log_density, x)
-
-    def on_points(x, score, y):
-      with build.section('metric'):
-        units = self.metric(x, axis_name=axis_name, **given)
-      x, y = _particles.centred(x, y, axis_name=axis_name)
-      with build.section('direction'):
-        phi = calling.call(
-          self.direction,
-          _particles.times(units.inverse, x),
-          _particles.times(units.root.T, score),
-          at=None if at is None else _particles.times(units.inverse, y),
-          axis_name=axis_name,
-          **available,
-        )
-      phi = _clipped(phi, self.clip)
-      if self.precondition:
-        return _particles.times(units.root, phi)
-      return _particles.times(units.inverse.T, phi)
-
-    return _particles.on_points(on_points, x, score, at)
+      given['log_density'] = log_density
+    with build.section('metric'):
+      units = self.metric(x, axis_name=axis_name, **given)
+    x, at = _particles.centred(x, at, axis_name=axis_name)
+    with build.section('direction'):
+      phi = calling.call(
+        self.direction,
+        _particles.times(units.inverse, x),
+        _particles.times(units.root.T, score),
+        at=None if at is None else _particles.times(units.inverse, at),
+        axis_name=axis_name,
+        **available,
+      )
+    phi = _clipped(phi, self.clip)
+    if self.precondition:
+      return _particles.times(units.root, phi)
+    return _particles.times(units.inverse.T, phi)
 
   def balance(self, variance: Array, num_particles: int, dim: int):
     """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""

@@ -116,6 +116,30 @@ class ProjectionTest(parameterized.TestCase):
     )
     self.assertEqual([int(after.step), int(after.generator.step)], [1, 1])
 
+  def test_a_direction_with_noise(self):
+    state, *_ = _start(7)
+    noise, rng = literal.Noise(), jax.random.key(0)
+    each = [noise.at(rng, i) for i in range(3)]
+    self.assertLen(set(each), 3)
+    _, found = _run(state, direction=noise)
+    np.testing.assert_allclose(found['generator/move'], 2 * each[0] ** 2)
+    # Three moves are by three numbers, which the distance to their end shows.
+    options = dict(projection='full', svgd_steps=3, inner_steps=1, epsilon=0.3)
+    _, found = _run(state, direction=noise, **options)
+    np.testing.assert_allclose(
+      found['generator/distance'], 2 * (0.3 * sum(each)) ** 2, rtol=1e-6
+    )
+
+  def test_a_direction_that_asks_for_more(self):
+    state, _, samples, _ = _start(1)
+    state = state._replace(step=jnp.array(5))
+    half = stein.Annealed(stein.Score(), stein.LinearRise(num_steps=10))
+    way = np.sum((_MEAN - samples) ** 2)
+    # Half the score after 5 of 10 steps, and one of Newton's to the mean.
+    for direction, expected in ((half, way / 4), (stein.NewtonSVGD(), way)):
+      _, found = _run(state, direction=direction)
+      np.testing.assert_allclose(found['generator/move'], expected, rtol=1e-6)
+
   @parameterized.parameters(1, 4)
   def test_full_reaches_least_squares(self, svgd_steps):
     state, _, samples, _ = _start(len(_LATENT), linear=True)
@@ -458,6 +482,32 @@ class FamilyTest(parameterized.TestCase):
     np.testing.assert_allclose(
       found['generator/move'], np.mean(np.sum(phi**2, -1)), rtol=1e-6
     )
+
+  def test_a_direction_that_asks_for_more(self):
+    means = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    start = self._start(Tiled(), 6, means)._replace(step=jnp.array(5))
+    batch = {'image': np.zeros((6, 1), np.float32), 'condition': means}
+    samples = start.generator.apply_fn(
+      start.generator.params, None, 6, condition=means
+    )
+    away = np.sum((means - samples) ** 2, 1)
+    rng = jax.random.key(4)
+
+    def move(direction):
+      step = functools.partial(amortized_svgd.step, direction=direction)
+      return jax.jit(step)(start, batch, rng)[1]['generator/move']
+
+    # A member's one sample goes to its own mean, or half the way.
+    half = stein.Annealed(stein.Score(), stein.LinearRise(num_steps=10))
+    newton = move(stein.NewtonSVGD())
+    np.testing.assert_allclose(newton, np.mean(away), rtol=1e-5)
+    np.testing.assert_allclose(move(half), np.mean(away) / 4, rtol=1e-5)
+    noise = literal.Noise()
+    own = jax.random.fold_in(stein.own_key(noise, rng), 0)  # of device 0
+    each = [jax.random.uniform(key) for key in jax.random.split(own, 6)]
+    self.assertLen(set(map(float, each)), 6)
+    expected = 2 * np.mean(np.square(each))
+    np.testing.assert_allclose(move(noise), expected, rtol=1e-5)
 
   def test_updates_are_those_of_one_device(self):
     means = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)

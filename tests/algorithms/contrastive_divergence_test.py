@@ -15,6 +15,7 @@ import pytest
 from stein_jax import energies
 from stein_jax import learners
 from stein_jax import samplers
+from stein_jax import stein
 from stein_jax.algorithms import contrastive_divergence
 from stein_jax.algorithms import maximum_likelihood
 from tests import draws
@@ -103,6 +104,17 @@ class OtherLibrariesTest(parameterized.TestCase):
 
 
 class ContrastiveDivergenceTest(parameterized.TestCase):
+  def test_logs_the_discrepancy_of_its_chains(self):
+    x = jnp.asarray(literal.rbm_data(6), jnp.float32)
+    state = literal.at_truth(contrastive_divergence, x, chains=x + 1)
+    ksd = stein.KSD(max_points=4)
+    step = functools.partial(contrastive_divergence.step, ksd=ksd)
+    after, metrics = jax.jit(step)(state, {'image': x}, jax.random.key(0))
+    score = energies.score(state.energy, after.chains)  # of the energy before
+    u = literal.imq_stein_matrix(after.chains[:4], score[:4], 1.0)
+    expected = (u.sum() - np.trace(u)) / 4 / 3
+    np.testing.assert_allclose(metrics['chain/ksd'], expected, rtol=1e-4)
+
   def z_scores(self, x, rng, expected=None, **hyper):
     """Returns the mean update's distance from the expected, in standard errors."""
     state = literal.at_truth(contrastive_divergence, x[0], chains=None)

@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from stein_jax import samplers
+from stein_jax import stein
 from stein_jax.algorithms import langevin_ebm
 from tests import draws
 from tests import literal
@@ -60,6 +61,21 @@ class StepTest(parameterized.TestCase):
     close(metrics, expected)
     self.assertIsNone(after.chains)
     self.assertEqual(after.step, 1)
+
+  def test_logs_the_discrepancy_of_its_chains(self):
+    energy = literal.quadratic(literal.MEAN, np.log([1.0, 4.0]))
+    chains = np.random.default_rng(1).normal(0, 3, (5, 2)).astype(np.float32)
+    state = langevin_ebm.State(jnp.zeros((), int), energy, jnp.array(chains))
+    step = functools.partial(
+      langevin_ebm.step, ksd=stein.KSD(max_points=5), restart=0.0
+    )
+    batch = {'image': jnp.zeros((5, 2))}
+    after, metrics = jax.jit(step)(state, batch, jax.random.key(0))
+    ends = np.asarray(after.chains)
+    score = np.array([1.0, 4.0]) * (literal.MEAN - ends)
+    u = literal.imq_stein_matrix(ends, score, 1.0)
+    expected = (u.sum() - np.trace(u)) / 5 / 4
+    np.testing.assert_allclose(metrics['chain/ksd'], expected, rtol=1e-4)
 
   @parameterized.parameters(
     (dict(restart=1.5), 'restart=1.5'),

@@ -125,6 +125,50 @@ class SteinCDTest(parameterized.TestCase):
       metrics['samples/move'], np.sqrt(np.mean(np.sum((samples - x) ** 2, 1)))
     )
 
+  @parameterized.parameters((2, False), (9, False), (2, True))
+  def test_a_direction_with_noise(self, num_steps, symmetric):
+    x, rng = np.float32(literal.rbm_data(8)), jax.random.key(5)
+    state, noise = literal.at_truth(stein_cd, x), literal.Noise()
+    options = dict(num_steps=num_steps, symmetric=symmetric, epsilon=0.3)
+    step = functools.partial(stein_cd.step, direction=noise, **options)
+    after, metrics = jax.jit(step)(state, {'image': x}, rng)
+    # Each step has noise of its own, which is that of both ways.
+    each = [noise.at(rng, i) for i in range(num_steps)]
+    self.assertLen(set(each), num_steps)
+    way = 0.3 * sum(each)
+    ends = [
+      literal.rbm_statistics(literal.RBM_TRUTH, x + by)
+      for by in (-way if symmetric else 0, way)
+    ]
+    for name, value in after.energy.params['params'].items():
+      moved = (ends[0][name] - ends[1][name]) / (2 if symmetric else 1)
+      expected = literal.RBM_TRUTH[name] + moved
+      np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(metrics['samples/move'], 2 * way, rtol=1e-5)
+    # And that of all devices.
+    mapped = jax.vmap(
+      functools.partial(step, axis_name='batch'),
+      (None, 0, None),
+      axis_name='batch',
+    )
+    _, shared = jax.jit(mapped)(state, {'image': x.reshape(4, 2, 4)}, rng)
+    np.testing.assert_allclose(shared['samples/move'], [2 * way] * 4, rtol=1e-5)
+
+  def test_a_direction_that_asks_for_more(self):
+    energy = literal.quadratic(literal.MEAN, np.log([1.0, 4.0]))
+    state, x = stein_cd.State(jnp.array(5), energy), np.array([[2.0, 3.0]])
+    half = stein.Annealed(stein.Score(), stein.LinearRise(num_steps=10))
+    # Half the score after 5 of 10 steps, and one of Newton's to the mean.
+    for direction, expected in (
+      (half, (literal.MEAN - x) * [1.0, 4.0] / 2),
+      (stein.NewtonSVGD(), literal.MEAN - x),
+    ):
+      step = functools.partial(stein_cd.step, direction=direction, epsilon=1.0)
+      _, metrics = jax.jit(step)(state, {'image': np.float32(x)}, None)
+      np.testing.assert_allclose(
+        metrics['samples/move'], np.linalg.norm(expected), rtol=1e-5
+      )
+
   def test_images_move_under_their_labels(self):
     """E(x, y) = |x - m_y|^2 / 2 learns m_k from what left it [LW17 eq 25]."""
     self.enter_context(jax.enable_x64(True))

@@ -103,6 +103,46 @@ class StepTest(parameterized.TestCase):
       _moved(state.generator, after.generator), expected, atol=1e-12
     )
 
+  def test_a_direction_with_noise(self):
+    x, noise, rng = literal.rbm_data(7), literal.Noise(), jax.random.key(5)
+    state, batch = literal.rbm_state(np.float32(x)), {'image': np.float32(x)}
+    step = functools.partial(
+      steingan.step, direction=noise, num_generator_steps=2, alpha=1.0
+    )
+    after, metrics = jax.jit(step)(state, batch, rng)
+    # The bias of the generator moves by the mean of phi in each of its steps, and the
+    # data, which are the negatives, by another.
+    data, *each = (noise.at(jax.random.split(rng)[0], i) for i in range(3))
+    self.assertLen({data, *each}, 3)
+    moved = _moved(state.generator, after.generator)['b']
+    np.testing.assert_allclose(moved, np.full((1, 4), sum(each)), rtol=1e-5)
+    np.testing.assert_allclose(
+      metrics['samples/move'], 0.1 * data * 2, rtol=1e-4
+    )
+
+  def test_a_direction_that_asks_for_more(self):
+    self.enter_context(jax.enable_x64(True))
+    x = literal.rbm_data(1)
+    state = literal.rbm_state(x)._replace(step=jnp.array(5))
+    start = jax.tree.map(np.asarray, state.generator.params['params'])
+    samples = np.tanh(literal.LATENT[:1] @ start['W']) @ start['V'] + start['b']
+    score = literal.steingan_direction(samples, kernel='none')
+    truth = literal.RBM_TRUTH
+    log_density = lambda x: (
+      -jnp.sum((x - truth['bias']) ** 2) / 2
+      + jnp.sum(jnp.log(jnp.cosh(x @ truth['weight'] + truth['hidden_bias'])))
+    )
+    newton = stein.NewtonSVGD()
+    half = stein.Annealed(stein.Score(), stein.LinearRise(num_steps=10))
+    for direction, expected in (
+      (half, score / 2),
+      (newton, newton(samples, score, log_density=log_density)),
+    ):
+      after = _run(state, {'image': x}, direction=direction)
+      np.testing.assert_allclose(
+        _moved(state.generator, after.generator)['b'], expected, rtol=1e-6
+      )
+
   def test_every_generator_step_has_noise_of_its_own(self):
     x = jnp.asarray(literal.rbm_data(4), jnp.float32)
     generator = generators.create(

@@ -20,6 +20,8 @@ from stein_jax import parallel
 from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.algorithms import svgd
+from stein_jax.runs import configs
+from tests import literal
 
 
 def _run(
@@ -102,6 +104,45 @@ class StepTest(parameterized.TestCase):
       )
       self.assertEqual(state.step, 1)
 
+  @parameterized.parameters(
+    (stein.SVGD(),),
+    (stein.GradientFreeSVGD(),),  # which needs no score
+  )
+  def test_logs_a_discrepancy_of_some_particles(self, direction):
+    x = np.random.default_rng(0).normal(1, 2, (9, 3)).astype(np.float32)
+    log_density = _gaussian(jnp.ones(3), jnp.diag(jnp.array([1.0, 2.0, 3.0])))
+    state = svgd.create(log_density, x, optax.sgd(0.1))
+    ksd = stein.KSD(kernels.IMQ(2.0), max_points=5)
+    step = functools.partial(svgd.step, direction=direction)
+    _, metrics = jax.jit(functools.partial(step, ksd=ksd))(state, None, None)
+    u = literal.imq_stein_matrix(x[:5], (1 - x[:5]) * [1.0, 2.0, 3.0], 2.0)
+    expected = (u.sum() - np.trace(u)) / 5 / 4
+    np.testing.assert_allclose(metrics['particles/ksd'], expected, rtol=1e-5)
+    # By default nothing more is logged, or computed.
+    _, before = jax.jit(step)(state, None, None)
+    self.assertEqual(metrics.keys() - before.keys(), {'particles/ksd'})
+
+  def test_a_flag_logs_the_discrepancy(self):
+    config = configs.complete(
+      dict(algorithm='svgd', step=dict(ksd=dict(max_points=4)))
+    )
+    self.assertEqual(config.step.ksd.kernel.bandwidth, 1.0)
+    x = jnp.arange(8.0).reshape(8, 1)
+    state = svgd.create(lambda x: -jnp.sum(x**2), x, optax.sgd(0.1))
+    _, metrics = configs.step(config)(state, None, None)
+    expected = stein.KSD(max_points=4)(x, -2 * x)
+    np.testing.assert_allclose(metrics['particles/ksd'], expected, rtol=1e-6)
+
+  @parameterized.parameters(
+    (stein.KSD(max_points=1), ValueError, r'ksd\.max_points=1 must be'),
+    (stein.KSD(kernels.IMQ(), 4), ValueError, 'ksd.* is a rule'),
+    (True, TypeError, 'ksd is the bool True; allowed: a value, such as'),
+  )
+  def test_refuses_what_is_no_discrepancy(self, ksd, error, message):
+    state = svgd.create(lambda x: jnp.sum(x), jnp.ones((4, 3)), optax.sgd(0.1))
+    with self.assertRaisesRegex(error, message):
+      svgd.step(state, None, None, ksd=ksd)
+
   def test_particles_may_be_trees(self):
     x = jax.random.normal(jax.random.key(0), (8, 3))
     log_density = _gaussian(
@@ -148,6 +189,10 @@ class StepTest(parameterized.TestCase):
   def test_noise_is_one_over_devices(self):
     direction = stein.NoisySVGD(kernels.RBF(2.0), step_size=1e-2)
     self._assert_split('shard_map', True, direction=direction)
+
+  def test_discrepancy_is_of_all_devices(self):
+    # Of all 16 particles, of which each of the devices has 4.
+    self._assert_split('shard_map', True, ksd=stein.KSD(max_points=16))
 
   def _assert_split(self, mode, data, **options):
     density, batch, start = _logistic()

@@ -10,10 +10,12 @@ import numpy as np
 import optax
 
 from stein_jax import energies
+from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import samplers
 from stein_jax import stein
 from tests import draws
+from tests import literal
 from tests.energies import models
 
 _AXIS = 'batch'
@@ -160,6 +162,54 @@ class ChainTest(parameterized.TestCase):
     a = np.asarray(energy.params)
     np.testing.assert_allclose(law.log_density(x), -(x @ a + y), rtol=1e-5)
     np.testing.assert_allclose(law.score(x), np.tile(-a, (7, 1)), rtol=1e-6)
+
+  @parameterized.parameters(0, 3)
+  def test_discrepancy_of_the_ends(self, block_size):
+    # E(x, y) = |x - y|^2 / 2, whose score is y - x; without a chain's move.
+    energy = models.linear().replace(
+      apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)
+    )
+    x, y = np.float32(np.stack([models.points(), 0.1 * models.points()]))
+    run = functools.partial(
+      energies.run_chain,
+      energy,
+      samplers.Langevin(1.0, 0),
+      jax.random.key(0),
+      block_size=block_size,
+    )
+    kernel = kernels.IMQ(2.0)
+    _, metrics = run(x, y, ksd=stein.KSD(kernel, max_points=5))
+    u = literal.imq_stein_matrix(x[:5], (y - x)[:5], 2.0)
+    expected = (u.sum() - np.trace(u)) / 5 / 4
+    np.testing.assert_allclose(metrics['chain/ksd'], expected, rtol=1e-5)
+    self.assertNotIn('chain/ksd', run(x, y)[1])
+
+  def test_discrepancy_over_devices(self):
+    energy, x = models.linear(), jnp.asarray(models.points(12), jnp.float32)
+    run = lambda ksd, x, axis_name=None: energies.run_chain(
+      energy,
+      samplers.Langevin(1.0, 0),
+      jax.random.key(0),
+      x,
+      ksd=ksd,
+      axis_name=axis_name,
+    )[1]['chain/ksd']
+    ksd = stein.KSD(max_points=8)
+    mapped = functools.partial(run, ksd, axis_name=_AXIS)
+    split = jax.vmap(mapped, axis_name=_AXIS)(x.reshape(2, 6, 3))
+    own = x.reshape(2, 6, 3)[:, :4].reshape(8, 3)  # four of each device
+    np.testing.assert_allclose(split, [run(ksd, own)] * 2, rtol=1e-5)
+
+  def test_discrepancy_of_an_energy_that_mixes_its_batch(self):
+    x = models.images()
+    with self.assertRaisesRegex(ValueError, 'ksd.max_points=4 .* mixes its'):
+      energies.run_chain(
+        models.energy('autoencoder'),
+        samplers.Langevin(0.1),
+        jax.random.key(0),
+        x,
+        ksd=stein.KSD(max_points=4),
+      )
 
   @parameterized.parameters(
     (samplers.Langevin(0.0), 'chain.step_size=0.0 must be a positive'),
