@@ -271,11 +271,12 @@ def large():
     'blocks of 1,000': lambda _, x: stein.block_ksd_test(x, -x),
   }
   shifts = {0.0: 20, 0.003: 5, 0.01: 5}
+  repeated = lambda name, d: d == 5 and name != 'blocks of 1,000'
   return None, dict(
     points=n,
     rows=[
       dict(test=name, dimensions=d)
-      | of_a_million(test, n, d, {} if name == 'blocks of 1,000' else shifts)
+      | of_a_million(test, n, d, shifts if repeated(name, d) else {})
       for d in (5, 10)
       for name, test in kinds.items()
     ],
@@ -293,10 +294,13 @@ def of_a_million(test, n, d, shifts):
   key = jax.random.key(1)
   p_value = jax.jit(lambda rng, x: test(rng, x).p_value).lower(key, x).compile()
   pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak is now
-  before, start = _status('VmRSS'), time.perf_counter()
-  p_value(key, x).block_until_ready()
+  before, times = _status('VmRSS'), []
+  for _ in range(2):
+    start = time.perf_counter()
+    p_value(key, x).block_until_ready()
+    times.append(time.perf_counter() - start)
   return {
-    'seconds': time.perf_counter() - start,
+    'seconds': min(times),
     'megabytes beside the points': _status('VmHWM') - before,
     'p-values by shift': {
       shift: [float(p_value(key, draw(seed, shift))) for seed in range(num)]
