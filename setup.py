@@ -96,7 +96,14 @@ setuptools.setup(
     'cuda12': ['jax[cuda12]>=0.10.2'],
     'cuda13': ['jax[cuda13]>=0.10.2'],
     'tpu': ['jax[tpu]>=0.10.2'],
-    'bench': ['blackjax>=1.2', 'torch>=2.9'],
+    'bench': [
+      'blackjax>=1.2',
+      'coreax>=1',
+      'hyppo>=0.5.2',
+      'numpyro>=0.18',
+      'stein_thinning>=0.2',
+      'torch>=2.9',
+    ],
     'docs': [
       'blackjax>=1.2',
       'dm-haiku>=0.0.16',

@@ -1,8 +1,8 @@
 """Measures what the guides show, and saves numbers and figures beside them.
 
-python -m docs.measure kernel dimensions energy tests variates
+python -m docs.measure kernel dimensions energy variates tests power chain large
 
-The numbers lie in docs/pages/guides/NAME.json, the figure in NAME.png.
+The numbers lie in docs/pages/guides/NAME.json, a figure, if there is one, in NAME.png.
 """
 
 import functools
@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from sklearn import datasets as sklearn_datasets
 
+from docs import goodness
 from stein_jax import densities
 from stein_jax import energies
 from stein_jax import kernels
@@ -224,50 +225,6 @@ def energy():
   return fig, dict(rows=rows)
 
 
-def tests():
-  """Measures how often tests of N(0, I) reject Laplace draws of its variance."""
-  sizes, n, num = (1, 2, 5, 10, 20), 200, 100
-  median = kernels.IMQ(kernels.Median(diagonal=False, log='none'))
-  options = dict(num_bootstrap=500)
-  kinds = {
-    'one bandwidth, the median': lambda rng, x: stein.ksd_test(
-      rng, x, -x, median, **options
-    ),
-    'one, the median over log(n + 1)': lambda rng, x: stein.ksd_test(
-      rng, x, -x, kernels.IMQ(), **options
-    ),
-    'ten bandwidths': lambda rng, x: stein.aggregated_ksd_test(
-      rng, x, -x, **options
-    ),
-    'FSSD': lambda rng, x: stein.fssd_test(rng, x, -x, num_draws=500),
-    'blocks': lambda rng, x: stein.block_ksd_test(x, -x),
-  }
-
-  def rejected(test, d):
-    @jax.jit
-    def p_value(rng):
-      of_points, of_test = jax.random.split(rng)
-      x = jax.random.laplace(of_points, (n, d)) / 2**0.5
-      return test(of_test, x).p_value
-
-    keys = jax.random.split(jax.random.key(7), num)
-    p_values = jax.lax.map(p_value, keys, batch_size=10)
-    return float(jnp.mean(p_values <= 0.05))
-
-  power = {
-    name: [rejected(test, d) for d in sizes] for name, test in kinds.items()
-  }
-  fig, ax = plt.subplots(figsize=(6, 3.4))
-  for name, shares in power.items():
-    ax.plot(sizes, shares, 'o-', label=name)
-  ax.axhline(0.05, color='k', linestyle=':')
-  ax.set(xscale='log', xlabel='dimensions', ylabel='share rejected at 5 %')
-  ax.set_xticks(sizes, sizes)
-  ax.minorticks_off()
-  ax.legend(fontsize=8)
-  return fig, dict(dimensions=sizes, points=n, sets=num, power=power)
-
-
 def variates():
   """Measures what control variates gain on a posterior, over twenty chains of NUTS."""
   from numpyro import infer  # pylint: disable=g-import-not-at-top
@@ -325,9 +282,11 @@ def variates():
 def main(names):
   for name in names:
     start = time.perf_counter()
-    fig, numbers = globals()[name]()
-    fig.tight_layout()
-    fig.savefig(_GUIDES / f'{name}.png', dpi=110)
+    measure = globals().get(name) or getattr(goodness, name)
+    fig, numbers = measure()
+    if fig is not None:
+      fig.tight_layout()
+      fig.savefig(_GUIDES / f'{name}.png', dpi=110)
     numbers['seconds'] = round(time.perf_counter() - start)
     text = json.dumps(numbers, indent=1)
     (_GUIDES / f'{name}.json').write_text(text + '\n', 'utf-8')

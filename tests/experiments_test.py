@@ -42,6 +42,7 @@ _MAINS = (
   'benchmarks.repulsion',
   'benchmarks.report',
   'benchmarks.scaling',
+  'benchmarks.stein_peers',
   'benchmarks.training',
   'benchmarks.updates',
 )

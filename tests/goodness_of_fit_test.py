@@ -210,6 +210,30 @@ class AggregatedTest(parameterized.TestCase):
       )
 
 
+class LevelTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    ('the_median', _MEDIAN), ('the_median_over_log', kernels.IMQ())
+  )
+  @pytest.mark.slow
+  def test_of_one_bandwidth(self, kernel):
+    test = lambda *a: stein.ksd_test(*a, kernel, num_bootstrap=500)
+    assert_level(p_values(test, jax.random.normal, 1000, 100, 2))
+
+  @pytest.mark.slow
+  def test_of_many_blocks(self):
+    test = lambda _, x, score: stein.block_ksd_test(
+      x, score, points_per_block=5
+    )
+    assert_level(p_values(test, jax.random.normal, 1000, 5000, 2))
+
+  @pytest.mark.slow
+  def test_of_few_blocks_is_cautious(self):
+    # Values of blocks are skewed to the right, and so their t to the left.
+    test = lambda _, x, score: stein.block_ksd_test(x, score)
+    found = p_values(test, jax.random.normal, 1000, 2500, 2)
+    self.assertBetween(np.mean(found <= 0.05), 0.01, 0.05)
+
+
 class BlockTest(parameterized.TestCase):
   def test_is_its_definition(self):
     # 23 points in blocks of 4: three are left out.
@@ -230,7 +254,7 @@ class BlockTest(parameterized.TestCase):
     test = lambda rng, x, score: stein.block_ksd_test(
       x, score, kernels.IMQ(1.0), points_per_block=2
     )
-    found = p_values(test, jax.random.normal, 500, 200, 1)
+    found = p_values(test, jax.random.normal, 1000, 200, 1)
     self.assertGreater(stats.kstest(found, 'uniform').pvalue, 0.001)
     assert_level(found)
 
