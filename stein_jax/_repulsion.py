@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from stein_jax import _distances
 from stein_jax import _sums
+from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.types import Array, Kernel
 
+_HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 FORMS = ('exact', 'swapped', 'nearest')  # see `stein.feature_repulsion`
 
 
@@ -27,20 +29,24 @@ def by_features(
 
   Args:
     xs: the particles of all devices [N, ...].
-    feature_fn: a function of these to their features [N, f].
+    feature_fn: a function of these to their features [N, f]. If it has an attribute
+      `mixes` that is False, no particle's features depend on another particle.
     kernel: radial profile. The one that is returned has its rule applied to the
       features.
     form: how the repulsion is computed, one of `FORMS`.
     rows: the particles [n] whose repulsion is returned [n, ...].
   """
+  mixes = getattr(feature_fn, 'mixes', True)
   feature_fn = functools.partial(_features, feature_fn)
   features, pullback = jax.vjp(feature_fn, xs)
   kernel = kernels.resolved(kernel, features)
   sq_dist = kernels.squared_distance(features, features)
   # The gradient of k in e_j is slope (e_j - e_i).
   slope = 2 * _sums.with_slope(kernel)(sq_dist)[1]
-  if form == 'exact':
+  if form == 'exact' and (mixes or features.shape[1] >= len(features)):
     repulsion = _exact_repulsion(features, pullback, slope, rows)
+  elif form == 'exact':
+    repulsion = _exact_by_features(features, pullback, slope, rows)
   elif form == 'swapped':
     cotangent = _distances.weighted_differences(slope, features, features)
     repulsion = pullback(cotangent)[0][rows]
@@ -62,6 +68,26 @@ def _exact_repulsion(features, pullback, slope, rows):
     return jnp.sum(pullback(slope[:, None] * change)[0], 0)
 
   return lax.map(at, (slope[rows], features[rows]))
+
+
+def _exact_by_features(features, pullback, slope, rows):
+  """Returns what `_exact_repulsion` does where no e_j depends on another particle.
+
+  One pass back then has the gradient of a feature at every particle.
+  """
+
+  def add(total, feature):
+    gradients = pullback(jnp.zeros_like(features).at[:, feature].set(1))[0]
+    values = features[:, feature]
+    weights = slope[rows] * _distances.outer_sum(-values[rows], values)
+    return total + jnp.tensordot(
+      weights, gradients, 1, precision=_HIGHEST
+    ), None
+
+  like_x = jax.eval_shape(pullback, features)[0]
+  start = jnp.zeros((len(rows), *like_x.shape[1:]), like_x.dtype)
+  start, *_ = collectives.match_varying(start, features, rows)
+  return lax.scan(add, start, jnp.arange(features.shape[1]))[0]
 
 
 def _nearest_other(sq_dist):

@@ -22,6 +22,7 @@ from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax.types import Array, Kernel, Tree
 
+_ONE_BLOCK = 64  # points, up to which all pairs are one block
 _WINDOWED = 2000  # points, from which each pair once, in windows, costs less
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
@@ -417,7 +418,8 @@ def stein_sum(
   """
   if len(x) >= _WINDOWED and not collectives.is_split(axis_name):
     # The kernel is symmetric. On a ring each pair is seen twice, by its two devices.
-    return 2 * _sum_in_windows(x, score, kernel, block_size)
+    of_block = lambda u, rows, columns: jnp.sum(u)
+    return 2 * sum_in_windows(x, score, kernel, of_block, (), block_size)
   loop = _Loop(jnp.arange(len(x)), len(x), True, block_size, axis_name)
 
   def over_pairs(form):
@@ -430,28 +432,46 @@ def stein_sum(
   return with_stein_kernel(over_pairs, kernel, (x,), axis_name)
 
 
-def _sum_in_windows(x, score, kernel, block_size):
-  """Returns the sum of u over pairs, each of them once []."""
+def sum_in_windows(
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  of_block: Callable[[Array, Tree, Tree], Array],
+  beside: Tree,
+  block_size: int | None,
+) -> Array:
+  """Returns the sum over blocks of what a function makes of u, each pair once.
+
+  Args:
+    x: points [n, d].
+    score: their scores [n, d].
+    kernel: radial profile.
+    of_block: a function of u [rows, columns], which is 0 for pairs that other entries
+      stand for, and of what lies beside its rows and its columns.
+    beside: a tree with leaves [n, ...].
+    block_size: rows of u held at a time; None bounds memory.
+  """
   n, half = len(x), len(x) // 2
-  size = kernels.block_rows(half, block_size)
+  size = kernels.block_rows(max(1, half), block_size)
   if block_size is None:
     # A window is half of all points and a block: it should not be much more than half.
-    size = min(size, n // 8)
+    size = min(size, max(_ONE_BLOCK, n // 16))
   size = min(size, n)
   blocks, width = -(-n // size), size + half
-  points = _windows.repeat_rows((x, score), blocks * size + width)
+  repeated = _windows.repeat_rows((x, score, beside), blocks * size + width)
 
   def over_pairs(form):
     def block(start):
-      window = lambda length: form.prepare(
-        *(lax.dynamic_slice_in_dim(array, start, length) for array in points)
+      window = lambda length: jax.tree.map(
+        lambda leaf: lax.dynamic_slice_in_dim(leaf, start, length), repeated
       )
+      (*points, rows), (*others, columns) = window(size), window(width)
       row = start + jnp.arange(size)
       counts = _windows.pair_mask(n, row, width) & (row < n)[:, None]
-      u = form.matrix(window(size), window(width), counts)
-      return jnp.sum(jnp.where(counts, u, 0))
+      u = form.matrix(form.prepare(*points), form.prepare(*others), counts)
+      return of_block(jnp.where(counts, u, 0), rows, columns)
 
-    return jnp.sum(lax.map(block, size * jnp.arange(blocks)))
+    return jnp.sum(lax.map(block, size * jnp.arange(blocks)), 0)
 
   return with_stein_kernel(over_pairs, kernel, (x,))
 

@@ -234,6 +234,32 @@ class LevelTest(parameterized.TestCase):
     self.assertBetween(np.mean(found <= 0.05), 0.01, 0.05)
 
 
+class FormsTest(parameterized.TestCase):
+  @parameterized.product(n=[1, 2, 3, 64, 65, 130], block_size=[None, 1, 50])
+  def test_are_quadratic_forms(self, n, block_size):
+    rng = np.random.default_rng(n)
+    x, score = rng.normal(size=(2, n, 3)).astype(np.float32)
+    weights = rng.normal(size=(4, n)).astype(np.float32)
+    own = rng.normal(size=n).astype(np.float32)
+    forms = jax.jit(
+      lambda *arrays: _draws.stein_forms(
+        *arrays[:3], kernels.IMQ(2.0), arrays[3], block_size
+      )
+    )
+    u = literal.imq_stein_matrix(x, score, 2.0)
+    np.fill_diagonal(u, own)
+    np.testing.assert_allclose(
+      forms(weights, x, score, own),
+      np.einsum('ki,ij,kj->k', weights, u, weights),
+      atol=3e-6 * np.sum(np.abs(u)),
+    )
+    # What depends on a point that is nan is nan.
+    spoilt = x.copy()
+    spoilt[-1, 0] = np.nan
+    if n > 1:
+      self.assertTrue(np.all(np.isnan(forms(weights, spoilt, score, own))))
+
+
 class BlockTest(parameterized.TestCase):
   def test_is_its_definition(self):
     # 23 points in blocks of 4: three are left out.

@@ -168,6 +168,35 @@ class FrechetDistanceTest(parameterized.TestCase):
     # The reference takes roots of eigenvalues 1e-16 about 0.
     self.assertAlmostEqual(metrics.frechet_distance(x, y), expected, 5)
 
+  @parameterized.parameters(1e-5, 1e-9, 0.0)
+  def test_nearly_singular_covariances_by_hand(self, small):
+    # With commuting covariances the squared differences of standard deviations add up.
+    # Rows are exact to roundings of 3, of which the least deviation is the smallest.
+    stds = np.array([[3.0, 1.0, small, 2.0], [1.0, 1.0, 4 * small, 2 * small]])
+    rotation, _ = np.linalg.qr(normal(4, 4, seed=5))
+    x, y = (
+      matched(40, np.zeros(4), np.eye(4), seed=i) * std @ rotation
+      for i, std in enumerate(stds)
+    )
+    expected = np.sum((stds[0] - stds[1]) ** 2)
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), expected, 12)
+    self.assertAlmostEqual(metrics.frechet_distance(y, x), expected, 12)
+
+  def test_dead_and_repeated_features(self):
+    x, y = normal(60, 5), 1 + 2 * normal(50, 5, seed=1)
+    dead = lambda rows: np.pad(rows, ((0, 0), (0, 3)), constant_values=7.0)
+    self.assertAlmostEqual(
+      metrics.frechet_distance(dead(x), dead(y)),
+      metrics.frechet_distance(x, y),
+      10,
+    )
+    # Each feature twice is a rotation of the feature times the root of 2, and 0.
+    self.assertAlmostEqual(
+      metrics.frechet_distance(np.tile(x, 2), np.tile(y, 2)),
+      2 * metrics.frechet_distance(x, y),
+      10,
+    )
+
   @parameterized.parameters((50, 4), (5, 30))
   def test_zero_for_equal_sets_in_any_order(self, n, f):
     x = normal(n, f).astype(np.float32)

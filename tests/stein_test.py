@@ -532,6 +532,41 @@ class FeatureTest(chex.TestCase):
       _feature_repulsion('imq', 2.0, x, feature_fn=lambda x: x, form=form),
     )
 
+  @parameterized.product(num=[3, 4, 5, 9], name=['rbf', 'imq'])
+  def test_features_that_say_they_do_not_mix(self, num, name):
+    # Of 4 features fewer than there are points have one pass each.
+    x, _ = _points(num, 3)
+    alone = functools.partial(_curved)
+    alone.mixes = False
+    _assert_close(
+      _feature_repulsion(name, 2.0, x, feature_fn=alone),
+      _pulls(name, 2.0, x).sum(1),
+    )
+
+  def test_a_pass_for_each_feature_where_these_are_fewer(self):
+    passes = []
+
+    @jax.custom_vjp
+    def features(x):
+      return x[:, :2]
+
+    def backward(_, cotangent):
+      jax.debug.callback(passes.append, jnp.zeros(()))
+      return (jnp.pad(cotangent, ((0, 0), (0, 1))),)
+
+    features.defvjp(lambda x: (features(x), None), backward)
+    found = {}
+    for mixes, wanted in ((True, 7), (False, 2)):
+      feature_fn = functools.partial(features)
+      feature_fn.mixes = mixes
+      passes.clear()
+      found[mixes] = stein.feature_repulsion(
+        _points(7, 3)[0], feature_fn, kernels.RBF(2.0)
+      )
+      jax.effects_barrier()
+      self.assertLen(passes, wanted)
+    _assert_close(found[False], found[True])
+
   def test_coupled_features(self):
     # With e_i held, sum_j k(F_j(X), e_i) changes with every point; their moves
     # add up.
@@ -1303,6 +1338,18 @@ class ShardedTest(chex.TestCase):
       with self.subTest(name):
         self.assertGreater(np.max(np.abs(want)), 0.1)
         _assert_close(actual[name], want)
+
+  @parameterized.parameters('shard_map', 'vmap')
+  def test_features_that_do_not_mix(self, mode):
+    x, score = map(jnp.array, _points(8, 3))
+    alone = functools.partial(_curved)
+    alone.mixes = False
+    local = lambda x, score: stein.feature_svgd_direction(
+      x, score, alone, _kernel('imq', 2.0), axis_name=_AXIS
+    )
+    _assert_close(
+      _mapped(mode, local, x, score), _exact_direction('imq', 2.0, x, score)
+    )
 
   @parameterized.parameters(False, True)
   def test_ksd_is_replicated(self, unbiased):

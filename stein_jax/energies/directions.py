@@ -92,6 +92,8 @@ def features(
 ) -> Callable[[Array], Array]:
   """Returns a function of x [n, ...] to the energy's features [n, f].
 
+  Its attribute `mixes` says whether an example's features depend on the others.
+
   Args:
     energy: the learner of a network with a method `features`.
     normalized_with: further examples that an energy which mixes its batch normalises
@@ -100,10 +102,14 @@ def features(
   """
   context = dict(method='features', axis_name=axis_name)
   if normalized_with is None:
-    return functools.partial(learners.call, energy, energy.params, **context)
-  return lambda x: values.pair(
-    energy, energy.params, normalized_with, x, **context
-  )[1]
+    of_x = functools.partial(learners.call, energy, energy.params, **context)
+  else:
+    of_x = lambda x: values.pair(
+      energy, energy.params, normalized_with, x, **context
+    )[1]
+  # Repulsions are cheaper to compute where it does not.
+  of_x.mixes = learners.mixes(energy)
+  return of_x
 
 
 def distance_moved(

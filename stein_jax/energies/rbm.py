@@ -11,7 +11,9 @@ from stein_jax import layers
 from stein_jax.types import Array, PRNGKey
 
 _MAX_ENUMERATED = 20
+_MAX_SUMMED = 30  # where a state costs one exponential: seconds on two cores
 _CHUNK = 2**12  # hidden states at a time, which bounds the memory
+_ENTRIES = 2**20  # of a block of states by halves
 
 
 class RBM(nn.Module):
@@ -68,12 +70,19 @@ class RBM(nn.Module):
     log Z = (d/2) log 2 pi + logsumexp_h [c.h + |b + Bh|^2 / 2].
 
     Raises:
-      ValueError: there are more than 20 hidden units. `samplers.annealed_importance`
+      ValueError: there are more than 30 hidden units. `samplers.annealed_importance`
         estimates log Z then.
     """
-    log_states = self._log_states()
-    return jax.nn.logsumexp(log_states) + (
-      0.5 * self._get('bias').shape[0] * jnp.log(2 * jnp.pi)
+    rows, to_states = self._halves(_MAX_SUMMED)
+    # In blocks, whose states are made anew for the gradient.
+    sums = lax.map(
+      jax.checkpoint(lambda row: jax.nn.logsumexp(to_states(row))),
+      rows,
+      batch_size=max(1, min(len(rows[0]), _ENTRIES // len(rows[0]))),
+    )
+    bias = self._get('bias')
+    return jax.nn.logsumexp(sums) + 0.5 * (
+      bias @ bias + len(bias) * jnp.log(2 * jnp.pi)
     )
 
   def sample(self, rng: PRNGKey, num: int) -> Array:
@@ -105,29 +114,43 @@ class RBM(nn.Module):
     return lax.scan(step, flat, keys)[0].reshape(x.shape)
 
   def _log_states(self):
-    """Returns c.h + |b + Bh|^2 / 2 of all hidden states [2^num_hidden]."""
-    if self.num_hidden > _MAX_ENUMERATED:
+    """Returns c.h + (|b + Bh|^2 - b.b) / 2 of all hidden states [2^num_hidden]."""
+    rows, to_states = self._halves(_MAX_ENUMERATED)
+    return jax.vmap(to_states)(rows).reshape(-1)
+
+  def _halves(self, limit):
+    """Returns rows, and a function of a row to c.h + (|b + Bh|^2 - b.b) / 2.
+
+    |b + Bh|^2 is taken by B'B and B'b, which is a term for each half of h = (v, u) and
+    a product of the two. So the states are a matrix: a row is one u, and the function
+    returns the values of every v [2^(num_hidden // 2)] with it.
+    """
+    if self.num_hidden > limit:
       raise ValueError(
-        f'num_hidden={self.num_hidden}: enumeration stops at '
-        f'{_MAX_ENUMERATED}; use samplers.annealed_importance.'
+        f'num_hidden={self.num_hidden}: enumeration stops at {limit}; use '
+        'samplers.annealed_importance.'
       )
     bias, weight = self._get('bias'), self._get('weight')
-    # |b + Bh|^2 is taken by B'B and B'b, so that no state costs d numbers.
     gram, linear = weight.T @ weight, weight.T @ bias + self._get('hidden_bias')
+    half = self.num_hidden // 2
 
-    def log_state(index):
-      h = self._hidden(index)
-      return h @ linear + 0.5 * h @ gram @ h
+    def states_of(part):
+      size = len(linear[part])
+      h = _signs(jnp.arange(2**size), size).astype(linear.dtype)
+      return h, h @ linear[part] + 0.5 * jnp.sum(h @ gram[part, part] * h, 1)
 
-    # All states at once would be up to 2^20 rows of hidden units.
-    indices = jnp.arange(2**self.num_hidden)
-    states = lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
-    return states + 0.5 * bias @ bias
+    low, high = slice(half), slice(half, None)
+    (v, own_v), (u, own_u) = states_of(low), states_of(high)
+
+    def to_states(row):
+      along, own = row
+      return v @ along + own_v + own
+
+    return (u @ gram[high, low], own_u), to_states
 
   def _hidden(self, index):
     """Returns hidden states [..., num_hidden] whose bits are those of the index."""
-    bits = jnp.stack([(index >> i) & 1 for i in range(self.num_hidden)], -1)
-    return (2 * bits - 1).astype(self._get('weight').dtype)
+    return _signs(index, self.num_hidden).astype(self._get('weight').dtype)
 
   def _mean(self, hidden):
     mean = hidden @ self._get('weight').T + self._get('bias')[None]
@@ -149,6 +172,12 @@ class RBM(nn.Module):
     # Variables outside 'params' are differentiated too, but the mean is a
     # constant.
     return lax.stop_gradient(self.get_variable('constants', 'mean'))
+
+
+def _signs(index, num):
+  """Returns the lowest bits [..., num] of an index as -1 and 1."""
+  bit = jnp.expand_dims(jnp.arange(num), range(index.ndim))
+  return 2 * ((index[..., None] >> bit) & 1) - 1
 
 
 def _add_noise(rng, mean):

@@ -13,6 +13,10 @@ from stein_jax import kernels
 from stein_jax.metrics import _rows
 from stein_jax.types import Array, PRNGKey
 
+_ROOT_ERROR = (
+  1e-8  # of both covariances' traces: a bound that a fast root must keep
+)
+
 
 def frechet_distance(x: Array, y: Array) -> float:
   """Returns the squared Frechet distance of Gaussians fitted to x, y [HRUNH17].
@@ -37,20 +41,51 @@ def frechet_distance(x: Array, y: Array) -> float:
   if not _rows.all_finite(x, y):
     return float('nan')
 
-  def fit(rows):
-    mean = np.mean(rows, 0)
-    return mean, np.linalg.qr((rows - mean) / (len(rows) - 1) ** 0.5, mode='r')
-
-  # With C = R'R the eigenvalues of (C_x C_y)^(1/2) are the singular values of
-  # R_x R_y': no root is taken of an eigenvalue that is rounding about zero.
-  (mean_x, root_x), (mean_y, root_y) = fit(x), fit(y)
-  product = root_x @ root_y.T
-  if not _rows.all_finite(product):
-    return float('nan')
-  cross = np.linalg.svd(product, compute_uv=False).sum()
-  spread = np.sum(root_x**2) + np.sum(root_y**2) - 2 * cross
+  mean_x, mean_y = np.mean(x, 0), np.mean(y, 0)
+  # With these rows a covariance is C = X'X.
+  x, y = (x - mean_x) / (len(x) - 1) ** 0.5, (y - mean_y) / (len(y) - 1) ** 0.5
+  spread = np.sum(x**2) + np.sum(y**2) - 2 * _trace_of_root(x, y)
   # Rounding alone makes the spread negative.
-  return float(np.sum((mean_x - mean_y) ** 2) + max(spread, 0))
+  return float(np.sum((mean_x - mean_y) ** 2) + np.maximum(spread, 0))
+
+
+def _trace_of_root(x, y):
+  """Returns tr (C_x C_y)^(1/2) of C = X'X, for rows X [n, f] and Y [m, f] in float64.
+
+  It is nan where numbers overflow.
+  """
+  if min(len(x), len(y)) > x.shape[1]:
+    trace, error = _trace_by_cholesky(x, y)
+    if error <= _ROOT_ERROR * (np.sum(x**2) + np.sum(y**2)):
+      return trace
+  # With C = R'R the eigenvalues of (C_x C_y)^(1/2) are the singular values of
+  # R_x R_y': no root is taken of an eigenvalue that is rounding about zero. It takes
+  # seven times as long (10,000 rows of 2,048 features).
+  product = np.linalg.qr(x, mode='r') @ np.linalg.qr(y, mode='r').T
+  if not _rows.all_finite(product):
+    return np.nan
+  return np.linalg.svd(product, compute_uv=False).sum()
+
+
+def _trace_by_cholesky(x, y):
+  """Returns what `_trace_of_root` does, and a bound of its error.
+
+  The bound is infinite or nan where a covariance is singular or overflows.
+  """
+  cov_x, cov_y = x.T @ x, y.T @ y
+  try:
+    factor = np.linalg.cholesky(cov_x)
+    values = np.linalg.eigvalsh(factor.T @ cov_y @ factor)
+  except np.linalg.LinAlgError:
+    return np.nan, np.inf
+  rounding = np.finfo(values.dtype).eps
+  rounding *= np.linalg.norm(cov_x) * np.linalg.norm(cov_y)
+  if not values[0] > rounding:
+    return np.nan, np.inf
+  # An eigenvalue is right to roundings of the largest, and so has a root that is less
+  # right the smaller it is. Actual errors were a thousandth of the bound and less.
+  roots = np.sqrt(values)
+  return np.sum(roots), np.sum(rounding / (2 * roots))
 
 
 def manifold_metrics(

@@ -162,7 +162,9 @@ def feature_repulsion(
       [N, f].
     kernel: radial profile; a rule for its bandwidth is applied to all features.
     form: how it is computed. 'exact' goes through the Jacobian at every x_j, with one
-      vector-Jacobian product of the batch for each i. 'swapped' goes through the
+      vector-Jacobian product of the batch for each i; or for each feature, where F has
+      an attribute `mixes` that is False, which says that the features of a particle
+      depend on no other, and f is less than N. 'swapped' goes through the
       Jacobian at x_i instead, with one product in all; the two are equal where F is an
       isometry. With 'nearest' the nearest other particle is the only j.
     axis_name: the mapped axis over which the particles are split.

@@ -81,7 +81,7 @@ class RBMTest(parameterized.TestCase):
       models.call(energy, method='log_partition'), np.log(total), rtol=1e-12
     )
 
-  @parameterized.parameters(1, 5, 13)  # 2^13 states are two chunks
+  @parameterized.parameters(1, 5, 12)  # halves are of no and of unequal sizes
   def test_log_partition_by_enumeration(self, num_hidden):
     self.enter_context(jax.enable_x64(True))
     energy, *params = models.rbm(6, num_hidden, scale=0.3)
@@ -91,13 +91,52 @@ class RBMTest(parameterized.TestCase):
       rtol=1e-13,
     )
 
-  def test_enumeration_has_a_limit(self):
+  def test_gradient_of_log_partition_is_the_enumerated_moments(self):
+    self.enter_context(jax.enable_x64(True))
+    energy, b, weight, c = models.rbm(4, 5, scale=0.3)
+    states, weights = _states(5), _literal_state_weights(b, weight, c)
+    means = b + states @ weight.T
+    expected = {
+      'bias': np.average(means, 0, weights),
+      'weight': (weights * means.T) @ states / np.sum(weights),
+      'hidden_bias': np.average(states, 0, weights),
+    }
+    exact = lambda params: energy.apply_fn(params, method='log_partition')
+    found = jax.jit(jax.grad(exact))(energy.params)['params']
+    chex.assert_trees_all_close(found, expected, rtol=1e-12)
+
+  def test_log_partition_of_more_states_than_a_block(self):
+    # Without weights hidden units are independent: 2 cosh c_i each, whose slope is
+    # tanh c_i, and log 2 in the mean, so that float32 is within 1e-6 of 15.
     energy, *_ = models.rbm(2, 21)
-    for call in (('log_partition',), ('sample', jax.random.key(0), 2)):
-      with self.assertRaisesRegex(
-        ValueError, 'num_hidden=21.*annealed_importance'
-      ):
-        models.call(energy, *call[1:], method=call[0])
+    b, c = np.array([0.5, -2.0]), np.linspace(-1, 1, 21)
+    energy = models.with_params(energy, b, np.zeros((2, 21)), c)
+    exact = lambda params: energy.apply_fn(params, method='log_partition')
+    value, grad = jax.jit(jax.value_and_grad(exact))(energy.params)
+    expected = np.log(2 * np.pi) + b @ b / 2 + np.sum(np.log(2 * np.cosh(c)))
+    np.testing.assert_allclose(value, expected, rtol=2e-6)
+    np.testing.assert_allclose(
+      grad['params']['hidden_bias'], np.tanh(c), atol=2e-6
+    )
+
+  @parameterized.parameters(
+    ('log_partition', 31), ('sample', 21, jax.random.key(0), 2)
+  )
+  def test_enumeration_has_a_limit(self, method, num_hidden, *args):
+    energy, *_ = models.rbm(2, num_hidden)
+    with self.assertRaisesRegex(
+      ValueError, f'num_hidden={num_hidden}.*annealed_importance'
+    ):
+      models.call(energy, *args, method=method)
+
+  def test_log_partition_of_nan_is_nan(self):
+    energy, b, weight, c = models.rbm(2, 3)
+    for i, name in enumerate(('bias', 'weight', 'hidden_bias')):
+      params = [b, weight, c]
+      params[i] = np.full_like(params[i], np.nan)
+      with self.subTest(name):
+        spoilt = models.with_params(energy, *params)
+        self.assertTrue(np.isnan(models.call(spoilt, method='log_partition')))
 
   def test_num_hidden_is_a_count(self):
     with self.assertRaisesRegex(ValueError, 'num_hidden=0'):

@@ -9,7 +9,9 @@ import optax
 
 from stein_jax import dtypes
 from stein_jax import energies
+from stein_jax import kernels
 from stein_jax import learners
+from stein_jax import stein
 from tests.energies import models
 
 
@@ -179,6 +181,30 @@ class BatchTest(parameterized.TestCase):
     batch = {'image': 1, 'label': 2}
     self.assertEqual(energies.conditions(batch), ())
     self.assertEqual(energies.conditions({**batch, 'condition': 3}), (3,))
+
+
+class FeaturesTest(parameterized.TestCase):
+  @parameterized.product(norm=['batch', 'none'], together=[False, True])
+  def test_say_whether_they_mix(self, norm, together):
+    energy = models.energy('autoencoder', norm)
+    x = models.images(6)
+    data = models.images(6, seed=1) if together else None
+    features = energies.features(energy, data)
+    self.assertEqual(features.mixes, norm == 'batch')
+    # They do where another image changes the first one's.
+    changed = features(x.at[1:].add(1.0))[0] != features(x)[0]
+    self.assertEqual(bool(jnp.any(changed)), features.mixes)
+
+  def test_repulsion_is_that_of_a_plain_function(self):
+    # With 3 features of 7 points it takes a pass for each feature.
+    energy, *_ = models.rbm(5, 3)
+    x = jnp.asarray(models.points(7, 5), jnp.float32)
+    features = energies.features(energy)
+    kernel = kernels.RBF(2.0)
+    found = stein.feature_repulsion(x, features, kernel)
+    plain = stein.feature_repulsion(x, lambda x: features(x), kernel)
+    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-6)
+    self.assertGreater(jnp.max(jnp.abs(plain)), 0.1)
 
 
 if __name__ == '__main__':
