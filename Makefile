@@ -72,7 +72,8 @@ results: .venv/installed
 	$(BIN)/python -m experiments.reproduce.page --results=$(or $(RESULTS),results)
 
 bench: .venv/installed
-	for name in primitives training loop langevin repulsion updates stein_peers; do \
+	for name in primitives training loop langevin repulsion updates exact \
+	  stein_peers; do \
 	  $(BIN)/python -m experiments.benchmarks.$$name || exit 1; \
 	done
 	$(BIN)/python -m experiments.benchmarks.report

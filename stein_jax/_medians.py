@@ -11,6 +11,7 @@ import functools
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from stein_jax import _distances
 from stein_jax import _windows
@@ -19,6 +20,7 @@ from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax.types import Array
 
+_FEW_POINTS = 16  # up to which a loop costs more than comparing all pairs
 _ONE_BLOCK = 64  # points, up to which all pairs are one block
 _BLOCK_ENTRIES = 2**18  # pairs looked at together: what a core's cache holds
 # Up to so many stored pairs are counted at once: a loop over their blocks would cost
@@ -56,6 +58,9 @@ def median_squared_distance(
   """
   x = lax.stop_gradient(dtypes.at_least_float32(x))
   n = x.shape[0]
+  is_split = collectives.is_split(axis_name)
+  if n <= _FEW_POINTS and block_size is None and not is_split:
+    return _median_of_few(x, diagonal)
   bits = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
   infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), bits)
   over_pairs, num_probes = _pairs(x, rows, block_size, axis_name, infinity)
@@ -76,7 +81,7 @@ def median_squared_distance(
     return narrowed(bracket, jnp.minimum(low + (steps + 1) * step - 1, high))
 
   bracket = jnp.zeros((), bits), infinity
-  if not collectives.is_split(axis_name):
+  if not is_split:
     # Under shard_map points without an axis name may still be a shard's own. Their
     # counts then differ from shard to shard, and so does what the loop carries.
     bracket = collectives.match_varying(*bracket, x[0, 0])[:2]
@@ -92,6 +97,27 @@ def median_squared_distance(
     above = collectives.pmin(jnp.min(above), axis_name)
     upper = jnp.where(reaches(next_rank, lower[None])[0], lower, above)
   lower, upper = (lax.bitcast_convert_type(v, x.dtype) for v in (lower, upper))
+  return _between(lower, upper, x)
+
+
+def _median_of_few(x, diagonal):
+  """Returns what `median_squared_distance` does, where every pair is a probe."""
+  first, second = np.triu_indices(len(x), 1)
+  pairs = jnp.sum((x[first] - x[second]) ** 2, 1)
+  counts = jnp.sum(pairs[:, None] <= pairs[None], 0)
+  reached = lambda rank: jnp.min(
+    jnp.where(counts >= rank, pairs, jnp.inf), initial=jnp.inf
+  )
+  # The zeros of the diagonal come before all pairs.
+  lower, upper = (
+    reached(rank) if rank else jnp.zeros((), x.dtype)
+    for rank in _middle_ranks(len(x), diagonal)
+  )
+  return _between(lower, upper, x)
+
+
+def _between(lower, upper, x):
+  """Returns the mean of the middle two, nan where a point is not finite."""
   median = lower + (upper - lower) / 2
   return jnp.where(jnp.all(jnp.isfinite(x)), median, jnp.nan)
 

@@ -36,6 +36,7 @@ _MAINS = (
   'reproduce.vae_teaching',
   'reproduce.vgan',
   'benchmarks.annealing',
+  'benchmarks.exact',
   'benchmarks.langevin',
   'benchmarks.loop',
   'benchmarks.primitives',

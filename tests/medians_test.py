@@ -34,13 +34,28 @@ def _points(n, d=3, *, high=50, seed=0):
 
 class MedianTest(parameterized.TestCase):
   @parameterized.product(
-    n=[2, 3, 17, FEW, FEW + 1, 1030],
+    n=[2, 3, 10, 16, 17, FEW, FEW + 1, 1030],
     diagonal=[True, False],
   )
   def test_is_that_of_numpy(self, n, diagonal):
     x = _points(n)
     actual = _actual(jnp.array(x, jnp.float32), diagonal=diagonal)
     self.assertEqual(actual, _expected(x, diagonal))
+
+  @parameterized.product(kind=['same', 'one_apart', 'two'], n=[2, 9, 16])
+  def test_few_points_that_coincide(self, kind, n):
+    row = np.arange(n)
+    x = dict(same=0 * row, one_apart=(row == 1) * 30, two=row % 2 * 40)[kind]
+    x = x[:, None].astype(float)
+    for diagonal in (True, False):
+      actual = _actual(jnp.array(x, jnp.float32), diagonal=diagonal)
+      self.assertEqual(actual, _expected(x, diagonal))
+
+  @parameterized.parameters(np.nan, np.inf)
+  def test_few_points_that_are_not_finite(self, bad):
+    x = _points(7).astype(np.float32)
+    x[3, 1] = bad
+    self.assertTrue(np.isnan(_actual(x)))
 
   @parameterized.parameters((7, 1), (7, 5), (600, 64), (600, 1000))
   def test_is_that_of_numpy_by_blocks(self, n, block_size):
