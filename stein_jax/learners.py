@@ -470,8 +470,8 @@ def keywords(
   """Returns the names of the keyword arguments that the network takes.
 
   These are its keyword-only arguments and, of `axis_name` and `rng`, those that have
-  a default. A network whose property `mixes` is False does not mix examples the way
-  it is built, and is given no axis.
+  a default. A network whose property `mixes` or `drops` is False has neither use for
+  an axis or for a key the way it is built, and is given none.
 
   Args:
     learner: the learner. A TrainState without a module takes none.
@@ -488,6 +488,28 @@ def keywords(
 def mixes(learner: train_state.TrainState) -> bool:
   """Returns whether the network's value at an example depends on its batch."""
   return 'axis_name' in keywords(learner)
+
+
+def drops(learner: train_state.TrainState) -> bool:
+  """Returns whether the network is random if it is given a key."""
+  return 'rng' in keywords(learner)
+
+
+def searches(learner: train_state.TrainState) -> bool:
+  """Returns whether the optimizer asks for the loss elsewhere, as line searches do."""
+  asked = []
+
+  def value_fn(params):
+    asked.append(params)
+    return jnp.zeros(())
+
+  # It is traced, which costs no step.
+  jax.eval_shape(
+    lambda: _updates(
+      learner, learner.params, value=jnp.zeros(()), value_fn=value_fn
+    )
+  )
+  return bool(asked)
 
 
 def dropout_key(
@@ -516,8 +538,9 @@ _OFFERED = ('axis_name', 'rng')
 def _module_keywords(module, method=None):
   """Returns the keywords of a Linen module; see `keywords`."""
   names = _function_keywords(_class(module).__call__)
-  if not attribute(module, 'mixes', True):
-    names = tuple(name for name in names if name != 'axis_name')
+  for has, name in (('mixes', 'axis_name'), ('drops', 'rng')):
+    if not attribute(module, has, True):
+      names = tuple(each for each in names if each != name)
   function = getattr(_class(module), method or '__call__', None)
   if function is None or _forwards_keywords(function):
     return names
@@ -666,15 +689,9 @@ def descend(
     learner.params
   )
   grads = collectives.pmean(grads, axis_name)
-  # A line search asks for these; whoever does not leaves them out of the program.
-  searched = dict(
-    value=loss, grad=grads, value_fn=lambda params: mean_loss(params)[0]
+  updates, opt_state = _updates(
+    learner, grads, value=loss, value_fn=lambda params: mean_loss(params)[0]
   )
-  tx = optax.with_extra_args_support(learner.tx)
-  with jax.numpy_dtype_promotion('standard'):  # Adam's count is an integer
-    updates, opt_state = tx.update(
-      grads, learner.opt_state, learner.params, **searched
-    )
   updates = jax.tree.map(lambda update: rate * update, updates)
   moved = learner.replace(
     step=learner.step + 1,
@@ -682,6 +699,15 @@ def descend(
     opt_state=opt_state,
   )
   return _with_average(moved), *kept
+
+
+def _updates(learner, grads, **searched):
+  """Returns the optimizer's updates of the parameters, and its next state."""
+  # A line search asks for these; whoever does not leaves them out of the program.
+  searched['grad'] = grads
+  tx = optax.with_extra_args_support(learner.tx)
+  with jax.numpy_dtype_promotion('standard'):  # Adam's count is an integer
+    return tx.update(grads, learner.opt_state, learner.params, **searched)
 
 
 # Steps of a network within one of an algorithm that are traced one by one. XLA's CPU

@@ -67,6 +67,15 @@ _MLP = dict(name='MLP', widths=(64, 64), confinement=0.0)
 _CONVNET = dict(
   name='ConvNet', widths=(16, 32, 64), kernels=(5, 3, 3), strides=(2, 2, 2)
 )
+
+
+def _deep_steingan() -> ConfigDict:
+  """Returns SteinGAN whose energy is an autoencoder that mixes no examples."""
+  config = steingan_mnist.get_config()
+  config.energy = dict(name='Autoencoder', norm='none', dropout=0.0)
+  return configs.complete(config)
+
+
 # From a small network, in which overhead shows, to a large one.
 TASKS = {
   'RBM 784-10, CD-1': langevin(_RBM, (100, 784), 1),
@@ -75,6 +84,7 @@ TASKS = {
   'MLP 2-64-64-1, CD-100': langevin(_MLP, (200, 2), 100),
   'ConvNet 28x28, 20 steps': langevin(_CONVNET, (100, 28, 28, 1), 20),
   'SteinGAN 28x28': Task(steingan_mnist.get_config(), (100, 28, 28, 1)),
+  'SteinGAN 28x28, autoencoder': Task(_deep_steingan(), (100, 28, 28, 1)),
 }
 
 
@@ -292,6 +302,8 @@ def _torch_energy(torch, section, shape):
         return pull - nn.functional.softplus(2 * field).sum(1) + field.sum(1)
 
     return RBM(shape[1], section.num_hidden)
+  if section.name == 'Autoencoder':
+    return _torch_autoencoder(torch, section)
   if section.name == 'MLP':
     sizes = (shape[1], *section.widths)
     layers = []
@@ -311,6 +323,35 @@ def _torch_energy(torch, section, shape):
   return nn.Sequential(
     *layers, nn.Flatten(), nn.Linear(maps * side**2, 1), nn.Flatten(0)
   )
+
+
+def _torch_autoencoder(torch, section):
+  nn, call = torch.nn, torch.nn.functional
+
+  class Autoencoder(nn.Module):
+    def __init__(self):
+      super().__init__()
+      maps = [1, *(width for width, *_ in section.convs)]
+      self.kernels = nn.ParameterList(
+        0.02 * torch.randn(after, before, size, size)
+        for before, after, (_, size, *_) in zip(
+          maps, maps[1:], section.convs, strict=False
+        )
+      )
+
+    def forward(self, x):
+      y = x = x.view(-1, 1, 28, 28)
+      layers = list(zip(self.kernels, section.convs, strict=True))
+      for kernel, (_, _, stride, padding) in layers:
+        y = torch.relu(call.conv2d(y, kernel, None, stride, padding))
+      for i, (kernel, (_, size, stride, padding)) in enumerate(layers[::-1]):
+        # What the strided convolution left out on the other side.
+        extra = 0 if stride == size else 1
+        y = call.conv_transpose2d(y, kernel, None, stride, padding, extra)
+        y = torch.relu(y) if i < len(layers) - 1 else torch.sigmoid(y)
+      return (x - y).flatten(1).norm(dim=1)
+
+  return Autoencoder()
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ def direction(
   rule: Callable[..., Array],
   x: Array,
   *condition: Array,
+  score: Array | None = None,
   normalized_with: Array | None = None,
   features_of: Learner | None = None,
   axis_name: str | None = None,
@@ -34,20 +35,22 @@ def direction(
       a function of the points of all devices to them, taken without dropout.
     x: [n, ...].
     *condition: what else the energy takes, [n, ...] each.
+    score: the energy's score at x; None if it is not yet known.
     normalized_with: further examples of the batch; see `score`.
     features_of: the energy whose features the rule is given; None for the same one.
     axis_name: the mapped axis over which x is split.
     rng: key of the energy's dropout.
   """
   checks.function(stein.WANTED, direction=rule)
-  score = values.score(
-    energy,
-    x,
-    *condition,
-    normalized_with=normalized_with,
-    axis_name=axis_name,
-    rng=rng,
-  )
+  if score is None:
+    score = values.score(
+      energy,
+      x,
+      *condition,
+      normalized_with=normalized_with,
+      axis_name=axis_name,
+      rng=rng,
+    )
   # An energy need not have features, unless the rule asks for them.
   given = {}
   if stein.needs('features', rule):
