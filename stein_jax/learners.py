@@ -19,9 +19,7 @@ from typing import Any
 
 from flax import errors
 from flax import linen as nn
-from flax import nnx
 from flax import struct
-from flax.nnx import bridge
 from flax.training import train_state
 import jax
 from jax import lax
@@ -311,7 +309,7 @@ def _filled(inputs, arrays):
 def _check_kind(module):
   """Refuses what has no parameters to initialise, and says how it becomes a learner."""
   name = type(module).__name__
-  if isinstance(module, type) and issubclass(module, nnx.Module):
+  if isinstance(module, type) and build.is_nnx(module):
     name = module.__name__
     raise TypeError(
       f'network is the class {name} of NNX; allowed: '
@@ -319,9 +317,9 @@ def _check_kind(module):
       'function that merges what flax.nnx.split returns.'
     )
   checks.instance(network=module)
-  if isinstance(module, bridge.ToLinen) and not module.skip_rng:
+  if build.is_bridge(module) and not module.skip_rng:
     build.check_takes_rngs(module.nnx_class)
-  if isinstance(module, nnx.Module):
+  if build.is_nnx(type(module)):
     raise TypeError(
       f'{name} is an NNX module that has its parameters already; allowed: '
       'flax.nnx.bridge.to_linen of its class, or `learners.wrap` of a function '
@@ -449,7 +447,7 @@ def call(
     module = getattr(learner, 'module', None)
     if isinstance(module, Function):
       raise ValueError(f'A network that is a function has no method {method}.')
-    nnx_class = isinstance(module, bridge.ToLinen)
+    nnx_class = build.is_bridge(module)
     context['nnx_method' if nnx_class else 'method'] = method
   with _keys_explained():
     return learner.apply_fn(params, *inputs, **context)
@@ -549,7 +547,7 @@ def _module_keywords(module, method=None):
 
 def _class(module):
   """Returns the class that has a module's methods: that of NNX behind its bridge."""
-  if isinstance(module, bridge.ToLinen):
+  if build.is_bridge(module):
     return module.nnx_class
   return type(module)
 
@@ -560,7 +558,7 @@ def attribute(module: Any, name: str, default: Any) -> Any:
   What a class of NNX says is looked up behind its bridge: in the arguments that it was
   given, or in the class.
   """
-  if isinstance(module, bridge.ToLinen):
+  if build.is_bridge(module):
     own = getattr(module.nnx_class, name, default)
     return module.kwargs.get(name, own)
   return getattr(module, name, default)
