@@ -165,7 +165,7 @@ def ours(task: Task, steps_per_call: int = 1, prng_impl: str = 'threefry2x32'):
     'jit',
     steps_per_call=steps_per_call,
   )
-  # The state is donated, so that each call begins where the last one ended.
+  # The state may be donated, so that each call begins where the last one ended.
   holder = [state]
 
   def call():
