@@ -23,9 +23,6 @@ import types
 import typing
 from typing import Any
 
-from flax import nnx
-from flax.nnx import bridge
-
 from stein_jax import checks
 
 # How what is said of a field begins: with its value, or that it has none.
@@ -49,15 +46,31 @@ def build(namespace: types.ModuleType, /, name: str, **kwargs) -> Any:
   factory = named(namespace, name)
   kwargs = values(factory, kwargs, namespace)
   label = name if ':' in name else f'{namespace.__name__}.{name}'
-  if isinstance(factory, type) and issubclass(factory, nnx.Module):
+  if isinstance(factory, type) and is_nnx(factory):
     check_takes_rngs(factory)
     # The signature of the class is that of its metaclass, which takes anything.
     called = functools.partial(factory.__init__, None)
     check_call(called, kwargs | {'rngs': ...}, label)
-    return bridge.to_linen(factory, **kwargs)
+    return sys.modules['flax.nnx'].bridge.to_linen(factory, **kwargs)
   args = () if _takes(factory, 'args') else kwargs.pop('args', ())
   check_call(factory, kwargs, label, *args)
   return factory(*args, **kwargs)
+
+
+def is_nnx(kind: type) -> bool:
+  """Returns whether a class is one of flax.nnx.
+
+  It is not imported to find out, which takes a quarter of a second: nobody has such a
+  class who has not imported it.
+  """
+  nnx = sys.modules.get('flax.nnx')
+  return nnx is not None and issubclass(kind, nnx.Module)
+
+
+def is_bridge(module: Any) -> bool:
+  """Returns whether a module is a Linen module around a class of flax.nnx."""
+  nnx = sys.modules.get('flax.nnx')
+  return nnx is not None and isinstance(module, nnx.bridge.ToLinen)
 
 
 def check_takes_rngs(nnx_class: type) -> None:

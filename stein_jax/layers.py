@@ -24,6 +24,9 @@ NORMS = ('batch', 'layer', 'none')
 # fit into a cache and the kernel is small: the gradient is a sum with a term for each
 # position in the kernel.
 _PATCH_ENTRIES, _KERNEL_SIDE = 2**21, 5
+# The phases of a transposed convolution are faster one by one, by a third, unless their
+# products have so few columns.
+_FEW_MAPS = 8
 
 
 def flat(x: Array) -> Array:
@@ -131,11 +134,18 @@ def conv(x: Array, kernel: Array, *, stride: int, padding: int | str) -> Array:
         f'into {extent} pixels.'
       )
   x, kernel = dtypes.promoted(x, kernel)
+  if _is_dense(x.shape[1:3], kernel, padding):
+    return (flat(x) @ kernel.reshape(-1, kernel.shape[-1]))[:, None, None]
   # shard_map wants equally varying arguments of a function with its own gradient.
   x, kernel = collectives.match_varying(x, kernel)
   if jax.default_backend() == 'cpu' and _is_small(x, kernel, stride):
     return _patch_product(x, kernel, stride, padding)
   return _conv(x, kernel, stride, padding)
+
+
+def _is_dense(size, kernel, padding):
+  """Returns whether a kernel covers its images, so that the layer is a dense one."""
+  return tuple(size) == kernel.shape[:2] and padding == 0
 
 
 def _is_small(x, kernel, stride):
@@ -211,9 +221,8 @@ def conv_transpose(
   """Returns the adjoint of `conv`, images [n, *size, i], at y.
 
   The pixels of the result that have the same offset modulo the stride are an ordinary
-  convolution of y. All stride^2 of these are computed as one convolution, whose
-  channels are then laid out as pixels. The weight gradient of the equivalent dilated
-  convolution takes ten to forty times as long on XLA's CPU backend.
+  convolution of y, by the kernel's entries of that offset. The weight gradient of the
+  equivalent dilated convolution takes ten to forty times as long on XLA's CPU backend.
 
   Args:
     y: an array [n, h', w', o] of the shape that `conv` gives for images of that size.
@@ -224,8 +233,57 @@ def conv_transpose(
   """
   y, kernel = dtypes.promoted(y, kernel)
   k, _, inputs, outputs = kernel.shape
-  # Pixel stride * q + r of the result, r < stride, is the sum over t of y at q - t
-  # times the kernel's entry stride * t + r + padding, if there is such an entry.
+  if _is_dense(size, kernel, padding):
+    product = flat(y) @ kernel.reshape(-1, outputs).T
+    return product.reshape(-1, k, k, inputs)
+  # Some phases have no entry if the stride is larger than the kernel.
+  together = inputs < _FEW_MAPS or stride > k
+  of_phases = _together if together else _apart
+  x = of_phases(y, kernel, stride, padding, size)
+  # The pixels of [n, h, r, w, s, i], r and s < stride, lie next to each other.
+  _, height, _, width, *_ = x.shape
+  x = x.reshape(-1, height * stride, width * stride, inputs)
+  return x[:, : size[0], : size[1]]
+
+
+def _apart(y, kernel, stride, padding, size):
+  """Returns the phases of `conv_transpose`, one convolution each."""
+  side = len(kernel)
+
+  # Pixel stride * q + r of the result is the sum over t of y at q - t times the
+  # kernel's entry stride * t + r + padding, if there is such an entry.
+  def phase(r, extent, have):
+    start = r + _pads(extent, side, stride, padding)[0]
+    first, last = -(start // stride), (side - 1 - start) // stride
+    entries = slice(start % stride, None, stride)
+    return entries, (last, -(-extent // stride) - have - first)
+
+  def convolution(r, s):
+    rows, vertical = phase(r, size[0], y.shape[1])
+    columns, horizontal = phase(s, size[1], y.shape[2])
+    # Pixels that no entry meets are cut off first: with negative padding XLA's CPU
+    # backend computes a wrong gradient by the kernel (jax 0.10.2).
+    cuts = [(min(a, 0), min(b, 0), 0) for a, b in (vertical, horizontal)]
+    pads = [(max(a, 0), max(b, 0)) for a, b in (vertical, horizontal)]
+    return lax.conv_general_dilated(
+      lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *cuts, (0, 0, 0)]),
+      kernel[rows, columns][::-1, ::-1].swapaxes(2, 3),
+      (1, 1),
+      pads,
+      dimension_numbers=_DIMENSIONS,
+    )
+
+  offsets = range(stride)
+  rows = [jnp.stack([convolution(r, s) for s in offsets], 3) for r in offsets]
+  return jnp.stack(rows, 2)
+
+
+def _together(y, kernel, stride, padding, size):
+  """Returns the phases of `conv_transpose` as channels of one convolution.
+
+  Each has as many taps as the largest, some of them zeros.
+  """
+  k, _, inputs, outputs = kernel.shape
   spans, pads = [], []
   for extent, have in zip(size, y.shape[1:3], strict=True):
     zeros, _ = _pads(extent, k, stride, padding)
@@ -249,11 +307,8 @@ def conv_transpose(
   x = lax.conv_general_dilated(
     y, phases, (1, 1), pads, dimension_numbers=_DIMENSIONS
   )
-  _, height, width, _ = x.shape
-  x = x.reshape(-1, height, width, stride, stride, inputs)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  x = x.reshape(-1, height * stride, width * stride, inputs)
-  return x[:, : size[0], : size[1]]
+  x = x.reshape(*x.shape[:3], stride, stride, inputs)
+  return x.transpose(0, 1, 3, 2, 4, 5)
 
 
 class ConvTranspose(nn.Module):

@@ -19,9 +19,7 @@ from typing import Any
 
 from flax import errors
 from flax import linen as nn
-from flax import nnx
 from flax import struct
-from flax.nnx import bridge
 from flax.training import train_state
 import jax
 from jax import lax
@@ -311,7 +309,7 @@ def _filled(inputs, arrays):
 def _check_kind(module):
   """Refuses what has no parameters to initialise, and says how it becomes a learner."""
   name = type(module).__name__
-  if isinstance(module, type) and issubclass(module, nnx.Module):
+  if isinstance(module, type) and build.is_nnx(module):
     name = module.__name__
     raise TypeError(
       f'network is the class {name} of NNX; allowed: '
@@ -319,9 +317,9 @@ def _check_kind(module):
       'function that merges what flax.nnx.split returns.'
     )
   checks.instance(network=module)
-  if isinstance(module, bridge.ToLinen) and not module.skip_rng:
+  if build.is_bridge(module) and not module.skip_rng:
     build.check_takes_rngs(module.nnx_class)
-  if isinstance(module, nnx.Module):
+  if build.is_nnx(type(module)):
     raise TypeError(
       f'{name} is an NNX module that has its parameters already; allowed: '
       'flax.nnx.bridge.to_linen of its class, or `learners.wrap` of a function '
@@ -449,7 +447,7 @@ def call(
     module = getattr(learner, 'module', None)
     if isinstance(module, Function):
       raise ValueError(f'A network that is a function has no method {method}.')
-    nnx_class = isinstance(module, bridge.ToLinen)
+    nnx_class = build.is_bridge(module)
     context['nnx_method' if nnx_class else 'method'] = method
   with _keys_explained():
     return learner.apply_fn(params, *inputs, **context)
@@ -470,8 +468,8 @@ def keywords(
   """Returns the names of the keyword arguments that the network takes.
 
   These are its keyword-only arguments and, of `axis_name` and `rng`, those that have
-  a default. A network whose property `mixes` is False does not mix examples the way
-  it is built, and is given no axis.
+  a default. A network whose property `mixes` or `drops` is False has neither use for
+  an axis or for a key the way it is built, and is given none.
 
   Args:
     learner: the learner. A TrainState without a module takes none.
@@ -488,6 +486,28 @@ def keywords(
 def mixes(learner: train_state.TrainState) -> bool:
   """Returns whether the network's value at an example depends on its batch."""
   return 'axis_name' in keywords(learner)
+
+
+def drops(learner: train_state.TrainState) -> bool:
+  """Returns whether the network is random if it is given a key."""
+  return 'rng' in keywords(learner)
+
+
+def searches(learner: train_state.TrainState) -> bool:
+  """Returns whether the optimizer asks for the loss elsewhere, as line searches do."""
+  asked = []
+
+  def value_fn(params):
+    asked.append(params)
+    return jnp.zeros(())
+
+  # It is traced, which costs no step.
+  jax.eval_shape(
+    lambda: _updates(
+      learner, learner.params, value=jnp.zeros(()), value_fn=value_fn
+    )
+  )
+  return bool(asked)
 
 
 def dropout_key(
@@ -516,8 +536,9 @@ _OFFERED = ('axis_name', 'rng')
 def _module_keywords(module, method=None):
   """Returns the keywords of a Linen module; see `keywords`."""
   names = _function_keywords(_class(module).__call__)
-  if not attribute(module, 'mixes', True):
-    names = tuple(name for name in names if name != 'axis_name')
+  for has, name in (('mixes', 'axis_name'), ('drops', 'rng')):
+    if not attribute(module, has, True):
+      names = tuple(each for each in names if each != name)
   function = getattr(_class(module), method or '__call__', None)
   if function is None or _forwards_keywords(function):
     return names
@@ -526,7 +547,7 @@ def _module_keywords(module, method=None):
 
 def _class(module):
   """Returns the class that has a module's methods: that of NNX behind its bridge."""
-  if isinstance(module, bridge.ToLinen):
+  if build.is_bridge(module):
     return module.nnx_class
   return type(module)
 
@@ -537,7 +558,7 @@ def attribute(module: Any, name: str, default: Any) -> Any:
   What a class of NNX says is looked up behind its bridge: in the arguments that it was
   given, or in the class.
   """
-  if isinstance(module, bridge.ToLinen):
+  if build.is_bridge(module):
     own = getattr(module.nnx_class, name, default)
     return module.kwargs.get(name, own)
   return getattr(module, name, default)
@@ -666,15 +687,9 @@ def descend(
     learner.params
   )
   grads = collectives.pmean(grads, axis_name)
-  # A line search asks for these; whoever does not leaves them out of the program.
-  searched = dict(
-    value=loss, grad=grads, value_fn=lambda params: mean_loss(params)[0]
+  updates, opt_state = _updates(
+    learner, grads, value=loss, value_fn=lambda params: mean_loss(params)[0]
   )
-  tx = optax.with_extra_args_support(learner.tx)
-  with jax.numpy_dtype_promotion('standard'):  # Adam's count is an integer
-    updates, opt_state = tx.update(
-      grads, learner.opt_state, learner.params, **searched
-    )
   updates = jax.tree.map(lambda update: rate * update, updates)
   moved = learner.replace(
     step=learner.step + 1,
@@ -682,6 +697,15 @@ def descend(
     opt_state=opt_state,
   )
   return _with_average(moved), *kept
+
+
+def _updates(learner, grads, **searched):
+  """Returns the optimizer's updates of the parameters, and its next state."""
+  # A line search asks for these; whoever does not leaves them out of the program.
+  searched['grad'] = grads
+  tx = optax.with_extra_args_support(learner.tx)
+  with jax.numpy_dtype_promotion('standard'):  # Adam's count is an integer
+    return tx.update(grads, learner.opt_state, learner.params, **searched)
 
 
 # Steps of a network within one of an algorithm that are traced one by one. XLA's CPU

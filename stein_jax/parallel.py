@@ -75,8 +75,8 @@ def compile_step(
 ) -> Callable:
   """Returns step(state, local_batch, rng) -> (state, metrics), compiled.
 
-  The state is donated. `local_batch` is this process's rows of the batch, as
-  host arrays. On several CPU devices a call waits for its result.
+  The state is donated, but not on a CPU. `local_batch` is this process's rows of the
+  batch, as host arrays. On several CPU devices a call waits for its result.
 
   Args:
     step: an algorithm's step with its hyper-parameters bound.
@@ -112,11 +112,13 @@ def compile_step(
       _pmapped(functools.partial(step, axis_name=AXIS), spec, rows_axis)
     )
   if mode == 'jit':
-    compiled = jax.jit(step, donate_argnums=0)
+    body = step
   else:
-    compiled = jax.jit(
-      per_device(step, spec=spec, rows_axis=rows_axis), donate_argnums=0
-    )
+    body = per_device(step, spec=spec, rows_axis=rows_axis)
+  # XLA copies what an optimizer would overwrite too early, into memory that is new in
+  # every call: on a CPU a step of 7 million weights takes a fourth longer donated.
+  donated = () if jax.default_backend() == 'cpu' else 0
+  compiled = jax.jit(body, donate_argnums=donated)
   return _one_at_a_time(
     lambda state, batch, rng: compiled(state, place(batch), rng)
   )

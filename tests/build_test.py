@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import inspect
+import subprocess
 import sys
 from typing import Any
 from unittest import mock
@@ -301,6 +302,14 @@ class ChecksTest(parameterized.TestCase):
 
     with self.assertRaisesRegex(ValueError, 'scale=-0.1.* must be a positive'):
       jax.eval_shape(double, 1.0)
+
+
+class ImportTest(absltest.TestCase):
+  def test_nnx_is_not_imported_for_who_has_none_of_its_classes(self):
+    code = (
+      'import sys, stein_jax.runs.training; sys.exit("flax.nnx" in sys.modules)'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 if __name__ == '__main__':

@@ -76,6 +76,7 @@ _WITHOUT_ARRAYS = {
   'stein.calling.needs_score': 'directions',
   'stein.calling.own_key': 'a direction and a key',
   'energies.values.conditions': 'a batch, as it is',
+  'energies.values.has_one_pass': 'an energy',
   'energies.likelihoods.check_density': 'an energy',
   'energies.likelihoods.log_partition': 'an energy',
   'energies.likelihoods.exact_log_partition': 'an energy',
@@ -610,6 +611,9 @@ DOORS = {
     ),
     (_IMAGES, _OTHERS),
     keeps=True,
+  ),
+  'energies.values.score_and_mean': Door(
+    lambda x: energies.score_and_mean(_mlp(), x)[0], (_X,), keeps=True
   ),
   'energies.values.pair': Door(
     lambda x, y: energies.pair(_mlp(), _mlp().params, x, y),

@@ -115,6 +115,8 @@ class ConvTest(parameterized.TestCase):
     (4, 2, 'same', 7, 8),
     (5, 2, 'same', 28, 9),
     (4, 1, 'same', 5, 4),
+    (3, 2, 0, 3, 3),  # a dense layer
+    (3, 1, 1, 3, 3),
   )
   def test_transpose_is_the_adjoint(self, k, stride, padding, height, width):
     options = dict(stride=stride, padding=padding)
@@ -128,21 +130,35 @@ class ConvTest(parameterized.TestCase):
       conv = lambda x: _literal_conv(x, kernel, **options)
       return jax.linear_transpose(conv, image)(y)[0]
 
-    def transpose(y, kernel):
+    def transpose(y, kernel, few_maps):
       size = (height, width)
-      return layers.conv_transpose(y, kernel, size=size, **options)
+      with mock.patch.object(layers, '_FEW_MAPS', few_maps):
+        return layers.conv_transpose(y, kernel, size=size, **options)
+
+    together = functools.partial(transpose, few_maps=3)
+    apart = functools.partial(transpose, few_maps=2)
 
     @jax.jit
     def results(y, kernel):
-      both = []
-      for function in (transpose, literal):
+      every = []
+      for function in (literal, together, apart):
         value, pullback = jax.vjp(function, y, kernel)
-        both.append((value, *pullback(cotangent)))
-      return both
+        every.append((value, *pullback(cotangent)))
+      return every
 
-    for actual, expected in zip(*results(y, kernel), strict=True):
-      # Sums of up to 500 products of normals, in two orders.
-      np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=3e-5)
+    expected, *found = results(y, kernel)
+    for each in found:
+      for actual, wanted in zip(each, expected, strict=True):
+        # Sums of up to 500 products of normals, in two orders.
+        np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=3e-5)
+
+  def test_a_kernel_of_the_size_of_the_images(self):
+    x, kernel = _normal(2, 3, 3, 4), _normal(3, 3, 4, 5, seed=1)
+    np.testing.assert_allclose(
+      layers.conv(x, kernel, stride=3, padding=0),
+      np.einsum('nhwi,hwio->no', x, kernel)[:, None, None],
+      atol=1e-5,
+    )
 
   @parameterized.product(k=(3, 4, 5), stride=(1, 2), padding=(0, 2, 'same'))
   def test_slopes_are_those_of_autodiff(self, k, stride, padding):

@@ -72,6 +72,15 @@ def step(
     rng=learners.dropout_key(state.energy, rng, axis_name=axis_name),
   )
 
+  # Where the data are both particles and positives, one pass of the energy gives
+  # their score and its part of the contrast.
+  is_short = num_steps <= learners.UNROLLED and not symmetric
+  score, positives = None, data
+  if is_short and energies.has_one_pass(state.energy):
+    score, positives = energies.score_and_mean(
+      state.energy, data, *condition, rng=context['rng']
+    )
+
   # The data move along phi [alg 1, the negative phase].
   def move(x, epsilon):
     def along(i, x):
@@ -80,6 +89,7 @@ def step(
         direction,
         x,
         *condition,
+        score=score if x is data else None,
         noise_rng=stein.own_key(direction, rng, i),
         step=state.step,
         **context,
@@ -94,7 +104,8 @@ def step(
     return x
 
   samples = move(data, epsilon)
-  positives = move(data, -epsilon) if symmetric else data
+  if symmetric:
+    positives = move(data, -epsilon)
 
   # The energy descends the contrast with them [alg 1, the update]. phi took
   # each batch by itself, and so does the contrast (joint=False).

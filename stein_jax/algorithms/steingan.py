@@ -129,13 +129,23 @@ def step(
   examples = data, *energies.conditions(batch)
   context = dict(joint=joint, axis_name=axis_name, rng=dropout_rng)
   draw = generators.drawer(state.generator, batch, axis_name=axis_name)
+  # Where the energy sees the samples that were moved, the pass that gave their
+  # scores gives the gradient of their energies too.
+  is_seen = negatives == 'before' and checks.is_zero(alpha)
+  one_pass = is_seen and energies.has_one_pass(state.energy, joint=joint)
   phi_at, features = _followed(
-    state, examples, direction, first_features, shared_rng, **context
+    state,
+    examples,
+    direction,
+    first_features,
+    one_pass,
+    shared_rng,
+    **context,
   )
   penalty = _penalty(diversity, diversity_weight, features, axis_name)
 
   # The generator moves its samples along phi [alg 2, the generator's update].
-  generator, generator_metrics, samples = _generator_steps(
+  generator, generator_metrics, samples, *mean = _generator_steps(
     state.generator, draw, draw_rngs, phi_at, penalty, axis_name
   )
 
@@ -143,7 +153,8 @@ def step(
   if negatives == 'fresh':
     samples = draw(generator.params, fresh_rng)
   seen, move_metrics = _or_moved_data(
-    samples, data, phi_at, alpha, epsilon, shared_rng, axis_name
+    mean[0] if mean else samples,
+    *(data, phi_at, alpha, epsilon, shared_rng, axis_name),
   )
 
   # The energy descends the contrast with them [alg 2, the energy's update].
@@ -176,6 +187,7 @@ def _followed(
   examples,
   direction,
   first_features,
+  one_pass,
   noise_rng,
   *,
   joint,
@@ -184,7 +196,8 @@ def _followed(
 ):
   """Returns two functions of samples: one to phi, one to the energy's features.
 
-  The first takes a turn before them, which tells its calls in one step apart.
+  The first takes a turn before them, which tells its calls in one step apart. With one
+  pass it gives a pair of phi and the samples' mean energy.
   """
   data, *condition = examples
   # An energy that mixes its batch scores samples together with the data, as
@@ -194,17 +207,24 @@ def _followed(
   features_of = _first_energy(state) if first_features else None
 
   def phi_at(turn, x):
-    return energies.direction(
+    score, *mean = (
+      energies.score_and_mean(state.energy, x, *condition, rng=rng)
+      if one_pass
+      else [None]
+    )
+    phi = energies.direction(
       state.energy,
       direction,
       x,
       *condition,
+      score=score,
       features_of=features_of,
       noise_rng=stein.own_key(direction, noise_rng, turn),
       step=state.step,
       rng=rng,
       **context,
     )
+    return (phi, *mean) if mean else phi
 
   return phi_at, energies.features(state.energy, **context)
 
@@ -212,7 +232,8 @@ def _followed(
 def _generator_steps(generator, draw, rngs, phi_at, penalty, axis_name):
   """Returns the generator after a step for each key, and the last step's results.
 
-  These are its metrics and the samples that it drew before it moved.
+  These are its metrics, the samples that it drew before it moved, and what `phi_at`
+  gave of them beside phi.
   """
 
   def move(moved, rng):

@@ -11,6 +11,7 @@ attribute of this package too, and a config's `data` section calls it.
 """
 
 from stein_jax.datasets import sets
+from stein_jax.datasets._kept import keep_in
 from stein_jax.datasets.batching import batches
 from stein_jax.datasets.sections import bits_per_dimension
 from stein_jax.datasets.sections import from_file
@@ -32,6 +33,7 @@ __all__ = [
   'from_file',
   'from_folder',
   'from_unit',
+  'keep_in',
   'load',
   'sets',
   'square',

@@ -11,6 +11,7 @@ import numpy as np
 from stein_jax import _archives
 from stein_jax import locations
 from stein_jax.datasets import _files
+from stein_jax.datasets import _kept
 from stein_jax.datasets import sources
 
 
@@ -18,7 +19,7 @@ def in_memory(name, split, pixels):
   """Returns a source of a split of images with labels.
 
   A process decodes it once, since training and evaluation may ask for the same one,
-  and again when what is in its files has changed.
+  and again when what is in its files has changed. Later launches read what `_kept` has.
   """
   root = _builder(name).data_path
   files = sorted(each.name for each in root.iterdir() if each.is_file())
@@ -80,13 +81,16 @@ class _Source:
 @functools.lru_cache(maxsize=8)
 def _decoded(name, split, folder, digest):
   """Returns the arrays of a split, from a cache with the last two among its keys."""
-  del folder, digest
-  records = data_source(name, split)
-  # One call for all is faster than one for each.
-  rows = records.__getitems__(range(len(records)))
-  image = np.stack([row['image'] for row in rows])
-  label = np.array([row['label'] for row in rows])
-  return sources.read_only({'image': image, 'label': label})
+  del folder
+
+  def decode():
+    records = data_source(name, split)
+    # One call for all is faster than one for each.
+    rows = records.__getitems__(range(len(records)))
+    image = np.stack([row['image'] for row in rows])
+    return {'image': image, 'label': np.array([row['label'] for row in rows])}
+
+  return sources.read_only(_kept.arrays(('tfds', name, split, digest), decode))
 
 
 def _builder(name) -> Any:

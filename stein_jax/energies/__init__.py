@@ -34,9 +34,12 @@ from stein_jax.energies.networks import expert_energy
 from stein_jax.energies.networks import expert_entropy
 from stein_jax.energies.rbm import RBM
 from stein_jax.energies.rbm import BinaryRBM
+from stein_jax.energies.values import KnownMean
 from stein_jax.energies.values import conditions
+from stein_jax.energies.values import has_one_pass
 from stein_jax.energies.values import pair
 from stein_jax.energies.values import score
+from stein_jax.energies.values import score_and_mean
 from stein_jax.energies.values import value
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
   'ConvNet',
   'Discriminator',
   'JointLabel',
+  'KnownMean',
   'MLP',
   'MultiModal',
   'RBM',
@@ -62,6 +66,7 @@ __all__ = [
   'expert_entropy',
   'features',
   'free_energy',
+  'has_one_pass',
   'in_whole_batches',
   'log_likelihood',
   'log_partition',
@@ -69,6 +74,7 @@ __all__ = [
   'run_chain',
   'sample_state',
   'score',
+  'score_and_mean',
   'target',
   'value',
   'variational_contrast',

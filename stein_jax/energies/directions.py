@@ -21,6 +21,7 @@ def direction(
   rule: Callable[..., Array],
   x: Array,
   *condition: Array,
+  score: Array | None = None,
   normalized_with: Array | None = None,
   features_of: Learner | None = None,
   noise_rng: PRNGKey | None = None,
@@ -37,6 +38,7 @@ def direction(
       taken without dropout.
     x: [n, ...].
     *condition: what else the energy takes, [n, ...] each.
+    score: the energy's score at x; None if it is not yet known.
     normalized_with: further examples of the batch; see `score`.
     features_of: the energy whose features the rule is given; None for the same one.
     noise_rng: the rule's own key, the same on every device; see `stein.own_key`.
@@ -49,8 +51,7 @@ def direction(
       mixes its batch or takes a condition.
   """
   checks.function(stein.WANTED, direction=rule)
-  score = None
-  if stein.needs_score(rule):
+  if score is None and stein.needs_score(rule):
     score = values.score(
       energy,
       x,

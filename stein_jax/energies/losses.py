@@ -16,8 +16,8 @@ from stein_jax.types import Array, Metrics, Params, PRNGKey
 
 def contrast(
   energy: Learner,
-  data: Array,
-  samples: Array,
+  data: Array | values.KnownMean,
+  samples: Array | values.KnownMean,
   *condition: Array,
   negative_weight: Array | float = 1.0,
   energy_l2: float = 0.0,
@@ -34,8 +34,8 @@ def contrast(
 
   Args:
     energy: the learner.
-    data: examples of the data [n, ...].
-    samples: examples to compare with [n, ...].
+    data: examples of the data [n, ...], or the mean of their energies.
+    samples: examples to compare with [n, ...], or such a mean; see `score_and_mean`.
     *condition: further inputs of the energy, the same for data and samples.
     negative_weight: weight of the samples.
     energy_l2: weight of mean E(data)^2 + mean E(samples)^2, which keeps energies near
@@ -43,23 +43,34 @@ def contrast(
     joint: whether data and samples are one batch; see `pair`.
     axis_name: the mapped axis over which data and samples are split.
     rng: key of the energy's dropout.
+
+  Raises:
+    ValueError: a weight is negative, or squares are asked for of a mean.
   """
   checks.non_negative(energy_l2=energy_l2)
   # In [LW17 eq 7] samples are draws, so their own dependence on params is cut.
   samples = lax.stop_gradient(samples)
+  is_known = lambda half: isinstance(half, values.KnownMean)
+  any_known = is_known(data) or is_known(samples)
+  if any_known and not checks.is_zero(energy_l2):
+    raise ValueError(
+      'energy_l2 is of energies one by one, and their mean is given; allowed: 0.'
+    )
+  context = dict(axis_name=axis_name, rng=rng)
+
+  def mean_of(half, params):
+    if is_known(half):
+      return half(params)
+    return jnp.mean(values.value(energy, params, half, *condition, **context))
 
   def loss_fn(params):
-    both = values.pair(
-      energy,
-      params,
-      data,
-      samples,
-      *condition,
-      joint=joint,
-      axis_name=axis_name,
-      rng=rng,
-    )
-    positive, negative = map(jnp.mean, both)
+    if any_known:
+      positive, negative = mean_of(data, params), mean_of(samples, params)
+    else:
+      both = values.pair(
+        energy, params, data, samples, *condition, joint=joint, **context
+      )
+      positive, negative = map(jnp.mean, both)
     loss = positive - negative_weight * negative
     if not checks.is_zero(energy_l2):  # a traced weight keeps the term
       loss += energy_l2 * sum(jnp.mean(value**2) for value in both)

@@ -88,6 +88,11 @@ class Autoencoder(nn.Module):
     """Whether the energy of one example depends on the others of its batch."""
     return self.norm == 'batch'
 
+  @property
+  def drops(self) -> bool:
+    """Whether it hides inputs if it is given a key."""
+    return self.dropout > 0
+
   # Linen allows one compact method, so that all others share its parameters.
   @nn.compact
   def _encode_and_decode(self, x, *, axis_name=None, rng=None):
@@ -171,6 +176,11 @@ class JointLabel(nn.Module):
   def mixes(self) -> bool:
     """Whether the energy of one example depends on the others of its batch."""
     return self.autoencoder.mixes
+
+  @property
+  def drops(self) -> bool:
+    """Whether it hides inputs or features if it is given a key."""
+    return self.autoencoder.drops or self.dropout > 0
 
   # The classifier is made in setup, since several methods share it.
   def setup(self):

@@ -2,10 +2,12 @@
 
 import functools
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 
 from stein_jax import checks
+from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import learners
 from stein_jax.learners import Learner
@@ -91,6 +93,95 @@ def score(
   # Half-precision points get a score like them, but it is computed in float32.
   x = dtypes.floating(x)
   return jax.grad(total)(dtypes.at_least_float32(x)).astype(x.dtype)
+
+
+@struct.dataclass
+class KnownMean:
+  """The mean of E at some examples, whose value and gradient are known.
+
+  It is a function of the energy's parameters, but right at those alone at which it was
+  computed, where a step begins.
+
+  Attributes:
+    value: the mean [].
+    slopes: gradient of the sum over the examples by the parameters, like these, of
+      this device's examples alone.
+    num: number of examples.
+  """
+
+  value: Array
+  slopes: Params
+  num: int = struct.field(pytree_node=False)
+
+  def __call__(self, params: Params) -> Array:
+    """Returns the mean [], with its gradient by the parameters."""
+    params = _varying(params, self.value)
+    return _known(params, self.value, self.slopes, self.num)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _known(params, value, slopes, num):
+  """Returns the value, whose gradient by the parameters is slopes / num."""
+  del params, slopes, num
+  return value
+
+
+def _known_forward(params, value, slopes, num):
+  return _known(params, value, slopes, num), slopes
+
+
+def _known_backward(num, slopes, factor):
+  return jax.tree.map(lambda slope: factor / num * slope, slopes), None, None
+
+
+_known.defvjp(_known_forward, _known_backward)
+
+
+def _varying(params, x):
+  """Returns parameters whose gradient is not yet summed over devices, as x is split."""
+  return jax.tree.map(lambda p: collectives.match_varying(p, x)[0], params)
+
+
+def has_one_pass(energy: Learner, *, joint: bool = False) -> bool:
+  """Returns whether `score_and_mean` gives what a score and a contrast give apart.
+
+  It does not where the energy mixes its batch, where a joint batch drops other units
+  than each half of it would, and where the optimizer searches along a line, which
+  asks for the loss at other parameters.
+
+  Args:
+    energy: the learner.
+    joint: whether the contrast has data and samples in one batch; see `pair`.
+  """
+  apart = learners.mixes(energy) or (joint and learners.drops(energy))
+  return not apart and not learners.searches(energy)
+
+
+def score_and_mean(
+  energy: Learner, x: Array, *condition: Array, rng: PRNGKey | None = None
+) -> tuple[Array, KnownMean]:
+  """Returns the score at x, like x, and the mean of E(x) for `contrast`.
+
+  Apart they would take two forward and two backward passes of the network, and here
+  they take one. `has_one_pass` says of which energies that is so.
+
+  Args:
+    energy: the learner.
+    x: examples [n, ...].
+    *condition: further inputs of the energy, [n, ...] each.
+    rng: key of the energy's dropout.
+  """
+
+  def total(params, points):
+    return jnp.sum(value(energy, params, points, *condition, rng=rng))
+
+  x = dtypes.floating(x)
+  points = dtypes.at_least_float32(x)
+  params = _varying(energy.params, points)
+  value_and_grad = jax.value_and_grad(total, (0, 1))
+  energies, (slopes, slope) = value_and_grad(params, points)
+  mean = KnownMean(energies / len(x), slopes, len(x))
+  return -slope.astype(x.dtype), mean
 
 
 def pair(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 import jax
 from jax import lax
@@ -19,11 +20,11 @@ from stein_jax.types import Array, Metrics, Params, PRNGKey
 
 def chain_rule_loss(
   draw: Callable[[Params], Array],
-  direction: Callable[[Array], Array],
+  direction: Callable[[Array], Array | tuple[Array, Any]],
   *,
   penalty: Callable[[Params, Array], Array] | None = None,
   axis_name: str | None = None,
-) -> Callable[[Params], tuple[Array, Metrics, Array]]:
+) -> Callable[[Params], tuple[Any, ...]]:
   """Returns the loss -mean G(xi).phi with a constant phi [LW17 eq 21] [WL16 eq 10].
 
   By the chain rule its gradient is minus the mean over the batch of (dG / d params)'
@@ -32,7 +33,8 @@ def chain_rule_loss(
 
   Args:
     draw: function of the generator's parameters to samples [n, ...].
-    direction: function of the samples to phi, like the samples.
+    direction: function of the samples to phi, like the samples, or to a pair of phi
+      and what the loss is to return after its samples.
     penalty: function of parameters and samples to a number that is added to the loss.
     axis_name: the mapped axis over which the samples are split.
 
@@ -45,7 +47,8 @@ def chain_rule_loss(
     samples = draw(params)
     # phi is a constant, so nothing that it is computed from has a gradient.
     fixed = lax.stop_gradient(samples)
-    phi = direction(fixed)
+    found = direction(fixed)
+    phi, *beside = found if isinstance(found, tuple) else (found,)
     checks.like(samples, direction=phi)
     phi = lax.stop_gradient(dtypes.at_least_float32(phi))
     spread = dtypes.at_least_float32(fixed)
@@ -60,7 +63,7 @@ def chain_rule_loss(
       metrics['generator/penalty'] = penalty(params, samples)
       checks.shape((), penalty=metrics['generator/penalty'])
       loss += metrics['generator/penalty']
-    return loss, metrics, fixed
+    return loss, metrics, fixed, *beside
 
   return loss_fn
 

@@ -1,4 +1,4 @@
-"""Compiled programs that are kept on disk for later launches."""
+"""Compiled programs, and decoded data, that are kept on disk for later launches."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from jax._src import (
 )  # JAX's own has no other place for a cache
 from jax._src import lru_cache
 
+from stein_jax import datasets
 from stein_jax import locations
 
 _LIMIT = 2 * 2**30  # bytes of all programs
@@ -32,23 +33,16 @@ def keep() -> None:
   """
   # What the user's environment says comes first.
   named = jax.config.jax_compilation_cache_dir
-  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   limit = jax.config.jax_compilation_cache_max_size
   try:
     if named is None:
-      folder = locations.absolute(home) / 'stein_jax' / 'compiled'
+      folder = _of_user('compiled')
     else:
       folder = locations.expand(named)
-    if '://' in str(folder):  # a bucket: JAX keeps it by itself
-      jax.config.update('jax_compilation_cache_dir', str(folder))
-      return
-    folder = pathlib.Path(folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if named is None and folder.stat().st_uid == os.getuid():
-      folder.chmod(0o700)  # one that an older version made may be a group's
-    _check_own(folder)
-    # A folder can be there and refuse files, as on a read-only disk.
-    tempfile.TemporaryFile(dir=folder).close()
+      if '://' in str(folder):  # a bucket: JAX keeps it by itself
+        jax.config.update('jax_compilation_cache_dir', str(folder))
+        return
+      folder = _made(pathlib.Path(folder))
     _prune(folder, _LIMIT if limit < 0 else limit)
   except (OSError, ValueError) as error:  # read-only, or no home at all
     say = logging.info if named is None else logging.warning
@@ -62,6 +56,41 @@ def keep() -> None:
   # JAX keeps programs of a second and more; a launch here has many that take
   # less.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def keep_data() -> None:
+  """Keeps decoded data sets on disk, for later launches with the same files.
+
+  In stein_jax/decoded of XDG_CACHE_HOME, unless others may write there.
+  """
+  try:
+    datasets.keep_in(_of_user('decoded'))
+  except (OSError, ValueError) as error:
+    logging.info('Decoded data are not kept: %s', error)
+    datasets.keep_in(None)
+
+
+def _of_user(name):
+  """Returns a folder of the user's cache, which is made if it is not there."""
+  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  folder = locations.absolute(home) / 'stein_jax' / name
+  if folder.exists() and folder.stat().st_uid == os.getuid():
+    folder.chmod(0o700)  # one that an older version made may be a group's
+  return _made(folder)
+
+
+def _made(folder):
+  """Returns the folder, made if it is not there, if it is the user's own.
+
+  Raises:
+    OSError: it cannot be made or written.
+    ValueError: others may write to it.
+  """
+  folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+  _check_own(folder)
+  # A folder can be there and refuse files, as on a read-only disk.
+  tempfile.TemporaryFile(dir=folder).close()
+  return folder
 
 
 class _Programs(lru_cache.LRUCache):

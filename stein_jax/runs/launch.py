@@ -1,4 +1,4 @@
-"""What every command does first: logs, compiled programs that are kept, other hosts."""
+"""What every command does first: logs, what is kept for later ones, other hosts."""
 
 import collections
 from collections.abc import Callable, Sequence
@@ -77,13 +77,14 @@ def set_up(
   debug: bool = False,
   patience: int = agreement.PATIENCE,
 ) -> None:
-  """Shows log lines, keeps compiled programs, and joins the other hosts if asked.
+  """Shows log lines, keeps what later launches need, and joins the others if asked.
 
   An error ends the process with its sentence alone, and with code 1, unless `debug`
   shows where it came from.
   """
   reporting.set_up_logging()
   compiled.keep()
+  compiled.keep_data()
   if not debug:
     sys.excepthook = _say
   if multihost:

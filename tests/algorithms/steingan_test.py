@@ -30,6 +30,7 @@ from stein_jax.generators import drawing
 from stein_jax.runs import configs
 from tests import literal
 from tests import smoke
+from tests.energies import models
 
 _NO_KERNEL = dict(direction=stein.Score())
 _FEATURES = dict(direction=stein.FeatureSVGD())
@@ -522,8 +523,9 @@ class SteinCDGANTest(parameterized.TestCase):
     _, expected = literal.steingan_step(state, x, **hyper)
     close(_moved(state.generator, after.generator), expected)
 
-  @parameterized.parameters((0.0, 1), (0, 1), (0.25, 2))
+  @parameterized.parameters((0.0, 0), (0, 0), (0.25, 2))
   def test_without_them_they_cost_nothing(self, alpha, num_scores):
+    # Without them the score comes with the contrast, from one pass.
     x = jnp.asarray(literal.rbm_data(4), jnp.float32)
     step = functools.partial(steingan.step, alpha=alpha)
     with mock.patch.object(values, 'score', wraps=values.score) as score:
@@ -789,6 +791,46 @@ class DevicesTest(parameterized.TestCase):
       first = jax.tree.map(lambda leaf: 0.5 * leaf, energy.params)
       start = start._replace(first=first)
     smoke.assert_modes_agree(step, start, batch)
+
+
+class OnePassTest(parameterized.TestCase):
+  """A pass of the energy serves phi and the contrast, where it does."""
+
+  @parameterized.parameters(
+    dict(),
+    dict(num_generator_steps=2, negative_weight=0.3),
+    dict(direction=stein.FeatureSVGD(), diversity='pulling_away'),
+  )
+  def test_so_do_two(self, **hyper):
+    ours, flops = self.stepped(**hyper)
+    with mock.patch.object(energies, 'has_one_pass', return_value=False):
+      theirs, more_flops = self.stepped(**hyper)
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    self.assertLess(flops, more_flops)
+
+  @parameterized.parameters(
+    dict(negatives='fresh'), dict(alpha=0.5), dict(norm='batch')
+  )
+  def test_these_have_two(self, norm='none', **hyper):
+    with mock.patch.object(
+      energies, 'score_and_mean', side_effect=AssertionError
+    ):
+      self.stepped(norm, **hyper)
+
+  def stepped(self, norm='none', **hyper):
+    """Returns leaves of the state after a step and of its metrics, and its FLOPs."""
+    data = models.images()
+    energy = energies.Autoencoder(models.CONVS, norm=norm, dropout=0.0)
+    start = literal.steingan_state(
+      models.learner(energy, optax.sgd(1.0)),
+      literal.fixed_generator(len(data), data.shape[1:]),
+    )
+    step = functools.partial(steingan.step, **hyper)
+    arguments = start, {'image': data}, jax.random.key(0)
+    compiled = jax.jit(step).lower(*arguments).compile()
+    return jax.tree.leaves(compiled(*arguments)), compiled.cost_analysis()[
+      'flops'
+    ]
 
 
 class LearningTest(parameterized.TestCase):

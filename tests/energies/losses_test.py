@@ -126,6 +126,45 @@ class ContrastTest(parameterized.TestCase):
       metrics['energy/data'] - 0.3 * metrics['energy/samples'], value, 5
     )
 
+  @parameterized.product(
+    known=('data', 'samples'), mode=('jit', 'vmap', 'pmap', 'shard_map')
+  )
+  def test_one_pass_gives_what_two_do(self, known, mode):
+    energy = models.energy('discriminator', 'none')
+    rows = models.images(seed=1), 2 * models.images(seed=2) + 1, models.labels()
+    self.assertTrue(energies.has_one_pass(energy))
+
+    def one_pass(energy, data, samples, y, axis_name=None):
+      both = dict(data=data, samples=samples)
+      score, both[known] = energies.score_and_mean(energy, both[known], y)
+      loss_fn = energies.contrast(
+        energy, *both.values(), y, negative_weight=0.3, axis_name=axis_name
+      )
+      moved, metrics = learners.descend(energy, loss_fn, axis_name=axis_name)
+      return score, (moved.params, metrics)
+
+    if mode == 'jit':
+      found = jax.jit(one_pass)(energy, *rows)
+    else:
+      found = _over_devices(mode, one_pass, energy, *rows)
+    score = energies.score(energy, rows[known == 'samples'], rows[2])
+    _, (params, metrics) = _JITTED(energy, *rows)
+    chex.assert_trees_all_close(
+      found, (score, (params, metrics)), rtol=1e-4, atol=1e-5
+    )
+    # SGD's rate is 1, so that this is a look at the gradient.
+    moves = jax.tree.map(jnp.subtract, params, energy.params)
+    self.assertGreater(
+      min(np.max(np.abs(x)) for x in jax.tree.leaves(moves)), 0.1
+    )
+
+  def test_squares_of_a_mean(self):
+    energy, *_ = models.rbm()
+    data = jnp.asarray(models.points(), jnp.float32)
+    _, mean = energies.score_and_mean(energy, data)
+    with self.assertRaisesRegex(ValueError, 'energy_l2 is of energies one by'):
+      energies.contrast(energy, data, mean, energy_l2=0.1)
+
   @parameterized.parameters(('pmap', 'discriminator'), ('shard_map', 'joint'))
   def test_four_devices_are_one_batch(self, mode, kind):
     energy = models.energy(kind)

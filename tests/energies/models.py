@@ -72,6 +72,11 @@ def energy(kind, norm='batch', num_classes=3):
   return energy.replace(step=0, params=params, opt_state=energy.tx.init(params))
 
 
+def learner(module, optimizer):
+  """Returns a learner of an energy of `images`."""
+  return learners.create(jax.random.key(0), module, optimizer, images())
+
+
 def images(num=8, seed=0):
   rng = np.random.default_rng(seed)
   return jnp.asarray(rng.normal(size=(num, 8, 8, 2)), jnp.float32)

@@ -177,6 +177,39 @@ class BatchTest(parameterized.TestCase):
     np.testing.assert_allclose(first, jax.jit(jax.grad(total))(x), atol=1e-5)
     self.assertGreater(np.max(np.abs(first - score(jax.random.key(2)))), 0.01)
 
+  @parameterized.parameters(
+    (energies.Autoencoder(models.CONVS, norm='none', dropout=0.0), True, True),
+    # Two halves of one batch drop other units than a batch alone would.
+    (energies.Autoencoder(models.CONVS, norm='none'), True, False),
+    (energies.Autoencoder(models.CONVS, norm='layer'), False, True),
+    (energies.Autoencoder(models.CONVS, dropout=0.0), False, False),
+  )
+  def test_whose_passes_are_one(self, module, joint, expected):
+    energy = models.learner(module, optax.adam(0.1))
+    self.assertEqual(energies.has_one_pass(energy, joint=joint), expected)
+
+  @parameterized.parameters(
+    (optax.lbfgs(), False),
+    (
+      optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(9)),
+      False,
+    ),
+    (optax.chain(optax.clip(1.0), optax.adam(0.1)), True),
+  )
+  def test_a_line_search_asks_for_passes_of_its_own(self, optimizer, expected):
+    energy = models.learner(energies.MLP((3,)), optimizer)
+    self.assertEqual(energies.has_one_pass(energy), expected)
+
+  def test_one_pass_under_dropout(self):
+    energy, x = models.energy('autoencoder', 'none'), models.images(2)
+    rng = jax.random.key(1)
+    score, mean = energies.score_and_mean(energy, x, rng=rng)
+    np.testing.assert_allclose(
+      score, energies.score(energy, x, rng=rng), rtol=1e-5, atol=1e-6
+    )
+    expected = jnp.mean(energies.value(energy, energy.params, x, rng=rng))
+    np.testing.assert_allclose(mean(energy.params), expected, rtol=1e-6)
+
   def test_conditions_of_a_batch(self):
     batch = {'image': 1, 'label': 2}
     self.assertEqual(energies.conditions(batch), ())

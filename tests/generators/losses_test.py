@@ -5,6 +5,7 @@ import warnings
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,16 @@ class FollowTest(absltest.TestCase):
     np.testing.assert_allclose(
       metrics['samples/variance'], np.sum(np.var(samples, 0)), rtol=1e-5
     )
+
+  def test_what_comes_beside_phi_comes_after_the_samples(self):
+    x = jnp.arange(3.0)[:, None]
+    loss = lambda direction: generators.chain_rule_loss(
+      lambda t: t * x, direction
+    )
+    *alone, samples = loss(jnp.sin)(2.0)
+    *paired, moved, beside = loss(lambda x: (jnp.sin(x), x + 1))(2.0)
+    chex.assert_trees_all_equal((alone, samples), (paired, moved))
+    np.testing.assert_array_equal(beside, 2 * x + 1)
 
   def test_the_direction_is_constant(self):
     phi = jnp.arange(6.0).reshape(3, 2)
