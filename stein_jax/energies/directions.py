@@ -38,7 +38,7 @@ def direction(
       taken without dropout.
     x: [n, ...].
     *condition: what else the energy takes, [n, ...] each.
-    score: the energy's score at x; None if it is not yet known.
+    score: the energy's score at x; None where it is yet to be taken.
     normalized_with: further examples of the batch; see `score`.
     features_of: the energy whose features the rule is given; None for the same one.
     noise_rng: the rule's own key, the same on every device; see `stein.own_key`.
