@@ -177,8 +177,11 @@ class ParticlesTest(absltest.TestCase):
         scaled = {key: factor * value for key, value in numbers.items()}
         scaled |= {'predicted': 0.5} if way == 'rbf-wide' else {}
         rows.keep(folder, row, seed, scaled, None)
-    tables = particles.report(plan).tables
-    title = 'Energy distance over that of draws, 50 particles, equal steps'
+    tables, figures = particles.report(plan)[1:]
+    self.assertEqual(list(figures), ['overview_50', 'predicted'])
+    for _, png in figures.values():
+      self.assertStartsWith(png, b'\x89PNG')
+    title = 'Energy distance over that of draws, 50 particles, equal scores'
     self.assertEqual(
       [line['gaussian-2'] for line in tables[title]], ['1.00', '3.00']
     )
@@ -188,7 +191,7 @@ class ParticlesTest(absltest.TestCase):
     )
     (line,) = tables['Predicted and measured variance']
     self.assertEqual(
-      (line['predicted'], line['equal steps']), ('0.500', '6.000')
+      (line['predicted'], line['equal scores']), ('0.500', '6.000')
     )
 
 

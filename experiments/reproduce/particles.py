@@ -13,6 +13,7 @@ Example:
 
 from collections.abc import Callable, Sequence
 import functools
+import io
 import math
 import time
 from typing import Any, NamedTuple
@@ -336,7 +337,7 @@ def run(plan: scripts.Plan, row: rows.Row):
   return found
 
 
-_KINDS = ('steps', 'seconds')
+_KINDS = {'steps': 'equal scores', 'seconds': 'equal seconds'}
 
 
 def mover(problem: problems.Problem, way: Way, n: int):
@@ -411,7 +412,11 @@ class Measure:
     )
     self._distance = jax.jit(plain_distance)
     self._summary = jax.jit(jax.vmap(problem.summary))
-    self._numbers = jax.jit(self._all_numbers)
+    # An argument, since a constant would be folded as the program is compiled.
+    numbers = jax.jit(self._all_numbers)
+    self._numbers = lambda x, seed: numbers(
+      x, self._judges, jax.random.key(seed)
+    )
     self._of_positions = jax.jit(self._position_numbers)
 
   def validation(self, x: jax.Array) -> float:
@@ -423,16 +428,15 @@ class Measure:
     """Returns the numbers of n draws of the truth."""
     begin = seed * self.n
     chosen = self._judged[begin : begin + self.n]
-    return jax.tree.map(float, self._numbers(chosen, jax.random.key(seed)))
+    return jax.tree.map(float, self._numbers(chosen, seed))
 
   def __call__(self, x: jax.Array, seed: int) -> dict[str, float]:
     """Returns the numbers of particles [n, d]."""
-    found = self._numbers(self._summary(x), jax.random.key(seed))
+    found = self._numbers(self._summary(x), seed)
     return jax.tree.map(float, found | self._of_positions(x))
 
-  def _all_numbers(self, x, rng):
+  def _all_numbers(self, x, truth, rng):
     """Returns what summaries [n, m] say."""
-    truth = jnp.asarray(self._judges)
     variance = jnp.var(truth, 0)
     ratio = jnp.var(x, 0) / variance
     covariance, found = (
@@ -522,24 +526,56 @@ _COLUMNS = {
 def report(plan: scripts.Plan) -> scripts.Report:
   """Returns what the ways come to on all problems, and a table of each problem."""
   tables = {
-    f'{title}, {n} particles, equal {kind}': summary(plan, n, f'{kind}/{key}')
+    f'{title}, {n} particles, {equal}': summary(plan, n, f'{kind}/{key}')
     for n in COUNTS
-    for kind in _KINDS
+    for kind, equal in _KINDS.items()
     for title, key in (
-      ('Energy distance over that of draws', 'energy_distance'),
+      (_OVERVIEW, 'energy_distance'),
       ('Variance over the truth', 'variance'),
     )
   }
   tables['Predicted and measured variance'] = predictions(plan)
   for n in COUNTS:
     for name in names(plan):
-      for kind in _KINDS:
-        title = f'{name}, {n} particles, equal {kind}'
+      for kind, equal in _KINDS.items():
+        title = f'{name}, {n} particles, {equal}'
         tables[title] = lines_of(plan, name, n, kind)
-  figures = {}
+  figures = {
+    f'overview_{n}': (f'{_OVERVIEW}, {n} particles, equal scores', png)
+    for n in COUNTS
+    if (png := overview(summary(plan, n, 'steps/energy_distance')))
+  }
   if tables['Predicted and measured variance']:
     figures['predicted'] = ('Predicted and measured variance', predicted(plan))
   return scripts.Report('Particles on known densities', tables, figures)
+
+
+_OVERVIEW = 'Energy distance over that of draws'
+
+
+def overview(lines: Sequence[dict[str, str]]) -> bytes | None:
+  """Returns a picture of a table of ratios, green below 1; None without lines."""
+  from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
+
+  if not lines:
+    return None
+  heads = [head for head in lines[0] if head]
+  values = [[float(line[head] or 'nan') for head in heads] for line in lines]
+  size = (3.5 + 0.7 * len(heads), 1.2 + 0.25 * len(lines))
+  figure = mpl_figure.Figure(size, layout='constrained')
+  axes = figure.subplots()
+  # Equal steps of colour are equal factors; a factor of 8 is as bad as more.
+  shown = np.log2(values)
+  axes.imshow(shown, cmap='RdYlGn_r', vmin=-3, vmax=3, aspect='auto')
+  axes.set_xticks(range(len(heads)), heads, rotation=40, ha='right')
+  axes.set_yticks(range(len(lines)), [line[''] for line in lines])
+  for (row, column), value in np.ndenumerate(np.array(values)):
+    if np.isfinite(value):
+      text = f'{value:.2g}' if value < 100 else '>99'
+      axes.text(column, row, text, ha='center', va='center', fontsize=7)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', dpi=110)
+  return buffer.getvalue()
 
 
 def lines_of(plan: scripts.Plan, name: str, n: int, kind: str):
@@ -594,7 +630,7 @@ def predictions(plan: scripts.Plan) -> list[dict[str, Any]]:
           'dimensions': _dim(problems.get(name)),
           'particles': n,
           'predicted': f'{found["predicted"]:.3f}',
-          'equal steps': f'{found.get("steps/variance", math.nan):.3f}',
+          'equal scores': f'{found.get("steps/variance", math.nan):.3f}',
           'equal seconds': f'{found["seconds/variance"]:.3f}',
         }
       )
@@ -607,7 +643,7 @@ def predicted(plan: scripts.Plan) -> bytes:
   for line in predictions(plan):
     x, y = groups.setdefault(f'd = {line["dimensions"]}', ([], []))
     x.append(float(line['predicted']))
-    y.append(float(line['equal steps']))
+    y.append(float(line['equal scores']))
   clouds = {title: np.transpose(points) for title, points in groups.items()}
   line = np.linspace(0, 1, 200)
   clouds['equal'] = np.stack([line, line], 1)
