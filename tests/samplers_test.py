@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import build
 from stein_jax import samplers
 
 _NUM = 20000
@@ -129,6 +130,86 @@ class LangevinTest(chex.TestCase):
     )
 
 
+_underdamped = jax.jit(
+  functools.partial(samplers.underdamped, score_fn=lambda x: -2 * x),
+  static_argnames='num_steps',
+)
+
+
+def _moments(x, num_steps, delta, gamma, temperature):
+  """Yields mean [2] and covariance [2, 2] of (x, v) after each step at precision 2.
+
+  Each of the five parts of a step is a matrix of its own, and the third adds noise.
+  """
+  mean, cov = np.array([x, 0.0]), np.diag([0.0, temperature])
+  kick = np.array([[1, 0], [-2 * delta / 2, 1]])
+  move = np.array([[1, delta / 2], [0, 1]])
+  kept = np.exp(-gamma * delta)
+  damp = np.diag([1, kept])
+  for _ in range(num_steps):
+    for part in (kick, move, damp, move, kick):
+      mean, cov = part @ mean, part @ cov @ part.T
+      if part is damp:
+        cov = cov + np.diag([0, temperature * (1 - kept**2)])
+    yield mean, cov
+
+
+class UnderdampedTest(parameterized.TestCase):
+  """On the score -2 x, the variance 1 / 2."""
+
+  @parameterized.product(
+    num_steps=(1, 2, 5, 60),
+    options=((0.5, 1.0, 1.0), (1.2, 0.3, 0.25), (0.8, 50.0, 2.0)),
+  )
+  def test_moments_are_those_of_the_recursion(self, num_steps, options):
+    delta, gamma, temperature = options
+    *_, (mean, cov) = each = list(_moments(1.5, num_steps, *options))
+    x, kinetic = _underdamped(
+      jax.random.key(num_steps),
+      jnp.full(_NUM, 1.5),
+      step_size=delta,
+      num_steps=num_steps,
+      friction=gamma,
+      temperature=temperature,
+    )
+    _assert_variance(x - mean[0], cov[0, 0])
+    squares = np.mean([mean[1] ** 2 + cov[1, 1] for mean, cov in each])
+    np.testing.assert_allclose(kinetic, squares, rtol=4 * (2 / _NUM) ** 0.5)
+
+  @parameterized.parameters(0.5, 1.0, 1.3)
+  def test_the_stationary_variance_is_exact(self, delta):
+    # Langevin's is 1 / (2 - delta^2), which is 2.2, 1 and 0.31 times 1 / 2 wrong.
+    *_, (_, cov) = _moments(0.0, 400, delta, 1.0, 1.0)
+    # T / lambda, and T (1 - delta^2 lambda / 4), for lambda 2.
+    np.testing.assert_allclose(
+      cov, np.diag([0.5, 1 - delta**2 / 2]), atol=1e-12
+    )
+    x, _ = _underdamped(
+      jax.random.key(0), jnp.ones(_NUM), step_size=delta, num_steps=60
+    )
+    _assert_variance(x, 0.5)
+
+  def test_a_config_names_it(self):
+    fields = dict(step_size=0.2, num_steps=3, friction=2.0)
+    self.assertEqual(
+      build.build(samplers, 'Underdamped', **fields),
+      samplers.Underdamped(0.2, 3, 2.0),
+    )
+
+  def test_a_cold_chain_by_hand(self):
+    # exp(-gamma delta) = 1 / 2 on s(x) = -x, from 8 at rest: v = -4, x = 6, v = -2,
+    # x = 5, v = -4.5; then v = -7, x = 1.5, v = -3.5, x = -0.25, v = -3.375.
+    run = lambda num_steps: samplers.Underdamped(
+      1.0, num_steps, friction=np.log(2), temperature=0.0
+    )(jax.random.key(0), jnp.array([8.0]), samplers.target(_log_density))
+    for num_steps, end, kinetic in ((1, 5, 4.5**2), (2, -0.25, 15.8203125)):
+      x, metrics = run(num_steps)
+      np.testing.assert_allclose(x, [end], rtol=1e-6)
+      np.testing.assert_allclose(
+        metrics['kinetic_temperature'], kinetic, rtol=1e-6
+      )
+
+
 class MalaTest(chex.TestCase):
   @parameterized.parameters(0.5, 1.0, 1.5)
   def test_stationary_variance(self, step_size):
@@ -183,8 +264,14 @@ def _run_mala(rng, x, **keywords):
   return samplers.mala(rng, x, _log_density, **keywords)[0]
 
 
+def _run_underdamped(rng, x, **keywords):
+  return samplers.underdamped(rng, x, _score, **keywords)[0]
+
+
 class PositionsTest(chex.TestCase):
-  @parameterized.product(run=[_run_langevin, _run_mala], traced=[False, True])
+  @parameterized.product(
+    run=[_run_langevin, _run_mala, _run_underdamped], traced=[False, True]
+  )
   def test_keep_dtypes_and_shapes(self, run, traced):
     x = {
       'a': jnp.ones((4, 2, 3), jnp.bfloat16),
@@ -216,13 +303,15 @@ class PositionsTest(chex.TestCase):
     # The proposal's error in the log ratio is below delta^3 d / 4 = 8e-4.
     self.assertGreater(acceptance, 0.95)
 
-  @parameterized.parameters(_run_langevin, _run_mala)
+  @parameterized.parameters(_run_langevin, _run_mala, _run_underdamped)
   def test_float64_stays(self, run):
     with jax.enable_x64(True):
       x = run(jax.random.key(0), jnp.ones((4, 2)), step_size=0.5, num_steps=2)
       self.assertEqual(x.dtype, jnp.float64)
 
-  @parameterized.parameters((_run_langevin, 4 / 3), (_run_mala, 1.0))
+  @parameterized.parameters(
+    (_run_langevin, 4 / 3), (_run_mala, 1.0), (_run_underdamped, 1.0)
+  )
   def test_of_a_tree_are_independent(self, run, variance):
     x = {'a': jnp.zeros((_NUM, 2)), 'b': jnp.zeros(_NUM)}
     x = jax.jit(functools.partial(run, step_size=1.0, num_steps=60))(
@@ -235,7 +324,7 @@ class PositionsTest(chex.TestCase):
     # Independent columns: standard error 1 / sqrt(n).
     np.testing.assert_allclose(correlations, 0, atol=4 / _NUM**0.5)
 
-  @parameterized.parameters(_run_langevin, _run_mala)
+  @parameterized.parameters(_run_langevin, _run_mala, _run_underdamped)
   def test_step_sizes_under_vmap(self, run):
     steps = jnp.array([0.5, 1.0])
     x = jnp.zeros((3, 2))
@@ -247,7 +336,8 @@ class PositionsTest(chex.TestCase):
 
 class IntegersTest(parameterized.TestCase):
   @parameterized.product(
-    run=[_run_langevin, _run_mala], dtype=[jnp.int8, jnp.uint8, jnp.bool_]
+    run=[_run_langevin, _run_mala, _run_underdamped],
+    dtype=[jnp.int8, jnp.uint8, jnp.bool_],
   )
   def test_start_chains_of_floats(self, run, dtype):
     x = {'a': jnp.array([[0, 1], [1, 0]], dtype), 'b': jnp.ones(2)}
@@ -260,7 +350,7 @@ class IntegersTest(parameterized.TestCase):
 
 
 class NotANumberTest(parameterized.TestCase):
-  @parameterized.parameters(_run_langevin, _run_mala)
+  @parameterized.parameters(_run_langevin, _run_mala, _run_underdamped)
   def test_a_start_that_is_nan_ends_as_nan(self, run):
     x = jnp.array([[1.0, 2.0], [jnp.nan, 0.0]])
     end = run(jax.random.key(0), x, step_size=0.5, num_steps=3)
@@ -595,6 +685,10 @@ class ValuesTest(parameterized.TestCase):
     (samplers.Langevin(0.1, temperature=-1.0), 'temperature=-1.0'),
     (samplers.Langevin(0.1, clip=(1.0, -1.0)), 'clip=.*low < high'),
     (samplers.Langevin(0.1, clip=(1.0,)), 'clip=.*low < high'),
+    (samplers.Underdamped(0.0), 'step_size=0.0'),
+    (samplers.Underdamped(0.1, 0), 'num_steps=0'),
+    (samplers.Underdamped(0.1, friction=-1.0), 'friction=-1.0'),
+    (samplers.Underdamped(0.1, temperature=-1.0), 'temperature=-1.0'),
     (samplers.MALA(-1.0), 'step_size=-1.0'),
     (samplers.MALA(1.0, 0), 'num_steps=0'),
     (samplers.Gibbs(0), 'num_steps=0'),
@@ -609,7 +703,11 @@ class ValuesTest(parameterized.TestCase):
     (Correlated, r'target is the class Correlated.*Correlated\(rho=...\)'),
   )
   def test_what_is_no_target_is_named(self, target, message):
-    for chain in (samplers.Langevin(0.1), samplers.MALA(0.1)):
+    for chain in (
+      samplers.Langevin(0.1),
+      samplers.MALA(0.1),
+      samplers.Underdamped(0.1),
+    ):
       with self.assertRaisesRegex(TypeError, message):
         chain(jax.random.key(0), jnp.ones(3), target)
 
@@ -630,6 +728,7 @@ class ValuesTest(parameterized.TestCase):
   @parameterized.parameters(
     (samplers.Langevin(0.1), target),
     (samplers.MALA(0.1), target),
+    (samplers.Underdamped(0.1), target),
     (samplers.Gibbs(), Correlated(0.5)),
   )
   def test_what_is_no_key_is_named(self, chain, target):
@@ -731,7 +830,7 @@ class CallablesTest(parameterized.TestCase):
     self.assertGreater(np.std(x), 0)
 
   @parameterized.product(
-    run=[_run_langevin, _run_mala],
+    run=[_run_langevin, _run_mala, _run_underdamped],
     bad=[
       (jnp.ones(()), 'chains'),
       ({'a': jnp.ones(2), 'b': jnp.ones(3)}, 'of one n'),
