@@ -126,6 +126,13 @@ class Underdamped:
     num_steps: length of the chain, at least 1.
     friction: rate at which momentum is forgotten, per unit of `step_size`.
     temperature: of the noise and of the first momentum; 0 is a descent with momentum.
+
+  Examples:
+    >>> chain = Underdamped(step_size=1.0, friction=0.0, temperature=0.0)
+    >>> normal = target(lambda x: -0.5 * jnp.sum(x**2, -1))
+    >>> x, _ = chain(jax.random.key(0), jnp.ones((2, 1)), normal)
+    >>> print(x[:, 0])
+    [0.5 0.5]
   """
 
   step_size: float
