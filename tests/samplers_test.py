@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import _tempering
 from stein_jax import build
 from stein_jax import samplers
 
@@ -208,6 +209,131 @@ class UnderdampedTest(parameterized.TestCase):
       np.testing.assert_allclose(
         metrics['kinetic_temperature'], kinetic, rtol=1e-6
       )
+
+
+def _exact(rng, x, target):
+  """Draws anew from the law of a normal at any temperature, N(0, -1 / score(1))."""
+  scale = (-target.score(jnp.ones_like(x))) ** -0.5
+  return scale * jax.random.normal(rng, x.shape), {'scale': scale.mean()}
+
+
+def _two_wells(x):
+  """Mass 0.8 at -4 and 0.2 at 4, both of width 0.5."""
+  wells = -2 * (x + 4) ** 2 + np.log(0.8), -2 * (x - 4) ** 2 + np.log(0.2)
+  return jnp.logaddexp(*wells)
+
+
+class TemperedTest(parameterized.TestCase):
+  @parameterized.parameters(0, 1)
+  def test_swaps_leave_the_joint_law_alone(self, odd):
+    # All 4^3 joint states of three replicas on four points, each under a fine grid
+    # of draws, which together are the matrix of the swaps.
+    log_p = np.log([0.1, 0.2, 0.3, 0.4])
+    inverses = np.array([1.0, 0.6, 0.1])
+    laws = np.exp(np.outer(inverses, log_p))
+    laws /= laws.sum(1, keepdims=True)
+    states = np.stack(np.unravel_index(np.arange(64), (4, 4, 4)))
+    joint = np.prod(laws[np.arange(3)[:, None], states], 0)
+    num = 1000
+    replicas = np.repeat(states, num, 1)
+    draws = np.tile((np.arange(num) + 0.5) / num, 64)
+    swapped, probability = _tempering.swap(
+      jnp.broadcast_to(draws, (2, 64 * num)),
+      jnp.asarray(replicas),
+      jnp.asarray(log_p[replicas]),
+      jnp.asarray(inverses),
+      odd,
+    )
+    ends = np.ravel_multi_index(np.asarray(swapped), (4, 4, 4))
+    after = np.bincount(ends, np.repeat(joint / num, num), minlength=64)
+    np.testing.assert_allclose(after, joint, rtol=0, atol=joint.max() / num)
+    self.assertGreater(np.mean(ends != np.repeat(np.arange(64), num)), 0.2)
+    # The ratio of the joint law after the swap and before it, pair by pair.
+    for pair in range(2):
+      order = np.arange(3)
+      order[[pair, pair + 1]] = order[[pair + 1, pair]]
+      then = np.prod(laws[np.arange(3)[:, None], states[order]], 0)
+      np.testing.assert_allclose(
+        probability[pair, ::num], np.minimum(1, then / joint), rtol=1e-5
+      )
+    # Whoever is not in the pair stays.
+    alone = 2 * (1 - odd)
+    np.testing.assert_array_equal(swapped[alone], replicas[alone])
+
+  def test_rates_of_a_normal_are_exact(self):
+    # In two dimensions neighbours swap at 2 b' / (b + b'): at 2 / 3 and 2 / 5.
+    chain = samplers.Tempered(_exact, (1, 0.5, 0.125), 10)
+    x, metrics = jax.jit(
+      lambda rng, x: chain(rng, x, samplers.target(_log_density))
+    )(jax.random.key(0), jnp.zeros((_NUM, 2)))
+    # A mean of 5 _NUM numbers from [0, 1].
+    error = 4 * 0.5 / (5 * _NUM) ** 0.5
+    self.assertAlmostEqual(float(metrics['swap_0']), 2 / 3, delta=error)
+    self.assertAlmostEqual(float(metrics['swap_1']), 2 / 5, delta=error)
+    self.assertEqual(metrics['scale'], 1)
+    _assert_variance(x, 1.0)
+
+  def test_steps_are_longer_where_it_is_warm(self):
+    # x - (delta^2 / 2 b) b x = x / 2 at every b: all replicas are equal.
+    chain = samplers.Tempered(
+      samplers.Langevin(1.0, noise=False), (1, 0.25), num_rounds=3
+    )
+    x, metrics = chain(
+      jax.random.key(0), jnp.array([8.0]), samplers.target(_log_density)
+    )
+    np.testing.assert_array_equal(x, [1])
+    self.assertEqual(metrics, {'swap_0': 1})
+
+  def test_it_finds_the_well_that_mala_does_not(self):
+    ladder = tuple(np.geomspace(1, 0.02, 8))
+    law, x = samplers.target(_two_wells), jnp.full(500, -4.0)
+    run = lambda chain: jax.jit(lambda rng: chain(rng, x, law))(
+      jax.random.key(0)
+    )[0]
+    self.assertEqual(np.mean(run(samplers.MALA(0.6, 400)) > 0), 0)
+    share = np.mean(run(samplers.Tempered(samplers.MALA(0.6), ladder, 400)) > 0)
+    self.assertAlmostEqual(share, 0.2, delta=4 * (0.16 / 500) ** 0.5)
+
+  def test_trees_keep_their_dtypes(self):
+    x = {
+      'a': jnp.ones((4, 2), jnp.bfloat16),
+      'b': jnp.array([0, 1, 2, jnp.nan]),
+    }
+    end, _ = samplers.Tempered(samplers.MALA(0.5))(
+      jax.random.key(0), x, samplers.target(_log_density)
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(end, x)
+    np.testing.assert_array_equal(np.isnan(end['b']), [0, 0, 0, 1])
+
+  def test_a_config_names_it(self):
+    fields = dict(
+      inverse_temperatures=(1, 0.3), chain={'name': 'MALA', 'step_size': 0.2}
+    )
+    self.assertEqual(
+      build.build(samplers, 'Tempered', **fields),
+      samplers.Tempered(samplers.MALA(0.2), (1, 0.3)),
+    )
+
+  @parameterized.parameters(
+    (1,), (0.5, 0.1), (1, 1), (1, 0), (1, 0.2, 0.3), (1, np.nan)
+  )
+  def test_what_is_no_ladder_is_refused(self, *ladder):
+    with self.assertRaisesRegex(
+      ValueError, 'inverse_temperatures=.* fall from 1'
+    ):
+      samplers.Tempered(samplers.MALA(0.1), ladder)(
+        jax.random.key(0), jnp.ones(3), samplers.target(_log_density)
+      )
+
+  @parameterized.parameters(
+    (samplers.Tempered(samplers.MALA(0.1), num_rounds=1), 'num_rounds=1'),
+    (samplers.Tempered(samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (samplers.Tempered(samplers.MALA(-0.1)), 'chain.step_size=-0.1'),
+    (samplers.Tempered(samplers.Gibbs()), 'no method gibbs.*Langevin'),
+  )
+  def test_what_is_refused(self, chain, message):
+    with self.assertRaisesRegex(ValueError, message):
+      chain(jax.random.key(0), jnp.ones(3), samplers.target(_log_density))
 
 
 class MalaTest(chex.TestCase):
@@ -707,6 +833,7 @@ class ValuesTest(parameterized.TestCase):
       samplers.Langevin(0.1),
       samplers.MALA(0.1),
       samplers.Underdamped(0.1),
+      samplers.Tempered(samplers.MALA(0.1)),
     ):
       with self.assertRaisesRegex(TypeError, message):
         chain(jax.random.key(0), jnp.ones(3), target)
@@ -729,6 +856,7 @@ class ValuesTest(parameterized.TestCase):
     (samplers.Langevin(0.1), target),
     (samplers.MALA(0.1), target),
     (samplers.Underdamped(0.1), target),
+    (samplers.Tempered(samplers.MALA(0.1)), target),
     (samplers.Gibbs(), Correlated(0.5)),
   )
   def test_what_is_no_key_is_named(self, chain, target):

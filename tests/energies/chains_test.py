@@ -73,6 +73,7 @@ class ChainTest(parameterized.TestCase):
     samplers.Langevin(0.7, 4),
     samplers.MALA(0.7, 4),
     samplers.Underdamped(0.7, 4),
+    samplers.Tempered(samplers.MALA(0.7), num_rounds=4),
   )
   def test_blocks_have_keys_of_their_own(self, chain):
     energy = models.linear().replace(
