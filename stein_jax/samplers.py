@@ -6,13 +6,18 @@ the score and delta times unit noise. Dtype and shape are kept, but that chains 
 integers are of floats; those of half-precision points run in float32, in which a
 small step is not lost. What a score or a density returns is checked as it is traced.
 
-A chain with its options is a value, `Langevin`, `MALA` or `Gibbs`, which moves points
+A chain with its options is a value, as `Langevin` or `MALA` is, which moves points
 under a target: an object with `log_density` and `score`, as `target(log_density)` and
 `energies.target(energy)` return. Any function of a key, points and a target that
 returns the points moved and a dict of scalars is such a chain too.
 
   chain = samplers.MALA(step_size=0.3, num_steps=100)
   x, metrics = chain(rng, x, samplers.target(log_density))
+
+LM13: Leimkuhler, Matthews. Rational Construction of Stochastic Numerical Methods for
+Molecular Sampling. Applied Mathematics Research eXpress, 2013.
+S22: Syed, Bouchard-Cote, Deligiannidis, Doucet. Non-Reversible Parallel Tempering: A
+Scalable Highly Parallel MCMC Scheme. JRSS B 84, 2022. arXiv 1905.02939.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,6 +32,7 @@ import numpy as np
 import optax
 
 from stein_jax import _steps
+from stein_jax import _tempering
 from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax.types import (
@@ -113,6 +119,55 @@ class Langevin:
 
 
 @struct.dataclass
+class Underdamped:
+  """A chain of Langevin steps with momentum, drawn anew at every call.
+
+  See `underdamped`.
+
+  Attributes:
+    step_size: delta.
+    num_steps: length of the chain, at least 1.
+    friction: rate at which momentum is forgotten, per unit of `step_size`.
+    temperature: of the noise and of the first momentum; 0 is a descent with momentum.
+
+  Examples:
+    >>> chain = Underdamped(step_size=1.0, friction=0.0, temperature=0.0)
+    >>> normal = target(lambda x: -0.5 * jnp.sum(x**2, -1))
+    >>> x, _ = chain(jax.random.key(0), jnp.ones((2, 1)), normal)
+    >>> print(x[:, 0])
+    [0.5 0.5]
+  """
+
+  step_size: float
+  num_steps: int = struct.field(pytree_node=False, default=1)
+  friction: float = 1.0
+  temperature: float = 1.0
+
+  def __call__(
+    self, rng: PRNGKey, x: Tree, target: Target
+  ) -> tuple[Tree, Metrics]:
+    """Returns x after the steps, like x, and the 'kinetic_temperature' [].
+
+    This is the mean square of the momentum after a step, over all coordinates and
+    steps. It is `temperature` for small steps: far above it the step is too large.
+
+    Raises:
+      ValueError: an option out of range, or a score that is not like x.
+    """
+    checks.has(('score',), _TARGETS, target=target)
+    moved, kinetic = underdamped(
+      rng,
+      x,
+      target.score,
+      step_size=self.step_size,
+      num_steps=self.num_steps,
+      friction=self.friction,
+      temperature=self.temperature,
+    )
+    return moved, {'kinetic_temperature': kinetic}
+
+
+@struct.dataclass
 class MALA:
   """A chain of Metropolis-adjusted Langevin steps; see `mala`.
 
@@ -173,6 +228,107 @@ class Gibbs:
         'method gibbs(rng, x, num_steps); allowed: Langevin, MALA.'
       )
     return target.gibbs(rng, x, self.num_steps), {}
+
+
+@struct.dataclass
+class Tempered:
+  """Parallel tempering: chains of flatter laws, which swap points with them [S22].
+
+  Replica i moves under p^b_i, b_i an inverse temperature, and swaps its points with
+  its neighbour's so that the product of all these laws stays as it is: even pairs in
+  one round, odd ones in the next. The first replica, under p itself, is the result.
+  All start at x, so that the flat ones need rounds to spread: until they have, even
+  points of p are moved a little off it. The flattest law must be one that can be
+  normalised, or its replica goes to infinity.
+
+  Attributes:
+    chain: what moves a replica in a round; it must leave its law invariant, as MALA
+      does. A step_size that it has is delta / sqrt(b_i).
+    inverse_temperatures: b_i, falling from 1 to above 0. Swaps are best accepted half
+      of the time; a constant ratio of neighbours accepts evenly on a Gaussian.
+    num_rounds: moves of all replicas, each followed by swaps, at least 2.
+
+  Examples:
+    >>> two = target(lambda x: jnp.logaddexp(-2 * (x - 4) ** 2, -2 * (x + 4) ** 2))
+    >>> chain = Tempered(MALA(0.6), (1, 0.4, 0.15, 0.05), num_rounds=300)
+    >>> start = jnp.full(500, -4.0)
+    >>> x, metrics = jax.jit(lambda rng: chain(rng, start, two))(jax.random.key(0))
+    >>> bool(abs(jnp.mean(x > 0) - 0.5) < 0.1), sorted(metrics)
+    (True, ['acceptance', 'swap_0', 'swap_1', 'swap_2'])
+  """
+
+  chain: Chain
+  inverse_temperatures: Sequence[float] = struct.field(
+    pytree_node=False, default=(1.0, 0.5, 0.25, 0.125)
+  )
+  num_rounds: int = struct.field(pytree_node=False, default=10)
+
+  def __call__(
+    self, rng: PRNGKey, x: Tree, target: Target
+  ) -> tuple[Tree, Metrics]:
+    """Returns x after the rounds, like x, and metrics [].
+
+    'swap_i' is the mean probability that replicas i and i + 1 swap when it is their
+    turn; the rest are the metrics of the first replica's chain, means over rounds.
+
+    Raises:
+      ValueError: an option out of range, or a log density that is not [n].
+    """
+    checks.has(('log_density', 'score'), _TARGETS, target=target)
+    checks.function(WANTED, chain=self.chain)
+    checks.moves(chain=self.chain)
+    if hasattr(self.chain, 'step_size'):
+      checks.positive(**{'chain.step_size': self.chain.step_size})
+    checks.key(rng=rng)
+    checks.count(minimum=2, num_rounds=self.num_rounds)
+    ladder = tuple(self.inverse_temperatures)
+    falls = all(a > b for a, b in zip(ladder, ladder[1:], strict=False))
+    if len(ladder) < 2 or ladder[0] != 1 or not (falls and ladder[-1] > 0):
+      raise ValueError(
+        f'inverse_temperatures={ladder} must be two or more that fall from 1 to '
+        'above 0.'
+      )
+    start, num_chains = _steps.chains(x)
+    density_fn = _steps.per_chain(target.log_density, num_chains)
+    num, shape = len(ladder), (len(ladder) - 1, num_chains)
+    inverses = jnp.array(ladder, jnp.float32)
+
+    def move(rng, x, inverse):
+      chain = self.chain
+      if hasattr(chain, 'step_size'):
+        # A law of b times the energy is wider by 1 / sqrt(b) about a minimum.
+        chain = chain.replace(step_size=chain.step_size / jnp.sqrt(inverse))
+      moved, metrics = chain(rng, x, _tempering.Warmed(target, inverse))
+      checks.like(x, moved=moved)
+      return optax.tree.cast_like(moved, x), metrics
+
+    def one_round(replicas, inputs):
+      rng, odd = inputs
+      move_rng, swap_rng = jax.random.split(rng)
+      keys = jax.random.split(move_rng, num)
+      replicas, metrics = jax.vmap(move)(keys, replicas, inverses)
+      replicas, swaps = _tempering.swap(
+        jax.random.uniform(swap_rng, shape),
+        replicas,
+        jax.vmap(density_fn)(replicas),
+        inverses,
+        odd,
+      )
+      of_first = {name: value[0] for name, value in metrics.items()}
+      return replicas, (of_first, jnp.mean(swaps, 1, dtype=jnp.float32))
+
+    replicas = jax.tree.map(
+      lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape)),
+      _steps.accumulated(start),
+    )
+    keys = jax.random.split(rng, self.num_rounds)
+    odd = jnp.arange(self.num_rounds) % 2
+    end, (metrics, swaps) = lax.scan(one_round, replicas, (keys, odd))
+    metrics = {name: jnp.mean(value, 0) for name, value in metrics.items()}
+    for i in range(num - 1):
+      metrics[f'swap_{i}'] = jnp.mean(swaps[i % 2 :: 2, i])
+    first = jax.tree.map(lambda leaf: leaf[0], end)
+    return optax.tree.cast_like(first, start), metrics
 
 
 def target(log_density_fn: LogDensityFn) -> Target:
@@ -272,6 +428,88 @@ def langevin(
   keys = jax.random.split(rng, num_steps)
   end, _ = lax.scan(step, _steps.accumulated(start), keys)
   return optax.tree.cast_like(end, start)
+
+
+def underdamped(
+  rng: PRNGKey,
+  x: Tree,
+  score_fn: ScoreFn,
+  *,
+  step_size: float,
+  num_steps: int,
+  friction: float = 1.0,
+  temperature: float = 1.0,
+) -> tuple[Tree, Array]:
+  """Returns (x after underdamped Langevin steps, kinetic temperature []) [LM13].
+
+  A step is BAOAB: a half kick by the score, a half drift by the momentum, friction and
+  noise, and both halves again in the other order. On a Gaussian the stationary
+  variance of x is exact at every stable step, below 2 of its standard deviations; on
+  others it is biased by O(delta^2). A step costs one score, and a call one more.
+
+  Args:
+    rng: key of the momentum and the noise.
+    x: where the chains start, leaves [n, ...].
+    score_fn: grad_x log p, like x.
+    step_size: delta.
+    num_steps: length of the chains, at least 1.
+    friction: gamma; the momentum keeps exp(-gamma delta) of itself.
+    temperature: of the noise and of the first momentum; 0 leaves out both.
+
+  Raises:
+    ValueError: an option out of range, x without a chain axis, or a score that is
+      not like x.
+
+  Examples:
+    >>> x = jnp.zeros((1000, 1))  # a thousand chains
+    >>> score_fn = lambda x: -x  # of N(0, 1)
+    >>> run = functools.partial(underdamped, step_size=1.0, num_steps=50)
+    >>> x, kinetic = run(jax.random.key(0), x, score_fn)
+    >>> bool(abs(x.std() - 1) < 0.1), bool(abs(kinetic - 0.75) < 0.05)
+    (True, True)
+  """
+  checks.key(rng=rng)
+  checks.function('a function of points', score_fn=score_fn)
+  checks.positive(step_size=step_size)
+  checks.count(num_steps=num_steps)
+  checks.non_negative(friction=friction, temperature=temperature)
+  start, _ = _steps.chains(x)
+  half = step_size / 2
+  kept = jnp.exp(-1.0 * friction * step_size)
+  # The momentum has unit mass: its law at rest is N(0, temperature).
+  spread = temperature**0.5
+  size = sum(leaf.size for leaf in jax.tree.leaves(start))
+
+  def score(x):
+    found = jax.tree.map(dtypes.floating, score_fn(x))
+    checks.like(x, score=found)
+    return found
+
+  def step(carry, rng):
+    x, momentum, force = carry
+    momentum = _steps.add(momentum, half, force)
+    x = _steps.add(x, half, momentum)
+    noise = optax.tree.random_like(rng, x)
+    momentum = jax.tree.map(
+      lambda leaf: (kept * leaf).astype(leaf.dtype), momentum
+    )
+    momentum = _steps.add(momentum, spread * jnp.sqrt(1 - kept**2), noise)
+    x = _steps.add(x, half, momentum)
+    # The last score of a step is the first one of the next.
+    force = optax.tree.cast_like(score(x), x)
+    momentum = _steps.add(momentum, half, force)
+    square = jnp.sum(_steps.per_chain_sum_of_squares(momentum)) / size
+    return (x, momentum, force), square
+
+  first_rng, steps_rng = jax.random.split(rng)
+  x = _steps.accumulated(start)
+  still = jax.tree.map(jnp.zeros_like, x)
+  momentum = _steps.add(still, spread, optax.tree.random_like(first_rng, x))
+  here = x, momentum, optax.tree.cast_like(score(x), x)
+  (end, *_), squares = lax.scan(
+    step, here, jax.random.split(steps_rng, num_steps)
+  )
+  return optax.tree.cast_like(end, start), jnp.mean(squares, dtype=jnp.float32)
 
 
 def mala(

@@ -454,6 +454,12 @@ DOORS = {
     (_X,),
     keeps=True,
   ),
+  'samplers.underdamped': Door(
+    lambda x: samplers.underdamped(_KEY, x, lambda x: -0.1 * x, **_chain),
+    (_X,),
+    parts=True,
+    keeps=True,
+  ),
   'samplers.mala': Door(
     lambda x: samplers.mala(_KEY, x, _log_density, **_chain),
     (_X,),

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stein_jax import _tempering
+from stein_jax import build
 from stein_jax import samplers
 
 _NUM = 20000
@@ -129,6 +131,211 @@ class LangevinTest(chex.TestCase):
     )
 
 
+_underdamped = jax.jit(
+  functools.partial(samplers.underdamped, score_fn=lambda x: -2 * x),
+  static_argnames='num_steps',
+)
+
+
+def _moments(x, num_steps, delta, gamma, temperature):
+  """Yields mean [2] and covariance [2, 2] of (x, v) after each step at precision 2.
+
+  Each of the five parts of a step is a matrix of its own, and the third adds noise.
+  """
+  mean, cov = np.array([x, 0.0]), np.diag([0.0, temperature])
+  kick = np.array([[1, 0], [-2 * delta / 2, 1]])
+  move = np.array([[1, delta / 2], [0, 1]])
+  kept = np.exp(-gamma * delta)
+  damp = np.diag([1, kept])
+  for _ in range(num_steps):
+    for part in (kick, move, damp, move, kick):
+      mean, cov = part @ mean, part @ cov @ part.T
+      if part is damp:
+        cov = cov + np.diag([0, temperature * (1 - kept**2)])
+    yield mean, cov
+
+
+class UnderdampedTest(parameterized.TestCase):
+  """On the score -2 x, the variance 1 / 2."""
+
+  @parameterized.product(
+    num_steps=(1, 2, 5, 60),
+    options=((0.5, 1.0, 1.0), (1.2, 0.3, 0.25), (0.8, 50.0, 2.0)),
+  )
+  def test_moments_are_those_of_the_recursion(self, num_steps, options):
+    delta, gamma, temperature = options
+    *_, (mean, cov) = each = list(_moments(1.5, num_steps, *options))
+    x, kinetic = _underdamped(
+      jax.random.key(num_steps),
+      jnp.full(_NUM, 1.5),
+      step_size=delta,
+      num_steps=num_steps,
+      friction=gamma,
+      temperature=temperature,
+    )
+    _assert_variance(x - mean[0], cov[0, 0])
+    squares = np.mean([mean[1] ** 2 + cov[1, 1] for mean, cov in each])
+    np.testing.assert_allclose(kinetic, squares, rtol=4 * (2 / _NUM) ** 0.5)
+
+  @parameterized.parameters(0.5, 1.0, 1.3)
+  def test_the_stationary_variance_is_exact(self, delta):
+    # Langevin's is 1 / (2 - delta^2), which is 2.2, 1 and 0.31 times 1 / 2 wrong.
+    *_, (_, cov) = _moments(0.0, 400, delta, 1.0, 1.0)
+    # T / lambda, and T (1 - delta^2 lambda / 4), for lambda 2.
+    np.testing.assert_allclose(
+      cov, np.diag([0.5, 1 - delta**2 / 2]), atol=1e-12
+    )
+    x, _ = _underdamped(
+      jax.random.key(0), jnp.ones(_NUM), step_size=delta, num_steps=60
+    )
+    _assert_variance(x, 0.5)
+
+  def test_a_config_names_it(self):
+    fields = dict(step_size=0.2, num_steps=3, friction=2.0)
+    self.assertEqual(
+      build.build(samplers, 'Underdamped', **fields),
+      samplers.Underdamped(0.2, 3, 2.0),
+    )
+
+  def test_a_cold_chain_by_hand(self):
+    # exp(-gamma delta) = 1 / 2 on s(x) = -x, from 8 at rest: v = -4, x = 6, v = -2,
+    # x = 5, v = -4.5; then v = -7, x = 1.5, v = -3.5, x = -0.25, v = -3.375.
+    run = lambda num_steps: samplers.Underdamped(
+      1.0, num_steps, friction=np.log(2), temperature=0.0
+    )(jax.random.key(0), jnp.array([8.0]), samplers.target(_log_density))
+    for num_steps, end, kinetic in ((1, 5, 4.5**2), (2, -0.25, 15.8203125)):
+      x, metrics = run(num_steps)
+      np.testing.assert_allclose(x, [end], rtol=1e-6)
+      np.testing.assert_allclose(
+        metrics['kinetic_temperature'], kinetic, rtol=1e-6
+      )
+
+
+def _exact(rng, x, target):
+  """Draws anew from the law of a normal at any temperature, N(0, -1 / score(1))."""
+  scale = (-target.score(jnp.ones_like(x))) ** -0.5
+  return scale * jax.random.normal(rng, x.shape), {'scale': scale.mean()}
+
+
+def _two_wells(x):
+  """Mass 0.8 at -4 and 0.2 at 4, both of width 0.5."""
+  wells = -2 * (x + 4) ** 2 + np.log(0.8), -2 * (x - 4) ** 2 + np.log(0.2)
+  return jnp.logaddexp(*wells)
+
+
+class TemperedTest(parameterized.TestCase):
+  @parameterized.parameters(0, 1)
+  def test_swaps_leave_the_joint_law_alone(self, odd):
+    # All 4^3 joint states of three replicas on four points, each under a fine grid
+    # of draws, which together are the matrix of the swaps.
+    log_p = np.log([0.1, 0.2, 0.3, 0.4])
+    inverses = np.array([1.0, 0.6, 0.1])
+    laws = np.exp(np.outer(inverses, log_p))
+    laws /= laws.sum(1, keepdims=True)
+    states = np.stack(np.unravel_index(np.arange(64), (4, 4, 4)))
+    joint = np.prod(laws[np.arange(3)[:, None], states], 0)
+    num = 1000
+    replicas = np.repeat(states, num, 1)
+    draws = np.tile((np.arange(num) + 0.5) / num, 64)
+    swapped, probability = _tempering.swap(
+      jnp.broadcast_to(draws, (2, 64 * num)),
+      jnp.asarray(replicas),
+      jnp.asarray(log_p[replicas]),
+      jnp.asarray(inverses),
+      odd,
+    )
+    ends = np.ravel_multi_index(np.asarray(swapped), (4, 4, 4))
+    after = np.bincount(ends, np.repeat(joint / num, num), minlength=64)
+    np.testing.assert_allclose(after, joint, rtol=0, atol=joint.max() / num)
+    self.assertGreater(np.mean(ends != np.repeat(np.arange(64), num)), 0.2)
+    # The ratio of the joint law after the swap and before it, pair by pair.
+    for pair in range(2):
+      order = np.arange(3)
+      order[[pair, pair + 1]] = order[[pair + 1, pair]]
+      then = np.prod(laws[np.arange(3)[:, None], states[order]], 0)
+      np.testing.assert_allclose(
+        probability[pair, ::num], np.minimum(1, then / joint), rtol=1e-5
+      )
+    # Whoever is not in the pair stays.
+    alone = 2 * (1 - odd)
+    np.testing.assert_array_equal(swapped[alone], replicas[alone])
+
+  def test_rates_of_a_normal_are_exact(self):
+    # In two dimensions neighbours swap at 2 b' / (b + b'): at 2 / 3 and 2 / 5.
+    chain = samplers.Tempered(_exact, (1, 0.5, 0.125), 10)
+    x, metrics = jax.jit(
+      lambda rng, x: chain(rng, x, samplers.target(_log_density))
+    )(jax.random.key(0), jnp.zeros((_NUM, 2)))
+    # A mean of 5 _NUM numbers from [0, 1].
+    error = 4 * 0.5 / (5 * _NUM) ** 0.5
+    self.assertAlmostEqual(float(metrics['swap_0']), 2 / 3, delta=error)
+    self.assertAlmostEqual(float(metrics['swap_1']), 2 / 5, delta=error)
+    self.assertEqual(metrics['scale'], 1)
+    _assert_variance(x, 1.0)
+
+  def test_steps_are_longer_where_it_is_warm(self):
+    # x - (delta^2 / 2 b) b x = x / 2 at every b: all replicas are equal.
+    chain = samplers.Tempered(
+      samplers.Langevin(1.0, noise=False), (1, 0.25), num_rounds=3
+    )
+    x, metrics = chain(
+      jax.random.key(0), jnp.array([8.0]), samplers.target(_log_density)
+    )
+    np.testing.assert_array_equal(x, [1])
+    self.assertEqual(metrics, {'swap_0': 1})
+
+  def test_it_finds_the_well_that_mala_does_not(self):
+    ladder = tuple(np.geomspace(1, 0.02, 8))
+    law, x = samplers.target(_two_wells), jnp.full(500, -4.0)
+    run = lambda chain: jax.jit(lambda rng: chain(rng, x, law))(
+      jax.random.key(0)
+    )[0]
+    self.assertEqual(np.mean(run(samplers.MALA(0.6, 400)) > 0), 0)
+    share = np.mean(run(samplers.Tempered(samplers.MALA(0.6), ladder, 400)) > 0)
+    self.assertAlmostEqual(share, 0.2, delta=4 * (0.16 / 500) ** 0.5)
+
+  def test_trees_keep_their_dtypes(self):
+    x = {
+      'a': jnp.ones((4, 2), jnp.bfloat16),
+      'b': jnp.array([0, 1, 2, jnp.nan]),
+    }
+    end, _ = samplers.Tempered(samplers.MALA(0.5))(
+      jax.random.key(0), x, samplers.target(_log_density)
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(end, x)
+    np.testing.assert_array_equal(np.isnan(end['b']), [0, 0, 0, 1])
+
+  def test_a_config_names_it(self):
+    fields = dict(
+      inverse_temperatures=(1, 0.3), chain={'name': 'MALA', 'step_size': 0.2}
+    )
+    self.assertEqual(
+      build.build(samplers, 'Tempered', **fields),
+      samplers.Tempered(samplers.MALA(0.2), (1, 0.3)),
+    )
+
+  @parameterized.parameters(
+    (1,), (0.5, 0.1), (1, 1), (1, 0), (1, 0.2, 0.3), (1, np.nan)
+  )
+  def test_what_is_no_ladder_is_refused(self, *ladder):
+    with self.assertRaisesRegex(
+      ValueError, 'inverse_temperatures=.* fall from 1'
+    ):
+      samplers.Tempered(samplers.MALA(0.1), ladder)(
+        jax.random.key(0), jnp.ones(3), samplers.target(_log_density)
+      )
+
+  @parameterized.parameters(
+    (samplers.Tempered(samplers.MALA(0.1), num_rounds=1), 'num_rounds=1'),
+    (samplers.Tempered(samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
+    (samplers.Tempered(samplers.MALA(-0.1)), 'chain.step_size=-0.1'),
+    (samplers.Tempered(samplers.Gibbs()), 'no method gibbs.*Langevin'),
+  )
+  def test_what_is_refused(self, chain, message):
+    with self.assertRaisesRegex(ValueError, message):
+      chain(jax.random.key(0), jnp.ones(3), samplers.target(_log_density))
+
+
 class MalaTest(chex.TestCase):
   @parameterized.parameters(0.5, 1.0, 1.5)
   def test_stationary_variance(self, step_size):
@@ -183,8 +390,14 @@ def _run_mala(rng, x, **keywords):
   return samplers.mala(rng, x, _log_density, **keywords)[0]
 
 
+def _run_underdamped(rng, x, **keywords):
+  return samplers.underdamped(rng, x, _score, **keywords)[0]
+
+
 class PositionsTest(chex.TestCase):
-  @parameterized.product(run=[_run_langevin, _run_mala], traced=[False, True])
+  @parameterized.product(
+    run=[_run_langevin, _run_mala, _run_underdamped], traced=[False, True]
+  )
   def test_keep_dtypes_and_shapes(self, run, traced):
     x = {
       'a': jnp.ones((4, 2, 3), jnp.bfloat16),
@@ -216,13 +429,15 @@ class PositionsTest(chex.TestCase):
     # The proposal's error in the log ratio is below delta^3 d / 4 = 8e-4.
     self.assertGreater(acceptance, 0.95)
 
-  @parameterized.parameters(_run_langevin, _run_mala)
+  @parameterized.parameters(_run_langevin, _run_mala, _run_underdamped)
   def test_float64_stays(self, run):
     with jax.enable_x64(True):
       x = run(jax.random.key(0), jnp.ones((4, 2)), step_size=0.5, num_steps=2)
       self.assertEqual(x.dtype, jnp.float64)
 
-  @parameterized.parameters((_run_langevin, 4 / 3), (_run_mala, 1.0))
+  @parameterized.parameters(
+    (_run_langevin, 4 / 3), (_run_mala, 1.0), (_run_underdamped, 1.0)
+  )
   def test_of_a_tree_are_independent(self, run, variance):
     x = {'a': jnp.zeros((_NUM, 2)), 'b': jnp.zeros(_NUM)}
     x = jax.jit(functools.partial(run, step_size=1.0, num_steps=60))(
@@ -235,7 +450,7 @@ class PositionsTest(chex.TestCase):
     # Independent columns: standard error 1 / sqrt(n).
     np.testing.assert_allclose(correlations, 0, atol=4 / _NUM**0.5)
 
-  @parameterized.parameters(_run_langevin, _run_mala)
+  @parameterized.parameters(_run_langevin, _run_mala, _run_underdamped)
   def test_step_sizes_under_vmap(self, run):
     steps = jnp.array([0.5, 1.0])
     x = jnp.zeros((3, 2))
@@ -247,7 +462,8 @@ class PositionsTest(chex.TestCase):
 
 class IntegersTest(parameterized.TestCase):
   @parameterized.product(
-    run=[_run_langevin, _run_mala], dtype=[jnp.int8, jnp.uint8, jnp.bool_]
+    run=[_run_langevin, _run_mala, _run_underdamped],
+    dtype=[jnp.int8, jnp.uint8, jnp.bool_],
   )
   def test_start_chains_of_floats(self, run, dtype):
     x = {'a': jnp.array([[0, 1], [1, 0]], dtype), 'b': jnp.ones(2)}
@@ -260,7 +476,7 @@ class IntegersTest(parameterized.TestCase):
 
 
 class NotANumberTest(parameterized.TestCase):
-  @parameterized.parameters(_run_langevin, _run_mala)
+  @parameterized.parameters(_run_langevin, _run_mala, _run_underdamped)
   def test_a_start_that_is_nan_ends_as_nan(self, run):
     x = jnp.array([[1.0, 2.0], [jnp.nan, 0.0]])
     end = run(jax.random.key(0), x, step_size=0.5, num_steps=3)
@@ -595,6 +811,10 @@ class ValuesTest(parameterized.TestCase):
     (samplers.Langevin(0.1, temperature=-1.0), 'temperature=-1.0'),
     (samplers.Langevin(0.1, clip=(1.0, -1.0)), 'clip=.*low < high'),
     (samplers.Langevin(0.1, clip=(1.0,)), 'clip=.*low < high'),
+    (samplers.Underdamped(0.0), 'step_size=0.0'),
+    (samplers.Underdamped(0.1, 0), 'num_steps=0'),
+    (samplers.Underdamped(0.1, friction=-1.0), 'friction=-1.0'),
+    (samplers.Underdamped(0.1, temperature=-1.0), 'temperature=-1.0'),
     (samplers.MALA(-1.0), 'step_size=-1.0'),
     (samplers.MALA(1.0, 0), 'num_steps=0'),
     (samplers.Gibbs(0), 'num_steps=0'),
@@ -609,7 +829,12 @@ class ValuesTest(parameterized.TestCase):
     (Correlated, r'target is the class Correlated.*Correlated\(rho=...\)'),
   )
   def test_what_is_no_target_is_named(self, target, message):
-    for chain in (samplers.Langevin(0.1), samplers.MALA(0.1)):
+    for chain in (
+      samplers.Langevin(0.1),
+      samplers.MALA(0.1),
+      samplers.Underdamped(0.1),
+      samplers.Tempered(samplers.MALA(0.1)),
+    ):
       with self.assertRaisesRegex(TypeError, message):
         chain(jax.random.key(0), jnp.ones(3), target)
 
@@ -630,6 +855,8 @@ class ValuesTest(parameterized.TestCase):
   @parameterized.parameters(
     (samplers.Langevin(0.1), target),
     (samplers.MALA(0.1), target),
+    (samplers.Underdamped(0.1), target),
+    (samplers.Tempered(samplers.MALA(0.1)), target),
     (samplers.Gibbs(), Correlated(0.5)),
   )
   def test_what_is_no_key_is_named(self, chain, target):
@@ -731,7 +958,7 @@ class CallablesTest(parameterized.TestCase):
     self.assertGreater(np.std(x), 0)
 
   @parameterized.product(
-    run=[_run_langevin, _run_mala],
+    run=[_run_langevin, _run_mala, _run_underdamped],
     bad=[
       (jnp.ones(()), 'chains'),
       ({'a': jnp.ones(2), 'b': jnp.ones(3)}, 'of one n'),

@@ -69,7 +69,12 @@ class ChainTest(parameterized.TestCase):
     )
     np.testing.assert_allclose(after, 0.4 * -1.5 * np.ones((2, 1)), rtol=1e-6)
 
-  @parameterized.parameters(samplers.Langevin(0.7, 4), samplers.MALA(0.7, 4))
+  @parameterized.parameters(
+    samplers.Langevin(0.7, 4),
+    samplers.MALA(0.7, 4),
+    samplers.Underdamped(0.7, 4),
+    samplers.Tempered(samplers.MALA(0.7), num_rounds=4),
+  )
   def test_blocks_have_keys_of_their_own(self, chain):
     energy = models.linear().replace(
       apply_fn=lambda params, x, y: 0.5 * jnp.sum((x - y) ** 2, -1)

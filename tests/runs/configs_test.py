@@ -176,6 +176,18 @@ class CompleteTest(parameterized.TestCase):
       step.keywords['chain'], samplers.Langevin(0.5, clip=(-1, 1))
     )
 
+  def test_a_chain_in_a_chain(self):
+    inner = dict(name='MALA', step_size=0.2)
+    chain = dict(name='Tempered', chain=inner, inverse_temperatures=[1, 0.3])
+    step = configs.step(configs.complete(given(step=dict(chain=chain))))
+    self.assertEqual(
+      step.keywords['chain'],
+      samplers.Tempered(samplers.MALA(0.2), (1, 0.3)),
+    )
+    inner['step_sise'] = 1.0
+    with self.assertRaisesRegex(TypeError, r'step.chain.chain.step_sise=1.0'):
+      configs.step(configs.complete(given(step=dict(chain=chain))))
+
 
 class ScalesTest(absltest.TestCase):
   def test_smoke_is_short_and_without_momentum(self):
