@@ -225,7 +225,7 @@ class Gibbs:
     if not hasattr(target, 'gibbs'):
       raise ValueError(
         'Gibbs needs conditional laws that can be sampled, and this target has no '
-        'method gibbs(rng, x, num_steps); allowed: the other chains.'
+        'method gibbs(rng, x, num_steps); allowed: Langevin, Underdamped, MALA.'
       )
     return target.gibbs(rng, x, self.num_steps), {}
 

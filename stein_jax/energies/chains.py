@@ -59,7 +59,7 @@ class _EnergyTarget:
       )
     if not learners.has_method(self.energy, 'gibbs'):
       raise ValueError(
-        'This energy has no method gibbs; allowed: the other chains.'
+        'This energy has no method gibbs; allowed: Langevin, Underdamped, MALA.'
       )
     moved = learners.call(
       self.energy,
