@@ -136,7 +136,7 @@ class Zip:
   """The members of a zip, in folders; nothing is unpacked to disk.
 
   A name that is absolute, leads out of the archive or has too many folders is left out.
-  That of each member is compared with the one that stands before its bytes,
+  The name of each member is compared with the one that stands before its bytes,
   since a flipped bit would make it one of another folder.
 
   Args:

@@ -4,7 +4,7 @@ Where exact draws cannot be made, four long chains of NUTS make them, once for a
 of results. Positions are points [d].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import pathlib
 from typing import NamedTuple
@@ -304,18 +304,29 @@ def truth(name: str, folder: pathlib.Path, num: int) -> np.ndarray:
   return np.load(path, allow_pickle=False)
 
 
-def _chains(problem: Problem, num: int) -> Array:
-  """Returns the draws [4 num, d] of four chains of NUTS.
+def check_chains(names: Sequence[str]) -> None:
+  """Raises ValueError where a truth is made by chains, and BlackJAX is missing."""
+  if any(get(name).sample is None for name in names):
+    _blackjax()
 
-  Raises:
-    ValueError: BlackJAX is not installed, or a summary's R-hat is above 1.05.
-  """
+
+def _blackjax():
   try:
     import blackjax  # pylint: disable=g-import-not-at-top
   except ImportError as error:
     raise ValueError(
       "The truth of a posterior is made by BlackJAX: pip install -e '.[bench]'."
     ) from error
+  return blackjax
+
+
+def _chains(problem: Problem, num: int) -> Array:
+  """Returns the draws [4 num, d] of four chains of NUTS.
+
+  Raises:
+    ValueError: BlackJAX is not installed, or a summary's R-hat is not below 1.05.
+  """
+  blackjax = _blackjax()
 
   def chain(rng):
     warm_rng, rng = jax.random.split(rng)

@@ -41,8 +41,8 @@ def thin(
   them as in them. With `log_density` a point also pays for being unlikely, and for
   lying in a dip [BSD23]: the regularised form.
 
-  With `log_ratio` nobody needs the score of p. That of any density q near p takes its
-  place, and pairs are weighted by q / p [FO22]; their KSDs are up to a constant.
+  With `log_ratio` nobody needs the score of p. The score of any density q near p takes
+  its place, and pairs are weighted by q / p [FO22]; their KSDs are up to a constant.
 
   Args:
     x: points [n, d].
