@@ -173,12 +173,16 @@ class WorkdirTest(parameterized.TestCase):
 
     def take_away(step, metrics):
       del metrics
-      if step == 14 and how == 'cut':
+      if step != 14:
+        return
+      while not runs.saved(self.workdir):  # step 10 is written beside the run
+        time.sleep(0.001)
+      if how == 'cut':
         os.truncate(path, 1)
-      elif step == 14:
-        path.rename(elsewhere)
-        if how == 'linked':
-          path.symlink_to(elsewhere)
+        return
+      path.rename(elsewhere)
+      if how == 'linked':
+        path.symlink_to(elsewhere)
 
     with self.assertRaisesRegex(OSError, f'cut or replaced.*: {path}') as error:
       training.train(config, self.workdir, on_metrics=take_away)
