@@ -12,7 +12,9 @@ from absl.testing import absltest
 _ROOT = pathlib.Path(__file__).parent.parent
 _TAG = re.compile(r'\[([A-Z][A-Za-z]*\d\d)(?: [^\]]*)?\]')
 _NOTES = (_ROOT / 'BUILD_NOTES.md').read_text('utf-8')
-_METHODS = _ROOT / 'docs/pages/reference/bibliography.md'
+_BIBLIOGRAPHY = (_ROOT / 'docs/pages/reference/bibliography.md').read_text(
+  'utf-8'
+)
 _MODULES = sorted((_ROOT / 'stein_jax').rglob('*.py'))
 
 
@@ -23,7 +25,7 @@ def spelled_out(docstring):
 
 def table():
   """Returns (tag, module, name) of every function in the tables of equations."""
-  text = _NOTES + _METHODS.read_text('utf-8')
+  text = _NOTES + _BIBLIOGRAPHY
   rows = re.findall(r'^\| (\[[^|]+\]) \| ([^|]+) \|', text, re.M)
   return [
     (tag, *function)
@@ -71,7 +73,7 @@ def broken(path, text):
 
 class ReferencesTest(absltest.TestCase):
   def test_every_tag_has_its_paper(self):
-    papers = set(re.findall(r'^\| \*\*(\w+)\*\* \|', _NOTES, re.M))
+    papers = set(re.findall(r'^\| \*\*(\w+)\*\* \|', _BIBLIOGRAPHY, re.M))
     used = set()
     for path in _MODULES:
       text = path.read_text('utf-8')
