@@ -32,6 +32,9 @@ _TESTS = {  # of a key, points and scores
     rng, x, score, **_DRAWS
   ),
   'FSSD': lambda rng, x, score: stein.fssd_test(rng, x, score, num_draws=500),
+  'random features': lambda rng, x, score: stein.random_feature_ksd_test(
+    rng, x, score, num_draws=500
+  ),
   'blocks': lambda _, x, score: stein.block_ksd_test(x, score),
 }
 
@@ -265,6 +268,7 @@ def large():
     'FSSD, a hundredth chooses': lambda rng, x: stein.fssd_test(
       rng, x, -x, train_share=0.01
     ),
+    'random features': lambda rng, x: stein.random_feature_ksd_test(rng, x, -x),
     'blocks of 100': lambda _, x: stein.block_ksd_test(
       x, -x, points_per_block=100
     ),

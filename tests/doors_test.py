@@ -421,6 +421,18 @@ DOORS = {
     ),
     (_X, _SCORE, _NEAR),
   ),
+  'stein.features.random_feature_ksd': Door(
+    lambda x, s: stein.random_feature_ksd(_KEY, x, s, kernels.RBF(60.0)),
+    (_X, _SCORE),
+  ),
+  'stein.features.random_feature_ksd_test': Door(
+    lambda x, s: tuple(
+      stein.random_feature_ksd_test(
+        _KEY, x, s, kernels.RBF(60.0), num_features=4, num_draws=9
+      )
+    ),
+    (_X, _SCORE),
+  ),
   'stein.two_sample.mmd': Door(lambda x, y: stein.mmd(x, y, _rbf), (_X, _Y)),
   'stein.two_sample.mmd_test': Door(
     lambda x, y: tuple(stein.mmd_test(_KEY, x, y, _rbf, num_permutations=9)),

@@ -13,6 +13,7 @@ from scipy import stats
 
 from stein_jax import kernels
 from stein_jax import stein
+from stein_jax.stein import _spectrum
 
 _KEY = jax.random.key(0)
 
@@ -142,6 +143,76 @@ class FssdTest(parameterized.TestCase):
     x, score, _ = points()
     with self.assertRaisesRegex(ValueError, message):
       stein.fssd_test(_KEY, x, score, **keywords)
+
+
+class RandomFeaturesTest(parameterized.TestCase):
+  @parameterized.parameters(0.0, 3000.0)
+  def test_is_the_mean_over_pairs_of_the_stein_kernel_of_waves(self, offset):
+    x, score, _ = points(20)
+    kernel = kernels.IMQ(3.0)
+    w = np.asarray(_spectrum.frequencies(_KEY, 6, kernel, jnp.array(x)))
+    # k is the mean of cos(w.g), g = x - y: its slopes are -sin w and sin w, and the
+    # trace of its mixed derivatives is |w|^2 cos.
+    angle = (x[:, None] - x[None]) @ w.T
+    slope = np.mean(np.sin(angle)[..., None] * w, 2)
+    u = (
+      score @ score.T * np.mean(np.cos(angle), 2)
+      + np.einsum('id,ijd->ij', score, slope)
+      - np.einsum('jd,ijd->ij', score, slope)
+      + np.mean(np.cos(angle) * np.sum(w**2, 1), 2)
+    )
+    expected = (u.sum() - np.trace(u)) / 20 / 19
+    found = stein.random_feature_ksd(
+      _KEY, x + offset, score, kernel, num_features=6
+    )
+    self.assertAlmostEqual(found, expected, delta=2e-5 * (1 + offset / 10))
+
+  @parameterized.parameters(
+    kernels.RBF(2.0), kernels.IMQ(2.0), kernels.RationalQuadratic(2.0, 0.5)
+  )
+  def test_its_mean_is_the_ksd(self, kernel):
+    x, score, _ = points(15)
+    estimate = lambda rng: stein.random_feature_ksd(
+      rng, x, score, kernel, num_features=200
+    )
+    found = np.asarray(jax.vmap(estimate)(jax.random.split(_KEY, 2000)))
+    wanted = stein.ksd(x, score, kernel, unbiased=True)
+    error = found.std() / 2000**0.5
+    self.assertAlmostEqual(found.mean(), wanted, delta=4 * error)
+    self.assertLess(4 * error, 0.2 * abs(wanted))
+
+  def test_sees_tails_of_many_points(self):
+    x = jax.random.laplace(_KEY, (4000, 3)) / 2**0.5
+    test = jax.jit(stein.random_feature_ksd_test)
+    self.assertLess(test(_KEY, x, -x).p_value, 0.01)
+    y = jax.random.normal(_KEY, x.shape)
+    self.assertGreater(test(_KEY, y, -y).p_value, 0.01)
+
+  @pytest.mark.slow
+  def test_level(self):
+    def p_value(rng):
+      of_points, of_test = jax.random.split(rng)
+      x = jax.random.normal(of_points, (500, 2))
+      return stein.random_feature_ksd_test(
+        of_test, x, -x, num_draws=500
+      ).p_value
+
+    keys = jax.random.split(jax.random.key(3), 1000)
+    found = jax.jit(lambda keys: jax.lax.map(p_value, keys, batch_size=10))(
+      keys
+    )
+    low, high = stats.binom.interval(0.99, 1000, 0.05)
+    self.assertBetween(np.sum(np.asarray(found) <= 0.05), low, high)
+
+  @parameterized.parameters(
+    (dict(num_features=0), 'num_features=0'),
+    (dict(num_draws=0), 'num_draws=0'),
+    (dict(kernel=lambda sq_dist: sq_dist), 'must have random features'),
+  )
+  def test_refuses(self, keywords, message):
+    x, score, _ = points()
+    with self.assertRaisesRegex(ValueError, message):
+      stein.random_feature_ksd_test(_KEY, x, score, **keywords)
 
 
 if __name__ == '__main__':

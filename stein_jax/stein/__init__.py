@@ -36,6 +36,8 @@ from stein_jax.stein.discrepancies import stein_operator
 from stein_jax.stein.features import fssd
 from stein_jax.stein.features import fssd_locations
 from stein_jax.stein.features import fssd_test
+from stein_jax.stein.features import random_feature_ksd
+from stein_jax.stein.features import random_feature_ksd_test
 from stein_jax.stein.goodness_of_fit import aggregated_ksd_test
 from stein_jax.stein.goodness_of_fit import block_ksd_test
 from stein_jax.stein.goodness_of_fit import composite_ksd_test
@@ -128,6 +130,8 @@ __all__ = [
   'own_key',
   'polynomial_control_variates',
   'predicted_variance',
+  'random_feature_ksd',
+  'random_feature_ksd_test',
   'stein_matrix',
   'stein_operator',
   'stein_points',

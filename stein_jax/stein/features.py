@@ -1,7 +1,8 @@
-"""A discrepancy and a test by features at few locations, at a cost linear in n.
+"""Discrepancies and tests by few features, at a cost linear in n.
 
-A feature is what the Stein operator makes of the kernel at one location. Its mean under
-p is zero, and locations are chosen where it is not.
+A feature is what the Stein operator makes of a function, so that its mean under p is
+zero: of the kernel at one location, chosen where the mean is not zero, or of a wave
+whose frequency is drawn from the kernel's spectrum.
 """
 
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from stein_jax import checks
 from stein_jax import kernels
 from stein_jax.stein import _draws
 from stein_jax.stein import _particles
+from stein_jax.stein import _spectrum
 from stein_jax.stein import _subsets
 from stein_jax.stein import results
 from stein_jax.types import Array, Kernel, PRNGKey
@@ -25,10 +27,18 @@ _WIDEST = 100.0  # times, or by, which an optimized bandwidth may leave its rule
 
 
 class _Moments(NamedTuple):
-  """The mean [f] and the second moments [f, f] of features of n points."""
+  """What features of points come to.
+
+  Attributes:
+    mean: their mean [f].
+    square: the mean of their squared norm [].
+    second: their second moments [f, f], where they were asked for.
+    n: number of points.
+  """
 
   mean: Array
-  second: Array
+  square: Array
+  second: Array | None
   n: int
 
 
@@ -54,11 +64,9 @@ def fssd(x: Array, score: Array, locations: Array, kernel: Kernel) -> Array:
     >>> print(fssd(x, -x, at, lambda sq_dist: jnp.ones_like(sq_dist)))
     3.0
   """
-  x, score = _particles.points(x, score)
-  checks.count(minimum=2, **{'len(x)': len(x)})
+  x, score, kernel = _ruled(x, score, kernel)
   x, locations = kernels.points(x=x, locations=locations)
-  kernel = kernels.resolved(kernel, _subsets.for_rules(x))
-  return _fssd(_moments(_fssd_features(locations, kernel), x, score))
+  return _unbiased(_moments(_at_locations(locations, kernel), x, score))
 
 
 def fssd_locations(
@@ -108,13 +116,14 @@ def fssd_locations(
 
   def loss(chosen):
     locations, log_scale = chosen
-    moments = _moments(_fssd_features(locations, scaled(log_scale)), x, score)
+    features = _at_locations(locations, scaled(log_scale))
+    moments = _moments(features, x, score, products=True)
     along = jnp.dot(moments.second, moments.mean, precision=_HIGHEST)
     norm = jnp.sum(moments.mean**2)
     variance = 4 * (jnp.dot(moments.mean, along, precision=_HIGHEST) - norm**2)
     # Rounding alone makes the variance negative.
     spread = jnp.sqrt(jnp.maximum(variance, 0) + regularization)
-    return -_fssd(moments) / spread
+    return -_unbiased(moments) / spread
 
   grid = jnp.log(2.0) * jnp.linspace(-3, 3, 5, dtype=x.dtype)
   losses = lax.map(lambda log_scale: loss((start, log_scale)), grid)
@@ -193,24 +202,127 @@ def fssd_test(
     )
     x, score = x[num_train:], score[num_train:]
   x, locations = kernels.points(x=x, locations=locations)
-  checks.count(minimum=2, **{'len(x)': len(x)})
-  kernel = kernels.resolved(kernel, _subsets.for_rules(x))
-  moments = _moments(_fssd_features(locations, kernel), x, score)
-  covariance = moments.second - jnp.outer(moments.mean, moments.mean)
-  weights = jnp.linalg.eigvalsh(covariance)
-  normal = jax.random.normal(of_draws, (num_draws, len(weights)), x.dtype)
-  draws = jnp.dot(normal**2 - 1, weights, precision=_HIGHEST)
-  statistic = len(x) * _fssd(moments)
-  return _draws.result(
-    statistic,
-    _draws.p_value(jnp.concatenate([statistic[None], draws])),
+  x, score, kernel = _ruled(x, score, kernel)
+  return _tested(
+    of_draws,
+    _moments(_at_locations(locations, kernel), x, score, products=True),
+    num_draws,
     title='FSSD test of goodness of fit',
     x=x,
     kernel=kernel,
     rng=rng,
     locations=len(locations),
-    draws=num_draws,
   )
+
+
+def random_feature_ksd(
+  rng: PRNGKey,
+  x: Array,
+  score: Array,
+  kernel: Kernel,
+  *,
+  num_features: int = 100,
+) -> Array:
+  """Returns an unbiased estimate [] of the squared `ksd`, linear in n [HM18] [RR07].
+
+  The kernel is the mean of cos(w.(x - y)) over frequencies w. The estimate is the mean
+  over `num_features` of them of |E[s(x) e^(i w.x) + i w e^(i w.x)]|^2, over pairs of
+  different points, so that it can be below zero. For few frequencies it scatters about
+  the KSD of these points, and sees no difference that lies at none of them.
+
+  Args:
+    rng: key of the frequencies.
+    x: points [n, d].
+    score: grad_x log p at the points [n, d].
+    kernel: `kernels.RBF`, `IMQ`, `RationalQuadratic`, or one that has `rates` as these;
+      a rule for its bandwidth is applied to 1,000 of the points.
+    num_features: number of frequencies, m. Time is n m d, and n (m d)^2 in the test.
+
+  Raises:
+    ValueError: the kernel has no random features.
+
+  Examples:
+    At a frequency near 0 both features are the score, and the product of -1 and -3
+    with themselves, over pairs, is 3:
+
+    >>> x, flat = jnp.array([[1.0], [3.0]]), kernels.RBF(1e12)
+    >>> print(round(float(random_feature_ksd(jax.random.key(0), x, -x, flat)), 3))
+    3.0
+  """
+  x, score, kernel = _ruled(x, score, kernel)
+  x = x - jnp.mean(
+    x, 0, keepdims=True
+  )  # what large angles would lose in digits
+  waves = _waves(_spectrum.frequencies(rng, num_features, kernel, x))
+  return _unbiased(_moments(waves, x, score))
+
+
+def random_feature_ksd_test(
+  rng: PRNGKey,
+  x: Array,
+  score: Array,
+  kernel: Kernel = kernels.IMQ(kernels.Median(diagonal=False, log='none')),
+  *,
+  num_features: int = 10,
+  num_draws: int = 3000,
+) -> results.TestResult:
+  """Returns a test of goodness of fit by random features [HM18], linear in n.
+
+  The statistic is n `random_feature_ksd`. Its law under x ~ p is found as that of
+  `fssd_test` is, which learns where to look and is the better where a share of the
+  points can be spared for that; this one has nothing to learn.
+
+  The features of [HM18] lie at random places and have heavy tails. In five dimensions
+  and more a thousand points hardly meet them, and the test rejects nothing. Waves see
+  all points.
+
+  Args:
+    rng: key of the frequencies and of the draws.
+    x: points [n, d], independent.
+    score: grad_x log p at the points [n, d].
+    kernel: as for `random_feature_ksd`.
+    num_features: number of frequencies, m. All matrices are of 2 m d rows, so that m d
+      should stay below some hundreds.
+    num_draws: draws of the law under x ~ p.
+
+  Raises:
+    ValueError: the kernel has no random features.
+
+  Examples:
+    >>> x = jax.random.laplace(jax.random.key(0), (2000, 1)) / 2**0.5  # variance 1
+    >>> test = jax.jit(random_feature_ksd_test)
+    >>> bool(test(jax.random.key(1), x, -x).p_value < 0.01)
+    True
+  """
+  checks.key(rng=rng)
+  checks.count(num_draws=num_draws)
+  of_waves, of_draws = jax.random.split(rng)
+  x, score, kernel = _ruled(x, score, kernel)
+  x = x - jnp.mean(
+    x, 0, keepdims=True
+  )  # what large angles would lose in digits
+  waves = _waves(_spectrum.frequencies(of_waves, num_features, kernel, x))
+  return _tested(
+    of_draws,
+    _moments(waves, x, score, products=True),
+    num_draws,
+    title='random-feature KSD test of goodness of fit',
+    x=x,
+    kernel=kernel,
+    rng=rng,
+    features=num_features,
+  )
+
+
+def _tested(of_draws, moments, num_draws, **what):
+  """Returns the test that the features' mean is zero, by draws of its law if it is."""
+  covariance = moments.second - jnp.outer(moments.mean, moments.mean)
+  weights = jnp.linalg.eigvalsh(covariance)
+  normal = jax.random.normal(of_draws, (num_draws, len(weights)), weights.dtype)
+  draws = jnp.dot(normal**2 - 1, weights, precision=_HIGHEST)
+  statistic = moments.n * _unbiased(moments)
+  p_value = _draws.p_value(jnp.concatenate([statistic[None], draws]))
+  return _draws.result(statistic, p_value, draws=num_draws, **what)
 
 
 def _train(n, share):
@@ -226,13 +338,20 @@ def _train(n, share):
   return num
 
 
-def _fssd(moments):
+def _ruled(x, score, kernel):
+  """Returns points and scores [n, d], and a kernel whose rules were applied to some."""
+  x, score = _particles.points(x, score)
+  checks.count(minimum=2, **{'len(x)': len(x)})
+  return x, score, kernels.resolved(kernel, _subsets.for_rules(x))
+
+
+def _unbiased(moments):
   """Returns the estimate without bias [] of the square of the features' mean."""
-  squares = moments.n * jnp.sum(moments.mean**2) - jnp.trace(moments.second)
+  squares = moments.n * jnp.sum(moments.mean**2) - moments.square
   return squares / (moments.n - 1)
 
 
-def _fssd_features(locations, kernel):
+def _at_locations(locations, kernel):
   """Returns the features [J d] as a function of one point and its score [d]."""
 
   def features(x, score):
@@ -245,7 +364,23 @@ def _fssd_features(locations, kernel):
   return features
 
 
-def _moments(features, x, score):
+def _waves(frequencies):
+  """Returns the features [2 m d] as a function of one point and its score [d]."""
+
+  def features(x, score):
+    angle = jnp.dot(frequencies, x, precision=_HIGHEST)
+    even, odd = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
+    # The two parts of e^(i w.x) (s + i w).
+    values = (
+      even * score[None] - odd * frequencies,
+      odd * score[None] + even * frequencies,
+    )
+    return jnp.concatenate(values).ravel() / len(frequencies) ** 0.5
+
+  return features
+
+
+def _moments(features, x, score, *, products=False):
   """Returns the moments of features of points, by blocks of them."""
   n = len(x)
   num = jax.eval_shape(features, x[0], score[0]).size
@@ -258,9 +393,14 @@ def _moments(features, x, score):
   def add(sums, block):
     x, score, counts = block
     values = jnp.where(counts[:, None], jax.vmap(features)(x, score), 0)
-    second = jnp.dot(values.T, values, precision=_HIGHEST)
-    return jax.tree.map(jnp.add, sums, (jnp.sum(values, 0), second)), None
+    found = jnp.sum(values, 0), jnp.sum(values * values)
+    if products:
+      found = *found, jnp.dot(values.T, values, precision=_HIGHEST)
+    return jax.tree.map(jnp.add, sums, found), None
 
-  start = jnp.zeros(num, x.dtype), jnp.zeros((num, num), x.dtype)
-  (total, second), _ = lax.scan(add, start, (cut(x), cut(score), counts))
-  return _Moments(total / n, second / n, n)
+  start = jnp.zeros(num, x.dtype), jnp.zeros((), x.dtype)
+  if products:
+    start = *start, jnp.zeros((num, num), x.dtype)
+  sums, _ = lax.scan(add, start, (cut(x), cut(score), counts))
+  mean, square, *second = (total / n for total in sums)
+  return _Moments(mean, square, second[0] if second else None, n)

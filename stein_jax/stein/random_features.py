@@ -1,15 +1,14 @@
 """SVGD of very many particles, by random features."""
 
 from flax import struct
-import jax
 from jax import lax
 import jax.numpy as jnp
 
-from stein_jax import checks
 from stein_jax import collectives
 from stein_jax import kernels
 from stein_jax.stein import _balance
 from stein_jax.stein import _particles
+from stein_jax.stein import _spectrum
 from stein_jax.types import Array, Kernel
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
@@ -44,20 +43,8 @@ class RandomFeatureSVGD:
   __call__ = _particles.called
 
   def _phi(self, x, score, at, *, axis_name, rng):
-    checks.key(rng=rng)
-    checks.count(num_features=self.num_features)
-    if not hasattr(self.kernel, 'rates'):
-      raise ValueError(
-        f'kernel={self.kernel} must have random features, as kernels.RBF() has.'
-      )
     kernel = kernels.resolved(self.kernel, x, axis_name)
-    rates_rng, normal_rng = jax.random.split(rng)
-    # A mixture of Gaussian kernels exp(-rate r) has one of these for each frequency.
-    rates = kernel.rates(rates_rng, self.num_features).astype(x.dtype)
-    normal = jax.random.normal(
-      normal_rng, (self.num_features, x.shape[1]), x.dtype
-    )
-    frequencies = jnp.sqrt(2 * lax.stop_gradient(rates))[:, None] * normal
+    frequencies = _spectrum.frequencies(rng, self.num_features, kernel, x)
     y = x if at is None else at
     x, y = _particles.centred(x, y, axis_name=axis_name)
     total = _sum_over_features(x, score, y, frequencies, axis_name)
