@@ -27,6 +27,8 @@ from stein_jax.types import Array, Kernel, Tree
 _FEW_POINTS = 64
 _ONE_BLOCK = 64  # points, up to which all pairs are one block
 _WINDOWED = 2000  # points, from which each pair once, in windows, costs less
+# The same of a direction, whose windows are of so many rows on a CPU, for its cache.
+_WINDOWED_DIRECTION, _CACHED_ROWS = 3000, 128
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
 
 
@@ -85,6 +87,11 @@ class _Loop(NamedTuple):
   is_self: bool
   block_size: int | None
   axis_name: str | None
+
+  @property
+  def is_split(self) -> bool:
+    """Whether other devices have particles, too."""
+    return collectives.is_split(self.axis_name)
 
   def sums(
     self,
@@ -159,8 +166,12 @@ def direction_sums(
       x, score, y, profile, loop, middles, may_subtract=True
     )
 
+  def simply():
+    if loop.is_self and len(x) >= _WINDOWED_DIRECTION and not loop.is_split:
+      return _direction_in_windows(x, score, profile, middle, block_size)
+    return _direction_by_products(x, score, y, profile, loop, middle)
+
   middle, is_far = _middle_of(kernel, (x, y), axis_name)
-  simply = lambda: _direction_by_products(x, score, y, profile, loop, middle)
   # Both are compiled, one runs: how far points lie is known on the device
   # alone.
   return lax.cond(is_far, precisely, simply)
@@ -240,6 +251,52 @@ def _row_by_subtraction(profile, y, x, score, counts, num_groups):
   drive = jnp.dot(k, score, precision=_HIGHEST)
   drive += 2 * _distances.differences_by_subtraction(slope, y, x)
   return jnp.pad(drive, (0, num_groups)), jnp.sum(k)
+
+
+def _direction_in_windows(x, score, profile, middle, block_size):
+  """Returns what `_direction_by_products` does of particles, each pair once."""
+  n, dim = x.shape
+  points = _distances.grouped(x, middle)
+  # A column of ones sums the weights themselves.
+  with_ones = lambda drive: jnp.pad(drive, ((0, 0), (0, 1)), constant_values=1)
+  moves, ratio = 2 * points.residual, profile.ratio
+  drives = (score, moves) if ratio is None else (score + ratio * moves,)
+  drives = tuple(map(with_ones, drives))
+  size = _window_rows(n, block_size)
+  if block_size is None and jax.default_backend() == 'cpu':
+    size = min(size, _CACHED_ROWS)
+  windows = _windows.Windows.of((points, drives), size)
+  dot = functools.partial(jnp.dot, precision=_HIGHEST)
+
+  def add(total, start, part):
+    old = lax.dynamic_slice_in_dim(total, start, len(part))
+    return lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
+
+  def over_block(totals, start):
+    (own, of_own), (others, of_others), counts = windows.block(start)
+    sq_dist = _distances.squared_by_product(own, others)
+    # Without a barrier the compiler computes the weights anew for each product.
+    weights = lax.optimization_barrier(profile.weights(sq_dist, counts))
+    found = []
+    for weight, total, row, column in zip(
+      weights, totals, of_own, of_others, strict=False
+    ):
+      total = add(total, start, dot(weight, column))
+      found.append(add(total, start, dot(weight.T, row)))
+    return tuple(found), None
+
+  totals = [jnp.zeros_like(drive) for drive in windows.points[1]]
+  value = profile.kernel(jnp.zeros((), x.dtype))
+  totals = collectives.match_varying(*totals, *drives, value)[: len(drives)]
+  totals, _ = lax.scan(over_block, totals, windows.starts)
+  # A row of a window stands for a point once, twice or more often.
+  fold = lambda total: jnp.sum(
+    jnp.pad(total, ((0, -len(total) % n), (0, 0))).reshape(-1, n, dim + 1), 0
+  )
+  sums = tuple(map(fold, totals))
+  total = sums[0][:, dim]
+  slope = sums[1][:, dim] if ratio is None else ratio * total
+  return sum(sums)[:, :dim] - 2 * slope[:, None] * points.residual, total
 
 
 def _direction_by_coordinates(x, score, y, profile, loop):
@@ -458,29 +515,28 @@ def sum_in_windows(
     beside: a tree with leaves [n, ...].
     block_size: rows of u held at a time; None bounds memory.
   """
-  n, half = len(x), len(x) // 2
+  size = _window_rows(len(x), block_size)
+  windows = _windows.Windows.of((x, score, beside), size)
+
+  def over_pairs(form):
+    def of_start(start):
+      (*points, rows), (*others, columns), counts = windows.block(start)
+      u = form.matrix(form.prepare(*points), form.prepare(*others), counts)
+      return of_block(jnp.where(counts, u, 0), rows, columns)
+
+    return jnp.sum(lax.map(of_start, windows.starts), 0)
+
+  return with_stein_kernel(over_pairs, kernel, (x,))
+
+
+def _window_rows(n, block_size):
+  """Returns how many rows a block of pairs of n points has."""
+  half = n // 2
   size = kernels.block_rows(max(1, half), block_size)
   if block_size is None:
     # A window is half of all points and a block: it should not be much more than half.
     size = min(size, max(_ONE_BLOCK, n // 16))
-  size = min(size, n)
-  blocks, width = -(-n // size), size + half
-  repeated = _windows.repeat_rows((x, score, beside), blocks * size + width)
-
-  def over_pairs(form):
-    def block(start):
-      window = lambda length: jax.tree.map(
-        lambda leaf: lax.dynamic_slice_in_dim(leaf, start, length), repeated
-      )
-      (*points, rows), (*others, columns) = window(size), window(width)
-      row = start + jnp.arange(size)
-      counts = _windows.pair_mask(n, row, width) & (row < n)[:, None]
-      u = form.matrix(form.prepare(*points), form.prepare(*others), counts)
-      return of_block(jnp.where(counts, u, 0), rows, columns)
-
-    return jnp.sum(lax.map(block, size * jnp.arange(blocks)), 0)
-
-  return with_stein_kernel(over_pairs, kernel, (x,))
+  return min(size, n)
 
 
 def own_terms(score: Array, kernel: Kernel) -> Array:

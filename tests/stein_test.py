@@ -1052,6 +1052,18 @@ class DiscrepancyTest(chex.TestCase):
         )
       _assert_close(actual, _ksd(u, unbiased), largest=np.mean(np.abs(u)))
 
+  @parameterized.product(
+    name=['rbf', 'imq'], n=[2, 3, 20, 21], block_size=[None, 1, 7]
+  )
+  def test_direction_of_pairs_that_are_seen_once(self, name, n, block_size):
+    # In more dimensions than those where points are subtracted.
+    x, score = _points(n, 20, spread=0.3)
+    direction = _compiled(stein.svgd_direction, 'block_size')
+    with mock.patch.object(_sums, '_WINDOWED_DIRECTION', 2):
+      actual = direction(name, 2.0, x, score, block_size=block_size)
+    expected = _direction(name, 2.0, x, score)
+    _assert_close(actual, expected, largest=np.max(np.abs(expected)))
+
   @parameterized.parameters('bfloat16', 'float16')
   def test_ksd_sums_half_precision_in_float32(self, dtype):
     x, score = (jnp.array(a, dtype) for a in _points(300, 2))
