@@ -34,6 +34,17 @@ def per_chain(log_density_fn, num_chains):
   return checked
 
 
+def like_points(score_fn):
+  """Returns the score as a function that refuses values unlike its points."""
+
+  def checked(x):
+    score = jax.tree.map(dtypes.floating, score_fn(x))
+    checks.like(x, score=score)
+    return score
+
+  return checked
+
+
 def accumulated(x):
   """Returns x with half-precision leaves in float32: small steps add up."""
   return jax.tree.map(dtypes.at_least_float32, x)
