@@ -466,6 +466,9 @@ DOORS = {
     parts=True,
     keeps=True,
   ),
+  'samplers.adaptation.adapt': Door(
+    lambda x: _adapted(x)[::-1], (_X,), parts=True, keeps=True
+  ),
   'samplers.annealing.annealed_importance': Door(
     lambda init: samplers.annealed_importance(
       _KEY,
@@ -946,6 +949,13 @@ DOORS = {
     reporting.mean_interval, (_ROWS,), host=True
   ),
 }
+
+
+def _adapted(x):
+  chain, x = samplers.adapt(
+    _KEY, x, samplers.target(_log_density), samplers.MALA(0.5), num_warmup=3
+  )
+  return chain.step_size, x
 
 
 def _operator():

@@ -15,6 +15,8 @@ returns the points moved and a dict of scalars is such a chain too.
   x, metrics = chain(rng, x, samplers.target(log_density))
 """
 
+from stein_jax.samplers.adaptation import Adapted
+from stein_jax.samplers.adaptation import adapt
 from stein_jax.samplers.annealing import annealed
 from stein_jax.samplers.annealing import annealed_importance
 from stein_jax.samplers.diffusions import Langevin
@@ -33,6 +35,7 @@ from stein_jax.samplers.weights import log_mean_exp
 from stein_jax.samplers.weights import log_mean_exp_error
 
 __all__ = [
+  'Adapted',
   'Chain',
   'Gibbs',
   'Langevin',
@@ -40,6 +43,7 @@ __all__ = [
   'Tempered',
   'Underdamped',
   'WANTED',
+  'adapt',
   'annealed',
   'annealed_importance',
   'effective_sample_size',

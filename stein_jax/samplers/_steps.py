@@ -9,6 +9,12 @@ import optax
 from stein_jax import checks
 from stein_jax import dtypes
 
+# On a Gaussian in d dimensions, for large d, MALA moves furthest at a step of 1.651
+# d^(-1/6) standard deviations, where it accepts 0.574.
+BEST_RATE = 0.574
+BEST_STEP = 1.651
+FURTHEST = 20.0  # logarithms between an adapted step and its first value
+
 
 def chains(x):
   """Returns floating points with leaves [n, ...], and n; refuses what has no n."""

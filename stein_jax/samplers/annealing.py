@@ -13,11 +13,6 @@ from stein_jax import dtypes
 from stein_jax.samplers import _steps
 from stein_jax.types import Array, LogDensityFn, PRNGKey
 
-# On a Gaussian in d dimensions, for large d, MALA moves furthest at a step of 1.651
-# d^(-1/6) standard deviations, where it accepts 0.574.
-_BEST_RATE = 0.574
-_BEST_STEP = 1.651
-_FURTHEST = 20.0  # logarithms between an adapted step and its first value
 _MAX_WARMUP = 50  # chains that adapt steps: their rate is known to 0.05
 _LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -217,7 +212,7 @@ def _adapted_steps(rng, base, log_density_fn, num_chains, inverse_temperatures):
   here = evaluate(base.sample(start_rng, num_chains))
   # The best step of a Gaussian, in units of its scale, which the base is.
   scale = jnp.exp(jnp.mean(jnp.log(base.scale)))
-  best = scale * _BEST_STEP * base.scale.size ** (-1 / 6)
+  best = scale * _steps.BEST_STEP * base.scale.size ** (-1 / 6)
   first = jnp.log(best).astype(inverse_temperatures.dtype)
 
   def step(carry, inputs):
@@ -228,8 +223,10 @@ def _adapted_steps(rng, base, log_density_fn, num_chains, inverse_temperatures):
     )
     # On a Gaussian the rate falls by 1.1 as the logarithm grows by 1, so that the
     # whole difference is about a Newton step. A flat density has no best step.
-    log_step += (jnp.mean(rate) - _BEST_RATE).astype(log_step.dtype)
-    log_step = jnp.clip(log_step, first - _FURTHEST, first + _FURTHEST)
+    log_step += (jnp.mean(rate) - _steps.BEST_RATE).astype(log_step.dtype)
+    log_step = jnp.clip(
+      log_step, first - _steps.FURTHEST, first + _steps.FURTHEST
+    )
     return (here, log_step), log_step
 
   keys = jax.random.split(chain_rng, len(inverse_temperatures) - 1)

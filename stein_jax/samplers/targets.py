@@ -27,17 +27,21 @@ TARGETS = (
 )
 
 
-def target(log_density_fn: LogDensityFn) -> Target:
+def target(
+  log_density_fn: LogDensityFn, *, axis_name: str | None = None
+) -> Target:
   """Returns the target of a log density, whose score is its gradient.
 
   Args:
     log_density_fn: x, leaves [n, ...], to unnormalised log p [n].
+    axis_name: the mapped axis over which the chains are split, for those that share
+      what they find, such as `adapt`.
 
   Raises:
     TypeError: it is no function.
   """
   checks.function('a function of points', log_density_fn=log_density_fn)
-  return _DensityTarget(log_density_fn)
+  return _DensityTarget(log_density_fn, axis_name)
 
 
 @struct.dataclass
@@ -45,6 +49,7 @@ class _DensityTarget:
   """See `target`."""
 
   log_density_fn: LogDensityFn = struct.field(pytree_node=False)
+  axis_name: str | None = struct.field(pytree_node=False, default=None)
 
   def log_density(self, x: Tree) -> Array:
     return _steps.per_chain(self.log_density_fn, _steps.chains(x)[1])(x)
