@@ -26,6 +26,7 @@ from stein_jax.samplers.diffusions import underdamped
 from stein_jax.samplers.gibbs import Gibbs
 from stein_jax.samplers.metropolis import MALA
 from stein_jax.samplers.metropolis import mala
+from stein_jax.samplers.preconditioning import Preconditioned
 from stein_jax.samplers.targets import WANTED
 from stein_jax.samplers.targets import Chain
 from stein_jax.samplers.targets import target
@@ -40,6 +41,7 @@ __all__ = [
   'Gibbs',
   'Langevin',
   'MALA',
+  'Preconditioned',
   'Tempered',
   'Underdamped',
   'WANTED',

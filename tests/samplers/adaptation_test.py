@@ -13,6 +13,7 @@ from scipy import special
 from stein_jax import build
 from stein_jax import samplers
 from stein_jax.samplers import _steps
+from tests.samplers import literal
 
 
 def _log_density(x):
@@ -20,31 +21,6 @@ def _log_density(x):
 
 
 _NORMAL = samplers.target(_log_density)
-
-
-def acceptance(step_size, dims):
-  """Returns the rate at which MALA accepts on N(0, I), in any dimension.
-
-  The log ratio is (delta^2 / 8) (|x|^2 - |y|^2), and its law in rest is such that the
-  mean of min(1, exp W) is 2 P(W > 0). In each coordinate (x, y) = (x, r x + delta xi)
-  with r = 1 - delta^2 / 2, so that x^2 - y^2 is a form in two normals, of eigenvalues
-  a > 0 > -b: P(a A > b B) of two chi-squares A and B is one of a beta law.
-  """
-  r = 1 - step_size**2 / 2
-  form = [[1 - r**2, -r * step_size], [-r * step_size, -(step_size**2)]]
-  low, high = np.linalg.eigvalsh(form)
-  return 2 * special.betainc(dims / 2, dims / 2, high / (high - low))
-
-
-def best_step(dims, rate=0.574):
-  """Returns the step at which MALA accepts at that rate on N(0, I)."""
-  low, high = 1e-3, 2.0
-  for _ in range(50):
-    middle = (low + high) / 2
-    low, high = (
-      (middle, high) if acceptance(middle, dims) > rate else (low, middle)
-    )
-  return low
 
 
 @struct.dataclass
@@ -103,7 +79,7 @@ class LawsTest(parameterized.TestCase):
     chain = samplers.MALA(step_size)
     run = jax.jit(lambda x: chain(jax.random.key(1), x, _NORMAL))
     _, found = run(x)
-    exact = acceptance(step_size, dims)
+    exact = literal.mala_acceptance(step_size, dims)
     np.testing.assert_allclose(
       found['acceptance'], exact, rtol=0, atol=4 * (0.25 / num) ** 0.5
     )
@@ -139,7 +115,7 @@ class AdaptTest(parameterized.TestCase):
     _, found = run(x)
     self.assertEqual(set(found), {'acceptance', 'step_size'})
     np.testing.assert_allclose(
-      found['step_size'], best_step(dims, rate), rtol=0.05
+      found['step_size'], literal.best_mala_step(dims, rate), rtol=0.05
     )
     # A step 5 % off changes the rate by 0.06 at most; 1280 coins have error 0.014.
     self.assertAlmostEqual(float(found['acceptance']), rate, delta=0.08)
@@ -147,7 +123,7 @@ class AdaptTest(parameterized.TestCase):
   def test_the_best_step_falls_as_the_sixth_root(self):
     for dims in (10**4, 10**6):
       self.assertAlmostEqual(
-        best_step(dims) * dims ** (1 / 6), 1.651, delta=0.01
+        literal.best_mala_step(dims) * dims ** (1 / 6), 1.651, delta=0.01
       )
 
   def test_the_chain_that_follows_is_frozen(self):
