@@ -85,7 +85,7 @@ _WITHOUT_ARRAYS = {
   'metrics.classes.num_splits': 'a count',
   'revision.init': 'a batch, as it is',
   'revision.propose_and_revise': 'a shape',
-  'samplers.target': 'a function',
+  'samplers.targets.target': 'a function',
   'stein.descent.stein_points': 'functions',
   'generators.drawing.create': 'shapes',
   'generators.drawing.create_pair': 'shapes',
@@ -461,24 +461,27 @@ DOORS = {
     _fused.stein_sums, (_NEAR, _SCORE, levels(6), np.array(2)), slow=True
   ),
   # Samplers.
-  'samplers.langevin': Door(
+  'samplers.diffusions.langevin': Door(
     lambda x: samplers.langevin(_KEY, x, lambda x: -0.1 * x, **_chain),
     (_X,),
     keeps=True,
   ),
-  'samplers.underdamped': Door(
+  'samplers.diffusions.underdamped': Door(
     lambda x: samplers.underdamped(_KEY, x, lambda x: -0.1 * x, **_chain),
     (_X,),
     parts=True,
     keeps=True,
   ),
-  'samplers.mala': Door(
+  'samplers.metropolis.mala': Door(
     lambda x: samplers.mala(_KEY, x, _log_density, **_chain),
     (_X,),
     parts=True,
     keeps=True,
   ),
-  'samplers.annealed_importance': Door(
+  'samplers.adaptation.adapt': Door(
+    lambda x: _adapted(x)[::-1], (_X,), parts=True, keeps=True
+  ),
+  'samplers.annealing.annealed_importance': Door(
     lambda init: samplers.annealed_importance(
       _KEY,
       _log_density,
@@ -490,7 +493,7 @@ DOORS = {
     ),
     (_X,),
   ),
-  'samplers.annealed': Door(
+  'samplers.annealing.annealed': Door(
     lambda init: samplers.annealed(
       _KEY, _log_density, (2,), num_chains=6, num_temperatures=2, init=init
     ),
@@ -561,11 +564,11 @@ DOORS = {
     lambda x, log_z: evaluation.log_likelihood(_mlp(), x, log_z),
     (_X, np.array(3)),
   ),
-  'samplers.log_mean_exp': Door(samplers.log_mean_exp, (levels(6),)),
-  'samplers.effective_sample_size': Door(
+  'samplers.weights.log_mean_exp': Door(samplers.log_mean_exp, (levels(6),)),
+  'samplers.weights.effective_sample_size': Door(
     samplers.effective_sample_size, (levels(6),)
   ),
-  'samplers.log_mean_exp_error': Door(
+  'samplers.weights.log_mean_exp_error': Door(
     samplers.log_mean_exp_error, (levels(6),)
   ),
   'energies.likelihoods.ais_log_partition': Door(
@@ -958,6 +961,13 @@ DOORS = {
     reporting.mean_interval, (_ROWS,), host=True
   ),
 }
+
+
+def _adapted(x):
+  chain, x = samplers.adapt(
+    _KEY, x, samplers.target(_log_density), samplers.MALA(0.5), num_warmup=3
+  )
+  return chain.step_size, x
 
 
 def _operator():

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stein_jax import _tempering
 from stein_jax import build
 from stein_jax import samplers
+from stein_jax.samplers import tempering
 
 _NUM = 20000
 # The standard normal, on one array or on a tree of them.
@@ -237,7 +237,7 @@ class TemperedTest(parameterized.TestCase):
     num = 1000
     replicas = np.repeat(states, num, 1)
     draws = np.tile((np.arange(num) + 0.5) / num, 64)
-    swapped, probability = _tempering.swap(
+    swapped, probability = tempering._swap(
       jnp.broadcast_to(draws, (2, 64 * num)),
       jnp.asarray(replicas),
       jnp.asarray(log_p[replicas]),

@@ -9,6 +9,12 @@ import optax
 from stein_jax import checks
 from stein_jax import dtypes
 
+# On a Gaussian in d dimensions, for large d, MALA moves furthest at a step of 1.651
+# d^(-1/6) standard deviations, where it accepts 0.574.
+BEST_RATE = 0.574
+BEST_STEP = 1.651
+FURTHEST = 20.0  # logarithms between an adapted step and its first value
+
 
 def chains(x):
   """Returns floating points with leaves [n, ...], and n; refuses what has no n."""
@@ -30,6 +36,17 @@ def per_chain(log_density_fn, num_chains):
     log_density = dtypes.at_least_float32(log_density_fn(x))
     checks.per_example(num_chains, log_density=log_density)
     return log_density
+
+  return checked
+
+
+def like_points(score_fn):
+  """Returns the score as a function that refuses values unlike its points."""
+
+  def checked(x):
+    score = jax.tree.map(dtypes.floating, score_fn(x))
+    checks.like(x, score=score)
+    return score
 
   return checked
 

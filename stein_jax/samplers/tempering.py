@@ -1,0 +1,171 @@
+"""Chains of flatter laws, which swap points with those of the law itself.
+
+S22: Syed, Bouchard-Cote, Deligiannidis, Doucet. Non-Reversible Parallel Tempering: A
+Scalable Highly Parallel MCMC Scheme. JRSS B 84, 2022. arXiv 1905.02939.
+"""
+
+from collections.abc import Sequence
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from stein_jax import checks
+from stein_jax.samplers import _steps
+from stein_jax.samplers import targets
+from stein_jax.types import Array, Metrics, PRNGKey, Target, Tree
+
+
+@struct.dataclass
+class Tempered:
+  """Parallel tempering: chains of flatter laws, which swap points with them [S22].
+
+  Replica i moves under p^b_i, b_i an inverse temperature, and swaps its points with
+  its neighbour's so that the product of all these laws stays as it is: even pairs in
+  one round, odd ones in the next. The first replica, under p itself, is the result.
+  All start at x, so that the flat ones need rounds to spread: until they have, even
+  points of p are moved a little off it. The flattest law must be one that can be
+  normalised, or its replica goes to infinity.
+
+  Attributes:
+    chain: what moves a replica in a round; it must leave its law invariant, as MALA
+      does. A step_size that it has is delta / sqrt(b_i).
+    inverse_temperatures: b_i, falling from 1 to above 0. Swaps are best accepted half
+      of the time; a constant ratio of neighbours accepts evenly on a Gaussian.
+    num_rounds: moves of all replicas, each followed by swaps, at least 2.
+
+  Examples:
+    >>> from stein_jax import samplers
+    >>> two_modes = lambda x: jnp.logaddexp(-2 * (x - 4) ** 2, -2 * (x + 4) ** 2)
+    >>> two = samplers.target(two_modes)
+    >>> chain = Tempered(samplers.MALA(0.6), (1, 0.4, 0.15, 0.05), num_rounds=300)
+    >>> start = jnp.full(500, -4.0)
+    >>> x, metrics = jax.jit(lambda rng: chain(rng, start, two))(jax.random.key(0))
+    >>> bool(abs(jnp.mean(x > 0) - 0.5) < 0.1), sorted(metrics)
+    (True, ['acceptance', 'swap_0', 'swap_1', 'swap_2'])
+  """
+
+  chain: targets.Chain
+  inverse_temperatures: Sequence[float] = struct.field(
+    pytree_node=False, default=(1.0, 0.5, 0.25, 0.125)
+  )
+  num_rounds: int = struct.field(pytree_node=False, default=10)
+
+  def __call__(
+    self, rng: PRNGKey, x: Tree, target: Target
+  ) -> tuple[Tree, Metrics]:
+    """Returns x after the rounds, like x, and metrics [].
+
+    'swap_i' is the mean probability that replicas i and i + 1 swap when it is their
+    turn; the rest are the metrics of the first replica's chain, means over rounds.
+
+    Raises:
+      ValueError: an option out of range, or a log density that is not [n].
+    """
+    checks.has(('log_density', 'score'), targets.TARGETS, target=target)
+    checks.function(targets.WANTED, chain=self.chain)
+    checks.moves(chain=self.chain)
+    if hasattr(self.chain, 'step_size'):
+      checks.positive(**{'chain.step_size': self.chain.step_size})
+    checks.key(rng=rng)
+    checks.count(minimum=2, num_rounds=self.num_rounds)
+    ladder = tuple(self.inverse_temperatures)
+    falls = all(a > b for a, b in zip(ladder, ladder[1:], strict=False))
+    if len(ladder) < 2 or ladder[0] != 1 or not (falls and ladder[-1] > 0):
+      raise ValueError(
+        f'inverse_temperatures={ladder} must be two or more that fall from 1 to '
+        'above 0.'
+      )
+    start, num_chains = _steps.chains(x)
+    density_fn = _steps.per_chain(target.log_density, num_chains)
+    num, shape = len(ladder), (len(ladder) - 1, num_chains)
+    inverses = jnp.array(ladder, jnp.float32)
+
+    def move(rng, x, inverse):
+      chain = self.chain
+      if hasattr(chain, 'step_size'):
+        # A law of b times the energy is wider by 1 / sqrt(b) about a minimum.
+        chain = chain.replace(step_size=chain.step_size / jnp.sqrt(inverse))
+      moved, metrics = chain(rng, x, _Warmed(target, inverse))
+      checks.like(x, moved=moved)
+      return optax.tree.cast_like(moved, x), metrics
+
+    def one_round(replicas, inputs):
+      rng, odd = inputs
+      move_rng, swap_rng = jax.random.split(rng)
+      keys = jax.random.split(move_rng, num)
+      replicas, metrics = jax.vmap(move)(keys, replicas, inverses)
+      replicas, swaps = _swap(
+        jax.random.uniform(swap_rng, shape),
+        replicas,
+        jax.vmap(density_fn)(replicas),
+        inverses,
+        odd,
+      )
+      of_first = {name: value[0] for name, value in metrics.items()}
+      return replicas, (of_first, jnp.mean(swaps, 1, dtype=jnp.float32))
+
+    replicas = jax.tree.map(
+      lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape)),
+      _steps.accumulated(start),
+    )
+    keys = jax.random.split(rng, self.num_rounds)
+    odd = jnp.arange(self.num_rounds) % 2
+    end, (metrics, swaps) = lax.scan(one_round, replicas, (keys, odd))
+    metrics = {name: jnp.mean(value, 0) for name, value in metrics.items()}
+    for i in range(num - 1):
+      metrics[f'swap_{i}'] = jnp.mean(swaps[i % 2 :: 2, i])
+    first = jax.tree.map(lambda leaf: leaf[0], end)
+    return optax.tree.cast_like(first, start), metrics
+
+
+@struct.dataclass
+class _Warmed:
+  """The law p^b of a target's p, for b an inverse temperature []."""
+
+  target: Target
+  inverse_temperature: Array
+
+  def log_density(self, x: Tree) -> Array:
+    return self.inverse_temperature * self.target.log_density(x)
+
+  def score(self, x: Tree) -> Tree:
+    scale = lambda leaf: (self.inverse_temperature * leaf).astype(leaf.dtype)
+    return jax.tree.map(scale, self.target.score(x))
+
+
+def _swap(
+  uniform: Array,
+  replicas: Tree,
+  log_densities: Array,
+  inverse_temperatures: Array,
+  odd: Array,
+) -> tuple[Tree, Array]:
+  """Returns replicas [r, n, ...] swapped with neighbours, and probabilities [r - 1, n].
+
+  The pairs are (0, 1), (2, 3) and so on, or (1, 2), (3, 4) and so on where `odd`;
+  each chain swaps by itself. Probabilities are of all pairs, whether due or not.
+
+  Args:
+    uniform: draws from [0, 1) that decide [r - 1, n].
+    replicas: leaves [r, n, ...].
+    log_densities: log p of each, at temperature 1 [r, n].
+    inverse_temperatures: of the replicas [r].
+    odd: 0 or 1.
+  """
+  num = len(log_densities)
+  gaps = inverse_temperatures[:-1] - inverse_temperatures[1:]
+  log_ratio = gaps[:, None] * (log_densities[1:] - log_densities[:-1])
+  # A ratio of no number is that of points without a density: they stay.
+  probability = jnp.exp(jnp.minimum(log_ratio, 0))
+  probability = jnp.where(jnp.isnan(log_ratio), 0, probability)
+  due = jnp.arange(num - 1) % 2 == odd
+  accept = (due[:, None] & (uniform < probability)).astype(int)
+  # Of two pairs that share a replica one is due: it goes up, down or nowhere.
+  up = jnp.pad(accept, ((0, 1), (0, 0)))
+  down = jnp.pad(accept, ((1, 0), (0, 0)))
+  source = jnp.arange(num)[:, None] + up - down
+  chain = jnp.arange(source.shape[1])
+  return jax.tree.map(lambda leaf: leaf[source, chain], replicas), probability
