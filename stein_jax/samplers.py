@@ -35,6 +35,8 @@ from stein_jax import _steps
 from stein_jax import _tempering
 from stein_jax import checks
 from stein_jax import dtypes
+from stein_jax._discrete import DiscreteLangevin as DiscreteLangevin
+from stein_jax._discrete import GibbsWithGradients as GibbsWithGradients
 from stein_jax.types import (
   Array,
   LogDensityFn,
