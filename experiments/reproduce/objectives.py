@@ -5,8 +5,8 @@ and so is how many nats it ends from the truth. A way has as many trials as any 
 of rates alone or of rates and an option, and validation draws choose among them. It
 learns from the usual start, and begins once more at the truth, which says where it
 comes to rest: what it loses there no patience brings back. Rates fall linearly to 0.
-All trials of a way are one program. Every finished row is a file: an interrupted call
-continues.
+All trials of a way are one program, and so are its seeds, whose time is shared. Every
+finished row is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.objectives --part=overlapping-10000
@@ -83,25 +83,25 @@ def _as_many_chains(rng, state):
   return state._replace(chains=state.chains[:BATCH])
 
 
-def _chain(kind: str, num_steps: int):
-  """Returns options with a chain of the kind, whose step size is the value if any."""
-  if kind == 'Gibbs':
-    return lambda value: {'chain': samplers.Gibbs(num_steps)}
+def _gibbs(num_steps: int):
+  return lambda value: {'chain': samplers.Gibbs(num_steps)}
+
+
+def _langevin(num_steps: int):
   return lambda value: {'chain': samplers.Langevin(value, num_steps)}
 
 
-def _svgd(direction):
-  """Returns options with a direction."""
+def _svgd(direction: Callable):
   # Under Adam the size of the step along it hardly counts.
   return lambda value: {'direction': direction}
 
 
 def _score(objective: str):
-  """Returns options with an objective, whose noise is the value if there is any."""
-  noise = objective == 'denoising'
-  return lambda value: (
-    {'objective': objective} | ({'noise_scale': value} if noise else {})
-  )
+  return lambda value: {'objective': objective}
+
+
+def _denoising(value):
+  return {'objective': 'denoising', 'noise_scale': value}
 
 
 _CD, _STEIN_CD = 'contrastive_divergence', 'stein_cd'
@@ -110,19 +110,15 @@ _WIDE = kernels.RBF(kernels.Median(2.0, log='none'))
 # A way's id, to what it is.
 WAYS = {
   'exact': Way('Exact maximum likelihood', 'maximum_likelihood', 1),
-  'cd-1-gibbs': Way('CD-1 Gibbs', _CD, 3, _chain('Gibbs', 1)),
-  'cd-10-gibbs': Way('CD-10 Gibbs', _CD, 12, _chain('Gibbs', 10)),
-  'cd-1-langevin': Way(
-    'CD-1 Langevin', _CD, 3, _chain('Langevin', 1), (0.5, 1.0)
-  ),
-  'cd-10-langevin': Way(
-    'CD-10 Langevin', _CD, 12, _chain('Langevin', 10), (0.5, 1.0)
-  ),
+  'cd-1-gibbs': Way('CD-1 Gibbs', _CD, 3, _gibbs(1)),
+  'cd-10-gibbs': Way('CD-10 Gibbs', _CD, 12, _gibbs(10)),
+  'cd-1-langevin': Way('CD-1 Langevin', _CD, 3, _langevin(1), (0.5, 1.0)),
+  'cd-10-langevin': Way('CD-10 Langevin', _CD, 12, _langevin(10), (0.5, 1.0)),
   'pcd': Way(
     'PCD, a Gibbs step',
     _CD,
     3,
-    _chain('Gibbs', 1),
+    _gibbs(1),
     fields={'persistent': True},
     begin=_as_many_chains,
   ),
@@ -131,9 +127,10 @@ WAYS = {
     'SteinCD, twice the median', _STEIN_CD, 3, _svgd(stein.SVGD(_WIDE))
   ),
   'score-exact': Way('Score matching, exact', _SCORE, 2, _score('closed_form')),
+  'score-stein': Way('Score matching, Stein', _SCORE, 2, _score('stein')),
   'score-sliced': Way('Score matching, sliced', _SCORE, 2, _score('sliced')),
   'denoising': Way(
-    'Denoising score matching', _SCORE, 1, _score('denoising'), (0.1, 0.3)
+    'Denoising score matching', _SCORE, 1, _denoising, (0.1, 0.3)
   ),
 }
 

@@ -77,17 +77,19 @@ class Truth:
       params: of models q of `module`, leaves [..., *shape].
       x: points [n, d].
     """
-    leaf = params['params']['hidden_bias']
-    runs = leaf.shape[:-1]
-    flat = jax.tree.map(
-      lambda leaf: leaf.reshape(-1, *leaf.shape[len(runs) :]), params
+    runs = np.shape(params['params']['hidden_bias'])[:-1]
+    params = jax.tree.map(np.asarray, params)
+    # One model at a time: the points less its mean are as large as the points.
+    models = [
+      jax.tree.map(lambda leaf: leaf[i], params) for i in np.ndindex(runs)
+    ]
+    of_truth, *of_models = (
+      likelihood.mean_log_likelihoods(
+        self.module, jax.tree.map(lambda leaf: leaf[None], model), x
+      )[0]
+      for model in (self.params(x.mean(0)), *models)
     )
-    mine = jax.tree.map(lambda leaf: leaf[None], self.params(x.mean(0)))
-    of_model, of_truth = (
-      likelihood.mean_log_likelihoods(self.module, each, x)
-      for each in (flat, mine)
-    )
-    return (of_truth - of_model).reshape(runs)
+    return (of_truth - np.array(of_models)).reshape(runs)
 
 
 def overlapping() -> Truth:
