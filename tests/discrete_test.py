@@ -16,7 +16,7 @@ from stein_jax import learners
 from stein_jax import samplers
 from tests.energies import models
 
-_NUM = 8000  # chains from each state
+_NUM = 4000  # chains from each state
 _SPINS = (-1.0, 1.0)
 _BITS = (0.0, 1.0)
 
@@ -168,26 +168,32 @@ class TransitionsTest(parameterized.TestCase):
     else:
       self.assertEqual(metrics, {})
 
-  @parameterized.parameters((0.3, 0.05), (1.0, 1.0))
-  def test_law_of_the_chain_without_an_accept_step(self, delta, most):
-    energy, value, slope = binary_rbm()
+  def test_law_of_the_chain_without_an_accept_step(self):
+    (energy, value, slope), num = binary_rbm(), 20_000
     x, p = states(4, _BITS), law(value)
-    expected = stationary(proposals(x, slope, delta))
-    bias = distance(expected, p)
-    # A small step is nearly unbiased, and one of the size of the values is not.
-    self.assertLess(bias, most)
-    self.assertTrue(bias > 0.05 or delta < 1)
-    start = jnp.asarray(x[np.random.default_rng(0).choice(16, 20_000, p=p)])
-    run = lambda chain: np.asarray(
-      jax.jit(
-        lambda x: chain(jax.random.key(1), x, energies.target(energy))[0]
-      )(start)
+    matrix = proposals(x, slope, 1.0)
+    expected = stationary(matrix)
+    # A step of the size of the values has a law of its own, and small ones have p.
+    self.assertGreater(distance(expected, p), 0.05)
+    biases = [
+      distance(stationary(proposals(x, slope, delta)), p)
+      for delta in (0.5, 0.3)
+    ]
+    self.assertLess(biases[1], biases[0])
+    self.assertLess(biases[1], 0.05)
+    steps = 30
+    self.assertLess(
+      distance(p @ np.linalg.matrix_power(matrix, steps), expected), 1e-3
     )
-    found = run(samplers.DiscreteLangevin(delta, 200, accept=False))
-    # Sixteen shares of 20,000 chains are off by 16 / 2 standard errors of 0.0015 or so.
-    self.assertLess(distance(counts(found, x), expected), 0.02)
-    found = run(samplers.DiscreteLangevin(delta, 50))
-    self.assertLess(distance(counts(found, x), p), 0.02)
+    start = jnp.asarray(x[np.random.default_rng(0).choice(16, num, p=p)])
+    target = energies.target(energy)
+    for chain, wanted in (
+      (samplers.DiscreteLangevin(1.0, steps, accept=False), expected),
+      (samplers.DiscreteLangevin(1.0, steps), p),
+    ):
+      moved = jax.jit(lambda x: chain(jax.random.key(1), x, target)[0])(start)
+      # Sixteen shares of 20,000 chains are off by a standard error of 0.0015 or so.
+      self.assertLess(distance(counts(np.asarray(moved), x), wanted), 0.02)
 
   def test_one_unit_is_metropolis(self):
     # Proposals are always the other value: p(1) / p(0) = 1 / 4 is accepted.
@@ -202,11 +208,12 @@ class TransitionsTest(parameterized.TestCase):
     # Two states of aligned spins, 8 apart in log p from all between.
     target = samplers.target(lambda x: jnp.abs(jnp.sum(x, -1)) ** 2 / 2)
     chain = samplers.Tempered(
-      samplers.GibbsWithGradients(4, values=_SPINS), (1, 0.5, 0.25, 0.1), 60
+      samplers.GibbsWithGradients(4, values=_SPINS), (1, 0.5, 0.25, 0.1), 40
     )
-    start = jnp.ones((2000, 4))
+    start = jnp.ones((500, 4))
     run = jax.jit(lambda x: chain(jax.random.key(0), x, target)[0])
-    self.assertAlmostEqual(float(jnp.mean(run(start))), 0, delta=0.1)
+    # Five standard errors of 500 chains.
+    self.assertAlmostEqual(float(jnp.mean(run(start))), 0, delta=0.22)
 
 
 _CHAINS = (
@@ -225,7 +232,7 @@ class DoorsTest(parameterized.TestCase):
       )
     )
 
-  @parameterized.product(chain=_CHAINS, dtype=[np.bool_, jnp.bfloat16])
+  @parameterized.product(chain=_CHAINS[:2], dtype=[np.bool_, jnp.bfloat16])
   def test_dtypes(self, chain, dtype):
     x = np.random.default_rng(0).integers(0, 2, (6, 2, 3))
     expected = chain(jax.random.key(0), np.float32(x), self.target)
@@ -234,7 +241,7 @@ class DoorsTest(parameterized.TestCase):
     kept = dtype if dtype != np.bool_ else np.float32
     self.assertEqual(found[0].dtype, kept)
 
-  @parameterized.parameters(*_CHAINS)
+  @parameterized.parameters(*_CHAINS[::2])
   def test_double_precision_and_values_that_are_rounded(self, chain):
     with jax.enable_x64(True):
       chain = chain.replace(values=(0.1, 0.7))
@@ -244,7 +251,7 @@ class DoorsTest(parameterized.TestCase):
         self.assertEqual(x.dtype, dtype)
         self.assertEqual(set(np.unique(x)), {low, high})
 
-  @parameterized.parameters(*_CHAINS)
+  @parameterized.parameters(*_CHAINS[::2])
   def test_trees_and_vmap(self, chain):
     x = {'a': jnp.zeros((5, 2, 2)), 'b': jnp.ones(5)}
     run = lambda rng: chain(rng, x, self.target)
