@@ -157,9 +157,9 @@ def run(plan: scripts.Plan, row: rows.Row):
   # A run that ended as nan is the worst.
   gaps = np.nan_to_num(truth.gaps(last, valid), nan=np.inf).mean(0)
   best = int(np.argmin(gaps))
-  shared = {'rate': rates[best]}
+  shared = {'rate': float(rates[best])}
   if way.values:
-    shared['value'] = values[best]
+    shared['value'] = float(values[best])
   # One program of both starts: the second at the truth, at a rate all ways share.
   both, seconds = train(
     truth,
