@@ -716,6 +716,7 @@ DOORS = {
   'energies.networks.Unimodal': Door(
     of_module(energies.Unimodal(widths=(2,), dense=3), (3, 4, 4, 1)), (_IMAGES,)
   ),
+  'energies.ising.Ising': Door(of_module(energies.Ising(), (6, 2)), (_X,)),
   'energies.rbm.RBM': Door(of_module(energies.RBM(2), (6, 2)), (_X,)),
   'energies.rbm.BinaryRBM': Door(
     of_module(energies.BinaryRBM(2), (6, 2)), (_X,)

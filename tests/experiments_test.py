@@ -30,6 +30,7 @@ _MAINS = (
   'reproduce.cifar10',
   'reproduce.cost',
   'reproduce.modes',
+  'reproduce.objectives',
   'reproduce.page',
   'reproduce.particles',
   'reproduce.recovery',
@@ -279,6 +280,15 @@ class ExperimentsTest(parameterized.TestCase):
     self.assertEqual(process.returncode, 0, process.stderr)
     for name in ('Stein variational Newton', 'MALA', 'draws of the truth'):
       self.assertIn(f'| {name}', process.stdout)
+
+  @pytest.mark.slow
+  def test_reproduce_objectives(self):
+    folder = self.folder / 'objectives'
+    process = run('reproduce.objectives', '--smoke', f'--results={folder}')
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('Exact maximum likelihood', 'PCD', 'SteinCD', 'Denoising'):
+      self.assertIn(f'| {name}', process.stdout)
+    self.assertTrue((folder / 'overlapping_data.png').exists())
 
   @pytest.mark.slow
   def test_reproduce_modes(self):

@@ -61,13 +61,18 @@ def exact_log_likelihoods(
   module, params, data
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the mean validation and test log likelihood [runs], in float64 nats."""
+  return tuple(
+    mean_log_likelihoods(module, params, x) for x in (data.valid, data.test)
+  )
+
+
+def mean_log_likelihoods(module, params, x) -> np.ndarray:
+  """Returns the mean log likelihood of x [n, d] for each run [runs], in float64."""
   with jax.enable_x64(True):
-    # In float64, since rows differ by tenths of a nat among hundreds.
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    return tuple(
-      np.asarray(_mean_log_likelihood(module, params, x))
-      for x in (data.valid, data.test)
-    )
+    # Rows differ by tenths of a nat among hundreds.
+    double = lambda leaf: np.asarray(leaf, np.float64)
+    params, x = jax.tree.map(double, params), jnp.asarray(x, jnp.float64)
+    return np.asarray(_mean_log_likelihood(module, params, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -29,6 +29,7 @@ NAMES = (
   'cifar10',
   'cost',
   'modes',
+  'objectives',
   'particles',
   'rbm',
   'recovery',

@@ -13,6 +13,7 @@ from stein_jax.energies.chains import target
 from stein_jax.energies.directions import direction
 from stein_jax.energies.directions import distance_moved
 from stein_jax.energies.directions import features
+from stein_jax.energies.ising import Ising
 from stein_jax.energies.likelihoods import ais_estimate
 from stein_jax.energies.likelihoods import ais_log_partition
 from stein_jax.energies.likelihoods import check_density
@@ -47,6 +48,7 @@ __all__ = [
   'BinaryRBM',
   'ConvNet',
   'Discriminator',
+  'Ising',
   'JointLabel',
   'KnownMean',
   'MLP',

@@ -268,7 +268,8 @@ def sample_state(
   """Returns the ends [num, ...] of chains of `state.energy` started at N(0, I).
 
   This is the `sample` of every algorithm that learns an energy alone. An energy that
-  mixes its batch runs whole batches of the training size.
+  mixes its batch runs whole batches of the training size. A chain, or one in it, that
+  has a method `start(rng, shape)`, as those of discrete units, starts there.
 
   Args:
     state: a state with a learner `energy`.
@@ -282,7 +283,9 @@ def sample_state(
   energy = state.energy
   rows, given = in_whole_batches(energy, num, condition)
   start_rng, chain_rng = jax.random.split(rng)
-  x = jax.random.normal(start_rng, (rows, *energy.input_shape))
+  inner = getattr(chain, 'chain', chain)
+  start = getattr(inner, 'start', jax.random.normal)
+  x = start(start_rng, (rows, *energy.input_shape))
   # Examples that do not see each other need no blocks.
   block_size = energy.batch_size if learners.mixes(energy) else 0
   moved, _ = run_chain(

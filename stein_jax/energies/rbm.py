@@ -8,12 +8,10 @@ import jax.numpy as jnp
 from stein_jax import checks
 from stein_jax import dtypes
 from stein_jax import layers
+from stein_jax.energies import _enumeration
 from stein_jax.types import Array, PRNGKey
 
-_MAX_ENUMERATED = 20
-_MAX_SUMMED = 30  # where a state costs one exponential: seconds on two cores
 _CHUNK = 2**12  # hidden states at a time, which bounds the memory
-_ENTRIES = 2**20  # of a block of states by halves
 
 
 class RBM(nn.Module):
@@ -73,17 +71,10 @@ class RBM(nn.Module):
       ValueError: there are more than 30 hidden units. `samplers.annealed_importance`
         estimates log Z then.
     """
-    rows, to_states = self._halves(_MAX_SUMMED)
-    # In blocks, whose states are made anew for the gradient.
-    sums = lax.map(
-      jax.checkpoint(lambda row: jax.nn.logsumexp(to_states(row))),
-      rows,
-      batch_size=max(1, min(len(rows[0]), _ENTRIES // len(rows[0]))),
-    )
     bias = self._get('bias')
-    return jax.nn.logsumexp(sums) + 0.5 * (
-      bias @ bias + len(bias) * jnp.log(2 * jnp.pi)
-    )
+    return _enumeration.log_sum(
+      *self._states(_enumeration.MAX_SUMMED)
+    ) + 0.5 * (bias @ bias + len(bias) * jnp.log(2 * jnp.pi))
 
   def sample(self, rng: PRNGKey, num: int) -> Array:
     """Returns independent exact samples [num, d], by enumeration of h."""
@@ -92,7 +83,8 @@ class RBM(nn.Module):
 
   def means(self, rng: PRNGKey, num: int) -> Array:
     """Returns means b + Bh [num, d] of the mixture, with h drawn from p(h)."""
-    index = jax.random.categorical(rng, self._log_states(), shape=(num,))
+    weights = _enumeration.log_weights(*self._states(_enumeration.MAX_LISTED))
+    index = jax.random.categorical(rng, weights, shape=(num,))
     return self._mean(self._hidden(index))
 
   def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
@@ -113,44 +105,21 @@ class RBM(nn.Module):
     flat = layers.flat(dtypes.at_least_float32(x))
     return lax.scan(step, flat, keys)[0].reshape(x.shape)
 
-  def _log_states(self):
-    """Returns c.h + (|b + Bh|^2 - b.b) / 2 of all hidden states [2^num_hidden]."""
-    rows, to_states = self._halves(_MAX_ENUMERATED)
-    return jax.vmap(to_states)(rows).reshape(-1)
-
-  def _halves(self, limit):
-    """Returns rows, and a function of a row to c.h + (|b + Bh|^2 - b.b) / 2.
-
-    |b + Bh|^2 is taken by B'B and B'b, which is a term for each half of h = (v, u) and
-    a product of the two. So the states are a matrix: a row is one u, and the function
-    returns the values of every v [2^(num_hidden // 2)] with it.
-    """
+  def _states(self, limit):
+    """Returns linear and quadratic terms of c.h + (|b + Bh|^2 - b.b) / 2 in h."""
     if self.num_hidden > limit:
       raise ValueError(
         f'num_hidden={self.num_hidden}: enumeration stops at {limit}; use '
         'samplers.annealed_importance.'
       )
     bias, weight = self._get('bias'), self._get('weight')
-    gram, linear = weight.T @ weight, weight.T @ bias + self._get('hidden_bias')
-    half = self.num_hidden // 2
-
-    def states_of(part):
-      size = len(linear[part])
-      h = _signs(jnp.arange(2**size), size).astype(linear.dtype)
-      return h, h @ linear[part] + 0.5 * jnp.sum(h @ gram[part, part] * h, 1)
-
-    low, high = slice(half), slice(half, None)
-    (v, own_v), (u, own_u) = states_of(low), states_of(high)
-
-    def to_states(row):
-      along, own = row
-      return v @ along + own_v + own
-
-    return (u @ gram[high, low], own_u), to_states
+    return weight.T @ bias + self._get('hidden_bias'), weight.T @ weight
 
   def _hidden(self, index):
     """Returns hidden states [..., num_hidden] whose bits are those of the index."""
-    return _signs(index, self.num_hidden).astype(self._get('weight').dtype)
+    return _enumeration.signs(index, self.num_hidden).astype(
+      self._get('weight').dtype
+    )
 
   def _mean(self, hidden):
     mean = hidden @ self._get('weight').T + self._get('bias')[None]
@@ -172,12 +141,6 @@ class RBM(nn.Module):
     # Variables outside 'params' are differentiated too, but the mean is a
     # constant.
     return lax.stop_gradient(self.get_variable('constants', 'mean'))
-
-
-def _signs(index, num):
-  """Returns the lowest bits [..., num] of an index as -1 and 1."""
-  bit = jnp.expand_dims(jnp.arange(num), range(index.ndim))
-  return 2 * ((index[..., None] >> bit) & 1) - 1
 
 
 def _add_noise(rng, mean):
@@ -236,10 +199,10 @@ class BinaryRBM(nn.Module):
     if len(weight) < self.num_hidden:
       weight, bias, hidden_bias = weight.T, hidden_bias, bias
     num = len(hidden_bias)
-    if num > _MAX_ENUMERATED:
+    if num > _enumeration.MAX_LISTED:
       raise ValueError(
         f'num_hidden={self.num_hidden} and {weight.shape[0]} visible units: the sum '
-        f'over the states of a layer stops at {_MAX_ENUMERATED} units.'
+        f'over the states of a layer stops at {_enumeration.MAX_LISTED} units.'
       )
 
     def log_state(index):

@@ -23,6 +23,8 @@ from stein_jax.samplers.diffusions import Langevin
 from stein_jax.samplers.diffusions import Underdamped
 from stein_jax.samplers.diffusions import langevin
 from stein_jax.samplers.diffusions import underdamped
+from stein_jax.samplers.discrete import DiscreteLangevin
+from stein_jax.samplers.discrete import GibbsWithGradients
 from stein_jax.samplers.gibbs import Gibbs
 from stein_jax.samplers.metropolis import MALA
 from stein_jax.samplers.metropolis import mala
@@ -38,7 +40,9 @@ from stein_jax.samplers.weights import log_mean_exp_error
 __all__ = [
   'Adapted',
   'Chain',
+  'DiscreteLangevin',
   'Gibbs',
+  'GibbsWithGradients',
   'Langevin',
   'MALA',
   'Preconditioned',

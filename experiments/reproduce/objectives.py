@@ -1,0 +1,395 @@
+"""Every way to learn an energy, where the truth can be learned and likelihood is exact.
+
+Data are exact draws of an RBM, and an RBM of that size learns them. Its log Z is exact,
+and so is how many nats it ends from the truth. A way has as many trials as any other,
+of rates alone or of rates and an option, and validation draws choose among them. It
+learns from the usual start, and begins once more at the truth, which says where it
+comes to rest: what it loses there no patience brings back. Rates fall linearly to 0.
+All trials of a way are one program, and so are its seeds, whose time is shared. Every
+finished row is a file: an interrupted call continues.
+
+Example:
+  python -m experiments.reproduce.objectives --part=overlapping-10000
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import time
+import types
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.reproduce import rows
+from experiments.reproduce import scripts
+from experiments.reproduce import truths
+from stein_jax import algorithms
+from stein_jax import kernels
+from stein_jax import randomness
+from stein_jax import samplers
+from stein_jax import stein
+from stein_jax.runs import launch
+from stein_jax.runs import reporting
+
+BATCH = 200  # and as many persistent chains
+LOOKS = 10  # at the likelihood of a run
+SIZES = (1000, 10_000, 100_000)
+TRUTH_RATE = 5e-3  # of runs that begin at the truth
+_HELD_OUT = {'valid': 10_000, 'test': 20_000}
+_CHOOSERS = 2  # seeds by which trials are chosen
+# Seeds of draws and runs that choose, beyond those that count.
+_FIRST_CHOOSER = 1000
+_RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)
+_FEW_RATES = (3e-3, 1e-2, 3e-2)
+
+
+class Way(NamedTuple):
+  """A way to learn an energy.
+
+  Attributes:
+    name: what the table says.
+    algorithm: its module's name.
+    evaluations: of the energy, or of a gradient of it, at an example in an update: one
+      for each step of a chain or of SVGD, and two for the contrast. Those by
+      parameters, and log Z, do not count.
+    options: function of a value to keywords of the algorithm's step.
+    values: two of these to choose from; () where rates alone are chosen.
+    fields: fields of the config that `init` reads.
+    begin: function of a key and the first state, whose energy may be the truth, to what
+      the state is then.
+  """
+
+  name: str
+  algorithm: str
+  evaluations: int
+  options: Callable[[jax.Array], Mapping[str, Any]] = lambda value: {}
+  values: Sequence[float] = ()
+  fields: Mapping[str, Any] = {}
+  begin: Callable[[jax.Array, Any], Any] = lambda rng, state: state
+
+  def trials(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rates and the values of all trials [6]."""
+    rates = _FEW_RATES if self.values else _RATES
+    grid = [(rate, v) for rate in rates for v in self.values or (np.nan,)]
+    return tuple(np.transpose(grid))
+
+
+def _as_many_chains(rng, state):
+  """Returns a state with as many persistent chains as a batch has examples."""
+  return state._replace(chains=state.chains[:BATCH])
+
+
+def _gibbs(num_steps: int):
+  return lambda value: {'chain': samplers.Gibbs(num_steps)}
+
+
+def _langevin(num_steps: int):
+  return lambda value: {'chain': samplers.Langevin(value, num_steps)}
+
+
+def _svgd(direction: Callable):
+  # Under Adam the size of the step along it hardly counts.
+  return lambda value: {'direction': direction}
+
+
+def _score(objective: str):
+  return lambda value: {'objective': objective}
+
+
+def _denoising(value):
+  return {'objective': 'denoising', 'noise_scale': value}
+
+
+_CD, _STEIN_CD = 'contrastive_divergence', 'stein_cd'
+_SCORE = 'score_matching'
+_WIDE = kernels.RBF(kernels.Median(2.0, log='none'))
+# A way's id, to what it is.
+WAYS = {
+  'exact': Way('Exact maximum likelihood', 'maximum_likelihood', 1),
+  'cd-1-gibbs': Way('CD-1 Gibbs', _CD, 3, _gibbs(1)),
+  'cd-10-gibbs': Way('CD-10 Gibbs', _CD, 12, _gibbs(10)),
+  'cd-1-langevin': Way('CD-1 Langevin', _CD, 3, _langevin(1), (0.5, 1.0)),
+  'cd-10-langevin': Way('CD-10 Langevin', _CD, 12, _langevin(10), (0.5, 1.0)),
+  'pcd': Way(
+    'PCD, a Gibbs step',
+    _CD,
+    3,
+    _gibbs(1),
+    fields={'persistent': True},
+    begin=_as_many_chains,
+  ),
+  'stein-cd': Way('SteinCD, as printed', _STEIN_CD, 3, _svgd(stein.SVGD())),
+  'stein-cd-wide': Way(
+    'SteinCD, twice the median', _STEIN_CD, 3, _svgd(stein.SVGD(_WIDE))
+  ),
+  'score-exact': Way('Score matching, exact', _SCORE, 2, _score('closed_form')),
+  'score-stein': Way('Score matching, Stein', _SCORE, 2, _score('stein')),
+  'score-sliced': Way('Score matching, sliced', _SCORE, 2, _score('sliced')),
+  'denoising': Way(
+    'Denoising score matching', _SCORE, 1, _denoising, (0.1, 0.3)
+  ),
+}
+
+
+def row_of(truth: str, n: int, way: str) -> rows.Row:
+  """Returns the row of a way that learns from n draws of a truth."""
+  what = dict(truth=truth, n=n, way=way)
+  return rows.Row(f'{truth}-{n}-{way}', WAYS[way].name, changes=what)
+
+
+def run(plan: scripts.Plan, row: rows.Row):
+  """Returns, for each seed, how far a way ends from the truth, and None for images."""
+  name, n, key = (row.changes[k] for k in ('truth', 'n', 'way'))
+  truth, way = truths.get(name, plan.results), WAYS[key]
+  valid, test = (
+    truth.draws(_FIRST_CHOOSER - 1 - i, num)
+    for i, num in enumerate(_HELD_OUT.values())
+  )
+  rates, values = way.trials()
+  choosers = range(_FIRST_CHOOSER, _FIRST_CHOOSER + _CHOOSERS)
+  num_steps = plan.steps // LOOKS * LOOKS
+  tried, _ = train(truth, way, n, choosers, num_steps, rates, values)
+  last = jax.tree.map(lambda leaf: leaf[:, :, -1], tried)
+  # A run that ended as nan is the worst.
+  gaps = np.nan_to_num(truth.gaps(last, valid), nan=np.inf).mean(0)
+  best = int(np.argmin(gaps))
+  shared = {'rate': float(rates[best])}
+  if way.values:
+    shared['value'] = float(values[best])
+  # One program of both starts: the second at the truth, at a rate all ways share.
+  both, seconds = train(
+    truth,
+    way,
+    n,
+    range(plan.seeds),
+    num_steps,
+    np.array([rates[best], TRUTH_RATE]),
+    values[[best, best]],
+    np.array([False, True]),
+  )
+  found = truth.gaps(both, test)
+  seconds /= 2 * plan.seeds
+  share = np.arange(1, LOOKS + 1) / LOOKS
+  curve = dict(
+    evaluations=(way.evaluations * BATCH * num_steps * share).tolist(),
+    elapsed=(seconds * share).tolist(),
+  )
+  return [
+    (
+      {
+        'gap': float(scratch[-1]),
+        'from_truth': float(begun[-1]),
+        'valid': float(gaps[best]),
+        'training_seconds': seconds,
+        'millions': curve['evaluations'][-1] / 1e6,
+        'curve': scratch.tolist(),
+        'trials': gaps.tolist(),
+        **shared,
+        **curve,
+      },
+      None,
+    )
+    for scratch, begun in found
+  ]
+
+
+def train(
+  truth: truths.Truth,
+  way: Way,
+  n: int,
+  seeds: Sequence[int],
+  num_steps: int,
+  rates: np.ndarray,
+  values: np.ndarray,
+  begun: np.ndarray | None = None,
+):
+  """Returns (the parameters at `LOOKS` times, leaves [seeds, m, LOOKS, ...]; seconds).
+
+  Args:
+    truth: what data are drawn from.
+    way: how it is learned.
+    n: number of draws.
+    seeds: of data and runs.
+    num_steps: updates, in whole looks.
+    rates: the first rates [m], one for each run of a seed.
+    values: of the way's option [m].
+    begun: whether a run begins at the truth [m]; None for none.
+  """
+  data = np.stack([truth.draws(seed, n) for seed in seeds])
+  keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+  # A chain spends most of its time on noise.
+  keys = randomness.convert(keys, 'hashed')
+  begun = np.zeros(len(rates), bool) if begun is None else begun
+  one = functools.partial(_train_one, truth, way, num_steps)
+  # Runs of a seed share its data, of which there is one copy.
+  of_seed = jax.vmap(one, in_axes=(None, None, 0, 0, 0))
+  every = jax.jit(jax.vmap(of_seed, in_axes=(0, 0, None, None, None)))
+  arguments = data, keys, rates, values, begun
+  # The time of the runs alone, without compilation.
+  compiled = every.lower(*arguments).compile()
+  begin = time.perf_counter()
+  found = jax.block_until_ready(compiled(*arguments))
+  return found, time.perf_counter() - begin
+
+
+def _train_one(truth, way, num_steps, data, rng, rate, value, begun):
+  """Returns the parameters of one run at `LOOKS` times, leaves [LOOKS, ...]."""
+  start_rng, begin_rng, rng = jax.random.split(rng, 3)
+  algorithm, options = algorithms.get(way.algorithm), way.options(value)
+  falling = lambda i: -rate * (1 - i / num_steps)
+  config = types.SimpleNamespace(
+    energy=dict(name='RBM', num_hidden=len(truth.hidden_bias), centered=True),
+    optimizer=optax.chain(
+      optax.scale_by_adam(), optax.scale_by_schedule(falling)
+    ),
+    step=types.SimpleNamespace(**options),
+    **{**getattr(algorithm, 'FIELDS', {}), **way.fields},
+  )
+  # The constant mean is that of all data.
+  state = algorithm.init(start_rng, config, {'image': data})
+  truly = truth.params(jnp.mean(data, 0))
+  params = jax.tree.map(
+    lambda a, b: jnp.where(begun, jnp.asarray(b, a.dtype), a),
+    state.energy.params,
+    truly,
+  )
+  energy = state.energy.replace(params=params)
+  state = way.begin(begin_rng, state._replace(energy=energy))
+
+  def step(state, i):
+    batch_rng, step_rng = jax.random.split(jax.random.fold_in(rng, i))
+    chosen = jax.random.randint(batch_rng, (BATCH,), 0, len(data))
+    batch = {'image': data[chosen]}
+    return algorithm.step(state, batch, step_rng, **options)[0], None
+
+  def between(state, indices):
+    state, _ = lax.scan(step, state, indices)
+    return state, state.energy.params
+
+  indices = jnp.arange(num_steps).reshape(LOOKS, -1)
+  return lax.scan(between, state, indices)[1]
+
+
+def report(plan: scripts.Plan) -> scripts.Report:
+  """Returns the gaps of all ways on all data, and a table of each."""
+  tables = {
+    title: overview(plan, key)
+    for title, key in (
+      ('Nats from the truth', 'gap'),
+      ('Nats from the truth, begun at it', 'from_truth'),
+    )
+  }
+  figures = {}
+  for name in truths.TRUTHS:
+    for n in SIZES:
+      mine = [row_of(name, n, way) for way in WAYS]
+      lines = rows.table(plan.results, mine, _COLUMNS, plan.seeds)
+      tables[f'{name}, {n:,} draws'] = lines
+    for key, (label, series) in curves(plan, name).items():
+      if series:
+        png = reporting.curves(
+          series, xlabel=label, ylabel='nats from the truth', log=True
+        )
+        figures[f'{name}_{key}'] = f'{name}: over {label}', png
+  title = 'Ways to learn an energy whose likelihood is exact'
+  return scripts.Report(title, tables, figures)
+
+
+def overview(plan: scripts.Plan, key: str) -> list[dict[str, str]]:
+  """Returns a line for each way, of one number on all data that have been run.
+
+  The first line is what exact maximum likelihood has to pay: half a nat a parameter,
+  over n.
+  """
+  ran = {
+    (name, n): f'{name}, {n:,}'
+    for name in truths.TRUTHS
+    for n in SIZES
+    if any(_found(plan, name, n, way) for way in WAYS)
+  }
+  floors = {
+    title: f'{truths.get(name, plan.results).num_parameters / (2 * n):.2g}'
+    for (name, n), title in ran.items()
+  }
+  lines = [{'': 'parameters / 2n', **floors}] if ran else []
+  for way in WAYS:
+    line = {'': WAYS[way].name}
+    for (name, n), title in ran.items():
+      values = [result[key] for result in _found(plan, name, n, way)]
+      line[title] = rows.cell(key, values) if values else ''
+    if any(line[title] for title in ran.values()):
+      lines.append(line)
+  return lines
+
+
+def curves(plan: scripts.Plan, name: str):
+  """Returns mean gaps of ways on one truth, over their data and over their costs.
+
+  They are named series by what they stand over, with its label. Costs are those of
+  10,000 draws, or of as many as have been run.
+  """
+  over_data, costs = {}, {'evaluations': {}, 'elapsed': {}}
+  for key, way in WAYS.items():
+    found = {n: _found(plan, name, n, key) for n in SIZES}
+    found = {n: results for n, results in found.items() if results}
+    if not found:
+      continue
+    mean = lambda results, number: np.mean([r[number] for r in results], 0)
+    gaps = [mean(results, 'gap') for results in found.values()]
+    over_data[way.name] = list(found), gaps
+    results = found.get(SIZES[1], next(iter(found.values())))
+    for cost, series in costs.items():
+      series[way.name] = mean(results, cost), mean(results, 'curve')
+  return {
+    'data': ('draws of the truth', over_data),
+    'evaluations': ('evaluations of the energy', costs['evaluations']),
+    'elapsed': ('seconds of a run', costs['elapsed']),
+  }
+
+
+def _found(plan, name, n, way):
+  return rows.results(plan.results, row_of(name, n, way), plan.seeds)
+
+
+_COLUMNS = {
+  'nats from the truth': 'gap',
+  'begun at the truth': 'from_truth',
+  'rate': 'rate',
+  'option': 'value',
+  'on validation draws': 'valid',
+  'million evaluations': 'millions',
+  'seconds of a run': 'training_seconds',
+}
+
+
+def table_rows(plan: scripts.Plan, name: str, n: int) -> list[rows.Row]:
+  """Returns every way that learns from n draws of a truth."""
+  # A smoke run sees every way, for which one truth does.
+  if plan.smoke and (name, n) != (next(iter(truths.TRUTHS)), SIZES[0]):
+    return []
+  return [row_of(name, n, way) for way in WAYS]
+
+
+SCRIPT = scripts.Script(
+  'objectives',
+  steps=scripts.Option(
+    5000, f'Updates of every run, in whole {LOOKS}ths.', smoke=20, minimum=LOOKS
+  ),
+  seeds=5,
+  parts={
+    f'{name}-{n}': scripts.Part(
+      functools.partial(table_rows, name=name, n=n), run, together=True
+    )
+    for name in truths.TRUTHS
+    for n in SIZES
+  },
+  report=report,
+)
+
+
+if __name__ == '__main__':
+  launch.run(scripts.main(SCRIPT))
