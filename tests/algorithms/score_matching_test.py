@@ -42,24 +42,26 @@ def _standard_errors(updates):
 
 class ObjectiveTest(parameterized.TestCase):
   @parameterized.parameters(
-    kernels.RBF(),
-    kernels.IMQ(kernels.Median(0.5, log='n')),
-    kernels.RBF(kernels.Median(0.7, log='none')),
+    (kernels.RBF(),),
+    (kernels.IMQ(kernels.Median(0.5, log='n')),),
+    (kernels.RBF(kernels.Median(0.7, log='none')),),
+    (kernels.RBF(), False),
+    (kernels.IMQ(), False),
   )
-  def test_stein_is_half_the_gradient_of_ksd(self, kernel):
+  def test_stein_is_half_the_gradient_of_ksd(self, kernel, diagonal=True):
     self.enter_context(jax.enable_x64(True))
     x = jnp.asarray(literal.rbm_data(10) + 0.3)
     energy = literal.at_truth(score_matching, x).energy
 
     def ksd(params):
       score = energies.score(energy.replace(params=params), x)
-      return stein.ksd(x, score, kernel)
+      return stein.ksd(x, score, kernel, unbiased=not diagonal)
 
     update = literal.ascent(
       score_matching,
       literal.at_truth(score_matching, x),
       x,
-      direction=stein.SVGD(kernel),
+      direction=stein.SVGD(kernel, diagonal=diagonal),
     )
     _assert_trees_close(
       update,
