@@ -46,6 +46,7 @@ from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import noise_contrastive
+from stein_jax.algorithms import pseudo_likelihood
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import svgd
 from stein_jax.algorithms import vcd
@@ -929,6 +930,21 @@ DOORS = {
     with_params(noise_contrastive.self_objective), (_X, _SCORE), slow=True
   ),
   'algorithms.noise_contrastive.fit': Door(noise_contrastive.fit, (_X,)),
+  'algorithms.pseudo_likelihood.unit_gaps': Door(
+    lambda x: pseudo_likelihood.unit_gaps(_mlp(), _mlp().params, x),
+    (_X % 2,),
+    parts=True,
+  ),
+  'algorithms.pseudo_likelihood.pseudo_likelihood_objective': Door(
+    with_params(pseudo_likelihood.pseudo_likelihood_objective),
+    (_X % 2,),
+    slow=True,
+  ),
+  'algorithms.pseudo_likelihood.ratio_matching_objective': Door(
+    with_params(pseudo_likelihood.ratio_matching_objective),
+    (_X % 2,),
+    slow=True,
+  ),
   'algorithms.svgd.create': Door(_svgd, (_X,), keeps=True, slow=True),
   'algorithms.amortized_svgd.create': Door(
     _amortized, (levels(3, 2),), slow=True

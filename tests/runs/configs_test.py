@@ -137,6 +137,7 @@ class CompleteTest(parameterized.TestCase):
         pixels='unit',
         condition='none',
         dequantize=False,
+        binarize=False,
       ),
     )
 
