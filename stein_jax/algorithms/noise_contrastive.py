@@ -76,7 +76,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     config.optimizer,
     batch['image'],
   )
-  if config.step.objective != 'fixed':
+  if config.get('step', {}).get('objective') != 'fixed':
     return State(jnp.zeros((), jnp.int32), energy, None, None)
   return create(noise_rng, energy, fit(batch['image'], **law))
 

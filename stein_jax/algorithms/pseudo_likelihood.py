@@ -32,8 +32,8 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   Raises:
     ValueError: a unit of the batch has neither value, as gray pixels have.
   """
-  # A section's own `values` is a method.
-  check_binary(batch['image'], config.step['values'])
+  values = config.get('step', {}).get('values', (0.0, 1.0))
+  check_binary(batch['image'], values)
   energy = learners.create(
     rng,
     build.build(energies, **config.energy),

@@ -510,7 +510,7 @@ class StepTest(parameterized.TestCase):
 
   def check_learning(self, objective, **hyper):
     x = literal.rbm_data(literal.NUM_DATA)
-    config = dict(step=dict(objective=objective), covariance='full', ridge=0.1)
+    config = dict(step=dict(objective=objective), **noise_contrastive.FIELDS)
     for params in literal.fit_rbm(
       noise_contrastive,
       x,
