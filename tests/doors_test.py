@@ -45,6 +45,8 @@ from stein_jax import revision
 from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
+from stein_jax.algorithms import noise_contrastive
+from stein_jax.algorithms import pseudo_likelihood
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import svgd
 from stein_jax.algorithms import vcd
@@ -912,6 +914,51 @@ DOORS = {
       lambda energy, x: score_matching.denoising_objective(energy, x, _KEY)
     ),
     (_X,),
+    slow=True,
+  ),
+  'algorithms.noise_contrastive.discrepancy_objective': Door(
+    with_params(
+      lambda energy, x: noise_contrastive.discrepancy_objective(energy, x, _KEY)
+    ),
+    (_X,),
+  ),
+  'algorithms.noise_contrastive.conditional_objective': Door(
+    with_params(
+      lambda energy, x: noise_contrastive.conditional_objective(energy, x, _KEY)
+    ),
+    (_X,),
+    slow=True,
+  ),
+  'algorithms.noise_contrastive.fixed_objective': Door(
+    with_params(
+      lambda energy, x: noise_contrastive.fixed_objective(
+        energy,
+        x,
+        _KEY,
+        noise=noise_contrastive.Noise(jnp.zeros(2), jnp.ones(2)),
+        log_partition=0.0,
+      )
+    ),
+    (_X,),
+    parts=True,  # ratios of the noise
+  ),
+  'algorithms.noise_contrastive.self_objective': Door(
+    with_params(noise_contrastive.self_objective), (_X, _SCORE), slow=True
+  ),
+  'algorithms.noise_contrastive.fit': Door(noise_contrastive.fit, (_X,)),
+  'algorithms.pseudo_likelihood.unit_gaps': Door(
+    lambda x: pseudo_likelihood.unit_gaps(_mlp(), _mlp().params, x),
+    (_X % 2,),
+    parts=True,
+  ),
+  'algorithms.pseudo_likelihood.pseudo_likelihood_objective': Door(
+    with_params(pseudo_likelihood.pseudo_likelihood_objective),
+    (_X % 2,),
+    slow=True,
+  ),
+  'algorithms.pseudo_likelihood.ratio_matching_objective': Door(
+    with_params(pseudo_likelihood.ratio_matching_objective),
+    (_X % 2,),
     slow=True,
   ),
   'algorithms.svgd.create': Door(_svgd, (_X,), keeps=True, slow=True),

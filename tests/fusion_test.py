@@ -42,12 +42,14 @@ class FusionTest(parameterized.TestCase):
 
     np.testing.assert_allclose(*both(x), rtol=1e-5)
 
-  def test_of_a_tree(self):
+  @parameterized.parameters(True, False)
+  def test_of_a_tree(self, diagonal):
     x, score = jax.random.normal(jax.random.key(2), (2, 20, 2, 3))
-    found = [
-      jax.jit(stein.SVGD(kernels.RBF(6.0), fused=fused))({'x': x}, {'x': score})
-      for fused in (True, False)
-    ]
+    found = []
+    for fused in (True, False):
+      options = dict(fused=fused, diagonal=diagonal)
+      direction = jax.jit(stein.SVGD(kernels.RBF(6.0), **options))
+      found.append(direction({'x': x}, {'x': score}))
     np.testing.assert_allclose(found[0]['x'], found[1]['x'], atol=2e-6)
 
   @parameterized.parameters(

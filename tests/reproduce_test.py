@@ -225,6 +225,7 @@ class RowsTest(absltest.TestCase):
       pixels='symmetric',
       condition='label',
       dequantize=False,
+      binarize=False,
     )
     self.assertEqual(config.evaluation.data.to_dict(), expected)
     rows.on_data(config, 'svhn_cropped', 'svhn.npz')
@@ -235,6 +236,7 @@ class RowsTest(absltest.TestCase):
       pixels='symmetric',
       condition='label',
       dequantize=False,
+      binarize=False,
     )
     self.assertEqual(config.data.to_dict(), expected)
 

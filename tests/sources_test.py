@@ -243,5 +243,30 @@ class DequantizedTest(parameterized.TestCase):
       datasets.load('breast_cancer', dequantize=True)
 
 
+class BinarizedTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('unit', 1.0, 0.0, 1.0), ('symmetric', 2.0, -2.0, 2.0)
+  )
+  def test_levels_are_the_ends_of_the_range(self, pixels, scale, low, high):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 4, 4, 1)
+    np.savez(folder / 'a.npz', image=levels)
+    options = dict(path=str(folder / 'a.npz'), pixels=pixels, scale=scale)
+    source = datasets.load('npz', binarize=True, **options)
+    expected = np.where(levels < 128, np.float32(low), np.float32(high))
+    np.testing.assert_array_equal(source[:]['image'], expected)
+    # The source that it is made of stays.
+    plain = datasets.load('npz', **options)[:]['image']
+    self.assertLen(np.unique(plain), 256)
+
+  def test_what_has_no_levels_is_refused(self):
+    with self.assertRaisesRegex(ValueError, 'binarize=True .* float32'):
+      datasets.load('toy', binarize=True)
+    with self.assertRaisesRegex(ValueError, 'binarize=True leaves two levels'):
+      datasets.load('synthetic', binarize=True, dequantize=True)
+    with self.assertRaisesRegex(ValueError, 'binarize=1 must be True or False'):
+      datasets.load('synthetic', binarize=1)
+
+
 if __name__ == '__main__':
   absltest.main()

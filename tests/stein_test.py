@@ -69,9 +69,9 @@ def _direction_at(name, bandwidth, x, score, y, *, normalize):
   return jnp.sum(terms, 0) / (len(x) if normalize == 'count' else jnp.sum(k))
 
 
-@functools.partial(_in_float64, static='normalize')
-def _direction(name, bandwidth, x, score, *, normalize='count'):
-  """The mean over j of k(x_j, x_i) s(x_j) + grad_{x_j} k(x_j, x_i)."""
+@functools.partial(_in_float64, static=('normalize', 'diagonal'))
+def _direction(name, bandwidth, x, score, *, normalize='count', diagonal=True):
+  """The mean over j, or j != i, of k(x_j, x_i) s(x_j) + grad_{x_j} k(x_j, x_i)."""
 
   def term(x_j, score_j, x_i):
     k, gradient = jax.value_and_grad(_pair(name, bandwidth))(x_j, x_i)
@@ -79,8 +79,10 @@ def _direction(name, bandwidth, x, score, *, normalize='count'):
 
   over_j = jax.vmap(term, (0, 0, None))
   terms, k = jax.vmap(over_j, (None, None, 0))(x, score, x)
-  weight = len(x) if normalize == 'count' else jnp.sum(k, 1)[:, None]
-  return jnp.sum(terms, 1) / weight
+  counts = np.ones((len(x), len(x))) - (0 if diagonal else np.eye(len(x)))
+  k, terms = counts * k, counts[..., None] * terms
+  by = jnp.sum(counts if normalize == 'count' else k, 1, keepdims=True)
+  return jnp.sum(terms, 1) / by
 
 
 @_in_float64
@@ -144,7 +146,9 @@ def _compiled(function, *static):
   return jax.jit(named, static_argnums=0, static_argnames=static)
 
 
-_actual_direction = _compiled(stein.svgd_direction, 'normalize', 'block_size')
+_actual_direction = _compiled(
+  stein.svgd_direction, 'normalize', 'diagonal', 'block_size'
+)
 _actual_matrix = _compiled(stein.stein_matrix)
 _actual_ksd = _compiled(stein.ksd, 'unbiased', 'block_size')
 
@@ -214,6 +218,59 @@ class DirectionTest(chex.TestCase):
     x, score = _points(n, d, **keywords)
     arguments = 'rbf', _scale(x), x, score
     _assert_close(_actual_direction(*arguments), _direction(*arguments))
+
+  @parameterized.product(
+    name=['rbf', 'imq'], normalize=['count', 'row_sum'], block_size=[None, 4]
+  )
+  def test_without_the_particles_own_term(self, name, normalize, block_size):
+    options = dict(normalize=normalize, diagonal=False)
+    # Few points, many, and two that are far, which take sums of other forms.
+    for x, score in (_points(6, 3), _points(70, 9), _with_two_far(70)):
+      arguments = name, 2.0, x, score
+      # The far ones have no weights by which to divide.
+      options['normalize'] = 'count' if np.max(np.abs(x)) > 1e3 else normalize
+      _assert_close(
+        _actual_direction(*arguments, block_size=block_size, **options),
+        _direction(*arguments, **options),
+      )
+
+  def test_without_the_own_term_by_hand(self):
+    # Of 1 and 3 with the score -x: k = 1/e, each moved by the other alone.
+    x = np.array([[1.0], [3.0]])
+    options = dict(diagonal=False, normalize='count')
+    found = stein.svgd_direction(x, -x, kernels.RBF(4.0), **options)
+    np.testing.assert_allclose(found, np.exp(-1) * np.array([[-4], [0]]))
+    # Of nothing in reach there is no direction, by either divisor.
+    for normalize in ('count', 'row_sum'):
+      options['normalize'] = normalize
+      far = stein.svgd_direction(100 * x, -x, kernels.RBF(4.0), **options)
+      np.testing.assert_array_equal(far, 0 * x)
+    x[0] = np.nan
+    found = stein.svgd_direction(x, -x, kernels.RBF(4.0), **options)
+    self.assertTrue(np.isnan(found).all())
+
+  def test_without_the_own_term_draws_are_at_rest(self):
+    # Its mean over draws of p is 0 at each of them; the own term is s(x) / n.
+    n, x = 5, jax.random.normal(jax.random.key(0), (4000, 5, 2))
+    phi = lambda x, diagonal: stein.svgd_direction(
+      x, -x, kernels.RBF(2.0), diagonal=diagonal
+    )
+    along = lambda x, diagonal: -jnp.sum(x * phi(x, diagonal), (0, 1)) / n
+    for diagonal, expected in ((False, 0), (True, 2 / n)):
+      found = jax.jit(jax.vmap(lambda x, d=diagonal: along(x, d)))(x)
+      error = np.std(found) / len(x) ** 0.5
+      self.assertLess(4 * error, 0.2 / n)
+      np.testing.assert_allclose(np.mean(found), expected, atol=4 * error)
+
+  @parameterized.parameters(
+    (3, dict(diagonal=0), 'diagonal=0 must be'),
+    (1, dict(diagonal=False), 'diagonal=False needs at least 2 particles'),
+    (3, dict(diagonal=False, normalize='unit_ball'), "normalize='unit_ball'"),
+  )
+  def test_without_the_own_term_refuses(self, n, options, message):
+    x, score = _points(n, 3)
+    with self.assertRaisesRegex(ValueError, message):
+      stein.svgd_direction(x, score, kernels.RBF(), **options)
 
   @parameterized.parameters(*_PROFILES)
   def test_two_far_points_cost_the_others_no_digits(self, name):
@@ -761,6 +818,20 @@ class DirectionValuesTest(chex.TestCase):
     chex.assert_trees_all_equal_shapes_and_dtypes(found, x)
     _assert_close(_as_points(found), expected)
 
+  def test_without_the_own_term(self):
+    x, score = map(_images, _points(7, 6))
+    flat, flat_score = map(_as_points, (x, score))
+    expected = _direction(
+      'rbf', _median(flat) / np.log(8), flat, flat_score, diagonal=False
+    )
+    direction = stein.SVGD(diagonal=False)
+    _assert_close(_as_points(jax.jit(direction)(x, score)), expected)
+    # Other points have none, even where a particle is.
+    chex.assert_trees_all_equal(
+      direction(x, score, at=x), stein.SVGD()(x, score, at=x)
+    )
+    self.assertIsNone(stein.predicted_variance(direction, 200, 50))
+
   def test_of_a_plain_function(self):
     x, score = _points(6, 4)
     shape = lambda points: points.reshape(6, 2, 2)
@@ -1233,6 +1304,7 @@ def _all_forms(x, score, axis_name=None):
       x, score, kernels.imq, at=2 * x, normalize='unit_ball', **at
     ),
     'value': stein.SVGD(rule)({'x': x}, {'x': score}, **at)['x'],
+    'without_own': stein.SVGD(rule, diagonal=False)(x, score, **at),
     'ksd_by_a_rule': stein.ksd(x, score, rule, **at),
     'ksd_v': stein.ksd(x, score, kernels.imq, **at),
     'ksd_u': stein.ksd(

@@ -54,7 +54,8 @@ def step(
       energy is E(x, y) [LW17 eq 25]; images then move under their labels.
     rng: key of the energy's dropout, and of a direction that asks for one.
     direction: rule of points and scores to phi; see `energies.direction`. Its number of
-      steps is that of the updates.
+      steps is that of the updates. With the default the truth is not a fixed point; it
+      is with `stein.SVGD(diagonal=False)`.
     epsilon: size of a step along phi.
     num_steps: number of SVGD steps that make the negatives.
     symmetric: whether x - epsilon phi takes the place of x in the contrast, which is

@@ -10,9 +10,17 @@ from stein_jax import checks
 from stein_jax.datasets import sets
 from stein_jax.datasets import sources
 
+# Options that a section may have whatever its data set is.
+_OF_ALL = ('condition', 'dequantize', 'binarize', 'limits')
+
 
 def load(
-  name: str, *, condition: str = 'none', dequantize: bool = False, **kwargs
+  name: str,
+  *,
+  condition: str = 'none',
+  dequantize: bool = False,
+  binarize: bool = False,
+  **kwargs,
 ):
   """Returns the source of a config's data section: `datasets.name(**kwargs)`.
 
@@ -24,6 +32,8 @@ def load(
       condition that the data set gives them, if it gives any.
     dequantize: whether images of bytes get noise of one grey level, so that densities
       of them have likelihoods in bits per dimension; see `Arrays.dequantized`.
+    binarize: whether images of bytes have two levels, the ends of their range, as
+      energies of binary units need them; see `Arrays.binarized`.
     **kwargs: the data set's own arguments.
 
   Raises:
@@ -34,15 +44,21 @@ def load(
     FileNotFoundError: it is not on disk; the message has the command.
   """
   checks.choice(('none', 'label'), condition=condition)
-  checks.flag(dequantize=dequantize)
+  ways = dict(dequantize=dequantize, binarize=binarize)
+  checks.flag(**ways)
+  if dequantize and binarize:
+    raise ValueError(
+      'binarize=True leaves two levels, to which dequantize=True would add noise; '
+      'allowed: one of the two.'
+    )
   source = _as_source(build.build(sets, name, **kwargs))
-  if dequantize:
+  for way in (way for way, is_asked in ways.items() if is_asked):
     if not isinstance(source, sources.Arrays):
       raise ValueError(
-        f'dequantize=True needs images of bytes in memory, and {name!r} has none; '
+        f'{way}=True needs images of bytes in memory, and {name!r} has none; '
         'allowed: False.'
       )
-    source = source.dequantized()
+    source = source.binarized() if binarize else source.dequantized()
   if condition == 'none':
     return source
   example = source[slice(0, 1)]
@@ -70,9 +86,7 @@ def from_file(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   The file has arrays 'train_image', 'train_label', 'test_image', 'test_label'.
   """
   kept = {key: _option(section, key) for key in ('split', 'pixels', 'scale')}
-  kept |= {
-    key: section.get(key) for key in ('condition', 'dequantize', 'limits')
-  }
+  kept |= {key: section.get(key) for key in _OF_ALL}
   said = {key: value for key, value in kept.items() if value is not None}
   return dict(name='npz', path=path, **said)
 
@@ -86,9 +100,7 @@ def from_folder(section: Mapping[str, Any], path: str) -> dict[str, Any]:
   if 'path' in section and section['name'] != 'npz':
     return {**section, 'path': path}
   kept = {key: _option(section, key) for key in ('split', 'pixels', 'size')}
-  kept |= {
-    key: section.get(key) for key in ('condition', 'dequantize', 'limits')
-  }
+  kept |= {key: section.get(key) for key in _OF_ALL}
   size, channels = sets.SHAPES.get(section['name'], (None, 3))
   kept['size'] = kept['size'] or size
   if shape := _option(section, 'shape'):  # of synthetic images

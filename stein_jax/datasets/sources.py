@@ -110,6 +110,23 @@ class Arrays:
     source.is_dequantized = True
     return source
 
+  def binarized(self) -> 'Arrays':
+    """Returns this source with images of two levels: bytes from 128 on become 255.
+
+    Raises:
+      ValueError: the images are no bytes.
+    """
+    image = self._arrays['image']
+    if image.dtype != np.uint8:
+      raise ValueError(
+        f'binarize=True needs uint8 images, and these are {image.dtype}; allowed: '
+        'False.'
+      )
+    source = copy.copy(self)
+    levels = np.where(image >= 128, np.uint8(255), np.uint8(0))
+    source._arrays = {**self._arrays, 'image': levels}
+    return source
+
   def conditioned_on_labels(self) -> 'Arrays':
     """Returns this source with its labels in batches as 'condition' too, int32 [n]."""
     source = copy.copy(self)

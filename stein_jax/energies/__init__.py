@@ -29,6 +29,7 @@ from stein_jax.energies.networks import Autoencoder
 from stein_jax.energies.networks import ConvNet
 from stein_jax.energies.networks import Discriminator
 from stein_jax.energies.networks import JointLabel
+from stein_jax.energies.networks import Levels
 from stein_jax.energies.networks import MultiModal
 from stein_jax.energies.networks import Unimodal
 from stein_jax.energies.networks import expert_energy
@@ -51,6 +52,7 @@ __all__ = [
   'Ising',
   'JointLabel',
   'KnownMean',
+  'Levels',
   'MLP',
   'MultiModal',
   'RBM',

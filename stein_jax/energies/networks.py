@@ -374,6 +374,37 @@ class ConvNet(nn.Module):
     return squares / (2 * self.reference_sigma**2) - total
 
 
+class Levels(nn.Module):
+  """Energy of data under noise of several levels, by one network [SE19] [SE20].
+
+  E(x, sigma) = e(x, log sigma) / sigma, where the network e sees log sigma as a further
+  channel of x, and the division gives its score the size of that of noise. Without a
+  sigma it is the energy at the lowest level, which stands for that of the data.
+
+  Attributes:
+    energy: the network e of [n, ..., c + 1], which must be smooth, as 'swish' is, and
+      neither mix its batch nor drop.
+    lowest: the lowest level, sigma.
+  """
+
+  energy: nn.Module
+  lowest: float = 0.01
+
+  def __post_init__(self):
+    checks.positive(lowest=self.lowest)
+    super().__post_init__()
+
+  def __call__(self, x: Array, sigma: Array | None = None) -> Array:
+    """Returns E(x, sigma) [n] of x [n, ..., c] and of levels [n]."""
+    x = dtypes.at_least_float32(x)
+    if sigma is None:
+      sigma = jnp.full(len(x), self.lowest, x.dtype)
+    sigma = jnp.asarray(sigma, x.dtype)
+    channel = jnp.log(sigma).reshape(-1, *(1,) * (x.ndim - 1))
+    channel = jnp.broadcast_to(channel, (*x.shape[:-1], 1))
+    return self.energy(jnp.concatenate([x, channel], -1)) / sigma
+
+
 class MultiModal(nn.Module):
   """Bounded energy of experts, each of which says one bit about the image [Z16 eq 8].
 

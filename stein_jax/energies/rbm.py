@@ -184,6 +184,45 @@ class BinaryRBM(nn.Module):
     logits = nn.Dense(self.num_hidden, kernel_init=_uniform(0.05))(x)
     return -x @ bias - jnp.sum(nn.softplus(logits), -1)
 
+  def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
+    """Returns x after block Gibbs steps, like x: h is drawn given x, then x given h."""
+    weight, bias, hidden_bias = self._parameters()
+
+    def step(flat, rng):
+      hidden_rng, rng = jax.random.split(rng)
+      up = nn.sigmoid(flat @ weight + hidden_bias[None])
+      h = jax.random.bernoulli(hidden_rng, up).astype(flat.dtype)
+      up = nn.sigmoid(h @ weight.T + bias[None])
+      return jax.random.bernoulli(rng, up).astype(flat.dtype), None
+
+    flat = layers.flat(dtypes.at_least_float32(x)).astype(weight.dtype)
+    keys = jax.random.split(rng, num_steps)
+    return lax.scan(step, flat, keys)[0].reshape(x.shape)
+
+  def change_gaps(self, x: Array, index: Array, change: Array) -> Array:
+    """Returns E(x) - E(x + change e_index) [k, n], by `num_hidden` numbers each.
+
+    Args:
+      x: [n, ...].
+      index: units [k, n], or [k, 1] for the same ones of all x.
+      change: what is added to each [k, n].
+    """
+    weight, bias, hidden_bias = self._parameters()
+    logits = layers.flat(dtypes.at_least_float32(x)) @ weight
+    logits = logits + hidden_bias[None]
+
+    # For the gradient a change is made anew, or all would be held at once.
+    @jax.checkpoint
+    def gap(index, change):
+      moved = logits + change[:, None] * weight[index]
+      hidden = jnp.sum(nn.softplus(moved) - nn.softplus(logits), -1)
+      return change * bias[index] + hidden
+
+    size = max(1, _ENTRIES // logits.size)
+    return lax.map(
+      lambda each: gap(*each), (index, change), batch_size=min(size, len(index))
+    )
+
   def log_partition(self) -> Array:
     """Returns the exact log Z [], of a sum over all x in {0, 1}^d.
 
@@ -193,9 +232,7 @@ class BinaryRBM(nn.Module):
     Raises:
       ValueError: both layers have more than 20 units.
     """
-    params = jax.tree.map(dtypes.at_least_float32, self.variables['params'])
-    weight, bias = params['Dense_0']['kernel'], params['bias']
-    hidden_bias = params['Dense_0']['bias']
+    weight, bias, hidden_bias = self._parameters()
     if len(weight) < self.num_hidden:
       weight, bias, hidden_bias = weight.T, hidden_bias, bias
     num = len(hidden_bias)
@@ -214,3 +251,9 @@ class BinaryRBM(nn.Module):
     return jax.nn.logsumexp(
       lax.map(log_state, indices, batch_size=min(_CHUNK, len(indices)))
     )
+
+  def _parameters(self):
+    """Returns W [d, num_hidden], b [d] and c [num_hidden]."""
+    params = jax.tree.map(dtypes.at_least_float32, self.variables['params'])
+    dense = params['Dense_0']
+    return dense['kernel'], params['bias'], dense['bias']

@@ -32,6 +32,7 @@ def svgd_direction(
   *,
   at: Array | None = None,
   normalize: str = 'count',
+  diagonal: bool = True,
   block_size: int | None = None,
   fused: bool = False,
   axis_name: str | None = None,
@@ -49,6 +50,10 @@ def svgd_direction(
       kernel, as in the authors' code; or, with 'unit_ball', n times the norm of phi,
       which is the square root of `ksd`. The last gives the steepest of all directions
       of norm 1 [LW17 eq 12], and 0 where phi is 0.
+    diagonal: whether the sum at a particle has the particle's own term, k(x, x) s(x).
+      Without it phi is a U-statistic, over the n - 1 others, and at a particle of p its
+      mean is 0. Where nothing is in a kernel's reach it is 0. Points `at` have no such
+      term.
     block_size: rows of the kernel matrix held at a time, memory O(n block); None
       keeps memory bounded.
     fused: whether one Pallas kernel does it, which keeps the matrix on a GPU's chip.
@@ -59,7 +64,8 @@ def svgd_direction(
 
   Raises:
     ValueError: an unknown `normalize`, a block size below 1, shapes other than [n, d]
-      twice, or what cannot be fused.
+      twice, what cannot be fused, or, without the diagonal, one particle alone or the
+      unit ball, whose norm has the diagonal.
 
   Examples:
     Two particles at 1 and 3 of N(0, 1), whose score is -x:
@@ -70,6 +76,9 @@ def svgd_direction(
      [-1.5 ]]
   """
   checks.choice(NORMALIZATIONS, normalize=normalize)
+  checks.flag(diagonal=diagonal)
+  if not diagonal:
+    checks.choice(NORMALIZATIONS[:2], normalize=normalize)
   # The result has the dtype of the points, while sums are of float32 or wider.
   dtype = dtypes.floating(x if at is None else at).dtype
   x, score = _particles.points(x, score)
@@ -84,12 +93,17 @@ def svgd_direction(
     drive, total = _sums.direction_sums(
       x, score, kernel, block_size=block_size, **where
     )
-  if at is None:
+  # The mean is over the particles of all devices.
+  count = len(x) * collectives.size(axis_name)
+  if at is None and diagonal:
     # The sums leave out the particle itself, at which a kernel has no slope.
     at_zero = kernel(jnp.zeros((), x.dtype))
     drive, total = drive + at_zero * score, total + at_zero
-  # The mean is over the particles of all devices.
-  count = len(x) * collectives.size(axis_name)
+  elif at is None:
+    if count < 2:
+      raise ValueError('diagonal=False needs at least 2 particles, got 1.')
+    count -= 1
+    total = jnp.where(total == 0, 1, total)  # of none in reach, whose sum is 0
   phi = drive / (total[:, None] if normalize == 'row_sum' else count)
   if normalize == 'unit_ball':
     # The mean of the Stein operator on phi is phi's squared norm.
@@ -193,6 +207,8 @@ class SVGD:
     normalize: divisor, 'count', 'row_sum' or 'unit_ball'.
     block_size: rows of the kernel matrix held at a time; 0 keeps memory bounded.
     fused: whether one Pallas kernel does it, for a GPU.
+    diagonal: whether a particle has its own term. Particles need it to come to rest;
+      where an energy learns by them, as in SteinCD, it keeps the energy from the truth.
 
   Examples:
     Particles may be a tree of arrays:
@@ -208,6 +224,7 @@ class SVGD:
   normalize: str = struct.field(pytree_node=False, default='count')
   block_size: int = struct.field(pytree_node=False, default=0)
   fused: bool = struct.field(pytree_node=False, default=False)
+  diagonal: bool = struct.field(pytree_node=False, default=True)
 
   __call__ = _particles.called
 
@@ -219,6 +236,7 @@ class SVGD:
       self.kernel,
       at=at,
       normalize=self.normalize,
+      diagonal=self.diagonal,
       # A config, which holds no None, has 0 for it.
       block_size=self.block_size or None,
       fused=self.fused,
@@ -227,6 +245,10 @@ class SVGD:
 
   def balance(self, variance: Array, num_particles: int, dim: int):
     """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""
+    if (
+      not self.diagonal
+    ):  # nothing pulls inwards, and v is above 1 or has no end
+      return None
     return _balance.of_kernel(self.kernel, variance, num_particles, dim)
 
 

@@ -1,5 +1,6 @@
 """Tests of score matching: its objectives against KSD, traces and one another."""
 
+import functools
 from unittest import mock
 
 from absl.testing import absltest
@@ -15,8 +16,11 @@ from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import parallel
+from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.algorithms import score_matching
+from stein_jax.runs import configs
+from stein_jax.runs import training
 from tests import draws
 from tests import literal
 
@@ -42,24 +46,26 @@ def _standard_errors(updates):
 
 class ObjectiveTest(parameterized.TestCase):
   @parameterized.parameters(
-    kernels.RBF(),
-    kernels.IMQ(kernels.Median(0.5, log='n')),
-    kernels.RBF(kernels.Median(0.7, log='none')),
+    (kernels.RBF(),),
+    (kernels.IMQ(kernels.Median(0.5, log='n')),),
+    (kernels.RBF(kernels.Median(0.7, log='none')),),
+    (kernels.RBF(), False),
+    (kernels.IMQ(), False),
   )
-  def test_stein_is_half_the_gradient_of_ksd(self, kernel):
+  def test_stein_is_half_the_gradient_of_ksd(self, kernel, diagonal=True):
     self.enter_context(jax.enable_x64(True))
     x = jnp.asarray(literal.rbm_data(10) + 0.3)
     energy = literal.at_truth(score_matching, x).energy
 
     def ksd(params):
       score = energies.score(energy.replace(params=params), x)
-      return stein.ksd(x, score, kernel)
+      return stein.ksd(x, score, kernel, unbiased=not diagonal)
 
     update = literal.ascent(
       score_matching,
       literal.at_truth(score_matching, x),
       x,
-      direction=stein.SVGD(kernel),
+      direction=stein.SVGD(kernel, diagonal=diagonal),
     )
     _assert_trees_close(
       update,
@@ -204,6 +210,230 @@ class ObjectiveTest(parameterized.TestCase):
     )
 
 
+def _blurred(variance):
+  """Returns a learner of N(0, v) under noise, E = x^2 / (2 (v + sigma^2))."""
+
+  def energy(params, x, sigma):
+    return 0.5 * x[:, 0] ** 2 / (jnp.exp(params['log_variance']) + sigma**2)
+
+  return learners.wrap(
+    energy,
+    {'log_variance': jnp.log(jnp.asarray(variance, float))},
+    optax.sgd(1.0),
+    jnp.ones((4, 1)),
+    jnp.ones(4),
+  )
+
+
+def _state(energy):
+  return score_matching.State(jnp.zeros((), jnp.int32), energy)
+
+
+class LevelsTest(parameterized.TestCase):
+  """Denoising of small noise and of several levels, and samples by annealing."""
+
+  _LEVELS = (2.0, 0.7, 0.2)
+
+  @parameterized.parameters(False, True)
+  def test_by_hand(self, control_variate):
+    self.enter_context(jax.enable_x64(True))
+    v, rng = 1.3, jax.random.key(4)
+    x = np.random.default_rng(0).normal(size=(7, 1))
+    noise_rng, level_rng = jax.random.split(rng)
+    index = jax.random.randint(level_rng, (7,), 0, 3)
+    sigma = np.array(self._LEVELS)[index][:, None]
+    self.assertLen(np.unique(sigma), 3)
+    noise = np.asarray(jax.random.normal(noise_rng, x.shape, float))
+
+    def expected(log_variance):
+      score = lambda x: -x / (np.exp(log_variance) + sigma**2)
+      loss = 0.5 * (sigma * score(x + sigma * noise) + noise) ** 2
+      if control_variate:
+        loss = loss - sigma * score(x) * noise
+      return np.mean(loss)
+
+    loss_fn = score_matching.denoising_objective(
+      _blurred(v),
+      jnp.asarray(x),
+      rng,
+      self._LEVELS,
+      control_variate=control_variate,
+    )
+    params = {'log_variance': jnp.log(jnp.asarray(v, float))}
+    loss, grads = jax.jit(jax.value_and_grad(loss_fn))(params)
+    self.assertAlmostEqual(loss, expected(np.log(v)), places=12)
+    ends = expected(np.log(v) + 1e-5), expected(np.log(v) - 1e-5)
+    slope = (ends[0] - ends[1]) / 2e-5
+    self.assertAlmostEqual(grads['log_variance'], slope, places=9)
+
+  @parameterized.parameters(False, True)
+  def test_truth_is_the_optimum_at_all_levels(self, control_variate):
+    v = 1.5
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(v**0.5 * rng.normal(size=(64, 400, 1)), jnp.float32)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0, None))
+    def slopes(x, rng, params):
+      loss_fn = score_matching.denoising_objective(
+        _blurred(v), x, rng, self._LEVELS, control_variate=control_variate
+      )
+      return jax.grad(loss_fn)(params)
+
+    keys = jax.random.split(jax.random.key(0), 64)
+    of = lambda v: slopes(x, keys, {'log_variance': jnp.log(v)})
+    self.assertLess(np.max(_standard_errors(of(v))), 4)
+    self.assertGreater(np.max(_standard_errors(of(1.5 * v))), 8)
+
+  def test_control_variate_keeps_the_variance(self):
+    """By hand, of E = lam x^2 / 2 on N(0, v), noise sigma, over sigma^2.
+
+    The slope by lam of a term is lam y^2 - y xi / sigma, y = x + sigma xi; with the
+    control variate lam y^2 - xi^2. Of the first - x xi / sigma has the variance
+    v / sigma^2; the second tends to lam x^2 - xi^2, of the variance 2 lam^2 v^2 + 2.
+    """
+    lam, v, num = 0.8, 1.5, 20_000
+    energy = literal.quadratic([0.0], np.log([lam]))
+    x = v**0.5 * jax.random.normal(jax.random.key(1), (num, 1))
+
+    def spread(sigma, control_variate):
+      @jax.jit
+      @jax.vmap
+      def slopes(x, rng):
+        loss_fn = score_matching.denoising_objective(
+          energy, x[None], rng, sigma, control_variate=control_variate
+        )
+        grads = jax.grad(loss_fn)(energy.params)['params']
+        return grads['log_precision'][0] / (lam * sigma**2)
+
+      return np.std(slopes(x, jax.random.split(jax.random.key(0), num)))
+
+    limit = (2 * lam**2 * v**2 + 2) ** 0.5
+    for sigma in (0.1, 0.01):
+      # Fourth moments of squares leave a standard error of 1 / sqrt(num / 15) or less.
+      np.testing.assert_allclose(spread(sigma, True), limit, rtol=0.08)
+      np.testing.assert_allclose(
+        spread(sigma, False), v**0.5 / sigma, rtol=0.08
+      )
+
+  def test_samples_by_annealing(self):
+    """The variance of unadjusted steps of a Gaussian's true scores is a recursion."""
+    v, step, num_steps, num = 1.5, 0.6, 3, 40_000
+    state = _state(_blurred(v))
+    expected = self._LEVELS[0] ** 2
+    for sigma in self._LEVELS:
+      delta = step * sigma
+      keep = 1 - delta**2 / 2 / (v + sigma**2)
+      for _ in range(num_steps):
+        expected = keep**2 * expected + delta**2
+    self.assertGreater(abs(expected - v - sigma**2), 0.1)  # not at its end
+    options = dict(
+      chain=samplers.Langevin(step, num_steps), noise_levels=self._LEVELS
+    )
+    draw = jax.jit(
+      functools.partial(score_matching.sample, num=num, **options),
+      static_argnames='denoise',
+    )
+    x = draw(state, jax.random.key(0))
+    self.assertEqual(x.shape, (num, 1))
+    np.testing.assert_allclose(np.var(x), expected, rtol=4 * (2 / num) ** 0.5)
+    # x + sigma^2 s(x) is x v / (v + sigma^2).
+    np.testing.assert_allclose(
+      draw(state, jax.random.key(0), denoise=True),
+      x * v / (v + sigma**2),
+      rtol=1e-5,
+    )
+
+  def test_devices_draw_levels_of_their_own(self):
+    x, rng = np.random.default_rng(0).normal(size=(16, 1)), jax.random.key(0)
+
+    def randint(rng, shape, low, high):
+      uniform = jax.random.uniform(rng, shape)
+      return jnp.floor(low + (high - low) * uniform).astype(jnp.int32)
+
+    def step(state, batch, rng, axis_name=None):
+      return score_matching.step(
+        state,
+        batch,
+        rng,
+        objective='denoising',
+        noise_levels=self._LEVELS,
+        control_variate=True,
+        axis_name=axis_name,
+      )
+
+    ends = {}
+    self.enter_context(draws.fixed())
+    with mock.patch.object(jax.random, 'randint', randint):
+      for mode in parallel.MODES:
+        state = parallel.replicate(_state(_blurred(1.2)))
+        batch = {'image': np.float32(x)}
+        after, metrics = parallel.compile_step(step, mode)(state, batch, rng)
+        ends[mode] = after.energy.params, metrics
+    for mode in ('pmap', 'shard_map'):
+      _assert_trees_close(ends[mode], ends['jit'], rtol=1e-5, atol=1e-6)
+
+  def test_one_network_for_all_levels(self):
+    module = energies.Levels(energies.MLP((5,)), lowest=0.2)
+    x, sigma = np.float32(literal.normal(4)), np.float32([2.0, 0.7, 0.2, 0.2])
+    params = module.init(jax.random.key(0), x, sigma)
+    inner = {'params': params['params']['energy']}
+    wide = np.concatenate([x, np.log(sigma)[:, None]], 1)
+    expected = energies.MLP((5,)).apply(inner, wide) / sigma
+    found = module.apply(params, x, sigma)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(module.apply(params, x)[2:], found[2:])
+    with self.assertRaisesRegex(ValueError, 'lowest=0.0 must be a positive'):
+      energies.Levels(energies.MLP((5,)), lowest=0.0)
+    with self.assertRaisesRegex(ValueError, 'layers that take axis_name'):
+      learners.create(
+        jax.random.key(0),
+        energies.Levels(energies.Discriminator((2, 2))),
+        optax.sgd(0.1),
+        *(jnp.ones((4, 8, 8, 1)), jnp.ones(4)),
+      )
+
+  def test_a_config(self):
+    conv_net = dict(
+      name='ConvNet', widths=(2,), kernels=(3,), strides=(2,), scale=0.3
+    )
+    config = configs.complete(
+      dict(
+        algorithm='score_matching',
+        energy=dict(name='Levels', energy=conv_net | dict(activation='swish')),
+        optimizer=dict(name='sgd', learning_rate=0.01),
+        step=dict(objective='denoising', noise_levels=(1.0, 0.1)),
+        sample=dict(chain=dict(name='Langevin', step_size=0.6, num_steps=2)),
+        data=dict(name='synthetic', shape=(4, 4, 1)),
+        evaluation=dict(log_likelihood='none'),
+        batch_size=8,
+      )
+    )
+    self.assertEqual(config.sample.noise_levels, (1.0, 0.1))
+    training.check(config)
+
+  @parameterized.parameters(
+    (dict(noise_levels=(1.0, 0.5)), r"noise_levels=.*objective='denoising'"),
+    (dict(noise_levels=(1.0, 2.0)), r'noise_levels=\(1.0, 2.0\) must fall'),
+    (dict(noise_levels=(1.0, -2.0)), r'noise_levels\[1\]=-2.0 must be a pos'),
+    (dict(noise_levels=1.0), 'noise_levels=1.0 must be a sequence'),
+    (dict(control_variate=1), 'control_variate=1 must be True or False'),
+  )
+  def test_refuses(self, hyper, message):
+    x = literal.rbm_data(3)
+    state = literal.at_truth(score_matching, x)
+    with self.assertRaisesRegex(ValueError, message):
+      score_matching.step(state, {'image': x}, jax.random.key(0), **hyper)
+
+  def test_samples_refuse(self):
+    state, rng = _state(_blurred(1.0)), jax.random.key(0)
+    options = dict(noise_levels=(1.0, 0.1))
+    with self.assertRaisesRegex(ValueError, 'as its condition; allowed: None'):
+      score_matching.sample(state, rng, 3, condition=jnp.ones(3), **options)
+    with self.assertRaisesRegex(TypeError, 'chain is .*Langevin'):
+      score_matching.sample(state, rng, 3, chain=samplers.Gibbs(1), **options)
+
+
 class StepTest(parameterized.TestCase):
   # Blurred by 0.6, Gaussians of spread 0.8 are the truth's unit ones.
   @parameterized.parameters(
@@ -211,6 +441,7 @@ class StepTest(parameterized.TestCase):
     (dict(objective='closed_form'), 1.0),
     (dict(objective='sliced'), 1.0),
     (dict(objective='denoising', noise_scale=0.6), 0.8),
+    (dict(objective='denoising', noise_scale=0.6, control_variate=True), 0.8),
   )
   def test_no_drift_at_the_truth(self, hyper, spread):
     x = jnp.asarray(literal.rbm_data(64 * 200, spread), jnp.float32).reshape(

@@ -333,6 +333,31 @@ class BinaryRBMTest(parameterized.TestCase):
     np.testing.assert_allclose(one, other, rtol=1e-5)
     chex.assert_trees_all_close(grad, expected, rtol=1e-4, atol=1e-5)
 
+  def test_gibbs_leaves_the_law_of_all_states(self):
+    module = energies.BinaryRBM(num_hidden=2)
+    states = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=3)))
+    params = module.init(jax.random.key(0), states)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+    params = jax.tree.map(jnp.float32, params)
+    law = np.exp(-module.apply(params, states))
+    law /= law.sum()
+    num = 40_000
+    # From exact draws after one step, and from one state after many.
+    exact = states[rng.choice(8, num, p=law / law.sum())]
+    for x, num_steps in ((exact, 1), (jnp.zeros((num, 3), int), 20)):
+      found = jax.jit(
+        lambda rng, x, k=num_steps: module.apply(
+          params, rng, x, k, method='gibbs'
+        )
+      )(jax.random.key(1), x.reshape(num, 1, 3))
+      self.assertEqual(found.shape, (num, 1, 3))
+      index = np.asarray(found.reshape(num, 3) @ jnp.array([4.0, 2.0, 1.0]))
+      shares = np.bincount(index.astype(int), minlength=8) / num
+      np.testing.assert_array_less(
+        np.abs(shares - law), 4.5 * (law * (1 - law) / num) ** 0.5
+      )
+
   @parameterized.product(
     kind=[energies.RBM, energies.BinaryRBM], dtype=[jnp.float16, jnp.bfloat16]
   )

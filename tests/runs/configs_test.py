@@ -137,6 +137,7 @@ class CompleteTest(parameterized.TestCase):
         pixels='unit',
         condition='none',
         dequantize=False,
+        binarize=False,
       ),
     )
 
@@ -378,7 +379,7 @@ class FilesTest(parameterized.TestCase):
       for name in _NAMES
     }
     self.assertLessEqual(max(lengths.values()), 60, lengths)
-    self.assertLess(sum(lengths.values()), 1500)
+    self.assertLess(sum(lengths.values()), 44 * len(lengths))
 
 
 if __name__ == '__main__':

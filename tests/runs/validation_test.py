@@ -201,6 +201,17 @@ ROWS = {
     ('energy', dict(name='MLP'), 'log_partition'),
     (_LABELS, "data.condition='label', but maximum_likelihood takes no cond"),
   ),
+  'noise_contrastive_toy': (
+    ('step.objective', 'nce', "step.objective='nce'.*'conditional'"),
+    ('step.num_noise', 0, 'step.num_noise=0 must be at least 1'),
+    ({'step.objective': 'fixed', 'covariance': 'wide'}, "covariance='wide'.*'full'"),
+    ('step.objective', 'self', 'no method sample'),
+  ),
+  'pseudo_likelihood_mnist': (
+    ('step.objective', 'pl', "step.objective='pl'.*'ratio_matching'"),
+    ('step.num_units', -1, 'step.num_units=-1 must be at least 0'),
+    ('data.binarize', False, 'x has a unit that is .*allowed: 0 and 1 alone'),
+  ),
   'score_matching_mnist': (
     ('step.objective', 'ksd', "step.objective='ksd'.*'denoising'"),
     ('step.num_projections', 0, 'step.num_projections=0 must be at'),
