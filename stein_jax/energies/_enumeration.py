@@ -8,7 +8,7 @@ from stein_jax.types import Array
 
 MAX_LISTED = 20
 MAX_SUMMED = 30  # where a state costs one exponential: seconds on two cores
-_ENTRIES = 2**20  # of a block of states by halves
+ENTRIES = 2**20  # numbers of a block that is held at once
 
 
 def signs(index: Array, num: int) -> Array:
@@ -33,7 +33,7 @@ def log_sum(field: Array, coupling: Array) -> Array:
   sums = lax.map(
     jax.checkpoint(lambda row: jax.nn.logsumexp(to_states(row))),
     rows,
-    batch_size=max(1, min(len(rows[0]), _ENTRIES // len(rows[0]))),
+    batch_size=max(1, min(len(rows[0]), ENTRIES // len(rows[0]))),
   )
   return jax.nn.logsumexp(sums)
 

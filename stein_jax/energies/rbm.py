@@ -218,7 +218,7 @@ class BinaryRBM(nn.Module):
       hidden = jnp.sum(nn.softplus(moved) - nn.softplus(logits), -1)
       return change * bias[index] + hidden
 
-    size = max(1, _ENTRIES // logits.size)
+    size = max(1, _enumeration.ENTRIES // logits.size)
     return lax.map(
       lambda each: gap(*each), (index, change), batch_size=min(size, len(index))
     )
