@@ -347,10 +347,14 @@ def sample(
       square along the score [SE20].
 
   Raises:
-    ValueError: there are levels and a condition.
+    ValueError: there are levels and a condition, or no levels to be taken off.
   """
   check_levels(noise_levels)
   checks.flag(denoise=denoise)
+  if denoise and not noise_levels:
+    raise ValueError(
+      'denoise=True needs noise_levels, the last of which it takes off; allowed: False.'
+    )
   if not noise_levels:
     return energies.sample_state(
       state, rng, num, condition=condition, chain=chain

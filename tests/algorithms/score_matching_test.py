@@ -432,6 +432,8 @@ class LevelsTest(parameterized.TestCase):
       score_matching.sample(state, rng, 3, condition=jnp.ones(3), **options)
     with self.assertRaisesRegex(TypeError, 'chain is .*Langevin'):
       score_matching.sample(state, rng, 3, chain=samplers.Gibbs(1), **options)
+    with self.assertRaisesRegex(ValueError, 'denoise=True needs noise_levels'):
+      score_matching.sample(state, rng, 3, denoise=True)
 
 
 class StepTest(parameterized.TestCase):
