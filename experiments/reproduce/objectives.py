@@ -32,6 +32,7 @@ from stein_jax import kernels
 from stein_jax import randomness
 from stein_jax import samplers
 from stein_jax import stein
+from stein_jax.algorithms import noise_contrastive
 from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
@@ -100,12 +101,17 @@ def _score(objective: str):
   return lambda value: {'objective': objective}
 
 
-def _denoising(value):
-  return {'objective': 'denoising', 'noise_scale': value}
+def _noisy(objective: str, **options):
+  return lambda value: dict(objective=objective, noise_scale=value, **options)
+
+
+def _with_log_partition(rng, state):
+  """Returns a state whose log Z is estimated anew, since the energy may be another."""
+  return noise_contrastive.create(rng, state.energy, state.noise)
 
 
 _CD, _STEIN_CD = 'contrastive_divergence', 'stein_cd'
-_SCORE = 'score_matching'
+_SCORE, _NOISE = 'score_matching', 'noise_contrastive'
 _WIDE = kernels.RBF(kernels.Median(2.0, log='none'))
 # A way's id, to what it is.
 WAYS = {
@@ -126,11 +132,37 @@ WAYS = {
   'stein-cd-wide': Way(
     'SteinCD, twice the median', _STEIN_CD, 3, _svgd(stein.SVGD(_WIDE))
   ),
+  'stein-cd-others': Way(
+    'SteinCD, without its own term',
+    _STEIN_CD,
+    3,
+    _svgd(stein.SVGD(diagonal=False)),
+  ),
   'score-exact': Way('Score matching, exact', _SCORE, 2, _score('closed_form')),
   'score-stein': Way('Score matching, Stein', _SCORE, 2, _score('stein')),
   'score-sliced': Way('Score matching, sliced', _SCORE, 2, _score('sliced')),
   'denoising': Way(
-    'Denoising score matching', _SCORE, 1, _denoising, (0.1, 0.3)
+    'Denoising score matching', _SCORE, 1, _noisy('denoising'), (0.1, 0.3)
+  ),
+  'denoising-variate': Way(
+    'Denoising score matching, control variate',
+    _SCORE,
+    2,
+    _noisy('denoising', control_variate=True),
+    (0.1, 0.3),
+  ),
+  'nce': Way(
+    'NCE, fitted Gaussian',
+    _NOISE,
+    2,
+    lambda value: {'objective': 'fixed', 'num_noise': 1},
+    begin=_with_log_partition,
+  ),
+  'nce-conditional': Way(
+    'Conditional NCE, 4 noises', _NOISE, 5, _noisy('conditional'), (0.3, 1.0)
+  ),
+  'discrepancy': Way(
+    'Energy discrepancy, 4 noises', _NOISE, 5, _noisy('discrepancy'), (0.3, 0.7)
   ),
 }
 

@@ -32,7 +32,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   Raises:
     ValueError: a unit of the batch has neither value, as gray pixels have.
   """
-  values = config.get('step', {}).get('values', (0.0, 1.0))
+  values = getattr(getattr(config, 'step', None), 'values', (0.0, 1.0))
   check_binary(batch['image'], values)
   energy = learners.create(
     rng,
