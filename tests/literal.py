@@ -414,6 +414,33 @@ def fit_rbm(algorithm, x, *, num_train_steps, num_seeds=2, config=(), **hyper):
 LATENT = np.random.default_rng(3).normal(size=(16, 3))
 
 
+def overlapping_rbm(num):
+  """Returns a learner of 20 units and 5 hidden ones, draws [num, 20], and test draws.
+
+  Its 32 Gaussians overlap. Maximum likelihood on `num` draws loses 125 / (2 num) nats.
+  """
+  rng = np.random.RandomState(0)
+  weight = rng.randn(20, 5)
+  weight *= 1.5 / np.linalg.norm(weight, axis=0)
+  values = dict(
+    weight=weight, bias=0.5 * rng.randn(20), hidden_bias=0.3 * rng.randn(5)
+  )
+  truth = learner(energies.RBM(5), values, input_shape=(20,))
+  draw = lambda seed, num: learners.call(
+    truth, truth.params, jax.random.key(seed), num, method='sample'
+  )
+  return truth, draw(1, num), draw(2, 20_000)
+
+
+def nats_lost(truth, energy, test):
+  """Returns by how much the mean log likelihood of `test` is below the truth's."""
+  of_truth, of_model = (
+    energies.log_likelihood(each, test, energies.exact_log_partition(each))
+    for each in (truth, energy)
+  )
+  return jnp.mean(of_truth - of_model)
+
+
 class FixedLatents(nn.Module):
   """A generator V' tanh(W'z) + b whose latents z do not depend on the key.
 

@@ -97,7 +97,7 @@ def create(
   """
   checks.count(num=num)
   draws = noise.sample(rng, num)
-  shaped = draws.reshape(num, *energy.input_shape)
+  shaped = draws.reshape(num, *(energy.input_shape or (-1,)))
   log_weights = -energies.value(energy, energy.params, shaped)
   log_partition = samplers.log_mean_exp(log_weights - noise.log_density(draws))
   return State(jnp.zeros((), jnp.int32), energy, noise, log_partition)

@@ -316,6 +316,34 @@ class LevelsTest(parameterized.TestCase):
         spread(sigma, False), v**0.5 / sigma, rtol=0.08
       )
 
+  @pytest.mark.slow
+  def test_small_noise_fails_by_variance(self):
+    """At a noise of 0.1 the control variate does what maximum likelihood does."""
+    truth, x, test = literal.overlapping_rbm(10_000)
+    rate = optax.linear_schedule(1e-2, 0.0, 5000)
+    adam = optax.adam(rate, b1=0.9)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def lost(control_variate):
+      energy = learners.create(
+        jax.random.key(0), energies.RBM(5, centered=True), adam, x
+      )
+
+      def step(state, rng):
+        index_rng, rng = jax.random.split(rng)
+        index = jax.random.randint(index_rng, (200,), 0, len(x))
+        options = dict(objective='denoising', control_variate=control_variate)
+        batch = {'image': x[index]}
+        return score_matching.step(state, batch, rng, **options)[0], None
+
+      keys = jax.random.split(jax.random.key(3), 5000)
+      state, _ = jax.lax.scan(step, _state(energy), keys)
+      return literal.nats_lost(truth, state.energy, test)
+
+    best = 125 / (2 * 10_000)  # of maximum likelihood, 0.00625 nats
+    self.assertLess(lost(True), 4 * best)
+    self.assertGreater(lost(False), 8 * best)
+
   def test_samples_by_annealing(self):
     """The variance of unadjusted steps of a Gaussian's true scores is a recursion."""
     v, step, num_steps, num = 1.5, 0.6, 3, 40_000
