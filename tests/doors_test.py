@@ -27,7 +27,6 @@ import optax
 import pytest
 
 import stein_jax
-from stein_jax import _fused
 from stein_jax import _medians
 from stein_jax import bijectors
 from stein_jax import classifiers
@@ -455,12 +454,6 @@ DOORS = {
   ),
   'stein.thinning.thin': Door(
     lambda x, s: stein.thin(x, s, 3, kernels.IMQ(60.0))[1], (_X, _SCORE)
-  ),
-  '_fused.direction_sums': Door(
-    _fused.direction_sums, (_NEAR, _SCORE), parts=True, slow=True
-  ),
-  '_fused.stein_sums': Door(
-    _fused.stein_sums, (_NEAR, _SCORE, levels(6), np.array(2)), slow=True
   ),
   # Samplers.
   'samplers.diffusions.langevin': Door(

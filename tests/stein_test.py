@@ -933,7 +933,6 @@ class DirectionValuesTest(chex.TestCase):
     (stein.SVGD(block_size=-1), {}, 'block_size=-1 must be at least 0'),
     (stein.SVGD(normalize='sum'), {}, "normalize='sum' is unknown"),
     (stein.SVGD('rbf'), {}, "kernel='rbf' must be a function"),
-    (stein.SVGD(fused=True), {'at': np.ones((2, 2))}, 'not for other points'),
     (stein.Score(), {'at': np.ones((2, 2))}, 'no direction at other points'),
     (stein.Score(), {'score': np.ones((3, 1))}, 'score has shape'),
     (

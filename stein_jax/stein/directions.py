@@ -34,7 +34,6 @@ def svgd_direction(
   normalize: str = 'count',
   diagonal: bool = True,
   block_size: int | None = None,
-  fused: bool = False,
   axis_name: str | None = None,
 ) -> Array:
   """Returns phi, the steepest descent on KL, at the particles [n, d] [LW17 eq 5].
@@ -56,15 +55,12 @@ def svgd_direction(
       term.
     block_size: rows of the kernel matrix held at a time, memory O(n block); None
       keeps memory bounded.
-    fused: whether one Pallas kernel does it, which keeps the matrix on a GPU's chip.
-      It is for the Gaussian kernel in at most 256 dimensions, on one device, at the
-      particles. These should lie within some bandwidths of their middle.
     axis_name: the mapped axis over which the particles, and `at`, are split; all
       particles act on each.
 
   Raises:
     ValueError: an unknown `normalize`, a block size below 1, shapes other than [n, d]
-      twice, what cannot be fused, or, without the diagonal, one particle alone or the
+      twice, or, without the diagonal, one particle alone or the
       unit ball, whose norm has the diagonal.
 
   Examples:
@@ -86,13 +82,9 @@ def svgd_direction(
   # Points and particles become one dtype and are checked for one dimension.
   if at is not None:
     at = kernels.points(x=x, at=at)[1]
-  where = dict(at=at, axis_name=axis_name)
-  if fused:
-    drive, total = _sums.fused_direction_sums(x, score, kernel, **where)
-  else:
-    drive, total = _sums.direction_sums(
-      x, score, kernel, block_size=block_size, **where
-    )
+  drive, total = _sums.direction_sums(
+    x, score, kernel, at=at, block_size=block_size, axis_name=axis_name
+  )
   # The mean is over the particles of all devices.
   count = len(x) * collectives.size(axis_name)
   if at is None and diagonal:
@@ -206,7 +198,6 @@ class SVGD:
     kernel: radial profile; a rule for its bandwidth is applied to the particles.
     normalize: divisor, 'count', 'row_sum' or 'unit_ball'.
     block_size: rows of the kernel matrix held at a time; 0 keeps memory bounded.
-    fused: whether one Pallas kernel does it, for a GPU.
     diagonal: whether a particle has its own term. Particles need it to come to rest;
       where an energy learns by them, as in SteinCD, it keeps the energy from the truth.
 
@@ -223,7 +214,6 @@ class SVGD:
   kernel: Kernel = kernels.RBF()
   normalize: str = struct.field(pytree_node=False, default='count')
   block_size: int = struct.field(pytree_node=False, default=0)
-  fused: bool = struct.field(pytree_node=False, default=False)
   diagonal: bool = struct.field(pytree_node=False, default=True)
 
   __call__ = _particles.called
@@ -239,7 +229,6 @@ class SVGD:
       diagonal=self.diagonal,
       # A config, which holds no None, has 0 for it.
       block_size=self.block_size or None,
-      fused=self.fused,
       axis_name=axis_name,
     )
 

@@ -77,7 +77,6 @@ def ksd(
   *,
   unbiased: bool = False,
   block_size: int | None = None,
-  fused: bool = False,
   axis_name: str | None = None,
 ) -> Array:
   """Returns the squared kernelised Stein discrepancy [] [LW17 eq 14] [WL16 eq 6].
@@ -90,11 +89,10 @@ def ksd(
       zero. The V-statistic is never negative beyond rounding.
     block_size: rows of the Stein matrix held at a time; None keeps memory
       bounded.
-    fused: whether one Pallas kernel does it, for a GPU; see `svgd_direction`.
     axis_name: the mapped axis over which the points are split.
 
   Raises:
-    ValueError: the U-statistic of one point, or what cannot be fused.
+    ValueError: the U-statistic of one point.
 
   Examples:
     Draws of N(0, 1) are near it; the same draws moved by 1 are not:
@@ -110,12 +108,9 @@ def ksd(
   count = n * collectives.size(axis_name)
   if unbiased and count < 2:
     raise ValueError('The U-statistic needs at least 2 points, got 1.')
-  if fused:
-    total = _sums.fused_stein_sum(x, score, kernel, axis_name=axis_name)
-  else:
-    total = _sums.stein_sum(
-      x, score, kernel, block_size=block_size, axis_name=axis_name
-    )
+  total = _sums.stein_sum(
+    x, score, kernel, block_size=block_size, axis_name=axis_name
+  )
   # Integers of more than 32 bits, which the number of pairs may be, are refused.
   if unbiased:
     return collectives.psum(total, axis_name) / float(count * (count - 1))
