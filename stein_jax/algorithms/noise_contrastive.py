@@ -79,7 +79,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     config.optimizer,
     batch['image'],
   )
-  if config.get('step', {}).get('objective') != 'fixed':
+  if getattr(getattr(config, 'step', None), 'objective', None) != 'fixed':
     return State(jnp.zeros((), jnp.int32), energy, None, None)
   return create(noise_rng, energy, fit(batch['image'], **law))
 

@@ -27,7 +27,7 @@ class State(NamedTuple):
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
   """Returns the first state; an energy of several noise levels takes x and a level."""
-  levels = config.get('step', {}).get('noise_levels', ())
+  levels = getattr(getattr(config, 'step', None), 'noise_levels', ())
   check_levels(levels)
   energy = learners.create(
     rng,
