@@ -32,8 +32,8 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   Raises:
     ValueError: a unit of the batch has neither value, as gray pixels have.
   """
-  values = getattr(getattr(config, 'step', None), 'values', (0.0, 1.0))
-  check_binary(batch['image'], values)
+  states = getattr(getattr(config, 'step', None), 'states', (0.0, 1.0))
+  check_binary(batch['image'], states)
   energy = learners.create(
     rng,
     build.build(energies, **config.energy),
@@ -50,20 +50,20 @@ def step(
   *,
   objective: str = 'pseudo_likelihood',
   num_units: int = 0,
-  values: Sequence[float] = (0.0, 1.0),
+  states: Sequence[float] = (0.0, 1.0),
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of an objective of single units, and its metrics.
 
   Args:
     state: the energy.
-    batch: 'image' [n, ...], each number of which is one of the two values.
+    batch: 'image' [n, ...], each number of which is one of the two states.
     rng: key of the units that are chosen.
     objective: 'pseudo_likelihood' or 'ratio_matching', for
       `pseudo_likelihood_objective` and `ratio_matching_objective`.
     num_units: number of units of each example that are taken, chosen anew at each step,
       for an unbiased estimate; 0 for the sum over all.
-    values: the two numbers that a unit can be, the lower one first.
+    states: the two numbers that a unit can be, the lower one first.
     axis_name: the mapped axis over which the batch is split.
 
   Raises:
@@ -79,7 +79,7 @@ def step(
     else ratio_matching_objective
   )
   loss_fn = of(
-    state.energy, batch['image'], rng, num_units=num_units, values=values
+    state.energy, batch['image'], rng, num_units=num_units, states=states
   )
 
   def with_metrics(params):
@@ -98,7 +98,7 @@ def pseudo_likelihood_objective(
   rng: PRNGKey | None = None,
   *,
   num_units: int = 0,
-  values: Sequence[float] = (0.0, 1.0),
+  states: Sequence[float] = (0.0, 1.0),
 ) -> Callable[[Params], Array]:
   """Returns the loss -mean sum_i log p(x_i | the others), of parameters [B75].
 
@@ -107,12 +107,12 @@ def pseudo_likelihood_objective(
 
   Args:
     energy: the learner, of an energy that does not mix its batch.
-    x: data [n, ...] of two values.
+    x: data [n, ...] of two states.
     rng: key of the units that are chosen; None for all.
     num_units: number of units of each example that are taken; 0 for all.
-    values: the two numbers that a unit can be, the lower one first.
+    states: the two numbers that a unit can be, the lower one first.
   """
-  return _mean_of(jax.nn.softplus, energy, x, rng, num_units, values)
+  return _mean_of(jax.nn.softplus, energy, x, rng, num_units, states)
 
 
 def ratio_matching_objective(
@@ -121,7 +121,7 @@ def ratio_matching_objective(
   rng: PRNGKey | None = None,
   *,
   num_units: int = 0,
-  values: Sequence[float] = (0.0, 1.0),
+  states: Sequence[float] = (0.0, 1.0),
 ) -> Callable[[Params], Array]:
   """Returns the loss mean sum_i (1 - p(x_i | the others))^2, of parameters [H07].
 
@@ -129,7 +129,7 @@ def ratio_matching_objective(
   of `pseudo_likelihood_objective`.
   """
   square = lambda gap: jax.nn.sigmoid(gap) ** 2
-  return _mean_of(square, energy, x, rng, num_units, values)
+  return _mean_of(square, energy, x, rng, num_units, states)
 
 
 def unit_gaps(
@@ -138,7 +138,7 @@ def unit_gaps(
   x: Array,
   index: Array | None = None,
   *,
-  values: Sequence[float] = (0.0, 1.0),
+  states: Sequence[float] = (0.0, 1.0),
 ) -> Array:
   """Returns E(x) less E of x with one unit at its other value [k, n], nan for gray x.
 
@@ -148,20 +148,20 @@ def unit_gaps(
   Args:
     energy: the learner, of an energy that does not mix its batch.
     params: parameters of the energy.
-    x: [n, ...] of two values.
+    x: [n, ...] of two states.
     index: which units, [k, n], or [k, 1] for the same ones of all x; None for all.
-    values: the two numbers that a unit can be, the lower one first.
+    states: the two numbers that a unit can be, the lower one first.
   """
   energies.check_density(energy)
-  check_binary(x, values)
+  check_binary(x, states)
   x = dtypes.at_least_float32(x)
   flat = x.reshape(len(x), -1)
   # What is gray is nan where it is traced, and its gradient too.
-  known = jnp.where(jnp.all(_is_binary(flat, values), 1), 1.0, jnp.nan)
+  known = jnp.where(jnp.all(_is_binary(flat, states), 1), 1.0, jnp.nan)
   if index is None:
     index = jnp.arange(flat.shape[1])[:, None]
   rows = jnp.arange(len(x))[None]
-  change = sum(values) - 2 * flat[rows, index]
+  change = sum(states) - 2 * flat[rows, index]
   module = getattr(energy, 'module', None)
   if module is not None and learners.has_method(energy, 'change_gaps'):
     gaps = learners.call(energy, params, x, index, change, method='change_gaps')
@@ -181,22 +181,22 @@ def unit_gaps(
   return gaps * known[None].astype(gaps.dtype)
 
 
-def check_binary(x: Array, values: Sequence[float] = (0.0, 1.0)) -> None:
+def check_binary(x: Array, states: Sequence[float] = (0.0, 1.0)) -> None:
   """Raises ValueError if a unit has neither value. Traced ones and nan pass."""
-  if not isinstance(values, (tuple, list)) or len(values) != 2:
+  if not isinstance(states, (tuple, list)) or len(states) != 2:
     raise ValueError(
-      f'values={checks.shown(values)} must be two numbers, the lower one first.'
+      f'states={checks.shown(states)} must be two numbers, the lower one first.'
     )
-  low, high = values
-  checks.finite(**{'values[0]': low, 'values[1]': high})
+  low, high = states
+  checks.finite(**{'states[0]': low, 'states[1]': high})
   if not low < high:
     raise ValueError(
-      f'values={checks.shown(values)} must be two numbers, the lower one first.'
+      f'states={checks.shown(states)} must be two numbers, the lower one first.'
     )
   if isinstance(x, jax.core.Tracer):
     return
   known = dtypes.on_host(x)
-  gray = known[~_is_binary(known, values) & ~np.isnan(known)]
+  gray = known[~_is_binary(known, states) & ~np.isnan(known)]
   if gray.size:
     raise ValueError(
       f'x has a unit that is {gray[0]:g}; allowed: {low:g} and {high:g} alone, as '
@@ -208,14 +208,14 @@ def check_binary(x: Array, values: Sequence[float] = (0.0, 1.0)) -> None:
 sample = energies.sample_state
 
 
-def _is_binary(x, values):
-  """Returns which numbers are one of the two values."""
-  low, high = values
+def _is_binary(x, states):
+  """Returns which numbers are one of the two states."""
+  low, high = states
   slack = _SLACK * (high - low)
   return (abs(x - low) <= slack) | (abs(x - high) <= slack)
 
 
-def _mean_of(function, energy, x, rng, num_units, values):
+def _mean_of(function, energy, x, rng, num_units, states):
   """Returns the mean over x of the sum over units of a function of their gaps."""
   checks.count(minimum=0, num_units=num_units)
   num, dim = len(x), int(np.prod(np.shape(x)[1:]))
@@ -226,7 +226,7 @@ def _mean_of(function, energy, x, rng, num_units, values):
     index = jax.random.randint(rng, (num, num_units), 0, dim).T
 
   def loss_fn(params):
-    gaps = unit_gaps(energy, params, x, index, values=values)
+    gaps = unit_gaps(energy, params, x, index, states=states)
     return dim * jnp.mean(function(gaps))
 
   return loss_fn

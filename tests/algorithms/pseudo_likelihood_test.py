@@ -191,7 +191,7 @@ class ObjectiveTest(parameterized.TestCase):
     x = np.array([[1, 1], [1, -1], [-1, -1]])
     p = 1 / (1 + np.exp(-2 * coupling * x[:, 0] * x[:, 1]))
     found = [
-      _loss_fn(objective, energy, x, values=(-1, 1))(energy.params)
+      _loss_fn(objective, energy, x, states=(-1, 1))(energy.params)
       for objective in _OBJECTIVES
     ]
     expected = [-2 * np.mean(np.log(p)), 2 * np.mean((1 - p) ** 2)]
@@ -276,9 +276,9 @@ class StepTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(objective='pl'), "objective='pl'.*'ratio_matching'"),
     (dict(num_units=-1), 'num_units=-1 must be at least 0'),
-    (dict(values=(1.0, 0.0)), r'values=\(1.0, 0.0\) must be two numbers'),
-    (dict(values=(1.0,)), r'values=\(1.0,\) must be two numbers'),
-    (dict(values=(0.0, np.nan)), r'values\[1\]=nan must be a finite'),
+    (dict(states=(1.0, 0.0)), r'states=\(1.0, 0.0\) must be two numbers'),
+    (dict(states=(1.0,)), r'states=\(1.0,\) must be two numbers'),
+    (dict(states=(0.0, np.nan)), r'states\[1\]=nan must be a finite'),
   )
   def test_refuses(self, hyper, message):
     x = _STATES[:3]
