@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: help demo test test-all environments lint docs tutorials bench results clean
+.PHONY: help demo test test-all environments lint docs tutorials bench bench-accelerator results clean
 
 help:
 	@echo 'make demo            learn an RBM five ways on real digits; a report page (a minute or two)'
@@ -17,6 +17,7 @@ help:
 	@echo 'make docs            the documentation, into build/docs'
 	@echo 'make tutorials       the tutorials run anew, with their pictures'
 	@echo 'make bench           speed and memory, against lower bounds and other libraries'
+	@echo 'make bench-accelerator  what the GPU or TPU at hand makes of it, some minutes, one file'
 	@echo 'make results         one page of what the reproductions below have left: claims, tables, figures'
 	@echo 'make reproduce-rbm   LW17 Figure 1(a) on MNIST (RESULTS=folder, SMOKE=1 for a quick look)'
 	@echo 'make reproduce-cost    likelihood against evaluations and seconds, on MNIST (same options)'
@@ -79,6 +80,9 @@ bench: .venv/installed
 	  $(BIN)/python -m experiments.benchmarks.$$name || exit 1; \
 	done
 	$(BIN)/python -m experiments.benchmarks.report
+
+bench-accelerator: .venv/installed
+	$(BIN)/python -m experiments.benchmarks.accelerator
 
 clean:
 	rm -rf .venv .venv-*

@@ -36,6 +36,7 @@ _MAINS = (
   'reproduce.recovery',
   'reproduce.vae_teaching',
   'reproduce.vgan',
+  'benchmarks.accelerator',
   'benchmarks.annealing',
   'benchmarks.exact',
   'benchmarks.langevin',

@@ -31,9 +31,6 @@ _FEATURES = flags.DEFINE_integer('features', 2048, 'Features.', lower_bound=1)
 _POINTS = flags.DEFINE_integer(
   'points', 10_000, 'Points of the test, rows of features.', lower_bound=2
 )
-_SECONDS = flags.DEFINE_float(
-  'seconds', 1.0, 'Spent on each function.', lower_bound=0.0
-)
 _STEPS = 1000
 _DRAWS = 1000
 
@@ -42,9 +39,7 @@ def measure():
   """Returns the text, lines and pictures that `report.run` takes."""
   lines = []
   for what, (ours, plain) in pairs().items():
-    times = timing.medians(
-      {'ours': ours, 'plain': plain}, seconds=_SECONDS.value
-    )
+    times = timing.medians({'ours': ours, 'plain': plain})
     lines.append(report.line(what, times['ours'], 'plain', times['plain']))
   title = f'Exact results on {jax.devices()[0].device_kind}'
   return f'{title}\n\n{reporting.table(lines)}', lines, {}

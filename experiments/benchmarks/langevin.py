@@ -24,9 +24,6 @@ from stein_jax.runs import reporting
 
 _NUM = flags.DEFINE_integer('num', 100, 'Chains.', lower_bound=1)
 _STEPS = flags.DEFINE_integer('steps', 20, 'Of a chain.', lower_bound=1)
-_SECONDS = flags.DEFINE_float(
-  'seconds', 2.0, 'Spent on each way.', lower_bound=0.0
-)
 
 
 def measure():
@@ -46,7 +43,7 @@ def measure():
       'autodiff, a scan': chain(energy, x, unroll=1),
       'autodiff, unrolled': chain(energy, x, unroll=_STEPS.value),
     }
-  times = timing.medians(chains, x, seconds=_SECONDS.value)
+  times = timing.medians(chains, x)
   ours = times['layers.conv, a scan']
   rows = [row(name, taken, ours) for name, taken in times.items()]
   device = jax.devices()[0].device_kind

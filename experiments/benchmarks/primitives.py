@@ -29,9 +29,6 @@ _SIZES = flags.DEFINE_list(
   'sizes', ['100', '1000', '2000', '5000', '10000'], 'Numbers of particles.'
 )
 _DIM = flags.DEFINE_integer('dim', 64, 'Of a particle.', lower_bound=1)
-_SECONDS = flags.DEFINE_float(
-  'seconds', 1.0, 'Spent on each function of each size.', lower_bound=0.0
-)
 _BESIDE = ('three products', 'plain direction', 'PyTorch direction')
 _PLAIN = 'plain direction'
 # Particles of which memory alone is asked for; the median of more takes minutes, and
@@ -113,14 +110,11 @@ def measured(size, dim) -> dict[str, float]:
     **ours(),
   }
   times = timing.medians(
-    {name: jax.jit(function) for name, function in functions.items()},
-    x,
-    score,
-    seconds=_SECONDS.value,
+    {name: jax.jit(function) for name, function in functions.items()}, x, score
   )
   # Peers come after ours, when their threads are not yet there to disturb it.
   for name, (function, *args) in peers(x, score).items():
-    times |= timing.medians({name: function}, *args, seconds=_SECONDS.value)
+    times |= timing.medians({name: function}, *args)
   return times
 
 
@@ -189,7 +183,7 @@ def peers(x, score):
     import torch  # pylint: disable=g-import-not-at-top
 
     found['PyTorch direction'] = (
-      _torch_direction(torch),
+      torch_direction(torch),
       *(torch.tensor(jax.device_get(a)) for a in (x, score)),
     )
   except ImportError:
@@ -206,12 +200,14 @@ def peers(x, score):
   return found
 
 
-def _torch_direction(torch, bandwidth=25.0):
+def torch_direction(torch, bandwidth=25.0):
+  """Returns a function of particles and scores to the direction, on the host."""
+
   @torch.no_grad()
   def direction(x, score):
     k = torch.exp(-(torch.cdist(x, x) ** 2) / bandwidth)
     pull = k.sum(1, keepdim=True) * x - k @ x
-    return ((k @ score + 2 / bandwidth * pull) / len(x)).numpy()
+    return ((k @ score + 2 / bandwidth * pull) / len(x)).cpu().numpy()
 
   return direction
 

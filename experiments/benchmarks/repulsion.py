@@ -22,9 +22,6 @@ from stein_jax import stein
 from stein_jax.runs import reporting
 
 _NUM = flags.DEFINE_integer('num', 50, 'Particles.', lower_bound=2)
-_SECONDS = flags.DEFINE_float(
-  'seconds', 1.0, 'Spent on each form.', lower_bound=0.0
-)
 
 
 def measure():
@@ -45,9 +42,7 @@ def measure():
     # pixels.
     pull = lambda x, f=feature_fn, e=features: jax.vjp(f, x)[1](e)[0]
     times = timing.medians(
-      {n: jax.jit(f) for n, f in {'one pass back': pull, **forms}.items()},
-      x,
-      seconds=_SECONDS.value,
+      {n: jax.jit(f) for n, f in {'one pass back': pull, **forms}.items()}, x
     )
     bound = times['one pass back']
     rows += [row(name, form, taken, bound) for form, taken in times.items()]

@@ -32,9 +32,6 @@ _STEPS = flags.DEFINE_integer('steps', 1000, 'Steps of SVGD.', lower_bound=1)
 _POINTS = flags.DEFINE_integer(
   'points', 5000, 'Points to test and to thin.', lower_bound=100
 )
-_SECONDS = flags.DEFINE_float(
-  'seconds', 1.0, 'Spent on each function.', lower_bound=0.0
-)
 _RATE = 0.05  # of Adam, for all of them
 _KEPT = 200  # points, by thinning
 _AXES = 10  # of the points
@@ -74,8 +71,7 @@ def directions(missing):
     {
       name: functools.partial(step[name], state)
       for name, (_, state, _) in runs.items()
-    },
-    seconds=_SECONDS.value,
+    }
   )
 
   def variances(name):
@@ -301,7 +297,7 @@ def _installed(missing, package, make, *args):
 
 def _compared(title, runs, columns):
   """Returns text and lines of functions of the same points, ours the first."""
-  times = timing.medians(runs, seconds=_SECONDS.value)
+  times = timing.medians(runs)
   rows = [
     {
       'library': name,

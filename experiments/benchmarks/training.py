@@ -15,7 +15,6 @@ import functools
 import math
 from typing import NamedTuple
 
-from absl import flags
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -29,9 +28,6 @@ from stein_jax import randomness
 from stein_jax.runs import configs
 from stein_jax.runs import reporting
 
-_SECONDS = flags.DEFINE_float(
-  'seconds', 2.0, 'Spent on each program.', lower_bound=0.0
-)
 _SEVERAL = 50  # steps a call
 _COLUMNS = (
   'ours',
@@ -118,14 +114,13 @@ def measured(task: Task) -> dict[str, float]:
   else:
     # PyTorch's weights are random too, but time does not depend on them.
     torch.manual_seed(0)
-    steps = {'contrastive_divergence': torch_cd, 'steingan': torch_steingan}
-    make = functools.partial(steps[task.config.algorithm], torch, task)
+    make = functools.partial(TORCH_STEPS[task.config.algorithm], torch, task)
     programs['PyTorch, eager'] = make()
     programs['PyTorch, compiled'] = make(compiled=True)
     if task.config.algorithm == 'steingan':
       programs['PyTorch, one pass'] = make(one_pass=True)
   # In one process and in turn, so that neither side has the machine to itself.
-  times = timing.medians(programs, seconds=_SECONDS.value)
+  times = timing.medians(programs)
   return {
     name: (_SEVERAL if name.endswith('a call') else 1) / taken
     for name, taken in times.items()
@@ -308,6 +303,12 @@ def _torch_deconv(torch, section):
     *(nn.BatchNorm2d(width, **free), nn.ReLU()),
     *(larger(width, 1), nn.Sigmoid()),
   )
+
+
+TORCH_STEPS = {
+  'contrastive_divergence': torch_cd,
+  'steingan': torch_steingan,
+}
 
 
 def _torch_energy(torch, section, shape):

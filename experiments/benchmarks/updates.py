@@ -20,9 +20,6 @@ from stein_jax import samplers
 from stein_jax.runs import reporting
 
 _NUM = flags.DEFINE_integer('num', 100, 'Images in a batch.', lower_bound=2)
-_SECONDS = flags.DEFINE_float(
-  'seconds', 1.0, 'Spent on each way.', lower_bound=0.0
-)
 
 CD = 'contrastive_divergence'
 UPDATES = {
@@ -61,7 +58,7 @@ def measure():
     name: compiled(algorithms.get(algorithm), keywords, config, batch)
     for name, (algorithm, keywords) in UPDATES.items()
   }
-  times = timing.medians(updates, batch, rng, seconds=_SECONDS.value)
+  times = timing.medians(updates, batch, rng)
   rows = [
     {
       'update by': name,

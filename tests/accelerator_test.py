@@ -1,0 +1,47 @@
+"""What programs ask of a device, counted by hand."""
+
+from absl.testing import absltest
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from experiments.benchmarks import accelerator
+
+
+def operations(function, *shapes):
+  args = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+  return accelerator.operations(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+class OperationsTest(absltest.TestCase):
+  def test_of_products(self):
+    self.assertEqual(operations(jnp.matmul, (2, 3), (3, 5)), 2 * 2 * 3 * 5)
+    batched = lambda a, b: jnp.einsum('bij,bjk->bik', a, b)
+    wanted = 4 * 2 * 2 * 3 * 5
+    self.assertEqual(operations(batched, (4, 2, 3), (4, 3, 5)), wanted)
+
+  def test_of_a_scan_and_of_branches(self):
+    def function(x):
+      x, _ = lax.scan(lambda x, _: (x @ x, None), x, length=7)
+      dear = lambda x: x @ x @ x
+      return lax.cond(jnp.sum(x) > 0, dear, lambda x: x @ x, x)
+
+    self.assertEqual(operations(function, (3, 3)), 8 * 2 * 27)
+
+  def test_of_a_convolution(self):
+    convolve = lambda x, kernel: lax.conv_general_dilated(
+      x, kernel, (2, 2), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    # A side of 6 has two places for taps of 3 at a stride of 2.
+    wanted = 2 * (5 * 2 * 2 * 4) * (3 * 3 * 2)
+    self.assertEqual(operations(convolve, (5, 6, 6, 2), (3, 3, 2, 4)), wanted)
+
+  def test_counts_a_fusion_once(self):
+    text = jax.jit(lambda x: jnp.sin(x) @ x).lower(jnp.ones((4, 4))).compile()
+    found = accelerator.instructions(text.as_text())
+    self.assertEqual(found['to the host'], 0)
+    self.assertBetween(found['kernels'], 1, 3)
+
+
+if __name__ == '__main__':
+  absltest.main()
