@@ -83,7 +83,7 @@ ROWS = {
       r"classification on data.name='synthetic', .*, of image \(8, 8\)"),
   ),
   'contrastive_divergence_mnist': (
-    ('step.chain.name', 'hmc', "step.chain.name='hmc'.*MALA, Gibbs"),
+    ('step.chain.name', 'hmc', "step.chain.name='hmc'.*Gibbs, MALA"),
     ('step.chain', 'MALA', 'step.chain.step_size is missing'),
     ('step.chain', 3, 'step.chain=3 must be a section'),
     ('step.chain.steps', 3, 'step.chain.steps=3 is no .*takes: step_size, num_steps'),
