@@ -488,6 +488,19 @@ DOORS = {
     ),
     (_X,),
   ),
+  'samplers.annealing.annealed_resampling': Door(
+    lambda mean: samplers.annealed_resampling(
+      _KEY,
+      _log_density,
+      (2,),
+      num_chains=6,
+      num_temperatures=2,
+      step_size=0.5,
+      base_mean=mean,
+    ),
+    (np.array([1, 3]),),
+    parts=True,
+  ),
   'samplers.annealing.annealed': Door(
     lambda init: samplers.annealed(
       _KEY, _log_density, (2,), num_chains=6, num_temperatures=2, init=init

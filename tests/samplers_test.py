@@ -1004,6 +1004,7 @@ class ArgumentsTest(chex.TestCase):
     ('ais', {'base_scale': 0}, 'base_scale=0'),
     ('ais', {'base_mean': np.inf}, 'base_mean=inf'),
     ('ais', {'base_mean': np.ones(3)}, r'base_mean has shape \(3,\).*\(1,\)'),
+    ('ais', {'base_mean': np.ones((2, 1))}, r'base_mean has shape \(2, 1\)'),
   )
   def test_refuses(self, name, keywords, message):
     rng, x = jax.random.key(0), jnp.ones((2, 1))

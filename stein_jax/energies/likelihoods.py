@@ -58,17 +58,42 @@ def ais_log_partition(
   num_temperatures: int = 1000,
   step_size: float | None = None,
   init: Array | None = None,
+  base_mean: Array | float | None = None,
+  base_scale: Array | float = 1.0,
+  resample: bool = False,
 ) -> Array:
   """Returns the estimate of log Z [] of `ais_estimate`, without its error.
 
-  From N(0, I) the estimate is a lower bound in expectation. From exact samples `init`
-  it is an upper bound. The arguments are those of `samplers.annealed_importance`.
+  From N(base_mean, base_scale^2) the estimate is a lower bound in expectation. From
+  exact samples `init` it is an upper bound.
+
+  Args:
+    energy: the learner.
+    rng: key of the chains.
+    num_chains: independent chains.
+    num_temperatures: intermediate densities.
+    step_size: delta of the MALA steps; None adapts one for each temperature.
+    init: exact samples [num_chains, ...], which run the chains backwards.
+    base_mean: where the chains start; it broadcasts to an example. None is 0. The mean
+      of the data takes far fewer temperatures.
+    base_scale: standard deviation there.
+    resample: whether chains are drawn anew by their weights where few count, as
+      `samplers.annealed_resampling` does; not backwards.
 
   Raises:
-    ValueError: the energy mixes its batch, or E is not [n].
+    ValueError: the energy mixes its batch, E is not [n], or an option is out of range.
   """
-  sizes = dict(num_chains=num_chains, num_temperatures=num_temperatures)
-  found = ais_estimate(energy, rng, **sizes, step_size=step_size, init=init)
+  found = ais_estimate(
+    energy,
+    rng,
+    num_chains=num_chains,
+    num_temperatures=num_temperatures,
+    step_size=step_size,
+    init=init,
+    base_mean=base_mean,
+    base_scale=base_scale,
+    resample=resample,
+  )
   return found['log_partition']
 
 
@@ -80,26 +105,46 @@ def ais_estimate(
   num_temperatures: int = 1000,
   step_size: float | None = None,
   init: Array | None = None,
+  base_mean: Array | float | None = None,
+  base_scale: Array | float = 1.0,
+  resample: bool = False,
 ) -> dict[str, Array]:
   """Returns log Z by annealed importance sampling and how far it is to be trusted, [].
 
   They are 'log_partition', its standard error 'log_partition_error', the effective
-  number of chains 'log_partition_ess' and the 'log_partition_acceptance' of the steps.
-  The arguments are those of `ais_log_partition`. The error holds where it is below 0.3
-  or so: larger ones are too small, and no chain knows of a mode that none has met.
+  number of chains 'log_partition_ess' and the 'log_partition_acceptance' of the steps;
+  of chains that are resampled also 'log_partition_smallest_ess', on the way. The
+  arguments are those of `ais_log_partition`. The error holds where it is below 0.3 or
+  so: larger ones are too small, and no chain knows of a mode that none has met.
 
   Raises:
-    ValueError: the energy mixes its batch, or E is not [n].
+    ValueError: the energy mixes its batch, E is not [n], or an option is out of range.
   """
   check_density(energy)
-  log_weights, acceptance = samplers.annealed(
-    rng,
-    lambda x: -values.value(energy, energy.params, x),
-    energy.input_shape,
+  checks.flag(resample=resample)
+  log_density = lambda x: -values.value(energy, energy.params, x)
+  options = dict(
     num_chains=num_chains,
     num_temperatures=num_temperatures,
     step_size=step_size,
-    init=init,
+    base_mean=0.0 if base_mean is None else base_mean,
+    base_scale=base_scale,
+  )
+  if resample:
+    if init is not None:
+      raise ValueError('resample=True goes forwards only; allowed: no init.')
+    found = samplers.annealed_resampling(
+      rng, log_density, energy.input_shape, **options
+    )
+    return {
+      'log_partition': found.log_partition,
+      'log_partition_error': found.error,
+      'log_partition_ess': found.ess,
+      'log_partition_smallest_ess': found.smallest_ess,
+      'log_partition_acceptance': found.acceptance,
+    }
+  log_weights, acceptance = samplers.annealed(
+    rng, log_density, energy.input_shape, init=init, **options
   )
   # Backwards the weights estimate 1 / Z without bias, hence the upper bound.
   sign = 1 if init is None else -1

@@ -438,6 +438,10 @@ _MEANINGS = {
     'lower',
   ),
   'log_partition_ess': ('effective number of its chains', 'higher'),
+  'log_partition_smallest_ess': (
+    'the smallest on the way, before chains are resampled',
+    'higher',
+  ),
   'log_partition_acceptance': (
     'share of its steps that were accepted; 0.57 is best',
     '',

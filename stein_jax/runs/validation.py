@@ -346,7 +346,10 @@ def _check_evaluation(section):
   ais = section.get('ais', {})
   with build.section('evaluation.ais', ais):
     build.check_call(energies.ais_log_partition, ais, 'ais', None, None)
-    checks.positive(**ais)
+    given = dict(ais)
+    checks.flag(resample=given.pop('resample', False))
+    checks.finite(base_mean=given.pop('base_mean', 0.0))
+    checks.positive(**given)
 
 
 def _check_evaluable(config, state, source, test_source):

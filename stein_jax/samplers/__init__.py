@@ -17,8 +17,10 @@ returns the points moved and a dict of scalars is such a chain too.
 
 from stein_jax.samplers.adaptation import Adapted
 from stein_jax.samplers.adaptation import adapt
+from stein_jax.samplers.annealing import Resampled
 from stein_jax.samplers.annealing import annealed
 from stein_jax.samplers.annealing import annealed_importance
+from stein_jax.samplers.annealing import annealed_resampling
 from stein_jax.samplers.diffusions import Langevin
 from stein_jax.samplers.diffusions import Underdamped
 from stein_jax.samplers.diffusions import langevin
@@ -46,12 +48,14 @@ __all__ = [
   'Langevin',
   'MALA',
   'Preconditioned',
+  'Resampled',
   'Tempered',
   'Underdamped',
   'WANTED',
   'adapt',
   'annealed',
   'annealed_importance',
+  'annealed_resampling',
   'effective_sample_size',
   'langevin',
   'log_mean_exp',

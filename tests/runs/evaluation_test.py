@@ -177,14 +177,28 @@ class EstimateTest(absltest.TestCase):
     self.assertRegex(
       text % tuple(rest), 'not to be trusted: .* nan nats, .* 1 '
     )
-    expected = energies.ais_estimate(
-      state.energy,
-      jax.random.key(config.seed),
-      num_chains=20,
-      num_temperatures=10,
+    self.assertEqual(
+      found['test/log_likelihood_error'], found['test/log_partition_error']
     )
-    for name, value in expected.items():
-      self.assertAlmostEqual(found[f'test/{name}'], float(value), delta=1e-3)
+    # The chains start at the mean of the data, unless the config says where.
+    sizes = dict(num_chains=20, num_temperatures=10)
+    data = np.mean(source[:]['image'], 0)
+    for options, base in (({}, data), ({'base_mean': 0.5}, 0.5)):
+      for resample in (False, True):
+        config.evaluation.ais = dict(sizes, resample=resample, **options)
+        found = evaluation.test_metrics(config, state, source)
+        expected = energies.ais_estimate(
+          state.energy,
+          jax.random.key(config.seed),
+          base_mean=base,
+          resample=resample,
+          **sizes,
+        )
+        self.assertEqual('log_partition_smallest_ess' in expected, resample)
+        for name, value in expected.items():
+          self.assertAlmostEqual(
+            found[f'test/{name}'], float(value), delta=1e-3
+          )
     self.assertEqual(
       found['test/log_likelihood_error'], found['test/log_partition_error']
     )
