@@ -378,7 +378,7 @@ class FilesTest(parameterized.TestCase):
       for name in _NAMES
     }
     self.assertLessEqual(max(lengths.values()), 60, lengths)
-    self.assertLess(sum(lengths.values()), 1500)
+    self.assertLess(sum(lengths.values()), 45 * len(lengths))
 
 
 if __name__ == '__main__':

@@ -201,6 +201,13 @@ ROWS = {
     ('energy', dict(name='MLP'), 'log_partition'),
     (_LABELS, "data.condition='label', but maximum_likelihood takes no cond"),
   ),
+  'recovery_likelihood_mnist': (
+    ('step.noise_scales', (1.0, 0.5), r'step.noise_scales\[0\]=1.0 must be below 1'),
+    ('step.noise_scales', 0.5, 'step.noise_scales=0.5 must be a sequence of num'),
+    ('step.chain.num_steps', 0, 'step.chain.num_steps=0 must be at least 1'),
+    ('energy.norm', 'batch', 'mixes its batch.*no density'),
+    (_LABELS, "data.condition='label', but recovery_likelihood takes no cond"),
+  ),
   'score_matching_mnist': (
     ('step.objective', 'ksd', "step.objective='ksd'.*'denoising'"),
     ('step.num_projections', 0, 'step.num_projections=0 must be at'),
