@@ -1,9 +1,10 @@
 """Diffusion recovery likelihood on MNIST (Gao et al. 2021), six levels of noise.
 
-python -m experiments.train --config=configs/recovery_likelihood_mnist.py:narrow \
+python -m experiments.train --config=configs/recovery_likelihood_mnist.py:digits \
   --workdir=runs/recovery
-Expect digits after 600 steps of ':narrow'. ':digits' is of scikit-learn's 8x8 digits,
-and takes three minutes on two cores. '' has not been run to its end.
+Expect legible digits of 8x8 pixels after three minutes on two cores, at 3.9 from the
+nearest training image on average, where test images are at 2.1. '' and ':narrow' have
+not been run to their end; 600 steps of the latter are too few.
 The energy takes the level as `Discriminator` takes a label. Of one level it takes none:
 --config.step.noise_scales=(0.7,)
 """

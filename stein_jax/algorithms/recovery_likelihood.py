@@ -13,6 +13,7 @@ that level 0 has the energy of data.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 from flax import struct
@@ -99,9 +100,9 @@ def step(
     noise_scales: sigma of each level, in (0, 1]. The last alone may be 1: chains then
       start at noise, and move under E alone.
     chain: the chain that takes noise back, whose steps are in units of the noise,
-      sigma / a. 'chain/move' is so too. The default lasts 1.4 relaxation times of the
+      sigma / a, as 'chain/move' is. The default lasts 1.4 relaxation times of the
       noise; the paper's 30 steps, of 0.01 to 0.14, last at most 0.3, so that the energy
-      learns what makes up for that.
+      learns what makes up for that. `samplers.Gibbs` has the very law of an RBM.
     ksd: what is logged as 'chain/ksd', of the ends of the chains: with a `max_points`
       above 0 their squared discrepancy to the laws that they ran under.
     axis_name: the mapped axis over which the batch is split.
@@ -201,6 +202,8 @@ def recover(
     values = energies.value(energy, params, x, *level, rng=rng)
     return values + 0.5 * jnp.sum(layers.flat(tied * way**2), -1)
 
+  if isinstance(chain, samplers.Gibbs):
+    chain = functools.partial(_gibbs, energy, chain.num_steps)
   points = dtypes.at_least_float32(noisy.points)
   way, metrics = energies.run_chain(
     energy.replace(apply_fn=apply, module=learners.Function(apply)),
@@ -216,6 +219,28 @@ def recover(
     dropout_rng=dropout_rng,
   )
   return points + noisy.scale * way, metrics
+
+
+def _gibbs(energy, num_steps, rng, way, target):
+  """Returns u after sweeps of the energy's own Gibbs sampler, and {}."""
+  checks.count(num_steps=num_steps)
+  points, scale, tied, *level = target.condition
+  if level or not learners.has_method(energy, 'gibbs'):
+    raise ValueError(
+      'Gibbs needs an energy of one level with conditional laws, as RBM is; allowed: '
+      'Langevin, Underdamped, MALA.'
+    )
+  moved = learners.call(
+    energy,
+    energy.params,
+    rng,
+    points + scale * way,
+    num_steps,
+    method='gibbs',
+    noisy=points,
+    noise_scale=jnp.where(tied > 0, scale, jnp.inf),
+  )
+  return (moved - points) / scale, {}
 
 
 def sample(

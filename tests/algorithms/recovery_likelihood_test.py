@@ -51,25 +51,6 @@ def both_ends(rng, u, target):
   return drift / precision + sign / jnp.sqrt(precision), {}
 
 
-def gibbs(rng, u, target, num_sweeps=30):
-  """Returns u after block Gibbs sweeps of the RBM that takes noise back."""
-  points, scale, tied = target.condition
-  p = target.energy.params['params']
-  precision = 1 + tied / scale**2
-
-  def sweep(x, rng):
-    hidden_rng, rng = jax.random.split(rng)
-    logits = 2 * (x @ p['weight'] + p['hidden_bias'][None])
-    h = 2.0 * jax.random.bernoulli(hidden_rng, jax.nn.sigmoid(logits)) - 1
-    pull = p['bias'][None] + h @ p['weight'].T + tied * points / scale**2
-    noise = jax.random.normal(rng, x.shape)
-    return pull / precision + noise / jnp.sqrt(precision), None
-
-  keys = jax.random.split(rng, num_sweeps)
-  x, _ = jax.lax.scan(sweep, points + scale * u, keys)
-  return (x - points) / scale, {}
-
-
 def conditional_moments(params, points, scale):
   """Returns means of (x, x h', h) under p(x, h) N(points; x, scale^2), by states."""
   states = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
@@ -169,7 +150,7 @@ class RBMTest(parameterized.TestCase):
     points = x + scale * np.float32(draws.normals(x.shape))
     state = literal.at_truth(recovery_likelihood, x)
     step = functools.partial(
-      recovery_likelihood.step, noise_scales=(sigma,), chain=gibbs
+      recovery_likelihood.step, noise_scales=(sigma,), chain=samplers.Gibbs(30)
     )
 
     def update(rng):
@@ -201,7 +182,7 @@ class RBMTest(parameterized.TestCase):
       maximum_likelihood, literal.at_truth(maximum_likelihood, x), x
     )
     state = literal.at_truth(recovery_likelihood, x)
-    long = functools.partial(gibbs, num_sweeps=500)
+    long = samplers.Gibbs(500)
     update = lambda rng: literal.ascent(
       recovery_likelihood, state, x, rng, noise_scales=(1.0,), chain=long
     )
@@ -219,7 +200,7 @@ class RBMTest(parameterized.TestCase):
       num_train_steps=600,
       config=dict(step=dict(noise_scales=(0.7,))),
       noise_scales=(0.7,),
-      chain=functools.partial(gibbs, num_sweeps=5),
+      chain=samplers.Gibbs(5),
     ):
       self.assertGreater(
         literal.rbm_log_likelihood(params, x),
@@ -383,6 +364,16 @@ class RefusalsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'condition is given'):
       recovery_likelihood.sample(
         state, _KEY, 3, condition=jnp.zeros(3), noise_scales=(0.5, 0.5, 1.0)
+      )
+    with self.assertRaisesRegex(
+      ValueError, 'Gibbs needs .* one level.*Langevin'
+    ):
+      recovery_likelihood.step(
+        state,
+        batch,
+        _KEY,
+        noise_scales=(0.5, 0.5, 1.0),
+        chain=samplers.Gibbs(),
       )
     state, batch = self.begin(name='Discriminator', widths=(2,))
     with self.assertRaisesRegex(ValueError, 'mixes its batch'):
