@@ -252,7 +252,7 @@ def as_section(value: Any) -> dict[str, Any]:
   fields = {
     field.name: getattr(value, field.name)
     for field in dataclasses.fields(value)
-    if field.init
+    if field.init and field.name not in _NOT_FIELDS
   }
   return {'name': type(value).__name__} | {
     name: as_section(each) if _is_value(each) else each

@@ -46,6 +46,7 @@ from stein_jax import stein
 from stein_jax.algorithms import amortized_svgd
 from stein_jax.algorithms import noise_contrastive
 from stein_jax.algorithms import pseudo_likelihood
+from stein_jax.algorithms import recovery_likelihood
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import svgd
 from stein_jax.algorithms import vcd
@@ -184,6 +185,8 @@ _beside = lambda: _mlp().replace(
 )
 _experts = energies.MultiModal(widths=(2,), dense=3, num_experts=2)
 _multimodal = lambda: learner(_experts, (3, 4, 4, 1))
+_marginal = energies.MarginalLabel(classifiers.CNN(2, (2,), 3, dropout=0.0))
+_classifying = lambda: learner(_marginal, (3, 4, 4, 1))
 _plane = lambda: generator(generators.MLP(2, 2, (3,)))
 _given = lambda: generator(generators.MLP(2, 2, (3,)), num=6, condition=(6, 2))
 _vae = lambda: generator(
@@ -523,6 +526,14 @@ DOORS = {
   'metrics.classes.class_histogram': Door(
     metrics.class_histogram, (_ROWS,), host=True
   ),
+  'metrics.classes.auroc': Door(
+    metrics.auroc, (levels(5), levels(6, seed=1)), host=True
+  ),
+  'metrics.classes.calibration_error': Door(
+    lambda logits: metrics.calibration_error(logits, np.arange(9) % 3),
+    (_ROWS,),
+    host=True,
+  ),
   'metrics.classes.histogram_entropy': Door(
     metrics.histogram_entropy, (np.array([0, 1, 0]),), host=True
   ),
@@ -660,8 +671,24 @@ DOORS = {
     parts=True,
     slow=True,
   ),
+  'energies.losses.cross_entropy': Door(
+    lambda x: energies.cross_entropy(_classifying(), x, jnp.array(_LABELS))(
+      _classifying().params
+    )[1],
+    (_IMAGES,),
+  ),
   'energies.chains.run_chain': Door(
     lambda x: energies.run_chain(_mlp(), samplers.Langevin(0.1), _KEY, x)[0],
+    (_X,),
+    keeps=True,
+  ),
+  'energies.chains.move': Door(energies.chains.move, (_X, _SCORE)),
+  'energies.divergences.run_with_divergence': Door(
+    lambda x: _with_divergence(
+      *energies.run_with_divergence(
+        _mlp(), samplers.Langevin(0.1, 2), _KEY, x, minus_kl=0.5
+      )
+    ),
     (_X,),
     keeps=True,
   ),
@@ -720,6 +747,7 @@ DOORS = {
     )(x, _LABELS),
     (_IMAGES,),
   ),
+  'energies.networks.MarginalLabel': Door(applied(_classifying), (_IMAGES,)),
   'energies.networks.MultiModal': Door(applied(_multimodal), (_IMAGES,)),
   'energies.networks.Unimodal': Door(
     of_module(energies.Unimodal(widths=(2,), dense=3), (3, 4, 4, 1)), (_IMAGES,)
@@ -902,6 +930,15 @@ DOORS = {
     parts=True,
   ),
   'learners.descend': Door(_descended, (np.array(2),)),
+  'algorithms.recovery_likelihood.blur': Door(
+    lambda x: recovery_likelihood.blur(_KEY, x, (0.5,))[1].points, (_X,)
+  ),
+  'algorithms.recovery_likelihood.recover': Door(
+    lambda points: recovery_likelihood.recover(
+      _mlp(), samplers.Langevin(0.1), _KEY, _noisy(points)
+    ),
+    (_X,),
+  ),
   'algorithms.score_matching.exact_objective': Door(
     with_params(score_matching.exact_objective), (_X,)
   ),
@@ -1022,6 +1059,15 @@ def _adapted(x):
     _KEY, x, samplers.target(_log_density), samplers.MALA(0.5), num_warmup=3
   )
   return chain.step_size, x
+
+
+def _with_divergence(moved, metrics, terms):
+  return moved, metrics, terms[0](_mlp().params)
+
+
+def _noisy(points):
+  ones = jnp.ones((len(points), 1))
+  return recovery_likelihood.Noisy(points, ones, ones, ())
 
 
 def _operator():

@@ -354,6 +354,68 @@ class AccuracyTest(parameterized.TestCase):
       metrics.accuracy(np.zeros((2, 2)), np.array(labels))
 
 
+class CalibrationTest(parameterized.TestCase):
+  @parameterized.parameters(15, 4, 1)
+  def test_definition(self, num_bins):
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(200, 3))
+    labels = rng.integers(0, 3, 200)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = 0.0
+    for i in range(num_bins):
+      low, high = i / num_bins, (i + 1) / num_bins
+      rows = (p.max(1) > low) & (p.max(1) <= high)
+      if rows.any():
+        hits = np.mean(p[rows].argmax(1) == labels[rows])
+        expected += rows.sum() / 200 * abs(hits - p[rows].max(1).mean())
+    found = metrics.calibration_error(logits, labels, num_bins)
+    self.assertAlmostEqual(found, expected, places=12)
+
+  def test_sure_and_right_and_as_sure_as_right(self):
+    sure = 50 * np.eye(3)
+    self.assertAlmostEqual(metrics.calibration_error(sure, [0, 1, 2]), 0)
+    self.assertAlmostEqual(metrics.calibration_error(sure, [1, 2, 0]), 1)
+    # Three of four are right, and each is sure to 0.75.
+    logits = np.log([[0.75, 0.25]] * 4)
+    self.assertAlmostEqual(metrics.calibration_error(logits, [0, 0, 1, 0]), 0)
+
+  def test_without_a_largest_logit_it_is_nan(self):
+    logits = np.array([[2.0, 1.0], [np.nan, 0.0]])
+    self.assertTrue(np.isnan(metrics.calibration_error(logits, [0, 0])))
+
+  def test_refusals(self):
+    with self.assertRaisesRegex(ValueError, '=2 must be in 0, ..., 1'):
+      metrics.calibration_error(np.zeros((2, 2)), [0, 2])
+    with self.assertRaisesRegex(ValueError, 'num_bins=0 must be at least 1'):
+      metrics.calibration_error(np.zeros((2, 2)), [0, 1], 0)
+
+
+class AurocTest(parameterized.TestCase):
+  def test_is_the_share_of_pairs(self):
+    rng = np.random.default_rng(0)
+    inside, outside = rng.integers(2, 9, 30), rng.integers(0, 7, 40)
+    pairs = inside[:, None] - outside[None]
+    expected = np.mean((pairs > 0) + 0.5 * (pairs == 0))
+    self.assertAlmostEqual(metrics.auroc(inside, outside), expected, places=12)
+    self.assertAlmostEqual(
+      metrics.auroc(outside, inside), 1 - expected, places=12
+    )
+
+  def test_infinite_scores_have_their_place(self):
+    self.assertEqual(metrics.auroc([np.inf, 1.0], [-np.inf, 0.0]), 1)
+    self.assertEqual(metrics.auroc([-np.inf], [-np.inf]), 0.5)
+
+  def test_a_score_of_nan_makes_it_nan(self):
+    self.assertTrue(np.isnan(metrics.auroc([1.0, np.nan], [0.0])))
+    self.assertTrue(np.isnan(metrics.auroc([1.0], [np.nan])))
+
+  def test_refusals(self):
+    with self.assertRaisesRegex(ValueError, r'outside must be .*got \(0,\)'):
+      metrics.auroc([1.0], [])
+    with self.assertRaisesRegex(ValueError, r'inside must be .*got \(1, 1\)'):
+      metrics.auroc([[1.0]], [1.0])
+
+
 def slow_distances(x, y):
   x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
   return np.linalg.norm(x[:, None] - y[None], axis=-1)

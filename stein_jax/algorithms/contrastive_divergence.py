@@ -62,6 +62,8 @@ def step(
   *,
   chain: samplers.Chain = samplers.Langevin(0.1),
   ksd: stein.KSD = stein.KSD(max_points=0),
+  minus_kl: float = 0.0,
+  plus_kl: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one CD-k update [LW17 eq 10] and its metrics.
@@ -77,6 +79,10 @@ def step(
       dynamics [LW17 eq 11].
     ksd: what is logged as 'chain/ksd', of the ends of the chains: with a `max_points`
       above 0 their squared discrepancy to the energy that they ran under.
+    minus_kl: weight of minus the divergence of the ends of the chains, through their
+      last step, of Langevin chains; see `energies.run_with_divergence`.
+    plus_kl: weight of it with the sign of the authors' code [DLTM21], by which the
+      energy learns something else than the density of the data.
     axis_name: the mapped axis over which the batch, and the chains, are split.
   """
   checks.moves(chain=chain)
@@ -88,13 +94,21 @@ def step(
 
   # CD starts its negatives at the data, and PCD where the last ones ended.
   start = data if state.chains is None else state.chains
-  samples, chain_metrics = energies.run_chain(
-    state.energy, chain, rng, start, *condition, ksd=ksd, **context
+  samples, chain_metrics, terms = energies.run_with_divergence(
+    state.energy,
+    chain,
+    rng,
+    start,
+    *condition,
+    minus_kl=minus_kl,
+    plus_kl=plus_kl,
+    ksd=ksd,
+    **context,
   )
 
   # In equation 10 the energy falls at the data and rises at the negatives.
   energy, metrics = energies.ascend_likelihood(
-    state.energy, data, samples, *condition, **context
+    state.energy, data, samples, *condition, terms=terms, **context
   )
   chains = None if state.chains is None else samples
   return State(state.step + 1, energy, chains), {**metrics, **chain_metrics}

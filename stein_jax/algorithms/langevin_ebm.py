@@ -72,9 +72,12 @@ def step(
   *,
   chain: samplers.Chain = samplers.Langevin(0.01, 60),
   ksd: stein.KSD = stein.KSD(max_points=0),
+  minus_kl: float = 0.0,
+  plus_kl: float = 0.0,
   start_scale: float = 1.0,
   restart: float = 0.05,
   energy_l2: float = 0.0,
+  label_weight: float = 0.0,
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Returns the state after one step of maximum likelihood by chains [X21 panel 3].
@@ -91,8 +94,14 @@ def step(
     start_scale: half the width of the noise, start_scale U(-1, 1).
     restart: chance that a persistent chain starts at noise again.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
+    label_weight: weight of the cross entropy of the batch's 'label' [n] by the energy's
+      own `logits`. It is 1 in JEM, whose energy is `energies.MarginalLabel` [G20].
     ksd: what is logged as 'chain/ksd', of the ends of the chains: with a `max_points`
       above 0 their squared discrepancy to the energy that they ran under.
+    minus_kl: weight of minus the divergence of the ends of the chains, through their
+      last step, of Langevin chains; see `energies.run_with_divergence`.
+    plus_kl: weight of it with the sign of the authors' code [DLTM21], by which the
+      energy learns something else than the density of the data.
     axis_name: the mapped axis over which the batch, and the chains, are split.
 
   Raises:
@@ -119,13 +128,30 @@ def step(
     start = jnp.where(again, start, state.chains[chosen])
 
   # A short run of the energy's dynamics stands for its samples.
-  samples, chain_metrics = energies.run_chain(
-    state.energy, chain, chain_rng, start, *condition, ksd=ksd, **context
+  samples, chain_metrics, terms = energies.run_with_divergence(
+    state.energy,
+    chain,
+    chain_rng,
+    start,
+    *condition,
+    minus_kl=minus_kl,
+    plus_kl=plus_kl,
+    ksd=ksd,
+    **context,
   )
 
-  # The energy falls at the data and rises at the samples.
+  # The energy falls at the data and rises at the samples. One that classifies learns
+  # the labels of the data beside it.
+  if not checks.is_zero(label_weight):
+    terms = (*terms, _of_labels(state.energy, batch, label_weight, **context))
   energy, metrics = energies.ascend_likelihood(
-    state.energy, data, samples, *condition, energy_l2=energy_l2, **context
+    state.energy,
+    data,
+    samples,
+    *condition,
+    energy_l2=energy_l2,
+    terms=terms,
+    **context,
   )
 
   # The buffer keeps where the chains ended.
@@ -169,6 +195,21 @@ def sample(
     block_size=state.energy.batch_size,
   )
   return moved[:num]
+
+
+def _of_labels(energy, batch, weight, *, axis_name, dropout_rng):
+  if 'label' not in batch:
+    raise ValueError(
+      f'label_weight={weight} needs data with labels; allowed: 0.'
+    )
+  return energies.cross_entropy(
+    energy,
+    batch['image'],
+    batch['label'],
+    weight=weight,
+    axis_name=axis_name,
+    rng=dropout_rng,
+  )
 
 
 def _noise(rng, shape, scale):

@@ -13,6 +13,7 @@ from stein_jax.energies.chains import target
 from stein_jax.energies.directions import direction
 from stein_jax.energies.directions import distance_moved
 from stein_jax.energies.directions import features
+from stein_jax.energies.divergences import run_with_divergence
 from stein_jax.energies.ising import Ising
 from stein_jax.energies.likelihoods import ais_estimate
 from stein_jax.energies.likelihoods import ais_log_partition
@@ -22,6 +23,7 @@ from stein_jax.energies.likelihoods import log_likelihood
 from stein_jax.energies.likelihoods import log_partition
 from stein_jax.energies.losses import ascend_likelihood
 from stein_jax.energies.losses import contrast
+from stein_jax.energies.losses import cross_entropy
 from stein_jax.energies.losses import free_energy
 from stein_jax.energies.losses import variational_contrast
 from stein_jax.energies.networks import MLP
@@ -30,6 +32,7 @@ from stein_jax.energies.networks import ConvNet
 from stein_jax.energies.networks import Discriminator
 from stein_jax.energies.networks import JointLabel
 from stein_jax.energies.networks import Levels
+from stein_jax.energies.networks import MarginalLabel
 from stein_jax.energies.networks import MultiModal
 from stein_jax.energies.networks import Unimodal
 from stein_jax.energies.networks import expert_energy
@@ -54,6 +57,7 @@ __all__ = [
   'KnownMean',
   'Levels',
   'MLP',
+  'MarginalLabel',
   'MultiModal',
   'RBM',
   'Unimodal',
@@ -63,6 +67,7 @@ __all__ = [
   'check_density',
   'conditions',
   'contrast',
+  'cross_entropy',
   'direction',
   'distance_moved',
   'exact_log_partition',
@@ -76,6 +81,7 @@ __all__ = [
   'log_partition',
   'pair',
   'run_chain',
+  'run_with_divergence',
   'sample_state',
   'score',
   'score_and_mean',

@@ -157,12 +157,8 @@ def run_chain(
     moved, metrics = _in_blocks(run, block_size, rng, x, *condition)
   else:
     moved, metrics = run(rng, x, *condition)
-  way = dtypes.at_least_float32(moved - x).reshape(len(x), -1)
-  metrics = {
-    'chain/move': jnp.mean(jnp.linalg.norm(way, axis=1)),
-    **{f'chain/{name}': value for name, value in metrics.items()},
-  }
-  metrics = collectives.pmean(metrics, axis_name)
+  metrics = {f'chain/{name}': value for name, value in metrics.items()}
+  metrics = collectives.pmean(move(x, moved) | metrics, axis_name)
   checks.has(('max_points',), 'a value, such as stein.KSD()', ksd=ksd)
   if ksd.max_points:
     with build.section('ksd'):
@@ -170,6 +166,12 @@ def run_chain(
         energy, ksd, moved, *condition, axis_name=axis_name
       )
   return moved, metrics
+
+
+def move(x: Array, moved: Array) -> Metrics:
+  """Returns the metric of how far chains went from x [n, ...], on this device."""
+  way = dtypes.at_least_float32(moved - x).reshape(len(x), -1)
+  return {'chain/move': jnp.mean(jnp.linalg.norm(way, axis=1))}
 
 
 def _discrepancy(energy, ksd, x, *condition, axis_name):

@@ -1,12 +1,14 @@
 """Losses of an energy: contrasts of data with samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 
 from jax import lax
 import jax.numpy as jnp
+import optax
 
 from stein_jax import checks
+from stein_jax import layers
 from stein_jax import learners
 from stein_jax.energies import networks
 from stein_jax.energies import values
@@ -89,6 +91,7 @@ def ascend_likelihood(
   samples: Array,
   *condition: Array,
   energy_l2: float = 0.0,
+  terms: Sequence[Callable[[Params], tuple[Array, Metrics]]] = (),
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
 ) -> tuple[Learner, Metrics]:
@@ -102,6 +105,8 @@ def ascend_likelihood(
     samples: the ends of chains [m, ...], which are constants.
     *condition: what else the energy takes, the same for both.
     energy_l2: weight of the mean squared energies.
+    terms: what else is in the loss, as `cross_entropy` is: functions of the parameters
+      to a number [] and its metrics.
     axis_name: the mapped axis over which both are split.
     dropout_rng: key of the energy's dropout.
   """
@@ -117,7 +122,69 @@ def ascend_likelihood(
     axis_name=axis_name,
     rng=dropout_rng,
   )
-  return learners.descend(energy, loss_fn, axis_name=axis_name)
+
+  def total(params):
+    found = [term(params) for term in (loss_fn, *terms)]
+    losses, metrics = zip(*found, strict=True)
+    return sum(losses), {
+      name: v for each in metrics for name, v in each.items()
+    }
+
+  return learners.descend(energy, total, axis_name=axis_name)
+
+
+def cross_entropy(
+  energy: Learner,
+  x: Array,
+  label: Array,
+  *,
+  weight: float = 1.0,
+  axis_name: str | None = None,
+  rng: PRNGKey | None = None,
+) -> Callable[[Params], tuple[Array, Metrics]]:
+  """Returns weight * mean -log p(y | x) and its metrics, of parameters.
+
+  p(y | x) is the softmax of the energy's `logits`. If the energy is `MarginalLabel` and
+  the weight is 1, this and `contrast` with samples of p(x) have the gradient of
+  -log p(x, y) [G20].
+
+  Args:
+    energy: the learner.
+    x: examples [n, ...].
+    label: their classes, integers [n]. One that is traced and no class gives nan.
+    weight: of the mean.
+    axis_name: the mapped axis over which the examples are split.
+    rng: key of the energy's dropout.
+
+  Raises:
+    ValueError: the weight is below 0, the energy has no `logits`, or the labels are
+      not those of the classes.
+  """
+  checks.non_negative(label_weight=weight)
+  if not learners.has_method(energy, 'logits'):
+    raise ValueError(
+      'Labels ask for logits, and this energy has no method logits; allowed: '
+      'MarginalLabel.'
+    )
+
+  def loss_fn(params):
+    logits = learners.call(
+      energy, params, x, method='logits', axis_name=axis_name, rng=rng
+    )
+    checks.rows(len(x), **{"The energy's logits": logits})
+    hot = layers.one_hot(label, logits.shape[-1]).astype(logits.dtype)
+    checks.rows(len(x), label=hot)
+    losses = optax.softmax_cross_entropy(logits, hot)
+    # argmax answers at nan too, which would count as a hit or a miss.
+    hits = (jnp.argmax(logits, -1) == label).astype(logits.dtype)
+    hits = jnp.where(jnp.isnan(losses), jnp.nan, hits)
+    loss = jnp.mean(losses)
+    return weight * loss, {
+      'energy/cross_entropy': loss,
+      'energy/accuracy': jnp.mean(hits),
+    }
+
+  return loss_fn
 
 
 def free_energy(

@@ -1,6 +1,7 @@
 """Energies that are networks."""
 
 from collections.abc import Callable, Sequence
+import inspect
 
 from flax import linen as nn
 import jax
@@ -8,6 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from stein_jax import checks
+from stein_jax import classifiers
 from stein_jax import collectives
 from stein_jax import dtypes
 from stein_jax import layers
@@ -236,6 +238,65 @@ class JointLabel(nn.Module):
 
   def _classify(self, features, rng):
     return self.classifier(_dropout(features, self.dropout, rng))
+
+
+class MarginalLabel(nn.Module):
+  """Energy of an image by a classifier, E(x) = -log sum_y exp f_y(x) [G20].
+
+  With E(x, y) = -f_y(x) this is the energy of x whatever its label, and p(y | x) is the
+  softmax of the logits f.
+
+  Attributes:
+    classifier: a network of `classifiers`, or another that returns features and logits.
+      It is named by a section; smooth activations suit chains best.
+  """
+
+  classifier: nn.Module = classifiers.CNN(dropout=0.0)
+
+  @property
+  def mixes(self) -> bool:
+    """Whether the energy of one example depends on the others of its batch."""
+    return self._takes('axis_name')
+
+  @property
+  def drops(self) -> bool:
+    """Whether the classifier has dropout, or noise, if it is given a key."""
+    return self._takes('rng')
+
+  def __call__(
+    self, x: Array, *, axis_name: str | None = None, rng: PRNGKey | None = None
+  ) -> Array:
+    """Returns E(x) [n]."""
+    logits = self.logits(x, axis_name=axis_name, rng=rng)
+    return -nn.logsumexp(dtypes.at_least_float32(logits), -1)
+
+  def logits(
+    self, x: Array, *, axis_name: str | None = None, rng: PRNGKey | None = None
+  ) -> Array:
+    """Returns f(x) [n, k]."""
+    return self._run(x, axis_name, rng)[1]
+
+  def features(
+    self, x: Array, *, axis_name: str | None = None, rng: PRNGKey | None = None
+  ) -> Array:
+    """Returns the classifier's features [n, f]."""
+    return self._run(x, axis_name, rng)[0]
+
+  def _run(self, x, axis_name, rng):
+    given = dict(axis_name=axis_name, rng=rng)
+    given = {name: v for name, v in given.items() if self._takes(name)}
+    outputs = self.classifier(x, **given)
+    # Of an array the second row would pass for the logits.
+    if not isinstance(outputs, tuple) or len(outputs) != 2:
+      raise ValueError(
+        f'The classifier returns {jax.tree.map(jnp.shape, outputs)}; wanted: '
+        'features [n, f] and logits [n, k].'
+      )
+    return outputs
+
+  def _takes(self, name):
+    call = type(self.classifier).__call__
+    return name in inspect.signature(call).parameters
 
 
 class Discriminator(nn.Module):

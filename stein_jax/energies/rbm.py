@@ -87,22 +87,45 @@ class RBM(nn.Module):
     index = jax.random.categorical(rng, weights, shape=(num,))
     return self._mean(self._hidden(index))
 
-  def gibbs(self, rng: PRNGKey, x: Array, num_steps: int) -> Array:
+  def gibbs(
+    self,
+    rng: PRNGKey,
+    x: Array,
+    num_steps: int,
+    *,
+    noisy: Array | None = None,
+    noise_scale: Array | float = 1.0,
+  ) -> Array:
     """Returns x after block Gibbs steps, like x.
 
     Each step draws h from p(h_i = 1 | x) = sigmoid(2 (B'x + c)_i), then x from
     N(b + Bh, I).
+
+    Args:
+      rng: key of the steps.
+      x: where they start [n, ...].
+      num_steps: number of steps.
+      noisy: points like x, if the law is p(x) N(noisy; x, s^2), that of x before it had
+        noise. x is then drawn from N((b + Bh + noisy / s^2) / a, 1 / a), with
+        a = 1 + 1 / s^2.
+      noise_scale: s [], or [n]; infinite where nothing of x is left.
     """
+    flat = layers.flat(dtypes.at_least_float32(x))
+    known, pull = jnp.zeros((), flat.dtype), jnp.zeros_like(flat)
+    if noisy is not None:
+      checks.like(x, noisy=noisy)
+      known = jnp.reshape(jnp.asarray(noise_scale, flat.dtype), (-1, 1)) ** -2
+      pull = known * layers.flat(dtypes.at_least_float32(noisy))
 
     def step(flat, rng):
       hidden_rng, noise_rng = jax.random.split(rng)
       probability = nn.sigmoid(2 * self._logits(self._centre(flat)))
       up = jax.random.bernoulli(hidden_rng, probability).astype(flat.dtype)
       # h is in {-1, 1}, which is also why its logit has a factor of 2.
-      return _add_noise(noise_rng, self._mean(2.0 * up - 1.0)), None
+      mean = (self._mean(2.0 * up - 1.0) + pull) / (1 + known)
+      return _add_noise(noise_rng, mean, 1 / jnp.sqrt(1 + known)), None
 
     keys = jax.random.split(rng, num_steps)
-    flat = layers.flat(dtypes.at_least_float32(x))
     return lax.scan(step, flat, keys)[0].reshape(x.shape)
 
   def _states(self, limit):
@@ -143,8 +166,8 @@ class RBM(nn.Module):
     return lax.stop_gradient(self.get_variable('constants', 'mean'))
 
 
-def _add_noise(rng, mean):
-  return mean + jax.random.normal(rng, mean.shape, mean.dtype)
+def _add_noise(rng, mean, scale=1.0):
+  return mean + scale * jax.random.normal(rng, mean.shape, mean.dtype)
 
 
 def _log_two_cosh(x):

@@ -7,6 +7,8 @@ nan, what comes out is nan.
 """
 
 from stein_jax.metrics.classes import accuracy
+from stein_jax.metrics.classes import auroc
+from stein_jax.metrics.classes import calibration_error
 from stein_jax.metrics.classes import class_histogram
 from stein_jax.metrics.classes import classifier_metrics
 from stein_jax.metrics.classes import duplicates
@@ -29,6 +31,8 @@ from stein_jax.metrics.laws import two_sample_test
 
 __all__ = [
   'accuracy',
+  'auroc',
+  'calibration_error',
   'class_histogram',
   'classifier_metrics',
   'diversity',

@@ -83,6 +83,76 @@ def accuracy(logits: Array, labels: Array) -> float:
   return float(np.mean(logits.argmax(1) == np.asarray(labels)))
 
 
+def calibration_error(
+  logits: Array, labels: Array, num_bins: int = 15
+) -> float:
+  """Returns how far a classifier's confidence is from its accuracy [GPSW17 eq 3].
+
+  This is the expected calibration error, from 0 to 1. Rows go into bins of equal width
+  by their largest probability, a bin's upper end with it. It is the mean over rows of
+  their bin's |accuracy - mean confidence|. Where the largest logit of a row is not
+  finite, it is nan.
+
+  Args:
+    logits: a classifier's, for each sample [n, k].
+    labels: the right classes, integers [n].
+    num_bins: number of bins.
+
+  Raises:
+    ValueError: the logits are not [n, k], or the labels not [n] and among k classes.
+
+  Examples:
+    >>> logits = np.log([[0.9, 0.1], [0.9, 0.1]])  # right once, and 0.9 sure
+    >>> print(f'{calibration_error(logits, [0, 1]):.4f}')
+    0.4000
+  """
+  from scipy import special  # pylint: disable=g-import-not-at-top
+
+  logits = dtypes.on_host(_rows.matrix(logits=logits))
+  checks.labels(logits.shape[1], labels=labels)
+  checks.per_example(len(logits), labels=labels)
+  checks.count(num_bins=num_bins)
+  if not np.isfinite(logits.max(1)).all():
+    return float('nan')
+  confidence = special.softmax(logits, 1).max(1)
+  hits = logits.argmax(1) == np.asarray(labels)
+  places = np.ceil(confidence * num_bins).astype(int) - 1
+  gaps = np.bincount(places.clip(0, num_bins - 1), hits - confidence)
+  # The share of a bin times its gap is the sum of its rows' gaps over all rows.
+  return float(np.sum(np.abs(gaps)) / len(logits))
+
+
+def auroc(inside: Array, outside: Array) -> float:
+  """Returns how often a score of `inside` is above one of `outside`.
+
+  This is the area under the ROC curve of telling the two by a threshold, in which equal
+  scores count a half: 1 where every score of `inside` is above all others, and 0.5
+  where scores tell nothing. The log density of an energy, -E(x), is such a score. A
+  score of nan makes it nan.
+
+  Args:
+    inside: scores [n] of examples that should score high.
+    outside: scores [m] of the others.
+
+  Raises:
+    ValueError: scores are not [n] and [m], or there are none.
+
+  Examples:
+    >>> print(auroc([3.0, 2.0], [1.0, 2.0]))
+    0.875
+  """
+  inside, outside = dtypes.on_host(inside), dtypes.on_host(outside)
+  for name, scores in dict(inside=inside, outside=outside).items():
+    if scores.ndim != 1 or not scores.size:
+      raise ValueError(f'{name} must be [n], n >= 1; got {scores.shape}.')
+  if np.isnan(inside).any() or np.isnan(outside).any():
+    return float('nan')
+  ranked = np.sort(outside)
+  below = np.searchsorted(ranked, inside, 'left')
+  up_to = np.searchsorted(ranked, inside, 'right')
+  return float(np.mean(below + up_to) / (2 * len(outside)))
+
+
 def histogram_entropy(fractions: Array) -> float:
   """Returns the entropy in nats of fractions [k].
 

@@ -45,7 +45,9 @@ def test_metrics(config, state, source) -> dict[str, float]:
   which overstates the likelihood. Its chains start at the mean of the first thousand
   examples, unless `base_mean` is among the keywords. An estimate has its standard error
   in nats beside it, which is that of the likelihood too, and its effective number of
-  chains. Of dequantised images there is 'test/bits_per_dimension', too.
+  chains. Of dequantised images there is 'test/bits_per_dimension', too. An energy that
+  classifies images, as `energies.MarginalLabel` does, has 'test/accuracy' and
+  'test/calibration_error' where the source has labels.
   """
   state = chosen(config, state)
   if hasattr(state, 'classifier'):
@@ -53,16 +55,16 @@ def test_metrics(config, state, source) -> dict[str, float]:
     logits = judging.classified(state.classifier, source[:]['image'])[1]
     return {'test/accuracy': metrics.accuracy(logits, labels)}
   check_likelihood(config, state, source[slice(0, 1)]['image'])
+  found = _of_labels(getattr(state, 'energy', None), source)
   if config.evaluation.log_likelihood == 'none':
-    return {}
+    return found
   energy = state.energy
-  found = {}
   if config.evaluation.log_likelihood == 'exact':
     log_partition = _jitted_exact(energy)
   else:
     rng = jax.random.key(config.seed)
     estimate = _estimated(config, energy, rng, source)
-    found = {f'test/{name}': float(value) for name, value in estimate.items()}
+    found |= {f'test/{name}': float(v) for name, v in estimate.items()}
     log_partition = estimate['log_partition']
     error = found['test/log_partition_error']
     if not error < _LARGE_ERROR:
@@ -87,6 +89,28 @@ def test_metrics(config, state, source) -> dict[str, float]:
     # The rows are those of the test data; what is estimated is log Z alone.
     found['test/log_likelihood_error'] = found['test/log_partition_error']
   return found
+
+
+def _of_labels(energy, source):
+  """Returns the metrics of an energy of images alone that classifies, or {}."""
+  module = getattr(energy, 'module', None)
+  classifies = module is not None and learners.has_method(energy, 'logits')
+  if not classifies or energy.num_classes or 'label' not in source[slice(0, 1)]:
+    return {}
+  parts = [
+    source[slice(first, first + 1000)] for first in range(0, len(source), 1000)
+  ]
+  logits = np.concatenate([_jitted_logits(energy, x['image']) for x in parts])
+  labels = np.concatenate([x['label'] for x in parts])
+  return {
+    'test/accuracy': metrics.accuracy(logits, labels),
+    'test/calibration_error': metrics.calibration_error(logits, labels),
+  }
+
+
+@jax.jit
+def _jitted_logits(energy, x):
+  return learners.call(energy, energy.params, x, method='logits')
 
 
 def check_likelihood(config, state, x) -> None:

@@ -5,6 +5,7 @@ import functools
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -12,11 +13,14 @@ import numpy as np
 import optax
 import pytest
 
+from stein_jax import energies
+from stein_jax import learners
 from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.algorithms import langevin_ebm
 from tests import draws
 from tests import literal
+from tests import smoke
 
 
 class StepTest(parameterized.TestCase):
@@ -104,6 +108,123 @@ class StepTest(parameterized.TestCase):
         batch,
         jax.random.key(0),
       )
+
+
+class Mixture(nn.Module):
+  """A classifier with logits w_y.x + b_y - |x|^2 / 2: classes N(w_y, I)."""
+
+  means: tuple[tuple[float, ...], ...]
+
+  @nn.compact
+  def __call__(self, x):
+    w = self.param('w', lambda _: jnp.asarray(self.means))
+    b = self.param('b', lambda _: jnp.arange(len(self.means)) / 4)
+    x = x.reshape(len(x), -1)
+    return x, x @ w.T + b[None] - 0.5 * jnp.sum(x**2, 1, keepdims=True)
+
+
+class JEMTest(parameterized.TestCase):
+  """A classifier as an energy, whose density is a known mixture [G20]."""
+
+  means = ((1.0, -0.5), (0.2, 1.5), (-1.2, 0.3))
+
+  def begin(self):
+    energy = learners.create(
+      jax.random.key(0),
+      energies.MarginalLabel(Mixture(self.means)),
+      optax.sgd(1.0),
+      jnp.zeros((40, 2)),
+    )
+    rng = np.random.default_rng(5)
+    batch = {
+      'image': rng.normal(size=(40, 2)).astype(np.float32),
+      'label': rng.integers(0, 3, 40),
+    }
+    return langevin_ebm.State(jnp.zeros((), jnp.int32), energy, None), batch
+
+  @staticmethod
+  def exact(rng, x, target):
+    """Returns draws of the mixture, in the place of a chain."""
+    p = target.energy.params['params']['classifier']
+    class_rng, rng = jax.random.split(rng)
+    weights = p['b'] + 0.5 * jnp.sum(p['w'] ** 2, 1)
+    label = jax.random.categorical(class_rng, weights, shape=(len(x),))
+    return p['w'][label] + jax.random.normal(rng, x.shape), {}
+
+  def test_has_the_gradient_of_the_joint_likelihood(self):
+    """log p(x, y) = f_y(x) - log Z, log Z = logsumexp(b + |w|^2 / 2) + d/2 log 2 pi."""
+    state, batch = self.begin()
+    step = functools.partial(
+      langevin_ebm.step, chain=self.exact, label_weight=1.0
+    )
+
+    def update(rng):
+      after, metrics = step(state, batch, rng)
+      change = lambda name: (
+        after.energy.params['params']['classifier'][name]
+        - state.energy.params['params']['classifier'][name]
+      )
+      return change('w'), change('b'), metrics
+
+    keys = jax.random.split(jax.random.key(1), 2000)
+    w_change, b_change, metrics = jax.jit(jax.vmap(update))(keys)
+    w, b = np.array(self.means), np.arange(3) / 4
+    share = np.exp(b + 0.5 * np.sum(w**2, 1))
+    share /= share.sum()
+    hot = np.eye(3)[batch['label']]
+    exact_w = hot.T @ batch['image'] / 40 - share[:, None] * w
+    exact_b = hot.mean(0) - share
+    for found, exact in ((w_change, exact_w), (b_change, exact_b)):
+      error = found.std(0) / len(found) ** 0.5
+      self.assertLess(np.max(np.abs(found.mean(0) - exact) / error), 4.5)
+      self.assertGreater(np.max(np.abs(exact) / error), 20)
+    logits = batch['image'] @ w.T + b
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    loss = -np.mean(np.log(p[np.arange(40), batch['label']]))
+    np.testing.assert_allclose(metrics['energy/cross_entropy'], loss, rtol=1e-4)
+    hits = np.mean(p.argmax(1) == batch['label'])
+    np.testing.assert_allclose(metrics['energy/accuracy'], hits, rtol=1e-5)
+
+  def test_the_weight_is_that_of_the_labels_alone(self):
+    state, batch = self.begin()
+    chain = samplers.Langevin(0.3, 2)
+    run = lambda weight: jax.jit(
+      functools.partial(langevin_ebm.step, chain=chain, label_weight=weight)
+    )(state, batch, jax.random.key(0))[0].energy.params['params']['classifier']
+    none, half, one = map(run, (0.0, 0.5, 1.0))
+    for name, value in none.items():
+      np.testing.assert_allclose(
+        half[name] - value, (one[name] - value) / 2, atol=1e-5
+      )
+      self.assertGreater(np.max(np.abs(one[name] - value)), 1e-2)
+
+  def test_modes_agree(self):
+    state, batch = self.begin()
+    step = functools.partial(
+      langevin_ebm.step, chain=samplers.Langevin(0.3, 2), label_weight=1.0
+    )
+    with draws.fixed():
+      smoke.assert_modes_agree(step, state, batch)
+
+  def test_refusals(self):
+    state, batch = self.begin()
+    run = lambda batch=batch, **hyper: langevin_ebm.step(
+      state, batch, jax.random.key(0), **hyper
+    )
+    with self.assertRaisesRegex(ValueError, 'label_weight=1.0 needs data with'):
+      run({'image': batch['image']}, label_weight=1.0)
+    with self.assertRaisesRegex(ValueError, 'label.*must be in 0, ..., 2'):
+      run(batch | {'label': batch['label'] + 1}, label_weight=1.0)
+    with self.assertRaisesRegex(ValueError, 'label_weight=-1.0 must be zero'):
+      run(label_weight=-1.0)
+    wrapped = learners.wrap(
+      lambda p, x: jnp.sum((x - p) ** 2, 1),
+      jnp.ones(()),
+      optax.sgd(1.0),
+      batch['image'],
+    )
+    with self.assertRaisesRegex(ValueError, 'no method logits; allowed: Marg'):
+      energies.cross_entropy(wrapped, batch['image'], batch['label'])
 
 
 class ChainsTest(parameterized.TestCase):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stein_jax import classifiers
 from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
@@ -271,6 +272,53 @@ class AutoencoderTest(parameterized.TestCase):
   def test_bad_arguments(self, kwargs, message):
     with self.assertRaisesRegex(ValueError, message):
       energies.Autoencoder(**kwargs)
+
+
+class MarginalLabelTest(parameterized.TestCase):
+  def learner(self, classifier):
+    return learners.create(
+      jax.random.key(0),
+      energies.MarginalLabel(classifier),
+      optax.sgd(0.1),
+      jnp.zeros((3, 8, 8, 1)),
+    )
+
+  def test_is_the_classifier(self):
+    classifier = classifiers.CNN(4, (2,), 5, dropout=0.4)
+    learner = self.learner(classifier)
+    x = np.float32(np.random.default_rng(1).normal(size=(3, 8, 8, 1)))
+    own = {'params': learner.params['params']['classifier']}
+    for rng in (None, jax.random.key(2)):
+      features, logits = classifier.apply(own, x, rng=rng)
+      call = functools.partial(
+        learners.call, learner, learner.params, x, rng=rng
+      )
+      np.testing.assert_allclose(call(method='logits'), logits, rtol=1e-6)
+      np.testing.assert_allclose(call(method='features'), features, rtol=1e-6)
+      expected = -np.log(np.sum(np.exp(logits), 1))
+      np.testing.assert_allclose(call(), expected, rtol=1e-5)
+
+  def test_a_constant_moves_nothing_but_the_energy(self):
+    learner = self.learner(classifiers.CNN(4, (2,), 5))
+    x = np.float32(np.random.default_rng(1).normal(size=(3, 8, 8, 1)))
+    shift = lambda leaf: leaf + 3.0 if leaf.shape == (4,) else leaf
+    moved = learner.replace(params=jax.tree.map(shift, learner.params))
+    values = [energies.value(e, e.params, x) for e in (learner, moved)]
+    np.testing.assert_allclose(values[1], values[0] - 3, rtol=1e-4)
+    scores = [energies.score(e, x) for e in (learner, moved)]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-5)
+
+  def test_says_what_its_classifier_takes(self):
+    both = self.learner(classifiers.AllConvolutional((((2, 3),),), 2))
+    self.assertTrue(learners.mixes(both) and learners.drops(both))
+    neither = self.learner(classifiers.ResNet(8, 2, 2, 1))
+    self.assertFalse(learners.mixes(neither) or learners.drops(neither))
+
+  def test_another_network_is_refused(self):
+    with self.assertRaisesRegex(
+      ValueError, r'classifier returns \(3,\); wanted: features \[n, f\] and'
+    ):
+      self.learner(energies.ConvNet((2,), (3,), (2,)))
 
 
 class JointLabelTest(parameterized.TestCase):

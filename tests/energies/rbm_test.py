@@ -228,6 +228,59 @@ class RBMTest(parameterized.TestCase):
     self.assert_mean(deviation, 0)
     self.assert_mean(deviation[:, :, None] * deviation[:, None, :], covariance)
 
+  def test_one_gibbs_step_of_what_had_noise_by_hand(self):
+    energy, b, weight, c = models.rbm()
+    x, noisy = np.array([0.3, -1.0, 0.5]), np.array([1.0, 0.2, -0.6])
+    hidden = np.tanh(x @ weight + c)
+    tile = lambda x: jnp.tile(jnp.asarray(x, jnp.float32), (20_000, 1))
+    gibbs = lambda scale: learners.call(
+      energy,
+      energy.params,
+      jax.random.key(0),
+      tile(x),
+      1,
+      method='gibbs',
+      noisy=tile(noisy),
+      noise_scale=scale,
+    )
+    # N(x; b + Bh, I) N(noisy; x, s^2) has the precision a = 1 + 1 / s^2.
+    a = 1 + 1 / 0.7**2
+    mean = (b + weight @ hidden + noisy / 0.7**2) / a
+    covariance = weight @ np.diag(1 - hidden**2) @ weight.T / a**2
+    deviation = np.asarray(gibbs(0.7), np.float64) - mean
+    self.assert_mean(deviation, 0)
+    self.assert_mean(
+      deviation[:, :, None] * deviation[:, None, :],
+      covariance + np.eye(3) / a,
+    )
+    # Of infinite noise nothing is known, of each row its own.
+    scales = jnp.where(jnp.arange(20_000) % 2, 0.7, jnp.inf)
+    without = models.call(energy, jax.random.key(0), tile(x), 1, method='gibbs')
+    both = gibbs(scales)
+    np.testing.assert_allclose(both[::2], without[::2], rtol=1e-6)
+    np.testing.assert_allclose(both[1::2], gibbs(0.7)[1::2], rtol=1e-5)
+
+  def test_noise_on_centred_points_is_noise_on_points(self):
+    centered, b, weight, c = models.rbm(centered=True)
+    m = centered.params['constants']['mean']
+    plain = models.with_params(models.rbm()[0], b, weight, c)
+    x = jnp.asarray(models.points(), jnp.float32)
+    run = lambda energy, x, noisy: learners.call(
+      energy,
+      energy.params,
+      jax.random.key(3),
+      x,
+      2,
+      method='gibbs',
+      noisy=noisy,
+      noise_scale=0.7,
+    )
+    np.testing.assert_allclose(
+      run(centered, x + m[None], x + 1 + m[None]),
+      run(plain, x, x + 1) + m[None],
+      atol=2e-5,
+    )
+
   def test_centering_is_a_change_of_parameters(self):
     centered, b, weight, c = models.rbm(centered=True)
     m = np.asarray(centered.params['constants']['mean'])

@@ -379,7 +379,7 @@ class FilesTest(parameterized.TestCase):
       for name in _NAMES
     }
     self.assertLessEqual(max(lengths.values()), 60, lengths)
-    self.assertLess(sum(lengths.values()), 44 * len(lengths))
+    self.assertLess(sum(lengths.values()), 45 * len(lengths))
 
 
 if __name__ == '__main__':

@@ -17,10 +17,42 @@ import pytest
 from stein_jax import datasets
 from stein_jax import energies
 from stein_jax import learners
+from stein_jax import metrics
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
 from stein_jax.runs import training
 from tests import smoke
+
+
+class OfLabelsTest(absltest.TestCase):
+  def metrics_of(self, **energy):
+    config = smoke.get_config('langevin_ebm_mnist')
+    fields = configs.plain(config) | dict(energy=energy, num_chains=0)
+    config = configs.complete(fields)
+    _, state, _ = smoke.begin(config)
+    source = datasets.load(**config.evaluation.data)
+    return evaluation.test_metrics(config, state, source), state.energy, source
+
+  def test_an_energy_that_classifies_is_tested_as_a_classifier(self):
+    found, energy, source = self.metrics_of(
+      name='MarginalLabel', classifier=dict(widths=(2,), dense=3)
+    )
+    rows = source[:]
+    logits = learners.call(
+      energy, energy.params, rows['image'], method='logits'
+    )
+    self.assertEqual(
+      found,
+      {
+        'test/accuracy': metrics.accuracy(logits, rows['label']),
+        'test/calibration_error': metrics.calibration_error(
+          logits, rows['label']
+        ),
+      },
+    )
+
+  def test_others_are_not(self):
+    self.assertEqual(self.metrics_of(name='RBM', num_hidden=2)[0], {})
 
 
 class RecoveredTest(parameterized.TestCase):

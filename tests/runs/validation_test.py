@@ -212,6 +212,13 @@ ROWS = {
     ('step.num_units', -1, 'step.num_units=-1 must be at least 0'),
     ('data.binarize', False, 'x has a unit that is .*allowed: 0 and 1 alone'),
   ),
+  'recovery_likelihood_mnist': (
+    ('step.noise_scales', (1.0, 0.5), r'step.noise_scales\[0\]=1.0 must be below 1'),
+    ('step.noise_scales', 0.5, 'step.noise_scales=0.5 must be a sequence of num'),
+    ('step.chain.num_steps', 0, 'step.chain.num_steps=0 must be at least 1'),
+    ('energy.norm', 'batch', 'mixes its batch.*no density'),
+    (_LABELS, "data.condition='label', but recovery_likelihood takes no cond"),
+  ),
   'score_matching_mnist': (
     ('step.objective', 'ksd', "step.objective='ksd'.*'denoising'"),
     ('step.num_projections', 0, 'step.num_projections=0 must be at'),
