@@ -161,6 +161,12 @@ WAYS = {
   'nce-conditional': Way(
     'Conditional NCE, 4 noises', _NOISE, 5, _noisy('conditional'), (0.3, 1.0)
   ),
+  'recovery': Way(
+    'Recovery likelihood, 5 Gibbs steps',
+    'recovery_likelihood',
+    7,
+    lambda value: dict(noise_scales=(0.7,), chain=samplers.Gibbs(5)),
+  ),
   'discrepancy': Way(
     'Energy discrepancy, 4 noises', _NOISE, 5, _noisy('discrepancy'), (0.3, 0.7)
   ),
