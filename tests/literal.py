@@ -131,6 +131,25 @@ def chain(energy, langevin, x, *condition):
   return x
 
 
+def watch(energy, langevin, x, *condition):
+  """Returns the metrics of the last step of `chain`, named as those of a run."""
+  before = langevin.replace(num_steps=langevin.num_steps - 1)
+  last, end = (
+    chain(energy, each, x, *condition) for each in (before, langevin)
+  )
+  total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, *condition))
+  score = -np.asarray(jax.jit(jax.grad(total))(last), np.float64)
+  found = {
+    'temperature': langevin.temperature * langevin.noise,
+    'score_norm': np.mean(score**2) ** 0.5,
+    'virial_temperature': -np.mean((last - np.mean(last, 0)) * score),
+  }
+  if langevin.clip:
+    low, high = langevin.clip
+    found['clipped'] = np.mean((end <= low) | (end >= high))
+  return {f'chain/{name}': value for name, value in found.items()}
+
+
 def descended(params, loss):
   """Returns parameters after a step of sgd down the loss, and its aux."""
   gradient, aux = jax.jit(jax.grad(loss, has_aux=True))(params)

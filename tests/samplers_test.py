@@ -282,7 +282,9 @@ class TemperedTest(parameterized.TestCase):
       jax.random.key(0), jnp.array([8.0]), samplers.target(_log_density)
     )
     np.testing.assert_array_equal(x, [1])
-    self.assertEqual(metrics, {'swap_0': 1})
+    self.assertEqual(metrics['swap_0'], 1)
+    # The watch is of the first replica, whose scores are -8, -4 and -2.
+    np.testing.assert_allclose(metrics['score_norm'], 14 / 3, rtol=1e-6)
 
   def test_it_finds_the_well_that_mala_does_not(self):
     ladder = tuple(np.geomspace(1, 0.02, 8))
@@ -757,6 +759,12 @@ class ValuesTest(parameterized.TestCase):
     chain = samplers.Langevin(num_steps=80, **options)
     x, metrics = self.ends(chain, jnp.ones(_NUM))
     _assert_variance(x, variance)
+    # At rest the watch sees the variance: -x s(x) = s(x)^2 = x^2, up to 0.02 of it.
+    temperature = options.get('noise_ratio', 1) ** 2
+    temperature *= options.get('temperature', 1)
+    self.assertAlmostEqual(float(metrics.pop('temperature')), temperature, 5)
+    virial, norm = metrics.pop('virial_temperature'), metrics.pop('score_norm')
+    np.testing.assert_allclose([virial, norm**2], variance, rtol=0.05)
     self.assertEqual(metrics, {})
 
   @parameterized.parameters(
@@ -775,6 +783,36 @@ class ValuesTest(parameterized.TestCase):
       self.assertGreater(np.min(np.abs(found - x / 2)), 0)
     else:
       np.testing.assert_array_equal(found, expected)
+
+  def test_the_watch_by_hand(self):
+    # From 1, 3 and -1, whose mean is 1, with scores -1, -3 and 1: the virial is
+    # (0 + 6 + 2) / 3 and the mean square 11 / 3. The steps end at half of each, cut
+    # to [-0.5, 1].
+    x = jnp.array([1.0, 3.0, -1.0])
+    chain = samplers.Langevin(1.0, noise=False, clip=(-0.5, 1.0))
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.int32):
+      _, found = self.ends(chain, x.astype(dtype))
+      expected = {
+        'temperature': 0,
+        'virial_temperature': 8 / 3,
+        'score_norm': (11 / 3) ** 0.5,
+        'clipped': 2 / 3,
+      }
+      chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    self.assertEqual(self.ends(chain.replace(num_steps=0), x)[1], {})
+
+  def test_the_watch_is_that_of_all_devices(self):
+    # The middle is that of all points, not of a device's own.
+    x = jnp.arange(8.0)
+    whole = self.ends(samplers.Langevin(0.3, noise=False), x)[1]
+    target = samplers.target(_log_density, axis_name='i')
+    run = lambda x: samplers.Langevin(0.3, noise=False)(
+      jax.random.key(0), x, target
+    )[1]
+    for mapped in (jax.vmap, jax.pmap):
+      found = mapped(run, axis_name='i')(x.reshape(4, 2))
+      for name in ('virial_temperature', 'temperature'):
+        np.testing.assert_allclose(np.mean(found[name]), whole[name], rtol=1e-5)
 
   def test_mala_leaves_the_normal_alone(self):
     # Without the accept step the variance would be 4 / 3.

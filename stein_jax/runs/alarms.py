@@ -14,6 +14,7 @@ from stein_jax.types import Batch
 GAP, LOSS, SPREAD = 'energy/gap', 'energy/loss', 'samples/variance'
 ACCEPTANCE, LIKELIHOOD = 'chain/acceptance', 'test/log_likelihood'
 PREDICTED = 'particles/predicted_variance'
+TEMPERATURE, CLIPPED = 'chain/temperature', 'chain/clipped'
 # Distances that samples move in a step, and what makes them shorter.
 MOVES = {
   'chain/move': 'step.chain.step_size',
@@ -27,6 +28,10 @@ _STUCK = 1e-3  # share of proposals accepted, by a chain that goes nowhere
 _NARROW = (
   0.8  # of the target's variance, below which particles are too close together
 )
+_COLD = (
+  0.5  # temperature of a chain's noise, below which it trains another energy
+)
+_CUT = 0.01  # share of numbers on the bounds of a chain
 _COLLAPSE = 1e-4  # of its largest value, to which the variance may fall
 
 
@@ -62,6 +67,8 @@ class Alarms:
     self._see_likelihood(step, metrics)
     self._see_collapse()
     self._see_narrow(metrics)
+    self._see_cold(metrics)
+    self._see_clipped(metrics)
 
   def _note(self, step, metrics):
     """Remembers the metrics of a step; returns them, with the gap of any pair."""
@@ -198,6 +205,31 @@ class Alarms:
         'The particles will understate the spread: %s is %.2g, their share of the '
         'variance of a Gaussian. What helps: a wider kernel, as by '
         'step.direction.kernel.bandwidth.log=none, or more particles.',
+        share,
+      )
+
+  def _see_cold(self, metrics):
+    """Warns of noise too small for a chain's step; without any it is a descent."""
+    temperature = metrics.get(TEMPERATURE, 1.0)
+    if 0 < temperature < _COLD:
+      self._tell(
+        TEMPERATURE,
+        'The chain is cold: %s is %.2g, so that the energy is trained to be T times '
+        'that of the data, and its likelihood means nothing. What helps: '
+        'step.chain.temperature=1 and step.chain.noise_ratio=1, with a smaller '
+        'step.chain.step_size.',
+        temperature,
+      )
+
+  def _see_clipped(self, metrics):
+    """Warns of a chain whose law is not that of the energy, since it is cut."""
+    share = metrics.get(CLIPPED, 0.0)
+    if share > _CUT:
+      self._tell(
+        CLIPPED,
+        'The chain is cut: %s is %.2g of all numbers, so that its law is not that of '
+        'the energy. What helps: step.chain.clip=(), or a smaller '
+        'step.chain.step_size.',
         share,
       )
 

@@ -14,13 +14,14 @@ import optax
 
 from stein_jax import checks
 from stein_jax.samplers import _steps
+from stein_jax.samplers import _watch
 from stein_jax.samplers import targets
 from stein_jax.types import Array, Metrics, PRNGKey, ScoreFn, Target, Tree
 
 
 @struct.dataclass
 class Langevin:
-  """A chain of unadjusted Langevin steps, without metrics; see `langevin`.
+  """A chain of unadjusted Langevin steps; see `langevin`.
 
   Attributes:
     step_size: delta.
@@ -48,7 +49,12 @@ class Langevin:
   def __call__(
     self, rng: PRNGKey, x: Tree, target: Target
   ) -> tuple[Tree, Metrics]:
-    """Returns x after the steps, like x, and {}.
+    """Returns x after the steps, like x, and metrics [] of one step or more.
+
+    They are the 'temperature' of the noise, noise_ratio^2 temperature, and of the last
+    step the 'score_norm', the root mean square of the score, and the
+    'virial_temperature', the mean of -(x - mean x) s(x), which is the temperature of
+    a chain at rest. With a `clip` there is 'clipped', the share of numbers on it.
 
     Raises:
       ValueError: an option out of range, or a score that is not like x.
@@ -56,7 +62,7 @@ class Langevin:
     checks.has(('score',), targets.TARGETS, target=target)
     checks.positive(step_size=self.step_size)
     checks.non_negative(noise_ratio=self.noise_ratio)
-    moved = langevin(
+    moved, last = _langevin(
       rng,
       x,
       target.score,
@@ -69,7 +75,14 @@ class Langevin:
       temperature=self.temperature,
       clip=tuple(self.clip) or None,
     )
-    return moved, {}
+    if not self.num_steps:
+      return moved, {}
+    temperature = self.noise * self.noise_ratio**2 * self.temperature
+    metrics = {'temperature': jnp.asarray(temperature, jnp.float32)}
+    metrics |= _watch.of(*last, target)
+    if self.clip:
+      metrics['clipped'] = _clipped(moved, *self.clip)
+    return moved, metrics
 
 
 @struct.dataclass
@@ -152,6 +165,32 @@ def langevin(
     >>> bool(abs(x.std() - 1) < 0.1)
     True
   """
+  return _langevin(
+    rng,
+    x,
+    score_fn,
+    step_size=step_size,
+    num_steps=num_steps,
+    noise=noise,
+    noise_scale=noise_scale,
+    temperature=temperature,
+    clip=clip,
+  )[0]
+
+
+def _langevin(
+  rng,
+  x,
+  score_fn,
+  *,
+  step_size,
+  num_steps,
+  noise,
+  noise_scale,
+  temperature,
+  clip,
+):
+  """Returns what `langevin` does, and the points and scores before its last step."""
   checks.key(rng=rng)
   checks.function('a function of points', score_fn=score_fn)
   checks.positive(step_size=step_size)
@@ -166,18 +205,31 @@ def langevin(
   start, _ = _steps.chains(x)
   score = _steps.like_points(score_fn)
 
-  def step(x, rng):
-    x = _steps.drift(x, score(x), step_size)
+  def step(carry, rng):
+    x, _ = carry
+    last = x, optax.tree.cast_like(score(x), x)
+    x = _steps.drift(*last, step_size)
     if noise:
       x = _steps.add(x, spread, optax.tree.random_like(rng, x))
     # Every step is cut, not the end alone: far outside a chain would not come back.
     if clip is not None:
       x = jax.tree.map(lambda leaf: jnp.clip(leaf, *clip), x)
-    return x, None
+    return (x, last), None
 
   keys = jax.random.split(rng, num_steps)
-  end, _ = lax.scan(step, _steps.accumulated(start), keys)
-  return optax.tree.cast_like(end, start)
+  x = _steps.accumulated(start)
+  (end, last), _ = lax.scan(step, (x, (x, x)), keys)
+  return optax.tree.cast_like(end, start), last
+
+
+def _clipped(x, low, high):
+  """Returns the share of numbers [] that lie on a bound."""
+  outside = [
+    (leaf <= jnp.asarray(low, leaf.dtype))
+    | (leaf >= jnp.asarray(high, leaf.dtype))
+    for leaf in jax.tree.leaves(x)
+  ]
+  return sum(map(jnp.sum, outside)) / sum(each.size for each in outside)
 
 
 def underdamped(

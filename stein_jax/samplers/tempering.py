@@ -128,6 +128,10 @@ class _Warmed:
   target: Target
   inverse_temperature: Array
 
+  @property
+  def axis_name(self):
+    return getattr(self.target, 'axis_name', None)
+
   def log_density(self, x: Tree) -> Array:
     return self.inverse_temperature * self.target.log_density(x)
 

@@ -106,6 +106,7 @@ class StepTest(parameterized.TestCase):
     close(
       metrics,
       {
+        **literal.watch(state.energy, chain, proposed, *condition),
         **energy_metrics,
         **generator_metrics,
         'samples/revision': np.float32(np.mean(np.linalg.norm(moves, axis=1))),

@@ -61,6 +61,7 @@ class StepTest(parameterized.TestCase):
     close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-5)
     close(after.energy.params, params)
     way = np.asarray(samples - start).reshape(len(data), -1)
+    expected |= literal.watch(state.energy, chain, start, *condition)
     expected['chain/move'] = np.mean(np.sqrt(np.sum(way**2, 1)))
     close(metrics, expected)
     self.assertIsNone(after.chains)

@@ -113,6 +113,19 @@ class ChainTest(parameterized.TestCase):
     self.assertEmpty(told(rate(0.0)))
     self.assertEmpty(told(rate(0.5), rate(0.0), rate(0.0)))
 
+  def test_a_cold_chain_is_told_once(self):
+    line = lambda value: {'chain/temperature': value}
+    (text,) = told(line(0.25), line(0.4))
+    self.assertRegex(text, 'chain is cold: chain/temperature is 0.25, ')
+    # Without noise it is a descent, and meant to be one.
+    self.assertEmpty(told(line(0.0), line(0.5), line(2.0), {}))
+
+  def test_a_chain_that_is_cut_is_told_once(self):
+    line = lambda value: {'chain/clipped': value}
+    (text,) = told(line(0.0), line(0.02), line(0.5))
+    self.assertRegex(text, 'chain is cut: chain/clipped is 0.02 of all numbers')
+    self.assertEmpty(told(line(0.01), {}))
+
 
 class ParticlesTest(absltest.TestCase):
   def test_a_kernel_that_is_too_narrow_is_told_once(self):
