@@ -1,13 +1,13 @@
-"""VERA: an energy and a sampler with noise, whose entropy has a gradient [G21].
+"""VERA: an energy, and a sampler with noise, whose own score is estimated [G21].
 
-The sampler's examples are x = g(z) + s e, so that they have a density q, and its score
-is estimated from latents near the one that made x. The step is that of `vgan` with the
-entropy of the samples themselves in place of the experts', and that of `amortized_svgd`
-with the score of q in place of a kernel; so the energy's step has the generator's
-samples, and the generator's the key of its latents, which neither of the two gives.
+The sampler's examples are x = g(z) + s e, which have a density q. Its score is
+estimated from latents near the one that made x, so that the generator can descend the
+energy and keep its entropy. With another entropy this is the step of `vgan`, and with a
+kernel in the place of the score of q that of `steingan`. It is no option of these,
+since they draw samples without noise, and do not keep the latents that made them.
 
-The paper learns s between 0.01 and 0.3, and the spread of the latents that are tried by
-a bound of its own. Here both are given, and a metric says whether they fit.
+The paper learns s, between 0.01 and 0.3, and the spread of the latents that are tried,
+by a bound of its own. Here both are given.
 """
 
 from collections.abc import Callable
