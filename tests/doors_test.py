@@ -50,6 +50,7 @@ from stein_jax.algorithms import recovery_likelihood
 from stein_jax.algorithms import score_matching
 from stein_jax.algorithms import svgd
 from stein_jax.algorithms import vcd
+from stein_jax.algorithms import vera
 from stein_jax.runs import evaluation
 from stein_jax.runs import images
 from stein_jax.runs import judges
@@ -1017,6 +1018,12 @@ DOORS = {
       num_steps=3,
     ),
     (_SCORE,),
+  ),
+  'algorithms.vera.own_score': Door(
+    lambda x, z: vera.own_score(
+      lambda z: 2 * z, _KEY, x, z, noise_scale=1.0, latent_scale=0.5
+    ),
+    (_X, _NEAR),
   ),
   'algorithms.vcd.transitions': Door(
     lambda x: vcd.transitions(_operator(), _KEY, x, num_steps=1),

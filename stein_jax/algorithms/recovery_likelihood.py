@@ -112,7 +112,6 @@ def step(
       levels or mixes its batch, or the chain takes no step.
   """
   checks.moves(chain=chain)
-  _check_scales(noise_scales)
   _check_levels(state.energy, noise_scales)
   dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
@@ -143,7 +142,10 @@ def blur(
   Args:
     rng: key of the levels and the noise.
     x: data [n, ...].
-    noise_scales: sigma of each level.
+    noise_scales: sigma of each level; see `step`.
+
+  Raises:
+    ValueError: a scale is out of its range.
 
   Examples:
     >>> x, noisy = blur(jax.random.key(0), jnp.ones((5, 3)), (0.6, 1.0))
@@ -151,6 +153,7 @@ def blur(
     ((5, 3), (5, 3), (5, 1))
   """
   checks.key(rng=rng)
+  _check_scales(noise_scales)
   level_rng, first_rng, rng = jax.random.split(rng, 3)
   x = dtypes.at_least_float32(x)
   share = jax.random.uniform(level_rng, (len(x),))
@@ -309,14 +312,12 @@ def _rowwise(values, x):
 
 def _check_scales(noise_scales):
   checks.parts(noise_scales=noise_scales)
-  *inner, last = (
-    {f'noise_scales[{i}]': each} for i, each in enumerate(noise_scales)
-  )
-  for each in (*inner, last):
-    checks.positive(**each)
-    checks.at_most(1, **each)
-  for each in inner:
-    checks.below(1, **each)
+  for i, scale in enumerate(noise_scales):
+    named = {f'noise_scales[{i}]': scale}
+    checks.positive(**named)
+    checks.at_most(1, **named)
+    if i + 1 < len(noise_scales):
+      checks.below(1, **named)
 
 
 def _check_levels(energy, noise_scales):

@@ -447,6 +447,7 @@ _MEANINGS = {
     '',
   ),
   'accuracy': ('share of test images whose class is found', 'higher'),
+  'calibration_error': ('how far confidence is from accuracy', 'lower'),
   'energy_distance': ('distance of the laws of samples and data', 'lower'),
   'two_sample_p': (
     'chance of such a distance between two equal laws',

@@ -449,6 +449,12 @@ ROWS = {
     ('data.shape', (0, 8, 1), r'data.shape\[0\]=0 must be at least 1'),
     ('energy', dict(name='ConvNet'), 'vgan on.*expert_logits'),
   ),
+  'vera_toy': (
+    ('step.entropy', -1.0, 'step.entropy=-1.0 must be zero or more'),
+    ('step.latent_scale', 0.0, 'step.latent_scale=0.0 must be a positive'),
+    ('step.num_draws', 0, 'step.num_draws=0 must be at least 1'),
+    ('generator.prior', 'uniform', "prior='uniform', .*allowed: 'normal'"),
+  ),
 }  # fmt: skip
 
 
