@@ -139,11 +139,10 @@ def watch(energy, langevin, x, *condition):
   )
   total = lambda x: jnp.sum(energy.apply_fn(energy.params, x, *condition))
   score = -np.asarray(jax.jit(jax.grad(total))(last), np.float64)
-  found = {
-    'temperature': langevin.temperature * langevin.noise,
-    'score_norm': np.mean(score**2) ** 0.5,
-    'virial_temperature': -np.mean((last - np.mean(last, 0)) * score),
-  }
+  found = {'temperature': langevin.temperature * langevin.noise}
+  if langevin.noise:
+    found['score_norm'] = np.mean(score**2) ** 0.5
+    found['virial_temperature'] = -np.mean((last - np.mean(last, 0)) * score)
   if langevin.clip:
     low, high = langevin.clip
     found['clipped'] = np.mean((end <= low) | (end >= high))

@@ -51,10 +51,10 @@ class Langevin:
   ) -> tuple[Tree, Metrics]:
     """Returns x after the steps, like x, and metrics [] of one step or more.
 
-    They are the 'temperature' of the noise, noise_ratio^2 temperature, and of the last
-    step the 'score_norm', the root mean square of the score, and the
-    'virial_temperature', the mean of -(x - mean x) s(x), which is the temperature of
-    a chain at rest. With a `clip` there is 'clipped', the share of numbers on it.
+    They are the 'temperature' of the noise, noise_ratio^2 temperature, and, where there
+    is noise, of the last step the 'score_norm', the root mean square of the score, and
+    the 'virial_temperature', the mean of -(x - mean x) s(x), which is the temperature
+    of a chain at rest. With a `clip` there is 'clipped', the share of numbers on it.
 
     Raises:
       ValueError: an option out of range, or a score that is not like x.
@@ -79,7 +79,9 @@ class Langevin:
       return moved, {}
     temperature = self.noise * self.noise_ratio**2 * self.temperature
     metrics = {'temperature': jnp.asarray(temperature, jnp.float32)}
-    metrics |= _watch.of(*last, target)
+    # A descent has no law to measure.
+    if self.noise:
+      metrics |= _watch.of(*last, target)
     if self.clip:
       metrics['clipped'] = _clipped(moved, *self.clip)
     return moved, metrics
@@ -113,17 +115,23 @@ class Underdamped:
   def __call__(
     self, rng: PRNGKey, x: Tree, target: Target
   ) -> tuple[Tree, Metrics]:
-    """Returns x after the steps, like x, and the 'kinetic_temperature' [].
+    """Returns x after the steps, like x, and metrics [].
 
-    This is the mean square of the momentum after a step, over all coordinates and
-    steps. It is `temperature` for small steps: far above it the step is too large.
+    The 'kinetic_temperature' is the mean square of the momentum after a step, over all
+    coordinates and steps. It is `temperature` for small steps: far above it the step is
+    too large. 'temperature', 'score_norm' and 'virial_temperature' are those of
+    `Langevin`, at the ends.
 
     Raises:
       ValueError: an option out of range, or a score that is not like x.
     """
     checks.has(('score',), targets.TARGETS, target=target)
-    moved, kinetic = underdamped(rng, x, target.score, **vars(self))
-    return moved, {'kinetic_temperature': kinetic}
+    moved, kinetic, end = _underdamped(rng, x, target.score, **vars(self))
+    return moved, {
+      'kinetic_temperature': kinetic,
+      'temperature': jnp.asarray(self.temperature, jnp.float32),
+      **_watch.of(*end, target),
+    }
 
 
 def langevin(
@@ -190,7 +198,7 @@ def _langevin(
   temperature,
   clip,
 ):
-  """Returns what `langevin` does, and the points and scores before its last step."""
+  """Returns what `langevin` does, and (points, scores) before the last noisy step."""
   checks.key(rng=rng)
   checks.function('a function of points', score_fn=score_fn)
   checks.positive(step_size=step_size)
@@ -206,9 +214,11 @@ def _langevin(
   score = _steps.like_points(score_fn)
 
   def step(carry, rng):
-    x, _ = carry
-    last = x, optax.tree.cast_like(score(x), x)
-    x = _steps.drift(*last, step_size)
+    x, last = carry
+    found = score(x)
+    if noise:
+      last = x, optax.tree.cast_like(found, x)
+    x = _steps.drift(x, found, step_size)
     if noise:
       x = _steps.add(x, spread, optax.tree.random_like(rng, x))
     # Every step is cut, not the end alone: far outside a chain would not come back.
@@ -218,7 +228,7 @@ def _langevin(
 
   keys = jax.random.split(rng, num_steps)
   x = _steps.accumulated(start)
-  (end, last), _ = lax.scan(step, (x, (x, x)), keys)
+  (end, last), _ = lax.scan(step, (x, (x, x) if noise else ()), keys)
   return optax.tree.cast_like(end, start), last
 
 
@@ -270,6 +280,21 @@ def underdamped(
     >>> bool(abs(x.std() - 1) < 0.1), bool(abs(kinetic - 0.75) < 0.05)
     (True, True)
   """
+  return _underdamped(
+    rng,
+    x,
+    score_fn,
+    step_size=step_size,
+    num_steps=num_steps,
+    friction=friction,
+    temperature=temperature,
+  )[:2]
+
+
+def _underdamped(
+  rng, x, score_fn, *, step_size, num_steps, friction, temperature
+):
+  """Returns what `underdamped` does, and (points, scores) at the end."""
   checks.key(rng=rng)
   checks.function('a function of points', score_fn=score_fn)
   checks.positive(step_size=step_size)
@@ -305,7 +330,8 @@ def underdamped(
   still = jax.tree.map(jnp.zeros_like, x)
   momentum = _steps.add(still, spread, optax.tree.random_like(first_rng, x))
   here = x, momentum, optax.tree.cast_like(score(x), x)
-  (end, *_), squares = lax.scan(
+  (end, _, force), squares = lax.scan(
     step, here, jax.random.split(steps_rng, num_steps)
   )
-  return optax.tree.cast_like(end, start), jnp.mean(squares, dtype=jnp.float32)
+  kinetic = jnp.mean(squares, dtype=jnp.float32)
+  return optax.tree.cast_like(end, start), kinetic, (end, force)

@@ -10,6 +10,7 @@ import optax
 
 from stein_jax import checks
 from stein_jax.samplers import _steps
+from stein_jax.samplers import _watch
 from stein_jax.samplers import targets
 from stein_jax.types import Array, LogDensityFn, Metrics, PRNGKey, Target, Tree
 
@@ -29,14 +30,17 @@ class MALA:
   def __call__(
     self, rng: PRNGKey, x: Tree, target: Target
   ) -> tuple[Tree, Metrics]:
-    """Returns x after the steps, like x, and the 'acceptance' rate [].
+    """Returns x after the steps, like x, and metrics [].
+
+    They are the 'acceptance' rate and, of the ends, the 'score_norm' and the
+    'virial_temperature' that `Langevin` has too; the latter is 1 at rest.
 
     Raises:
       ValueError: an option out of range, or a log density that is not [n].
     """
     checks.has(('log_density',), targets.TARGETS, target=target)
-    moved, acceptance = mala(rng, x, target.log_density, **vars(self))
-    return moved, {'acceptance': acceptance}
+    moved, acceptance, end = _mala(rng, x, target.log_density, **vars(self))
+    return moved, {'acceptance': acceptance, **_watch.of(*end, target)}
 
 
 def mala(
@@ -73,6 +77,13 @@ def mala(
     >>> bool(abs(x.mean() - 3) < 0.2), bool(0.8 < acceptance < 1)
     (True, True)
   """
+  return _mala(
+    rng, x, log_density_fn, step_size=step_size, num_steps=num_steps
+  )[:2]
+
+
+def _mala(rng, x, log_density_fn, *, step_size, num_steps):
+  """Returns what `mala` does, and (points, scores) at the end."""
   checks.key(rng=rng)
   checks.function('a function of points', log_density_fn=log_density_fn)
   checks.positive(step_size=step_size)
@@ -89,7 +100,8 @@ def mala(
   # once.
   here = evaluate(_steps.accumulated(start))
   keys = jax.random.split(rng, num_steps)
-  (end, log_density, _), accepts = lax.scan(step, here, keys)
+  (end, log_density, score), accepts = lax.scan(step, here, keys)
   lost = functools.partial(_steps.select, jnp.isnan(log_density), jnp.nan)
   end = jax.tree.map(lost, end)
-  return optax.tree.cast_like(end, start), jnp.mean(accepts, dtype=jnp.float32)
+  acceptance = jnp.mean(accepts, dtype=jnp.float32)
+  return optax.tree.cast_like(end, start), acceptance, (end, score)

@@ -43,8 +43,10 @@ class Tempered:
     >>> chain = Tempered(samplers.MALA(0.6), (1, 0.4, 0.15, 0.05), num_rounds=300)
     >>> start = jnp.full(500, -4.0)
     >>> x, metrics = jax.jit(lambda rng: chain(rng, start, two))(jax.random.key(0))
-    >>> bool(abs(jnp.mean(x > 0) - 0.5) < 0.1), sorted(metrics)
-    (True, ['acceptance', 'swap_0', 'swap_1', 'swap_2'])
+    >>> bool(abs(jnp.mean(x > 0) - 0.5) < 0.1)
+    True
+    >>> sorted(name for name in metrics if name.startswith('swap'))
+    ['swap_0', 'swap_1', 'swap_2']
   """
 
   chain: targets.Chain

@@ -113,7 +113,7 @@ class AdaptTest(parameterized.TestCase):
     x = jax.random.normal(jax.random.key(0), (64, dims))
     run = jax.jit(lambda x: chain(jax.random.key(1), x, _NORMAL))
     _, found = run(x)
-    self.assertEqual(set(found), {'acceptance', 'step_size'})
+    self.assertContainsSubset({'acceptance', 'step_size'}, found)
     np.testing.assert_allclose(
       found['step_size'], literal.best_mala_step(dims, rate), rtol=0.05
     )
@@ -204,7 +204,12 @@ class AdaptTest(parameterized.TestCase):
     self.assertEqual(chain, samplers.Adapted(samplers.MALA(0.3), 7))
 
   @parameterized.parameters(
-    (samplers.Langevin(0.1), {}, ValueError, r'metrics of the chain are \[\]'),
+    (
+      samplers.Langevin(0.1),
+      {},
+      ValueError,
+      'metrics of the chain are .*acceptance',
+    ),
     (samplers.Gibbs(), {}, TypeError, 'chain is of the class Gibbs; allowed'),
     (lambda *args: args, {}, TypeError, 'chain is a function; allowed'),
     (samplers.MALA, {}, TypeError, 'chain is the class MALA'),
