@@ -8,8 +8,7 @@ chains in a replay buffer. '' has not been run to its end.
 The energy and the scales are those of `vae_teaching_mnist`.
 A replay buffer: --config.num_chains=10000
 Persistent chains: --config.num_chains=100 --config.step.restart=0.0
-':jem' is a classifier as an energy (Grathwohl et al. 2020), not run to its end: the
-convolutions of its chain are slow on a CPU.
+':jem' is a classifier as an energy (Grathwohl et al. 2020).
 Fashion-MNIST: --config.data.name=fashion_mnist
 """
 

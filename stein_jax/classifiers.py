@@ -44,8 +44,7 @@ class CNN(nn.Module):
     # Sums over pixels lose digits in half precision.
     x = dtypes.at_least_float32(_images(x))
     for width in self.widths:
-      x = nn.relu(nn.Conv(width, (5, 5))(x))
-      x = nn.max_pool(x, (2, 2), (2, 2))
+      x = layers.max_pool(nn.relu(layers.Conv(width, 5)(x)))
     features = nn.relu(nn.Dense(self.dense)(x.reshape(len(x), -1)))
     x = nn.Dropout(self.dropout)(features, deterministic=rng is None, rng=rng)
     return features, nn.Dense(self.num_classes)(x)

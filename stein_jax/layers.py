@@ -311,6 +311,30 @@ def _together(y, kernel, stride, padding, size):
   return x.transpose(0, 1, 3, 2, 4, 5)
 
 
+class Conv(nn.Module):
+  """Flax's convolution with padding 'same' and a bias, by `conv`.
+
+  Its parameters have the same names and first values; in a chain it is many times as
+  fast on a CPU.
+
+  Attributes:
+    features: channels of the result.
+    kernel_size: side of the kernel.
+  """
+
+  features: int
+  kernel_size: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns [n, h, w, features] of x [n, h, w, c]."""
+    shape = (self.kernel_size,) * 2 + (x.shape[-1], self.features)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x = conv(x, kernel, stride=1, padding='same')
+    return x + bias[None, None, None]
+
+
 class ConvTranspose(nn.Module):
   """The adjoint of a strided convolution, without bias.
 

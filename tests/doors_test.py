@@ -853,6 +853,7 @@ DOORS = {
   ),
   'layers.normalized': Door(of_module(_Norm('layer'), (9, 3)), (_ROWS,)),
   'layers.BatchNorm': Door(_normalized, (_ROWS,)),
+  'layers.Conv': Door(of_module(layers.Conv(2, 3), (3, 4, 4, 1)), (_IMAGES,)),
   'layers.ConvTranspose': Door(
     of_module(layers.ConvTranspose(2, 3), (3, 4, 4, 1)), (_IMAGES,)
   ),

@@ -5,6 +5,7 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -263,6 +264,19 @@ class ConvTest(parameterized.TestCase):
     expected[1:4, 3:6] = kernel[:, :, 0, 0]
     x = layers.conv_transpose(y, kernel, stride=2, padding=1, size=(8, 8))
     np.testing.assert_array_equal(x[0, :, :, 0], expected)
+
+
+class ConvLayerTest(parameterized.TestCase):
+  @parameterized.parameters((28, 5), (7, 3), (6, 4))
+  def test_is_the_convolution_of_flax(self, side, size):
+    x = np.random.default_rng(0).normal(size=(2, side, side, 3))
+    x, key = jnp.asarray(x, jnp.float32), jax.random.key(1)
+    ours, theirs = layers.Conv(4, size), nn.Conv(4, (size, size))
+    params, own = (jax.jit(each.init)(key, x) for each in (ours, theirs))
+    chex.assert_trees_all_equal(params, own)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    found, expected = (each.apply(params, x) for each in (ours, theirs))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 class ConvTransposeTest(parameterized.TestCase):
