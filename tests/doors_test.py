@@ -691,6 +691,7 @@ DOORS = {
       )
     ),
     (_X,),
+    parts=True,
     keeps=True,
   ),
   'energies.directions.direction': Door(
@@ -940,6 +941,7 @@ DOORS = {
       _mlp(), samplers.Langevin(0.1), _KEY, _noisy(points)
     ),
     (_X,),
+    parts=True,
   ),
   'algorithms.score_matching.exact_objective': Door(
     with_params(score_matching.exact_objective), (_X,)
