@@ -8,7 +8,6 @@ chains in a replay buffer. '' has not been run to its end.
 The energy and the scales are those of `vae_teaching_mnist`.
 A replay buffer: --config.num_chains=10000
 Persistent chains: --config.num_chains=100 --config.step.restart=0.0
-':jem' is a classifier as an energy (Grathwohl et al. 2020).
 Fashion-MNIST: --config.data.name=fashion_mnist
 """
 
@@ -34,19 +33,6 @@ _NARROW = dict(
   num_steps=3000,
   eval_every=500,
 )
-# The chain is cold: at temperature 1 noise_ratio is 1.
-_JEM = dict(
-  step=dict(
-    chain=dict(step_size=1.414, noise_ratio=0.00707, num_steps=20, clip=()),
-    label_weight=1.0,
-  ),
-  num_chains=10_000,
-  energy=dict(name='MarginalLabel', classifier=dict(dropout=0.0)),
-  optimizer=dict(name='adam', learning_rate=1e-4),
-  evaluation=dict(num_samples=100),
-  batch_size=64,
-  num_steps=10_000,
-)
 _SMOKE = dict(
   step=dict(chain=dict(num_steps=2)),
   num_chains=8,
@@ -55,4 +41,4 @@ _SMOKE = dict(
   data=dict(name='synthetic', pixels='symmetric'),
   batch_size=4,
 )
-get_config = configs.scales(CONFIG, narrow=_NARROW, jem=_JEM, smoke=_SMOKE)
+get_config = configs.scales(CONFIG, narrow=_NARROW, smoke=_SMOKE)
