@@ -224,7 +224,9 @@ def difference(claim: claims.Claim, found: Runs) -> verdicts.Difference | str:
     row for row, each in zip(claim.order, samples, strict=True) if not each
   ]
   if missing:
-    return f'open: {" and ".join(missing)} not run; {claim.settles}'
+    rows_missing = ' and '.join(dict.fromkeys(missing))
+    settles = claim.settles or f'`make reproduce-{claim.script}` runs it'
+    return f'open: {rows_missing} not run; {settles}'
   if failed := missed(claim.bar, found):
     return f'not testable: {failed}'
   # A run that diverged is a finding, but no number to compare.
