@@ -1,4 +1,4 @@
-"""Conditional DCGAN on CIFAR-10, SteinGAN's baseline (LW17 and WL16, table 1).
+"""Conditional DCGAN on CIFAR-10, SteinGAN's baseline (LW17 and WL16, figure 2).
 
 python -m experiments.train --config=configs/gan_cifar10.py --workdir=runs/gan_cifar10
 There is no result to expect: a step takes 8 s on two cores, one of ':wgan' 35 s, and

@@ -14,13 +14,17 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.reproduce import budgets
 from experiments.reproduce import chains
 from experiments.reproduce import cifar10
 from experiments.reproduce import claims
 from experiments.reproduce import page
+from experiments.reproduce import recovery
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
+from experiments.reproduce import stored
 from experiments.reproduce import vae_teaching
+from experiments.reproduce import verdicts
 from experiments.reproduce import vgan
 from stein_jax import datasets
 from stein_jax.runs import launch
@@ -158,6 +162,14 @@ class ScriptsTest(parameterized.TestCase):
     for word in ('Toy', 'In blue', 'A picture', 'colour'):
       self.assertIn(word, html)
     self.assertEqual((self.folder / 'runs/many_0.png').read_bytes(), b'png')
+
+  def test_parts_that_must_be_asked_for(self):
+    (part,) = self.script.parts.values()
+    parts = {'usual': part, 'long': part._replace(asked=True)}
+    others = set(flags.FLAGS)
+    scripts.main(self.script._replace(parts=parts))
+    self.addCleanup(flags.FLAGS.remove_flag_values, set(flags.FLAGS) - others)
+    self.assertEqual(flags.FLAGS['part'].default, ['usual'])
 
   @parameterized.parameters(*scripts.NAMES)
   def test_a_script_has_its_modules_name_and_the_flags_of_all(self, name):
@@ -383,32 +395,205 @@ class VaeTeachingTest(absltest.TestCase):
     for row in vae_teaching.ROWS:
       config = rows.get_config(row, 0)
       self.assertEqual(config.batch_size, 64)
-      if config.algorithm != 'gan':
-        evaluations = config.step.chain.num_steps + 2  # at data and at samples
-        self.assertEqual(evaluations, 22)
-        continue
-      # At data and samples; WGAN-GP's also between, for the generator at times.
-      wgan = config.step.loss == 'wasserstein'
-      each = 2 + wgan + 1 / config.step.generator_every
-      self.assertAlmostEqual(vae_teaching.GAN_UPDATES * each, 22, delta=1)
+      updates = vae_teaching.GAN_UPDATES if config.algorithm == 'gan' else 1
+      # 20 steps of a chain, and the update at data and at samples.
+      self.assertAlmostEqual(updates * budgets.evaluations(config), 22, delta=1)
+
+
+class VerdictsTest(parameterized.TestCase):
+  def test_samples_by_hand(self):
+    # Deviations from 2 are -1, 0 and 1: 2 / (3 - 1) = 1.
+    self.assertEqual(verdicts.sample([1.0, 2.0, 3.0]), (2.0, 1.0, 3))
+    one = verdicts.sample([5.0])
+    self.assertEqual((one.mean, one.num), (5.0, 1))
+    self.assertTrue(np.isnan(one.deviation))
+    # t = 4.3027 at two degrees, so the half width of deviation 1 is 4.3027 / 3^0.5.
+    half = 4.302653 / 3**0.5
+    self.assertAlmostEqual(
+      verdicts.interval(verdicts.Sample(2.0, 1.0, 3)), half, places=5
+    )
+    mean, deviation, num = verdicts.from_interval(2.0, half, 3)
+    self.assertEqual((mean, num), (2.0, 3))
+    self.assertAlmostEqual(deviation, 1.0, places=5)
+
+  def test_welch_by_the_literal_formula(self):
+    larger, smaller = [11.0, 12.0, 13.0], [1.0, 2.0, 4.0, 5.0]
+    # Variances 1 and 10 / 3, of 3 and 4 runs.
+    parts = 1 / 3, 10 / 12
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 3)
+    error = sum(parts) ** 0.5
+    # The density of Student's t, integrated by a sum.
+    t = np.linspace(-3000, 3000, 6_000_001)
+    density = (1 + t**2 / freedom) ** (-(freedom + 1) / 2)
+    density /= density.sum()
+    at = 9.0 / error
+    found = verdicts.welch(verdicts.sample(larger), verdicts.sample(smaller))
+    self.assertAlmostEqual(found.mean, 9.0)
+    np.testing.assert_allclose(found.p, density[abs(t) >= at].sum(), rtol=2e-3)
+    within = abs(t) <= (found.high - found.mean) / error
+    self.assertAlmostEqual(density[within].sum(), 0.95, places=4)
+    self.assertAlmostEqual(found.high - 9.0, 9.0 - found.low)
+
+  def test_welch_of_equal_variances(self):
+    # Variances of 1, so the difference has 2 / 3 and 4 degrees: t = 2.776.
+    found = verdicts.welch(
+      verdicts.sample([11.0, 12.0, 13.0]), verdicts.sample([1.0, 2.0, 3.0])
+    )
+    half = 2.776 * (2 / 3) ** 0.5
+    np.testing.assert_allclose(
+      (found.low, found.high), (10 - half, 10 + half), atol=1e-3
+    )
+    same = verdicts.sample([2.0, 2.0])
+    apart = verdicts.welch(same, verdicts.sample([1.0, 1.0]))
+    self.assertEqual(apart, (1.0, 1.0, 1.0, 0.0))
+    self.assertEqual(verdicts.welch(same, same).p, 1.0)
+
+  def test_holm_by_hand(self):
+    # Of four, sorted 0.005, 0.01, 0.03, 0.04: times 4, 3, 2, 1 these are 0.02, 0.03,
+    # 0.06 and 0.04, and the last is no less than the one before it.
+    np.testing.assert_allclose(
+      verdicts.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02]
+    )
+    np.testing.assert_allclose(verdicts.holm([0.5, 0.6]), [1.0, 1.0])
+    np.testing.assert_allclose(verdicts.holm([0.02]), [0.02])
+    self.assertEqual(verdicts.holm([]), [])
+
+  @parameterized.parameters(
+    (1.0, 0.05, True, 'reproduced'),
+    (1.0, 0.051, True, 'open'),
+    (-1.0, 0.01, True, 'refuted at this scale'),
+    (-1.0, 0.01, False, 'refuted'),
+    (-1.0, float('nan'), False, 'open'),
+  )
+  def test_verdicts(self, mean, p, reduced, expected):
+    self.assertEqual(verdicts.verdict(mean, p, reduced=reduced), expected)
+
+  def test_runs_that_would_decide(self):
+    # A difference of 1 with deviations of 1: of n runs each t is (n / 2)^0.5 at 2 n - 2
+    # degrees. 2 at n = 8 is below 2.145, and 2.121 at n = 9 is above 2.120.
+    larger, smaller = verdicts.Sample(1.0, 1.0, 3), verdicts.Sample(0.0, 1.0, 3)
+    self.assertEqual(verdicts.runs_needed(larger, smaller), 9)
+    self.assertIsNone(verdicts.runs_needed(larger, larger._replace(mean=0.999)))
+
+
+def runs(found, **fields):
+  """Returns the runs of a setting of script 'a', by row and the name of a number."""
+
+  def sample(row, key):
+    values = found.get(row, {}).get(key)
+    return values and verdicts.sample(values)
+
+  return page.Runs('a', 'here', sample, **fields)
 
 
 class PageTest(absltest.TestCase):
-  def test_intervals_by_hand(self):
-    # Variances of 1, so the difference has 2 / 3 and 4 degrees: t = 2.776.
-    low, high = page.interval([11.0, 12.0, 13.0], [1.0, 2.0, 3.0])
-    half = 2.776 * (2 / 3) ** 0.5
-    np.testing.assert_allclose((low, high), (10 - half, 10 + half), atol=1e-3)
-    self.assertEqual(page.interval([2.0, 2.0], [1.0, 1.0]), (1.0, 1.0))
+  claim = claims.Claim(
+    'Paper', 'r is above s', 'a', 'x', ('r', 's'), ('0.9', '')
+  )
+  high, low = [11.0, 12.0, 13.0], [1.0, 2.0, 3.0]
 
-  def test_verdicts(self):
-    high, middle, low = [11.0, 12.0, 13.0], [6.0, 7.0, 8.0], [1.0, 2.0, 3.0]
-    self.assertEqual(page.verdict([high, middle, low]), 'reproduced')
-    self.assertEqual(page.verdict([high, low, middle]), 'refuted')
-    self.assertEqual(page.verdict([high, [11.5, 12.0, 12.1]]), 'open')
-    self.assertEqual(page.verdict([high, [1.0]]), 'open: one seed')
-    self.assertEqual(page.verdict([high, []]), 'not run')
-    self.assertIn('not finite', page.verdict([high, [1.0, np.nan]]))
+  def said(self, r, s, claim=None, **fields):
+    found = runs({'r': {'x': r}, 's': {'x': s}}, **fields)
+    (line,) = page.claim_lines([claim or self.claim], [found])
+    return line
+
+  def test_a_line_has_all_that_follows_from_the_runs(self):
+    line = self.said(
+      self.high, self.low, command='make', budget=lambda row: f'{row} updates'
+    )
+    self.assertEqual(line['by itself'], 'reproduced')
+    self.assertEqual(line['under Holm'], 'reproduced')
+    self.assertEqual(line['here'], '12.0 ± 2.5 > 2.0 ± 2.5')
+    self.assertEqual(line['printed'], '0.9 > ?')
+    self.assertEqual(line['seeds'], '3, 3')
+    self.assertEqual(line['difference'], '[7.73, 12.3]')
+    # t is 10 / (2 / 3)^0.5 = 12.25 at four degrees.
+    self.assertEqual(line['p (Welch)'], '0.00026')
+    self.assertEqual(line['budget'], 'r updates against s updates')
+    self.assertEqual((line['setting'], line['command']), ('here', 'make'))
+
+  def test_small_runs_refute_at_their_scale(self):
+    line = self.said(self.low, self.high)
+    self.assertEqual(line['by itself'], 'refuted at this scale')
+    line = self.said(self.low, self.high, reduced=False)
+    self.assertEqual(line['by itself'], 'refuted')
+    full = self.claim._replace(full=True)
+    line = self.said(self.low, self.high, claim=full)
+    self.assertEqual(line['by itself'], 'refuted')
+
+  def test_what_is_open_says_what_would_settle_it(self):
+    line = self.said(self.high, [11.0, 12.0, 12.5], cost='a minute a run')
+    self.assertRegex(
+      line['by itself'], r'^open: \d+ seeds of each .*; a minute a run$'
+    )
+    self.assertEqual(line['under Holm'], 'open')
+    line = self.said(self.high, [1.0], cost='a minute a run')
+    self.assertIn('open: one seed; two more', line['by itself'])
+    self.assertEqual(line['p (Welch)'], '')
+    claim = self.claim._replace(settles='an hour of a core')
+    line = self.said(self.high, None, claim=claim)
+    self.assertEqual(line['by itself'], 'open: s not run; an hour of a core')
+    self.assertIn('not finite', self.said(self.high, [np.nan] * 2)['by itself'])
+
+  def test_failed_models_decide_nothing(self):
+    bar = claims.Bar('s', 5.0, 'x', 'it learned nothing')
+    claim = self.claim._replace(bar=bar)
+    line = self.said(self.high, self.low, claim=claim)
+    self.assertEqual(
+      line['by itself'],
+      'not testable: it learned nothing (2 is not above 5)',
+    )
+    self.assertEqual(line['under Holm'], 'not testable')
+    claim = self.claim._replace(bar=bar._replace(above='r', below='s'))
+    self.assertEqual(
+      self.said(self.high, self.low, claim=claim)['by itself'], 'reproduced'
+    )
+    claim = self.claim._replace(bar=bar._replace(above='absent'))
+    self.assertEqual(
+      self.said(self.high, self.low, claim=claim)['by itself'], 'reproduced'
+    )
+    line = self.said(self.high, self.low, failed={'s': 'it broke'})
+    self.assertEqual(line['by itself'], 'not testable: it broke')
+
+  def test_a_family_is_all_that_is_tested_on_the_page(self):
+    # By itself p is some 0.03, of three tested lines 0.09; what is not tested does not
+    # count.
+    near = [1.0, 2.0, 3.0], [3.6, 4.5, 5.4]
+    claim = self.claim._replace(order=('s', 'r'))
+    found = runs({'r': {'x': near[0]}, 's': {'x': near[1]}})
+    (alone,) = page.claim_lines([claim], [found])
+    self.assertEqual(alone['under Holm'], 'reproduced')
+    lines = page.claim_lines([claim] * 3, [found])
+    self.assertEqual({line['by itself'] for line in lines}, {'reproduced'})
+    self.assertEqual({line['under Holm'] for line in lines}, {'open'})
+    absent = claim._replace(order=('s', 'absent'))
+    lines = page.claim_lines([claim, absent, absent], [found])
+    self.assertEqual(lines[0]['under Holm'], 'reproduced')
+
+  def test_counts_need_no_seeds(self):
+    claim = self.claim._replace(exact=True)
+    line = self.said([17_000_000], [10_000_000], claim=claim)
+    self.assertEqual(line['here'], '17,000,000 > 10,000,000')
+    self.assertStartsWith(line['by itself'], 'reproduced: a count')
+    line = self.said([1], [2], claim=claim)
+    self.assertStartsWith(line['by itself'], 'refuted: a count')
+    self.assertEqual(line['p (Welch)'], '')
+
+  def test_a_claim_has_a_line_for_each_setting_with_its_rows(self):
+    claim = self.claim._replace(key=('x', 'y'), order=('r', 'r'))
+    kept = {'x': [0.9, 0.91], 'y': [0.5, 0.51]}
+    found = [
+      runs({'r': kept})._replace(setting='one'),
+      runs({'r': {'x': [1.0, 1.1]}})._replace(setting='two'),
+      runs({'r': kept})._replace(script='b'),
+      runs({'other': kept}),
+    ]
+    lines = page.claim_lines([claim], found)
+    self.assertEqual([line['setting'] for line in lines], ['one', 'two'])
+    self.assertEqual(lines[0]['by itself'], 'reproduced')
+    self.assertIn('not run', lines[1]['by itself'])
+    (line,) = page.claim_lines([claim], [])
+    self.assertEqual((line['setting'], line['seeds']), ('', '0, 0'))
 
   def test_a_page_finds_the_folders_of_a_script_by_its_settings(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
@@ -427,6 +612,13 @@ class PageTest(absltest.TestCase):
     self.assertIn('| reproduced |', first)
     self.assertIn('| any-name |', first)
     self.assertIn('7.0', first)
+    # An RBM of 784 pixels and 10 units; SteinCD has a step of SVGD beside data and
+    # samples, CD-10 ten.
+    size = 784 * 10 + 784 + 10
+    self.assertIn(
+      f'| 7 × 3; {size:,} + 0 against 7 × 12; {size:,} + 0 |', first
+    )
+    self.assertIn('experiments.reproduce.rbm --steps=7', first)
     self.assertNotIn('900.0', text)
     self.assertIn('"steps": 7', text)
     self.assertIn('not run', text)
@@ -434,43 +626,190 @@ class PageTest(absltest.TestCase):
     self.assertIn('reproduced', html)
     self.assertIn('<td>1</td>', html)
 
+  def test_the_papers_own_size(self):
+    full = {'dataset': 'mnist', 'steps': 10_000, 'seeds': 2}
+    self.assertFalse(page.is_reduced('rbm', full))
+    self.assertTrue(page.is_reduced('rbm', {**full, 'steps': 3_000}))
+    self.assertTrue(page.is_reduced('vae_teaching', {'steps': 750_000}))
+
   def test_tables_are_what_was_written(self):
     first, second = [{'': 'a', 'x': '1 ± 2'}], [{'y': '3'}, {'y': ''}]
     text = f'One\n\n{reporting.table(first)}\nTwo\n\n{reporting.table(second)}'
     self.assertEqual(page.tables(text), [('One', first), ('Two', second)])
     self.assertEqual(page.tables(reporting.table(second)), [('', second)])
 
-  def test_a_claim_has_a_line_for_each_folder_with_its_rows(self):
-    claim = claims.Claim(
-      'Paper', 'b keeps less of y', 'a', ('x', 'y'), ('r', 'r'), ('0.9', '')
-    )
-    kept = [{'x': 0.9, 'y': 0.5}, {'x': 0.91, 'y': 0.51}]
-    runs = {
-      'one': page.Runs('a', {'r': kept}),
-      'two': page.Runs('a', {'r': [{'x': 1.0}]}),
-      'a': page.Runs('b', {'r': kept}),
-      'three': page.Runs('a', {'other': kept}),
-    }
-    lines = page.claim_lines(claim, runs)
-    self.assertEqual(
-      [(line['results'], line['verdict']) for line in lines],
-      [('one', 'reproduced'), ('two', 'not run')],
-    )
-    self.assertEqual(lines[0]['printed'], '0.9 > ?')
-    (line,) = page.claim_lines(claim, {})
-    self.assertEqual((line['results'], line['verdict']), ('', 'not run'))
-
   def test_every_claim_is_of_rows_that_a_script_has(self):
     for claim in claims.CLAIMS:
-      script = SCRIPTS[claim.script]
-      plan = scripts.plan_of(script, '')
-      known = {
-        row.id for part in script.parts.values() for row in part.rows(plan)
-      }
+      known = ids_of(claim.script)
       self.assertContainsSubset(claim.order, known)
-      self.assertIn(len(claim.printed), (0, len(claim.order)))
+      self.assertLen(claim.order, 2)
+      self.assertIn(len(claim.printed), (0, 2))
+      if claim.bar:
+        ends = (claim.bar.above, claim.bar.below)
+        self.assertContainsSubset(
+          [end for end in ends if isinstance(end, str)], known
+        )
       if not isinstance(claim.key, str):
-        self.assertLen(claim.key, len(claim.order))
+        self.assertLen(claim.key, 2)
+
+  def test_no_claim_stands_twice(self):
+    said = [claim.says + claim.source for claim in claims.CLAIMS]
+    self.assertLen(set(said), len(said))
+
+
+def ids_of(script):
+  """Returns the ids of a script's rows, over all of its data sets."""
+  script = SCRIPTS[script]
+  datasets_of = script.options.get('dataset')
+  return {
+    row.id
+    for dataset in (datasets_of.choices if datasets_of else (None,))
+    for plan in [
+      scripts.plan_of(script, '', **({'dataset': dataset} if dataset else {}))
+    ]
+    for part in script.parts.values()
+    for row in part.rows(plan)
+  }
+
+
+class StoredTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('4.07 (4.30, 3.82, 4.11)', (4.30, 3.82, 4.11)),
+    ('98.4, 98.6, 98.3', (98.4, 98.6, 98.3)),
+    ('33 ± 114 (0.6, 85.3, 11.8)', (0.6, 85.3, 11.8)),
+    ('17,232,768', (17232768,)),
+    ('96.2 %', (96.2,)),
+  )
+  def test_cells_of_single_seeds(self, cell, values):
+    found = stored.read(cell, 5)
+    self.assertEqual(found.num, len(values))
+    self.assertAlmostEqual(found.mean, np.mean(values))
+    if len(values) > 1:
+      self.assertAlmostEqual(found.deviation, np.std(values, ddof=1))
+
+  def test_cells_of_intervals(self):
+    # t at four degrees is 2.776: the deviation is 0.15 * 5^0.5 / 2.776.
+    found = stored.read('-744.63 ± 0.15', 5)
+    self.assertEqual((found.mean, found.num), (-744.63, 5))
+    self.assertAlmostEqual(found.deviation, 0.15 * 5**0.5 / 2.776, places=4)
+    self.assertIsNone(stored.read('', 3))
+
+  def test_every_row_of_a_table_is_there_and_its_scripts(self):
+    for table in stored.TABLES:
+      self.assertContainsSubset(table.names, ids_of(table.script))
+      found = [
+        stored.sample(table, row, key)
+        for row in table.names
+        for key in table.heads
+      ]
+      self.assertTrue(any(found), table.setting)
+      settings = {k: v for k, v in table.settings.items() if k != 'part'}
+      plan = scripts.plan_of(SCRIPTS[table.script], '', **settings)
+      self.assertEqual(plan.seeds, SCRIPTS[table.script].seeds)
+    names = [table.setting for table in stored.TABLES]
+    self.assertLen(set(names), len(names))
+
+  def test_the_page_is_what_the_tables_say(self):
+    text = (stored.FOLDER / 'claims.md').read_text('utf-8')
+    there = dict(page.tables(text))['## Verdicts']
+    with mock.patch.object(page, 'budget', return_value='') as counted:
+      lines = stored.claim_lines()
+    self.assertGreater(counted.call_count, len(lines))
+    shown = set(there[0]) - {'budget'}
+    self.assertEqual(
+      [{name: line[name] for name in shown} for line in there],
+      [{name: line[name] for name in shown} for line in lines],
+    )
+    self.assertIn(stored.counts(lines), text)
+
+  def test_the_difference_of_figure_1a_by_hand(self):
+    # -744.63 ± 0.15 against -743.57 ± 0.04 over five seeds: 1.06 less, whose error is
+    # (0.15^2 + 0.04^2)^0.5 / 2.776 = 0.0559, at 4.6 degrees, where t is 2.65.
+    line = next(
+      line
+      for line in stored.claim_lines(stored.TABLES[:1])
+      if line['claim'] == 'SteinCD is above CD-10 in test likelihood'
+    )
+    low, high = map(float, line['difference'][1:-1].split(', '))
+    np.testing.assert_allclose(
+      (low, high), (-1.06 - 0.148, -1.06 + 0.148), atol=3e-3
+    )
+    self.assertEqual(line['by itself'], 'refuted')
+
+  def test_the_mean_alone_is_the_stored_one(self):
+    lines = stored.stored('rbm', 1)
+    (mean,) = [
+      line for line in lines if line['learned by'] == 'N(training mean, I)'
+    ]
+    self.assertEqual(float(mean['test (nats)']), claims.MEAN_ALONE)
+
+
+class BudgetsTest(parameterized.TestCase):
+  def config(self, name, scale='', **changes):
+    return rows.get_config(rows.Row('', '', (name, scale), changes), 0)
+
+  def test_parameters_by_hand(self):
+    config = self.config('steingan_mnist', 'centred')
+    found = budgets.parameters(config)
+    # Ten units of 784 pixels, and the biases of both; the mean is not trained.
+    self.assertEqual(found['energy'], 784 * 10 + 784 + 10)
+    # The widths are an eighth: dense 100-128-784, deconvolutions 5x5 16-8-1, without
+    # biases and gains.
+    weights = 100 * 128 + 128 * 784 + 25 * 16 * 8 + 25 * 8
+    self.assertEqual(found['generator'], weights)
+
+  @parameterized.parameters(
+    ('stein_cd_mnist', {'step.num_steps': 5}, 7),
+    ('contrastive_divergence_mnist', {'step.chain.num_steps': 10}, 12),
+    ('steingan_mnist', {}, 3),
+    ('vgan_mnist', {'step.num_generator_steps': 3}, 5),
+    ('gan_mnist', {}, 3),
+    ('vae_facades', {}, 0),
+    ('bicycle_gan_facades', {}, 6),
+  )
+  def test_evaluations_of_an_update(self, name, changes, expected):
+    self.assertEqual(
+      budgets.evaluations(self.config(name, **changes)), expected
+    )
+
+  def test_every_claimed_row_that_is_trained_has_a_budget(self):
+    for claim in claims.CLAIMS:
+      script = SCRIPTS[claim.script]
+      dataset = {'cifar10': 'mnist'}.get(claim.script)
+      plan = scripts.plan_of(
+        script, '', **({'dataset': dataset} if dataset else {})
+      )
+      for part in script.parts.values():
+        for row in part.rows(plan):
+          # The discriminator of that row is widened until it is as large.
+          if row.id in claim.order and row.id != 'dcgan-matched':
+            config = script.trained(plan, row)
+            if config is not None:
+              self.assertGreaterEqual(budgets.evaluations(config), 0)
+
+  def test_a_discriminator_as_large_as_the_energy(self):
+    plan = scripts.plan_of(
+      cifar10.SCRIPT, '', dataset='mnist', width=8, steps=10
+    )
+    energy, matched = (
+      budgets.parameters(cifar10.trained(plan, row))['energy']
+      for row in cifar10.matched_rows(plan)
+    )
+    # An eighth more width is at most some 1.3 times the parameters.
+    self.assertBetween(matched, energy, 1.3 * energy)
+
+
+class RecoveryTest(absltest.TestCase):
+  def test_a_hidden_part_is_continued_smoothly(self):
+    y, x = np.mgrid[:9, :11].astype(np.float64)
+    # What is linear in each direction is the mean of its neighbours.
+    image = np.stack([2 * x + 3 * y, x * y], -1)
+    known = np.ones((9, 11))
+    known[3:6, 2:8] = 0
+    seen = np.where(known[..., None] == 1, image, -1.0)
+    np.testing.assert_allclose(
+      recovery.continued(seen, known), image, atol=1e-9
+    )
 
 
 class ChainsTest(absltest.TestCase):

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import timing
+from experiments.reproduce import budgets
 from experiments.reproduce import likelihood
 from experiments.reproduce import rows
 from experiments.reproduce import scripts
@@ -47,9 +48,7 @@ ROWS = (
   rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', '')),
   STEINGAN,
 )
-# Evaluations of an update: two, and one for each step of a chain. Most rows have one.
-FEWEST = 3
-EVALUATIONS = {'mcmc-mle': 102, 'cd-10': 12}
+FEWEST = 3  # evaluations of an update
 
 
 def get_config(row: rows.Row, seed: int):
@@ -77,9 +76,8 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
     params = jax.tree.map(lambda leaf: leaf[None], state.energy.params)
     return float(likelihood.exact_log_likelihoods(module, params, data)[1][0])
 
-  cost = EVALUATIONS.get(row.id, FEWEST)
-  # Equal evaluations: who spends more on an update makes fewer of them.
-  updates = max(1, plan.steps * FEWEST // cost)
+  cost = budgets.evaluations(config)
+  updates = trained(plan, row).num_steps
   every = max(1, updates // LOOKS)
   state, curve = rows.train(config, updates, row.name, every=every, look=look)
   # Measured apart, since the run also looks at likelihoods, reads data and
@@ -96,6 +94,14 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
     'milliseconds': 1e3 * taken,
     'in_all': taken * updates,
   }, None
+
+
+def trained(plan: scripts.Plan, row: rows.Row):
+  """Returns the row's config, with as many updates as its evaluations allow."""
+  config = get_config(row, 0)
+  # Equal evaluations: who spends more on an update makes fewer of them.
+  config.num_steps = max(1, plan.steps * FEWEST // budgets.evaluations(config))
+  return config
 
 
 def seconds_of_update(config, state, seed: int) -> float:
@@ -161,6 +167,7 @@ SCRIPT = scripts.Script(
   seeds=3,
   parts={'rows': scripts.Part(lambda plan: ROWS, run_row)},
   report=report,
+  trained=trained,
 )
 
 

@@ -1,12 +1,12 @@
 """LW17 Figure 1(a): an RBM on MNIST by exact likelihood, SteinCD, CD and others.
 
-Every way of learning starts at each of `RATES`, annealed linearly to 0. The rate
-is chosen on 10,000 validation images, and so is the Langevin step size of CD, in
-a sweep at the first rate. The last epoch is reported, on the test images, with an
-exact log Z in float64. Beside it stands KSD^2 on test batches: what the Stein
-methods descend. All seeds of a row, and all step sizes of a sweep, are trained together
-by vmap, on data that stay on the device. Every finished run is a file: an interrupted
-call continues.
+Every way of learning starts at each of `RATES`, annealed linearly to 0. The rate is
+chosen on 10,000 validation images. So are the Langevin step of CD and the bandwidth of
+a row of SteinCD, in sweeps of as many sizes at the first rate. The last epoch is
+reported, on the test images, with an exact log Z in float64. Beside it stands KSD^2 on
+test batches: what the Stein methods descend. All seeds of a row, and all sizes of a
+sweep, are trained together by vmap, on data that stay on the device. Every finished run
+is a file: an interrupted call continues.
 
 Example:
   python -m experiments.reproduce.rbm --results=results/rbm
@@ -38,7 +38,9 @@ from stein_jax.runs import reporting
 RATES = (2e-3, 3e-4)
 # Up to near sqrt(2), where a step adds the whole score.
 STEP_SIZES = (0.1, 0.3, 0.6, 1.0, 1.4)
-SWEEP_SEEDS = 2  # for every step size
+# As many trials for SteinCD, whose one free size is that of its kernel.
+BANDWIDTHS = (0.05, 0.1, 0.25, 1.0, 4.0)
+SWEEP_SEEDS = 2  # for every size
 EXACT = ('maximum_likelihood_mnist', '')
 STEIN_CD = ('stein_cd_mnist', '')
 SCORE = ('score_matching_mnist', '')
@@ -58,6 +60,7 @@ ROWS = (
     {'step.symmetric': True},
   ),
   rows.Row('stein-cd-quarter', 'SteinCD, bandwidth / 4', STEIN_CD, QUARTER),
+  rows.Row('stein-cd-swept', 'SteinCD, bandwidth chosen', STEIN_CD),
   rows.Row(
     'stein-cd-five',
     'SteinCD, phi / row sum, bandwidth / 4, 5 steps of 0.3',
@@ -87,6 +90,13 @@ ROWS = (
   rows.Row(
     'cd-1-gibbs-centred', 'CD-1 Gibbs, centred', CD, {**GIBBS, **CENTRED}
   ),
+  rows.Row('cd-1-langevin-centred', 'CD-1 Langevin, centred', CD, CENTRED),
+  rows.Row(
+    'cd-10-langevin-centred',
+    'CD-10 Langevin, centred',
+    CD,
+    {**CENTRED, 'step.chain.num_steps': 10},
+  ),
 )
 # In one plot the curves would hide each other. Exact maximum likelihood stands beside
 # both kinds, for comparison.
@@ -105,14 +115,28 @@ PANELS = {
     'stein-cd-row-sum',
     'stein-cd-symmetric',
     'stein-cd-quarter',
+    'stein-cd-swept',
     'stein-cd-five',
     'stein-score-matching',
     'score-matching',
   ),
-  'Centred': ('exact-centred', 'stein-cd-centred', 'cd-1-gibbs-centred'),
+  'Centred': (
+    'exact-centred',
+    'stein-cd-centred',
+    'cd-1-gibbs-centred',
+    'cd-1-langevin-centred',
+    'cd-10-langevin-centred',
+  ),
 }
-# The rows whose chain has a step size.
-SWEPT = ('cd-1-langevin', 'cd-10-langevin')
+# The rows that choose a size, and the field that has it.
+SWEPT = {
+  'stein-cd-swept': ('step.direction.kernel.bandwidth.scale', BANDWIDTHS),
+  **{
+    f'cd-{k}-langevin{suffix}': ('step.chain.step_size', STEP_SIZES)
+    for k in (1, 10)
+    for suffix in ('', '-centred')
+  },
+}
 
 
 class Curves(NamedTuple):
@@ -135,7 +159,7 @@ def run_row(plan: scripts.Plan, row: rows.Row):
   if row.id in SWEPT:
     swept = sweep(plan, row)
     # Chosen on validation images, like the rate below.
-    size = {'step.chain.step_size': swept['best']}
+    size = {SWEPT[row.id][0]: swept['best']}
     row = row._replace(changes={**row.changes, **size})
   found = {
     rate: train(plan, row, rate, plan.seeds)
@@ -164,11 +188,11 @@ def run_row(plan: scripts.Plan, row: rows.Row):
 
 
 def sweep(plan: scripts.Plan, row: rows.Row) -> dict[str, Any]:
-  """Returns the test likelihoods [sizes, seeds] of Langevin step sizes.
+  """Returns the test likelihoods [sizes, seeds] of the sizes that a row chooses from.
 
   'best' is the size with the best likelihood of validation images.
   """
-  sizes = STEP_SIZES[::2] if plan.smoke else STEP_SIZES
+  sizes = SWEPT[row.id][1][:: 2 if plan.smoke else 1]
   curves = train(plan, row, RATES[0], SWEEP_SEEDS, sizes)
   valid, test = (
     curve[-1].reshape(len(sizes), SWEEP_SEEDS)
@@ -198,7 +222,7 @@ def train(
     row: whose config is trained.
     rate: the first learning rate.
     seeds: runs of every size, which come one after another.
-    sizes: Langevin step sizes; () for the config's own.
+    sizes: of the chain's step or of the kernel; () for the config's own.
   """
   data = images(plan)
   per_epoch, epochs = epochs_of(plan)
@@ -208,7 +232,7 @@ def train(
     init_value=rate, transition_steps=per_epoch * epochs
   )
   module = build.build(energies, **config.energy)
-  # One key per seed: runs of two step sizes differ in nothing else.
+  # One key per seed: runs of two sizes differ in nothing else.
   keys = jnp.stack(
     [jax.random.key(seed) for _ in sizes or (None,) for seed in range(seeds)]
   )
@@ -235,6 +259,13 @@ def train(
   return Curves(valid, test, np.asarray(ksd))
 
 
+def trained(plan: scripts.Plan, row: rows.Row):
+  """Returns the row's config, with the length of the plan's runs."""
+  config = rows.get_config(row, 0)
+  config.num_steps = plan.steps
+  return config
+
+
 def epochs_of(plan: scripts.Plan) -> tuple[int, int]:
   """Returns the steps of an epoch, and how many epochs make the plan's steps."""
   batch_size = rows.get_config(ROWS[0], 0).batch_size
@@ -255,15 +286,16 @@ def _compiled(config, train, per_epoch, keys):
 
   @functools.partial(jax.jit, donate_argnums=0)
   @functools.partial(jax.vmap, in_axes=(0, 0, 0, None))
-  def run_epoch(state, key, step_size, epoch):
+  def run_epoch(state, key, size_tried, epoch):
     order_key, step_key = jax.random.split(jax.random.fold_in(key, 1 + epoch))
     # On the device, so that an epoch is one program.
     order = jax.random.permutation(order_key, len(train))
     advance = configs.step(config)
-    if step_size is not None:
-      # A traced number: all step sizes are one compiled program.
-      chain = advance.keywords['chain'].replace(step_size=step_size)
-      advance = functools.partial(advance, chain=chain)
+    if size_tried is not None:
+      # A traced number: all sizes are one compiled program.
+      advance = functools.partial(
+        advance, **_at_size(advance.keywords, size_tried)
+      )
 
     def step(state, i):
       chosen = jax.lax.dynamic_slice(order, (i * size,), (size,))
@@ -273,6 +305,16 @@ def _compiled(config, train, per_epoch, keys):
     return jax.lax.scan(step, state, jnp.arange(per_epoch))[0]
 
   return start(keys), run_epoch
+
+
+def _at_size(arguments, size):
+  """Returns the argument of a step that has a size: its chain, else its direction."""
+  if 'chain' in arguments:
+    return {'chain': arguments['chain'].replace(step_size=size)}
+  direction = arguments['direction']
+  kernel = direction.kernel
+  kernel = kernel.replace(bandwidth=kernel.bandwidth.replace(scale=size))
+  return {'direction': direction.replace(kernel=kernel)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -311,14 +353,14 @@ def report(plan: scripts.Plan) -> scripts.Report:
     {
       'Last epoch, rate chosen on validation images': lines,
       'Every rate': rows.table(plan.results, ranked, rates, plan.seeds),
-      'Step sizes of CD, in nats': _sweep_table(sweeps),
+      'Sizes that were tried, in nats': _sweep_table(sweeps),
     },
     {
       'figure': (
         'Figure 1(a): test log likelihood, mean and 95 % interval',
         _curves(ranked, found, floor),
       ),
-      'sweep': ('Langevin step size of CD', _sweep_figure(sweeps, floor)),
+      'sweep': ('Sizes that were tried', _sweep_figure(sweeps, floor)),
     },
   )
 
@@ -345,11 +387,11 @@ def _curves(ranked, found, floor):
 
 
 def _sweep_table(sweeps):
-  """Returns a line for each step size, of the first rate."""
+  """Returns a line for each size, of the first rate."""
   return [
     {
       '': name,
-      'step size': f'{size:g}',
+      'size': f'{size:g}',
       'test (nats)': f'{np.mean(values):.2f}',
       'runs': ', '.join(f'{value:.2f}' for value in values),
     }
@@ -359,13 +401,13 @@ def _sweep_table(sweeps):
 
 
 def _sweep_figure(sweeps, floor):
-  """Returns a PNG of the test likelihood over the step size."""
+  """Returns a PNG of the test likelihood over the size."""
   return reporting.curves(
     {
       f'{name}, rate {RATES[0]:g}': (sweep['sizes'], np.mean(sweep['test'], 1))
       for name, sweep in sweeps.items()
     },
-    xlabel='Langevin step size (delta)',
+    xlabel="Langevin step (delta), or factor on SteinCD's bandwidth",
     ylabel='test log likelihood (nats)',
     floor=floor,
   )
@@ -389,6 +431,7 @@ SCRIPT = scripts.Script(
     'rows': scripts.Part(lambda plan: ROWS, run_row, together=True),
   },
   report=report,
+  trained=trained,
   options={
     'dataset': scripts.Option(
       'mnist', 'Which images.', choices=('mnist', 'fashion_mnist', 'digits')

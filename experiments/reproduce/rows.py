@@ -293,7 +293,12 @@ def printed(
 def cell(key: str, values: Sequence[float]) -> str:
   """Returns mean ± 95 % interval, to the interval's second digit."""
   mean, half = reporting.mean_interval(np.array(values))
-  if len(values) == 1 or key == 'seconds' or not half > 0:  # or nan
+  return mean_and_half(mean, np.nan if key == 'seconds' else half)
+
+
+def mean_and_half(mean: float, half: float) -> str:
+  """Returns 'mean ± half' to the second digit of half, or the mean where it is nan."""
+  if not half > 0:  # or nan
     return f'{mean:.4g}'
   # More digits than the interval's second say nothing.
   digits = max(0, 1 - int(np.floor(np.log10(half))))

@@ -106,11 +106,13 @@ class Part(NamedTuple):
       None. With `together` it is a function of plan and row to a list of such pairs,
       one for each seed.
     together: whether all seeds of a row are trained in one go.
+    asked: whether it runs only where the flag names it, as what takes a day does.
   """
 
   rows: Callable[[Plan], Sequence[rows.Row]]
   run: Callable
   together: bool = False
+  asked: bool = False
 
 
 class Report(NamedTuple):
@@ -137,6 +139,8 @@ class Script(NamedTuple):
     parts: name to rows and what runs them; where there are several a flag chooses.
     report: function of the plan to what is shown.
     options: the script's own flags by name.
+    trained: function of the plan and a row to the config that is trained, whose length
+      is that of the run, or None for a row that is not trained.
   """
 
   name: str
@@ -145,6 +149,7 @@ class Script(NamedTuple):
   parts: Mapping[str, Part]
   report: Callable[[Plan], Report]
   options: Mapping[str, Option] = {}
+  trained: Callable[[Plan, rows.Row], Any] = lambda plan, row: None
 
 
 def plan_of(script: Script, results, *, smoke: bool = False, **values) -> Plan:
@@ -182,9 +187,10 @@ def main(script: Script) -> Callable[[Sequence[str]], None]:
   for name, option in options.items():
     option.define(name)
   parts = list(script.parts)
+  usual = [name for name in parts if not script.parts[name].asked]
   if len(parts) > 1:
     flags.DEFINE_multi_enum(
-      'part', parts, parts, 'What to run; the report shows what has been run.'
+      'part', usual, parts, 'What to run; the report shows what has been run.'
     )
   flags.DEFINE_bool(
     'smoke', False, 'Run a few steps of two seeds of every row: some minutes.'

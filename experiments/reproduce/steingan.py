@@ -2,7 +2,9 @@
 
 Part 'figure' trains an RBM with its sampler, from SteinGAN (alpha = 0) to SteinCD
 (alpha = 1) and without kernel, in the paper's setting and in one that can match its
-model. Part 'fresh' trains a fresh sampler on SteinCD's finished energy. Part 'choices'
+model. Part 'authors' has the paper's setting at the authors' width, rates and length;
+it takes an hour or more a run, and is run only where it is asked for. Part 'fresh'
+trains a fresh sampler on SteinCD's finished energy, in either setting. Part 'choices'
 takes the centred setting apart: it has another kernel or none, other ways to keep
 samples apart, and the paper's choices put back one by one, beside what the exact
 negative phase reaches in as many steps; there the samples' spread stands beside the
@@ -51,6 +53,8 @@ PAPER_CHANGES = {
   # Narrow, for two cores.
   'generator.width': 8,
 }
+# As the authors' code has it: its width, length and rates are the config's own.
+AUTHORS_CHANGES = {'step.direction.normalize': 'row_sum'}
 EXACT = {'step.direction.form': 'exact'}
 NOISE = {'generator.output_noise': 0.3}
 # Rows of the conditional model, by id: their name and what they change.
@@ -120,11 +124,19 @@ CHOICES = {
 EXACT_NEGATIVES = rows.Row(
   'exact-negatives', 'exact negatives', ('maximum_likelihood_mnist', '')
 )
-FRESH = rows.Row(
-  'fresh-sampler',
-  'fresh sampler on a finished SteinCD energy',
-  PAPER,
-  PAPER_CHANGES,
+# What is frozen is of the setting that the sampler has.
+FRESH = (
+  rows.Row(
+    'fresh-sampler',
+    'paper, fresh sampler on a finished SteinCD energy',
+    PAPER,
+    PAPER_CHANGES,
+  ),
+  rows.Row(
+    'fresh-sampler-centred',
+    'centred, fresh sampler on a finished SteinCD energy',
+    CENTRED,
+  ),
 )
 STEIN_CD = rows.Row('stein-cd', 'SteinCD', ('stein_cd_mnist', ''))
 JUDGE = rows.Row('judge', 'judge', ('classification_mnist', ''))
@@ -160,6 +172,27 @@ def figure_rows(plan: scripts.Plan) -> list[rows.Row]:
   return found
 
 
+def authors_rows(plan: scripts.Plan) -> list[rows.Row]:
+  """Returns the rows of Figure 1(b)-(d) at the authors' width, rates and length."""
+  del plan
+  changes = {
+    'alpha-0': {},
+    'alpha-0.25': {'step.alpha': 0.25},
+    'alpha-0.5': {'step.alpha': 0.5},
+    'alpha-1': {'step.alpha': 1.0},
+    'no-kernel': NO_KERNEL,
+  }
+  return [
+    rows.Row(
+      f'authors-{key}',
+      f'authors, {key.replace("-", " ", 1)}',
+      PAPER,
+      change if change is NO_KERNEL else {**AUTHORS_CHANGES, **change},
+    )
+    for key, change in changes.items()
+  ]
+
+
 def joint_rows(plan: scripts.Plan) -> list[rows.Row]:
   """Returns the conditional model and ways to spread its samples."""
   del plan
@@ -193,7 +226,8 @@ def judge(plan: scripts.Plan) -> judges.Judge:
 def rbm_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result and samples of one run of an RBM with its sampler."""
   config = rows.get_config(row, seed)
-  state, result = learned_rbm(plan, config, plan.steps, row.name)
+  num_steps = trained(plan, row).num_steps
+  state, result = learned_rbm(plan, config, num_steps, row.name)
   found, samples = judged(plan, config, state.generator)
   return {**result, **found}, samples
 
@@ -265,6 +299,7 @@ def fresh_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the result and samples of a fresh sampler on a finished energy."""
   config = rows.get_config(row, seed)
   stein_cd = rows.get_config(STEIN_CD, seed)
+  stein_cd.energy = config.energy
   num_steps = plan.steps if plan.smoke else stein_cd.num_steps
   # In full, since the claim is of a finished energy.
   energy = rows.train(stein_cd, num_steps, STEIN_CD.name)[0].energy
@@ -274,8 +309,9 @@ def fresh_run(plan: scripts.Plan, row: rows.Row, seed: int):
     config.generator_optimizer,
     config.batch_size,
   )
-  # The sampler alone is trained: by amortised SVGD at its defaults.
-  config.algorithm, config.step = 'amortized_svgd', {}
+  # The sampler alone is trained, along the direction that its setting has.
+  direction = config.step.direction
+  config.algorithm, config.step = 'amortized_svgd', {'direction': direction}
   config = configs.complete(config)
   start = amortized_svgd.create(energy, generator)
   state, _ = rows.train(config, plan.steps, row.name, state=start)
@@ -303,6 +339,20 @@ def joint_run(plan: scripts.Plan, row: rows.Row, seed: int):
   )
   found, samples = judged(plan, config, state.generator)
   return {**found, 'repulsions': seen}, samples
+
+
+def trained(plan: scripts.Plan, row: rows.Row):
+  """Returns the row's config, with the length of its runs."""
+  config = rows.get_config(row, 0)
+  options = plan.options
+  if row.id.startswith('joint-'):
+    return rows.with_length(config, options.joint_steps)
+  if row.id.startswith('choice-') or row == EXACT_NEGATIVES:
+    return rows.with_length(config, options.choice_steps)
+  # The authors' runs have the authors' length.
+  if plan.smoke or not row.id.startswith('authors-'):
+    config.num_steps = plan.steps
+  return config
 
 
 def judged(plan: scripts.Plan, config, generator):
@@ -351,7 +401,9 @@ def report(plan: scripts.Plan) -> scripts.Report:
   """Returns the tables and figures of what is there."""
   table = functools.partial(rows.table, plan.results, seeds=plan.seeds)
   tables = {
-    'RBM and sampler': table([*figure_rows(plan), FRESH], _RBM_COLUMNS),
+    'RBM and sampler': table(
+      [*figure_rows(plan), *authors_rows(plan), *FRESH], _RBM_COLUMNS
+    ),
     'The centred setting, choice by choice': table(
       choice_rows(plan), _CHOICE_COLUMNS
     ),
@@ -367,7 +419,8 @@ def report(plan: scripts.Plan) -> scripts.Report:
     if series:
       png = reporting.curves(series, xlabel='alpha', ylabel=label)
       figures[key] = (f'{label} against alpha', png)
-  shown = [*figure_rows(plan), FRESH, *choice_rows(plan), *joint_rows(plan)]
+  shown = [*figure_rows(plan), *authors_rows(plan), *FRESH]
+  shown += [*choice_rows(plan), *joint_rows(plan)]
   figures |= scripts.row_figures(plan, shown)
   return scripts.Report('SteinGAN on MNIST', tables, figures)
 
@@ -437,11 +490,13 @@ SCRIPT = scripts.Script(
   seeds=3,
   parts={
     'figure': scripts.Part(figure_rows, rbm_run),
-    'fresh': scripts.Part(lambda plan: [FRESH], fresh_run),
+    'authors': scripts.Part(authors_rows, rbm_run, asked=True),
+    'fresh': scripts.Part(lambda plan: FRESH, fresh_run),
     'choices': scripts.Part(choice_rows, choice_run),
     'joint': scripts.Part(joint_rows, joint_run),
   },
   report=report,
+  trained=trained,
   options={
     'joint_steps': scripts.Option(
       3000, 'Steps of every conditional run.', smoke=4, minimum=4

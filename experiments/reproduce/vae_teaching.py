@@ -93,6 +93,16 @@ def config_of(plan: scripts.Plan, row: rows.Row, seed: int):
   return rows.on_data(config, plan.options.dataset, plan.options.npz)
 
 
+def trained(plan: scripts.Plan, row: rows.Row):
+  """Returns the row's config, with the length of its runs, if it is trained."""
+  if row.id == 'real':
+    return None
+  config = config_of(plan, row, 0)
+  gan = config.algorithm == 'gan'
+  config.num_steps = plan.steps * (GAN_UPDATES if gan else 1)
+  return config
+
+
 @functools.lru_cache(maxsize=1)
 def judge(plan: scripts.Plan) -> judges.Judge:
   """Returns the classifier that judges samples, trained by the first who asks."""
@@ -124,7 +134,7 @@ def run_row(plan: scripts.Plan, row: rows.Row, seed: int):
     gap = np.linalg.norm((end - start).reshape(100, -1), axis=1).mean()
     return [int(state.step), float(gap)]
 
-  updates = plan.steps * (GAN_UPDATES if config.algorithm == 'gan' else 1)
+  updates = trained(plan, row).num_steps
   state, seen = rows.train(
     config,
     updates,
@@ -238,6 +248,7 @@ SCRIPT = scripts.Script(
   seeds=2,
   parts={'rows': scripts.Part(lambda plan: ROWS, run_row)},
   report=report,
+  trained=trained,
   options={
     'dataset': scripts.Option(
       'mnist', 'What is learned.', choices=('mnist', 'fashion_mnist')

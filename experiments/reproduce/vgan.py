@@ -1,8 +1,9 @@
 r"""Z16 on real images: VGAN's features, and what rho does to VCD.
 
 Part 'table1' trains GAN and VGAN with one and three generator steps, shows their
-samples (figure 2), and asks a linear classifier what it can read off their energies'
-last layer, beside pixels and random features. Part 'vcd' trains VCD at every rho:
+samples (figure 2), which a classifier trained on real images here judges, and asks a
+linear classifier what it can read off their energies' last layer, beside pixels and
+random features. Part 'vcd' trains VCD at every rho:
 reconstructions, samples and Markov chains, as grids and moving (figures 3 to 5); and on
 all but CIFAR-10 a classifier of 1,000 labels with what the transition operator makes of
 its images (table 2). Part 'choices', on MNIST, takes VGAN apart: it trains without
@@ -35,6 +36,7 @@ from stein_jax import metrics
 from stein_jax.algorithms import vcd
 from stein_jax.runs import evaluation
 from stein_jax.runs import images
+from stein_jax.runs import judges
 from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
@@ -70,24 +72,39 @@ VGAN, GAN = ('vgan_mnist', ''), ('gan_mnist', '')
 UNBOUNDED = ('vgan_mnist', 'unbounded')
 NO_SAMPLES = {'step.generator_entropy': 0.0}
 NO_DATA = {'step.data_entropy': 0.0}
+# A generator that cannot follow shows what the bound is for.
+BEHIND = {'generator_optimizer.learning_rate': 1e-3}  # a hundredth
 CHOICES = (
   rows.Row('both-entropies', 'both entropies', VGAN),
   rows.Row('no-sample-entropy', 'without H of samples', VGAN, NO_SAMPLES),
   rows.Row('no-data-entropy', 'without H of data', VGAN, NO_DATA),
   rows.Row('no-entropy', 'without either', VGAN, {**NO_SAMPLES, **NO_DATA}),
   rows.Row('unbounded', 'without either, no bound', UNBOUNDED),
+  # Both energies with both generators: what differs is the bound alone.
+  rows.Row(
+    'no-entropy-behind',
+    'without either, generator behind',
+    VGAN,
+    {**NO_SAMPLES, **NO_DATA, **BEHIND},
+  ),
   rows.Row(
     'unbounded-behind',
     'without either, no bound, generator behind',
     UNBOUNDED,
-    # A generator that cannot follow shows what the bound is for.
-    {'generator_optimizer.learning_rate': 1e-3},  # a hundredth
+    BEHIND,
   ),
   rows.Row('gan-joint', 'GAN, batch norm of both', GAN, {'step.joint': True}),
   rows.Row(
     'gan-separate', 'GAN, batch norm of each', GAN, {'step.joint': False}
   ),
 )
+# What judges samples, by data set.
+JUDGES = {
+  'mnist': 'classification_mnist',
+  'fashion_mnist': 'classification_mnist',
+  'svhn_cropped': 'classification_cifar10',
+  'cifar10': 'classification_cifar10',
+}
 PIXELS, RANDOM, NO_AUGMENTATION = 'pixels', 'random-features', 'no-augmentation'
 
 
@@ -138,11 +155,39 @@ def config_of(plan: scripts.Plan, row: rows.Row, seed: int):
   return rows.on_data(config, plan.options.dataset, plan.options.npz)
 
 
+def trained(plan: scripts.Plan, row: rows.Row):
+  """Returns the row's config, with the length of the plan's runs, if it is trained."""
+  if row.id in (PIXELS, RANDOM, NO_AUGMENTATION):
+    return None
+  config = config_of(plan, row, 0)
+  config.num_steps = plan.steps
+  return config
+
+
+@functools.lru_cache(maxsize=1)
+def judge(plan: scripts.Plan) -> judges.Judge:
+  """Returns the classifier that judges samples, trained by the first who asks."""
+  row = rows.Row('judge', 'judge', (JUDGES[plan.options.dataset], ''))
+  config = config_of(plan, row, 0)
+  return rows.trained_judge(plan.results, config, plan.options.judge_steps)[0]
+
+
+def judged(plan: scripts.Plan, config, state) -> dict[str, float]:
+  """Returns what the judge says of a state's samples beside test images."""
+  num = plan.options.samples
+  config.evaluation.num_samples = num
+  samples = datasets.to_unit(rows.sampled(config, state), config.data)
+  data = datasets.load(**config.evaluation.data)[:num]['image']
+  data = datasets.to_unit(data, config.data)
+  found = judges.judged(judge(plan), np.clip(samples, 0, 1), data)
+  return {key: found[key] for key in ('inception_score', 'frechet_distance')}
+
+
 def probe_run(plan: scripts.Plan, row: rows.Row, seed: int):
   """Returns the error of a linear classifier on an energy's features, and samples."""
   config = config_of(plan, row, seed)
   training = datasets.load(**config.data)
-  learned = row.id not in (PIXELS, RANDOM)
+  learned = trained(plan, row) is not None
   state, _ = rows.train(
     # Random features are those of the network before its first step.
     config,
@@ -172,8 +217,10 @@ def probe_run(plan: scripts.Plan, row: rows.Row, seed: int):
     unknown['label'],
   )
   pairwise = metrics.pairwise_distance(samples)
-  shown = samples[:100] if learned else None
-  return {'error': 100 * (1 - accuracy), 'pairwise': pairwise}, shown
+  found = {'error': 100 * (1 - accuracy), 'pairwise': pairwise}
+  if not learned:
+    return found, None
+  return found | judged(plan, config, state), samples[:100]
 
 
 def vcd_run(plan: scripts.Plan, row: rows.Row, seed: int):
@@ -406,6 +453,8 @@ def _rho_figure(plan):
 
 _PROBE_COLUMNS = {
   'test error (%)': 'error',
+  'inception score': 'inception_score',
+  'Frechet distance': 'frechet_distance',
   'pairwise distance of samples': 'pairwise',
   'seconds': 'seconds',
 }
@@ -436,11 +485,18 @@ SCRIPT = scripts.Script(
     'choices': scripts.Part(choice_rows, choice_run),
   },
   report=report,
+  trained=trained,
   options={
     'dataset': scripts.Option('mnist', 'What is learned.', choices=tuple(VCD)),
     'npz': scripts.NPZ,
     'classifier_steps': scripts.Option(
       1000, 'Steps of every classifier.', smoke=5, minimum=5
+    ),
+    'judge_steps': scripts.Option(
+      2000, 'Steps of the classifier that judges.', smoke=20, minimum=20
+    ),
+    'samples': scripts.Option(
+      5000, 'Samples judged, of each GAN and VGAN.', smoke=200, minimum=100
     ),
     'full': scripts.Option(False, "The authors' widths, for an accelerator."),
     'probed': scripts.Option(
