@@ -12,20 +12,17 @@ Example:
 from collections.abc import Callable
 import contextlib
 import functools
-import math
-import re
 from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from configs import langevin_ebm_mnist
 from configs import vae_teaching_mnist
+from experiments.benchmarks import counting
 from experiments.benchmarks import primitives
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from experiments.benchmarks import training
 from stein_jax import algorithms
 from stein_jax import kernels
@@ -44,13 +41,6 @@ _TASKS = {
   'VAE teaching 28x28': training.Task(vae_teaching_mnist.get_config(), _IMAGES),
 }
 _PRECISIONS = ('float32', 'tensorfloat32', 'bfloat16')
-# What a compiled program's text calls its kernels, and what should be none of them.
-_INSTRUCTIONS = {
-  'kernels': r' (fusion|dot|convolution|custom-call|reduce|sort|scatter)\(',
-  'of libraries': r' custom-call\(',
-  'copies': r' copy\(',
-  'to the host': r' (infeed|outfeed|send|recv)\(',
-}
 
 
 class Program(NamedTuple):
@@ -91,16 +81,18 @@ def measured(name: str, program: Program, roof: float) -> tuple[dict, dict]:
   timed = {'ours': lambda: compiled(*program.args)}
   if program.torch is not None:
     timed['PyTorch'] = program.torch
-  times = timing.medians(timed)
+  times = report.medians(timed)
   ours, theirs = times['ours'], times.get('PyTorch', 0.0)
-  asked = operations(jax.make_jaxpr(program.function)(*program.args).jaxpr)
+  asked = counting.operations(
+    jax.make_jaxpr(program.function)(*program.args).jaxpr
+  )
   row = {
     'program': name,
     'ms': f'{1e3 * ours:.3g}',
     'PyTorch': f'{1e3 * theirs:.3g}' if theirs else '',
     'GFLOP': f'{asked / 1e9:.3g}',
     'share of the roof': f'{asked / ours / roof:.2f}',
-    **instructions(compiled.as_text()),
+    **counting.instructions(compiled.as_text()),
   }
   return row, report.line(name, ours, 'PyTorch' if theirs else '', theirs)
 
@@ -153,57 +145,7 @@ def product_speed(precision: str) -> float:
   with jax.default_matmul_precision(precision):
     product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
   run = {'product': lambda: product(matrix, matrix)}
-  return 2 * n**3 / timing.medians(run)['product']
-
-
-def operations(jaxpr) -> float:
-  """Returns the operations of a program's products and convolutions.
-
-  A scan counts for its length, and a loop of unknown length once. Of branches the
-  cheapest counts: the others here are for points that are far apart.
-  """
-  total = 0.0
-  for equation in jaxpr.eqns:
-    inner = [operations(each) for each in _inner(equation.params)]
-    if equation.primitive is lax.dot_general_p:
-      ((contracted, _), _) = equation.params['dimension_numbers']
-      shape = equation.invars[0].aval.shape
-      depth = math.prod(shape[axis] for axis in contracted)
-      total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
-    elif equation.primitive is lax.conv_general_dilated_p:
-      spec = equation.params['dimension_numbers'].rhs_spec
-      kernel = equation.invars[1].aval.shape
-      taps = math.prod(kernel) / kernel[spec[0]]
-      # The zeros between dilated inputs are no work.
-      taps /= math.prod(equation.params['lhs_dilation'])
-      total += 2 * taps * math.prod(equation.outvars[0].aval.shape)
-    elif equation.primitive is lax.cond_p:
-      total += min(inner)
-    else:
-      total += equation.params.get('length', 1) * sum(inner)
-  return total
-
-
-def _inner(params):
-  """Returns the programs among an equation's parameters."""
-  for value in params.values():
-    for each in value if isinstance(value, (tuple, list)) else (value,):
-      each = getattr(each, 'jaxpr', each)
-      if hasattr(each, 'eqns'):
-        yield each
-
-
-def instructions(text: str) -> dict[str, int]:
-  """Returns counts of instructions in the text of a compiled program.
-
-  Those inside a fusion are one kernel with it; those of a loop count once.
-  """
-  parts = re.split(r'\n(?=\S.*\{\n)', text)
-  outside = '\n'.join(p for p in parts if not p.startswith('%fused'))
-  return {
-    name: len(re.findall(pattern, outside))
-    for name, pattern in _INSTRUCTIONS.items()
-  }
+  return 2 * n**3 / report.medians(run)['product']
 
 
 def _here(choices):

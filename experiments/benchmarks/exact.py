@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import metrics
@@ -39,7 +38,7 @@ def measure():
   """Returns the text, lines and pictures that `report.run` takes."""
   lines = []
   for what, (ours, plain) in pairs().items():
-    times = timing.medians({'ours': ours, 'plain': plain})
+    times = report.medians({'ours': ours, 'plain': plain})
     lines.append(report.line(what, times['ours'], 'plain', times['plain']))
   title = f'Exact results on {jax.devices()[0].device_kind}'
   return f'{title}\n\n{reporting.table(lines)}', lines, {}

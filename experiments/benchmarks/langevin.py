@@ -16,7 +16,6 @@ import jax
 from jax import lax
 
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import layers
 from stein_jax import learners
@@ -43,7 +42,7 @@ def measure():
       'autodiff, a scan': chain(energy, x, unroll=1),
       'autodiff, unrolled': chain(energy, x, unroll=_STEPS.value),
     }
-  times = timing.medians(chains, x)
+  times = report.medians(chains, x)
   ours = times['layers.conv, a scan']
   rows = [row(name, taken, ours) for name, taken in times.items()]
   device = jax.devices()[0].device_kind

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from stein_jax import kernels
 from stein_jax import stein
 from stein_jax.runs import reporting
@@ -109,12 +108,12 @@ def measured(size, dim) -> dict[str, float]:
     'plain discrepancy': plain_discrepancy,
     **ours(),
   }
-  times = timing.medians(
+  times = report.medians(
     {name: jax.jit(function) for name, function in functions.items()}, x, score
   )
   # Peers come after ours, when their threads are not yet there to disturb it.
   for name, (function, *args) in peers(x, score).items():
-    times |= timing.medians({name: function}, *args)
+    times |= report.medians({name: function}, *args)
   return times
 
 

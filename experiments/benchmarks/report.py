@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import app
 from absl import flags
 
+from experiments.benchmarks import timing
 from stein_jax import locations
 from stein_jax.runs import launch
 from stein_jax.runs import reporting
 
 _RESULTS = flags.DEFINE_string(
   'results', 'results/benchmarks', 'Folder of the tables and figures.'
+)
+_SECONDS = flags.DEFINE_float(
+  'seconds', 1.0, 'Spent on each function.', lower_bound=0.0
 )
 
 
@@ -46,6 +50,11 @@ def run(
     print(text)
 
   launch.run(main)
+
+
+def medians(functions: Mapping[str, Callable], *args) -> dict[str, float]:
+  """Returns what `timing.medians` does, in `--seconds`."""
+  return timing.medians(functions, *args, seconds=_SECONDS.value)
 
 
 def line(what: str, ours: float, beside: str = '', theirs: float = 0.0) -> dict:

@@ -14,7 +14,6 @@ from absl import flags
 import jax
 
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from stein_jax import energies
 from stein_jax import kernels
 from stein_jax import learners
@@ -41,7 +40,7 @@ def measure():
     # What every form has to do at least once: pull a row of features back to
     # pixels.
     pull = lambda x, f=feature_fn, e=features: jax.vjp(f, x)[1](e)[0]
-    times = timing.medians(
+    times = report.medians(
       {n: jax.jit(f) for n, f in {'one pass back': pull, **forms}.items()}, x
     )
     bound = times['one pass back']

@@ -279,7 +279,7 @@ def ring_and_gathering():
     with mock.patch.object(collectives, 'ring_sum', sum_over):
       mapped = on_shares(stein.svgd_direction, _SPLIT, devices)
       ways[way] = jax.jit(mapped).lower(x, score).compile()
-  times = timing.medians(ways, x, score)
+  times = timing.medians(ways, x, score, seconds=5.0)
   return [
     {
       'direction': f'{way}, 512 particles each',

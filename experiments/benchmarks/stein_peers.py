@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from stein_jax import kernels
 from stein_jax import stein
 from stein_jax.algorithms import svgd
@@ -67,7 +66,7 @@ def directions(missing):
     **_installed(missing, 'numpyro', _numpyro, n, d),
   }
   step = {name: jax.jit(one) for name, (one, *_) in runs.items()}
-  times = timing.medians(
+  times = report.medians(
     {
       name: functools.partial(step[name], state)
       for name, (_, state, _) in runs.items()
@@ -297,7 +296,7 @@ def _installed(missing, package, make, *args):
 
 def _compared(title, runs, columns):
   """Returns text and lines of functions of the same points, ours the first."""
-  times = timing.medians(runs)
+  times = report.medians(runs)
   rows = [
     {
       'library': name,

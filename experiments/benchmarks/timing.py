@@ -5,28 +5,24 @@ import statistics
 import time
 from typing import Any
 
-from absl import flags
 import jax
 
-_SECONDS = flags.DEFINE_float(
-  'seconds', 1.0, 'Spent on each function.', lower_bound=0.0
-)
 
-
-def medians(functions: Mapping[str, Callable], *args: Any) -> dict[str, float]:
+def medians(
+  functions: Mapping[str, Callable], *args: Any, seconds: float = 1.0
+) -> dict[str, float]:
   """Returns the median time in seconds of a call of each function, by name.
-
-  Each is called for `--seconds`, and at least three times.
 
   Args:
     functions: jitted already, or of another library; what they return is waited for.
     *args: of every call.
+    seconds: spent on each function, and at least three calls.
   """
   # One call each beforehand, which compiles and fills caches.
   for function in functions.values():
     jax.block_until_ready(function(*args))
   times = {name: [] for name in functions}
-  end = time.perf_counter() + _SECONDS.value * len(functions)
+  end = time.perf_counter() + seconds * len(functions)
   calls = 0
   # Round after round, so that a slow moment of the machine falls on all alike.
   while calls < 3 or time.perf_counter() < end:

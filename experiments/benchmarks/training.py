@@ -21,7 +21,6 @@ import numpy as np
 
 from configs import steingan_mnist
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from stein_jax import algorithms
 from stein_jax import parallel
 from stein_jax import randomness
@@ -120,7 +119,7 @@ def measured(task: Task) -> dict[str, float]:
     if task.config.algorithm == 'steingan':
       programs['PyTorch, one pass'] = make(one_pass=True)
   # In one process and in turn, so that neither side has the machine to itself.
-  times = timing.medians(programs)
+  times = report.medians(programs)
   return {
     name: (_SEVERAL if name.endswith('a call') else 1) / taken
     for name, taken in times.items()

@@ -14,7 +14,6 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.benchmarks import report
-from experiments.benchmarks import timing
 from stein_jax import algorithms
 from stein_jax import samplers
 from stein_jax.runs import reporting
@@ -58,7 +57,7 @@ def measure():
     name: compiled(algorithms.get(algorithm), keywords, config, batch)
     for name, (algorithm, keywords) in UPDATES.items()
   }
-  times = timing.medians(updates, batch, rng)
+  times = report.medians(updates, batch, rng)
   rows = [
     {
       'update by': name,

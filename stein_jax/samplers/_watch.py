@@ -21,8 +21,9 @@ def of(x, score, target):
   middle = jax.tree.map(lambda leaf: jnp.mean(leaf, 0, keepdims=True), x)
   middle = collectives.pmean(middle, axis_name)
   virial = jax.tree.map(lambda x, m, s: (x - m) * s, x, middle, score)
-  square = jax.tree.map(jnp.square, score)
+  # The root of a mean of all devices is no mean of roots.
+  square = collectives.pmean(total(jax.tree.map(jnp.square, score)), axis_name)
   return {
-    'score_norm': jnp.sqrt(total(square)).astype(jnp.float32),
+    'score_norm': jnp.sqrt(square).astype(jnp.float32),
     'virial_temperature': -total(virial).astype(jnp.float32),
   }

@@ -5,12 +5,12 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from experiments.benchmarks import accelerator
+from experiments.benchmarks import counting
 
 
 def operations(function, *shapes):
   args = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  return accelerator.operations(jax.make_jaxpr(function)(*args).jaxpr)
+  return counting.operations(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 class OperationsTest(absltest.TestCase):
@@ -38,7 +38,7 @@ class OperationsTest(absltest.TestCase):
 
   def test_counts_a_fusion_once(self):
     text = jax.jit(lambda x: jnp.sin(x) @ x).lower(jnp.ones((4, 4))).compile()
-    found = accelerator.instructions(text.as_text())
+    found = counting.instructions(text.as_text())
     self.assertEqual(found['to the host'], 0)
     self.assertBetween(found['kernels'], 1, 3)
 
