@@ -32,8 +32,7 @@ def parameters(config) -> dict[str, int]:
   Those are what an optimizer changes: running averages of norms do not count, and nor
   does the mean of a centred RBM. A model with two energies has the sum of both.
   """
-  # A copy, since the sections of a fitted config are those of the given one.
-  config = configs.fitted(config.copy_and_resolve_references(), _Labels)
+  config = configs.fitted(config, _Labels)
   init = algorithms.get(config.algorithm).init
   state = jax.eval_shape(
     lambda rng, batch: init(rng, config, batch),

@@ -190,7 +190,7 @@ def fitted(config: ConfigDict, source: Any) -> ConfigDict:
     config: a whole config; it is not changed.
     source: its training data.
   """
-  found = ConfigDict(config)
+  found = config.copy_and_resolve_references()
   for name in found:
     if name.endswith('optimizer'):
       section = plain(found[name])
@@ -241,7 +241,7 @@ def with_files(
   """
   if npz and path:
     raise ValueError('npz and path both name data; allowed: one of them.')
-  found = ConfigDict(config)
+  found = config.copy_and_resolve_references()
   for each in (found, found.evaluation):
     if npz:
       each.data = ConfigDict(datasets.from_file(each.data, npz))
@@ -252,7 +252,7 @@ def with_files(
 
 def with_absolute_paths(config: ConfigDict) -> ConfigDict:
   """Returns the config with paths that are the same from every folder."""
-  found = ConfigDict(config)
+  found = config.copy_and_resolve_references()
   for section in (found.get('data', {}), found.evaluation.get('data', {})):
     if isinstance(section.get('path'), str):
       section.path = str(locations.absolute(section.path))

@@ -159,7 +159,7 @@ def load(
   workdir = locations.absolute(workdir)
   config = configs.complete(workdirs.read_config(workdir))
   state = workdirs.restore(config, workdir, step=step)
-  asked = ConfigDict(config)
+  asked = config.copy_and_resolve_references()
   asked.evaluation.parameters = parameters or config.evaluation.parameters
   state = evaluation.chosen(asked, state)
   return Run(workdir, config, state, workdirs.batch_like(workdir))

@@ -321,6 +321,22 @@ class FittedTest(absltest.TestCase):
     cosine = dict(name='cosine_decay_schedule', init_value=0.1, decay_steps=30)
     self.assertEqual(self.fitted(cosine).decay_steps, 30)
 
+  def test_a_given_config_stays_as_it_is(self):
+    # Its networks have as many classes as its data.
+    config = module('steingan_mnist_joint').get_config('smoke')
+    config = configs.complete(config)
+    config.evaluation.data.path = 'here'
+    before = config.to_dict()
+    source = types.SimpleNamespace(num_classes=7)
+    changes = (
+      configs.fitted(config, source),
+      configs.with_absolute_paths(config),
+      configs.with_files(config, npz='other.npz'),
+    )
+    for changed in changes:
+      self.assertNotEqual(changed.to_dict(), before)
+      self.assertEqual(config.to_dict(), before)
+
 
 class FilesTest(parameterized.TestCase):
   """The files in configs/."""
