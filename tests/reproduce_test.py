@@ -283,7 +283,7 @@ class RowsTest(absltest.TestCase):
     # By chance 0.1, with a deviation of 0.016 over 360 images.
     self.assertGreater(accuracy, 0.5)
     with np.load(self.folder / 'run.npz') as kept:
-      self.assertEqual(kept['train_image'].dtype, np.uint8)
+      self.assertEqual(kept['image'].dtype, np.uint8)
 
   def test_a_table_trains_as_train_does(self):
     config = self.cd_config(prng_impl='hashed', steps_per_call=2)
