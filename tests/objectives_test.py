@@ -152,6 +152,16 @@ class ObjectivesTest(parameterized.TestCase):
     )
     self.assertTrue(np.all(np.isfinite(found['params']['weight'])))
 
+  def test_a_generator_follows_a_slow_energy(self):
+    truth, way = small(), objectives.WAYS['steingan']
+    truth = truth.replace(weight=3 * truth.weight)
+    found, _ = objectives.train(
+      truth, way, 5000, [0], 300, np.array([1e-2]), np.array([1e-2])
+    )
+    gaps = truth.gaps(found, truth.draws(7, 20_000))[0, 0]
+    self.assertGreater(gaps[0], 0.1)
+    self.assertLess(gaps[-1], 0.5 * gaps[0])
+
   def test_report_of_what_is_there(self):
     for n, gap in ((1000, 0.4), (10_000, 0.1)):
       for seed in range(2):
@@ -171,7 +181,8 @@ class ObjectivesTest(parameterized.TestCase):
     tables, figures = objectives.report(self.plan)[1:]
     self.assertEqual(
       list(figures),
-      [f'overlapping_{key}' for key in ('data', 'evaluations', 'elapsed')],
+      ['gaps_1000', 'gaps_10000']
+      + [f'overlapping_{key}' for key in ('data', 'evaluations', 'elapsed')],
     )
     for _, png in figures.values():
       self.assertStartsWith(png, b'\x89PNG')

@@ -4,9 +4,10 @@ Data are exact draws of an RBM, and an RBM of that size learns them. Its log Z i
 and so is how many nats it ends from the truth. A way has as many trials as any other,
 of rates alone or of rates and an option, and validation draws choose among them. It
 learns from the usual start, and begins once more at the truth, which says where it
-comes to rest: what it loses there no patience brings back. Rates fall linearly to 0.
-All trials of a way are one program, and so are its seeds, whose time is shared. Every
-finished row is a file: an interrupted call continues.
+comes to rest: what it loses there no patience brings back. A generator begins anew in
+both. Rates fall linearly to 0. All trials of a way are one program, and so are its
+seeds, whose time is shared. Every finished row is a file: an interrupted call
+continues.
 
 Example:
   python -m experiments.reproduce.objectives --part=overlapping-10000
@@ -14,6 +15,7 @@ Example:
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import io
 import time
 import types
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 import jax.numpy as jnp
+from ml_collections import config_dict
 import numpy as np
 import optax
 
@@ -59,6 +62,7 @@ class Way(NamedTuple):
       parameters, and log Z, do not count.
     options: function of a value to keywords of the algorithm's step.
     values: two of these to choose from; () where rates alone are chosen.
+    rates: of the energy, to choose from; () for the usual ones.
     fields: fields of the config that `init` reads.
     begin: function of a key and the first state, whose energy may be the truth, to what
       the state is then.
@@ -69,12 +73,13 @@ class Way(NamedTuple):
   evaluations: int
   options: Callable[[jax.Array], Mapping[str, Any]] = lambda value: {}
   values: Sequence[float] = ()
+  rates: Sequence[float] = ()
   fields: Mapping[str, Any] = {}
   begin: Callable[[jax.Array, Any], Any] = lambda rng, state: state
 
   def trials(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rates and the values of all trials [6]."""
-    rates = _FEW_RATES if self.values else _RATES
+    rates = self.rates or (_FEW_RATES if self.values else _RATES)
     grid = [(rate, v) for rate in rates for v in self.values or (np.nan,)]
     return tuple(np.transpose(grid))
 
@@ -105,6 +110,11 @@ def _noisy(objective: str, **options):
   return lambda value: dict(objective=objective, noise_scale=value, **options)
 
 
+def _steingan(direction: Callable):
+  # Negatives are of the generator that has moved, as in the papers' algorithm.
+  return lambda value: {'direction': direction, 'negatives': 'fresh'}
+
+
 def _with_log_partition(rng, state):
   """Returns a state whose log Z is estimated anew, since the energy may be another."""
   return noise_contrastive.create(rng, state.energy, state.noise)
@@ -112,6 +122,9 @@ def _with_log_partition(rng, state):
 
 _CD, _STEIN_CD = 'contrastive_divergence', 'stein_cd'
 _SCORE, _NOISE = 'score_matching', 'noise_contrastive'
+_STEINGAN = 'steingan'
+# A way with a generator chooses that one's rate, and has its energy follow slowly.
+_GENERATOR = dict(values=(3e-3, 1e-2), rates=(1e-3, 3e-3, 1e-2))
 _WIDE = kernels.RBF(kernels.Median(2.0, log='none'))
 # A way's id, to what it is.
 WAYS = {
@@ -169,6 +182,30 @@ WAYS = {
   ),
   'discrepancy': Way(
     'Energy discrepancy, 4 noises', _NOISE, 5, _noisy('discrepancy'), (0.3, 0.7)
+  ),
+  'steingan': Way(
+    'SteinGAN, as printed', _STEINGAN, 3, _steingan(stein.SVGD()), **_GENERATOR
+  ),
+  'steingan-wide': Way(
+    'SteinGAN, twice the median',
+    _STEINGAN,
+    3,
+    _steingan(stein.SVGD(_WIDE)),
+    **_GENERATOR,
+  ),
+  'vera': Way(
+    'VERA',
+    'vera',
+    3,
+    lambda value: dict(noise_scale=0.5, latent_scale=0.3, gradient_penalty=0.0),
+    **_GENERATOR,
+  ),
+  'coopnets': Way(
+    'CoopNets, 10 Langevin steps',
+    'coopnets',
+    12,
+    lambda value: {'chain': samplers.Langevin(0.5, 10)},
+    **_GENERATOR,
   ),
 }
 
@@ -278,13 +315,15 @@ def _train_one(truth, way, num_steps, data, rng, rate, value, begun):
   """Returns the parameters of one run at `LOOKS` times, leaves [LOOKS, ...]."""
   start_rng, begin_rng, rng = jax.random.split(rng, 3)
   algorithm, options = algorithms.get(way.algorithm), way.options(value)
-  falling = lambda i: -rate * (1 - i / num_steps)
+  dim, num_hidden = truth.weight.shape
   config = types.SimpleNamespace(
-    energy=dict(name='RBM', num_hidden=len(truth.hidden_bias), centered=True),
-    optimizer=optax.chain(
-      optax.scale_by_adam(), optax.scale_by_schedule(falling)
-    ),
-    step=types.SimpleNamespace(**options),
+    energy=dict(name='RBM', num_hidden=num_hidden, centered=True),
+    optimizer=_adam(rate, num_steps),
+    # Of the ways that have a generator, whose option is its rate.
+    energy_optimizer=_adam(rate, num_steps),
+    generator=dict(name='MLP', latent_dim=dim, dim=dim),
+    generator_optimizer=_adam(value, num_steps),
+    step=config_dict.ConfigDict(options),
     **{**getattr(algorithm, 'FIELDS', {}), **way.fields},
   )
   # The constant mean is that of all data.
@@ -312,6 +351,12 @@ def _train_one(truth, way, num_steps, data, rng, rate, value, begun):
   return lax.scan(between, state, indices)[1]
 
 
+def _adam(rate, num_steps):
+  """Returns Adam, whose rate falls linearly to 0."""
+  falling = lambda i: -rate * (1 - i / num_steps)
+  return optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(falling))
+
+
 def report(plan: scripts.Plan) -> scripts.Report:
   """Returns the gaps of all ways on all data, and a table of each."""
   tables = {
@@ -321,7 +366,11 @@ def report(plan: scripts.Plan) -> scripts.Report:
       ('Nats from the truth, begun at it', 'from_truth'),
     )
   }
-  figures = {}
+  figures = {
+    f'gaps_{n}': (f'Nats from the truth, of {n:,} draws', png)
+    for n in SIZES
+    if (png := gaps_picture(plan, n))
+  }
   for name in truths.TRUTHS:
     for n in SIZES:
       mine = [row_of(name, n, way) for way in WAYS]
@@ -362,6 +411,51 @@ def overview(plan: scripts.Plan, key: str) -> list[dict[str, str]]:
     if any(line[title] for title in ran.values()):
       lines.append(line)
   return lines
+
+
+def gaps_picture(plan: scripts.Plan, n: int) -> bytes | None:
+  """Returns a PNG of all ways' gaps from n draws of each truth; None without any.
+
+  Dots are means over seeds, and hollow ones those of runs that began at the truth. The
+  dashed line is half a nat a parameter over n.
+  """
+  from matplotlib import figure as mpl_figure  # pylint: disable=g-import-not-at-top
+
+  found = {
+    name: {
+      way: results for way in WAYS if (results := _found(plan, name, n, way))
+    }
+    for name in truths.TRUTHS
+  }
+  found = {name: ways for name, ways in found.items() if ways}
+  if not found:
+    return None
+  shown = [way for way in WAYS if any(way in ways for ways in found.values())]
+  figure = mpl_figure.Figure(
+    (3 + 3 * len(found), 1.5 + 0.24 * len(shown)), layout='constrained'
+  )
+  every = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+  for axes, (name, ways) in zip(every, found.items(), strict=True):
+    heights = [shown.index(way) for way in ways]
+    for key, face, label in (
+      ('from_truth', 'none', 'begun at the truth'),
+      ('gap', 'C0', 'from the usual start'),
+    ):
+      means = [np.mean([r[key] for r in results]) for results in ways.values()]
+      axes.scatter(
+        means, heights, facecolors=face, edgecolors='C0', label=label, zorder=2
+      )
+    floor = truths.get(name, plan.results).num_parameters / (2 * n)
+    axes.axvline(floor, color='0.5', linestyle='--', label='parameters / 2n')
+    axes.set(xscale='log', title=name, xlabel='nats from the truth')
+    axes.grid(alpha=0.3)
+  every[0].set_yticks(range(len(shown)), [WAYS[way].name for way in shown])
+  every[0].invert_yaxis()
+  handles, labels = every[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc='outside lower right', ncols=3)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', dpi=110)
+  return buffer.getvalue()
 
 
 def curves(plan: scripts.Plan, name: str):
