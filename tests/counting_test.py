@@ -5,12 +5,19 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from configs import contrastive_divergence_mnist
 from experiments.benchmarks import counting
 
 
 def operations(function, *shapes):
   args = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
   return counting.operations(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def lowered(function, *args):
+  traced = jax.jit(function).trace(*args)
+  text = traced.lower(lowering_platforms=('cuda',)).as_text()
+  return counting.lowered(text)
 
 
 class OperationsTest(absltest.TestCase):
@@ -41,6 +48,31 @@ class OperationsTest(absltest.TestCase):
     found = counting.instructions(text.as_text())
     self.assertEqual(found['to the host'], 0)
     self.assertBetween(found['kernels'], 1, 3)
+
+  def test_of_a_lowered_program(self):
+    function = lambda x: lax.while_loop(
+      lambda x: x[0, 0] > 0, lambda x: x @ x, x
+    )
+    found = lowered(function, jnp.ones((3, 3)))
+    self.assertEqual((found['products'], found['loops']), (1, 1))
+    self.assertEqual((found['of libraries'], found['to the host']), (0, 0))
+    found = lowered(jnp.linalg.eigvalsh, jnp.eye(3))
+    self.assertGreater(found['of libraries'], 0)
+    self.assertEqual(found['to the host'], 0)
+    # A callback is lowered only where the device is.
+    text = '%0 = stablehlo.custom_call @xla_ffi_python_gpu_callback(%arg0)'
+    self.assertEqual(counting.lowered(text)['to the host'], 1)
+
+  def test_of_a_step_of_contrastive_divergence(self):
+    config = contrastive_divergence_mnist.get_config('')
+    found = counting.step_of(config)
+    num_hidden = config.energy.num_hidden
+    size = 784 * num_hidden + 784 + num_hidden
+    # The parameters and Adam's two moments of each, and the mean that centres.
+    wanted = 4 * (3 * size + 784 * config.energy.centered)
+    self.assertAlmostEqual(found['MB of state'], wanted / 1e6, delta=1e-3)
+    self.assertEqual((found['to the host'], found['convolutions']), (0, 0))
+    self.assertEqual(found['loops'], 1)  # the chain
 
 
 if __name__ == '__main__':

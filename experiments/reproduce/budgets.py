@@ -32,12 +32,12 @@ def parameters(config) -> dict[str, int]:
   Those are what an optimizer changes: running averages of norms do not count, and nor
   does the mean of a centred RBM. A model with two energies has the sum of both.
   """
-  config = configs.fitted(config, _Labels)
+  config = configs.fitted(config, Labels)
   init = algorithms.get(config.algorithm).init
   state = jax.eval_shape(
     lambda rng, batch: init(rng, config, batch),
     jax.random.key(0),
-    _batch(config),
+    batch_of(config),
   )
   size = lambda name: _size(getattr(state, name)) if hasattr(state, name) else 0
   return {
@@ -46,14 +46,14 @@ def parameters(config) -> dict[str, int]:
   }
 
 
-class _Labels:
+class Labels:
   """Stands for a source, of which `configs.fitted` asks the number of classes."""
 
   num_classes = NUM_CLASSES
 
 
-def _batch(config):
-  """Returns the shapes of a batch of the config's data."""
+def batch_of(config):
+  """Returns the shapes of a batch of the config's data, with labels in any case."""
   data = config.data
   if data.name == 'folder':
     shape = (data.size, data.size, 3)
@@ -63,11 +63,12 @@ def _batch(config):
     shape = datasets.load(**data)[:1]['image'].shape[1:]
   num = config.batch_size
   image = jax.ShapeDtypeStruct((num, *shape), jnp.float32)
-  batch = {'image': image}
+  label = jax.ShapeDtypeStruct((num,), jnp.int32)
+  batch = {'image': image, 'label': label}
   if data.name == 'folder' or data.get('pairs'):
     batch['condition'] = image
   if data.get('condition') == 'label':
-    batch['condition'] = jax.ShapeDtypeStruct((num,), jnp.int32)
+    batch['condition'] = label
   return batch
 
 
