@@ -171,6 +171,15 @@ class ScriptsTest(parameterized.TestCase):
     self.addCleanup(flags.FLAGS.remove_flag_values, set(flags.FLAGS) - others)
     self.assertEqual(flags.FLAGS['part'].default, ['usual'])
 
+  def test_every_script_is_named(self):
+    folder = pathlib.Path(scripts.__file__).parent
+    found = {
+      path.stem
+      for path in folder.glob('*.py')
+      if 'SCRIPT = ' in path.read_text('utf-8')
+    }
+    self.assertEqual(set(scripts.NAMES), found)
+
   @parameterized.parameters(*scripts.NAMES)
   def test_a_script_has_its_modules_name_and_the_flags_of_all(self, name):
     others = set(flags.FLAGS)
