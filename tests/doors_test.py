@@ -513,6 +513,11 @@ DOORS = {
     parts=True,
   ),
   # Metrics.
+  'metrics.chains.convergence': Door(
+    lambda x: (pytest.importorskip('arviz'), metrics.convergence(x))[1],
+    (levels(2, 8),),
+    host=True,
+  ),
   'metrics.classes.inception_score': Door(
     lambda x: metrics.inception_score(x, 2), (_ROWS,), host=True
   ),
