@@ -116,8 +116,9 @@ setuptools.setup(
       'nbconvert>=7.16',
       'numpyro>=0.18',
     ],
-    # What an own logger or data set may be of; slow tests try each.
+    # What an own logger, data set or diagnostic may be of; tests try each.
     'others': [
+      'arviz>=0.23',
       'datasets>=3',
       'grain>=0.2.18',
       'mlflow-skinny>=3',

@@ -26,6 +26,7 @@ class State(NamedTuple):
   step: Array
   energy: learners.Learner
   generator: learners.Learner
+  chains: Array | None = None  # [m, ...] if they go on from step to step
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
@@ -42,6 +43,20 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   return State(jnp.zeros((), jnp.int32), energy, generator)
 
 
+def first_chains(
+  rng: PRNGKey, generator: learners.Learner, num_chains: int, batch: Batch
+) -> Array | None:
+  """Returns samples [num_chains, ...], where chains that persist begin; None for 0.
+
+  Raises:
+    ValueError: there cannot be that many; see `energies.check_num_chains`.
+  """
+  energies.check_num_chains(num_chains, batch)
+  if not num_chains:
+    return None
+  return generators.sample(generator, rng, num_chains)
+
+
 def propose_and_revise(
   state: State,
   latent_rng: PRNGKey,
@@ -49,22 +64,26 @@ def propose_and_revise(
   data: Array,
   *condition: Array,
   chain: samplers.Chain,
+  restart: float = 1.0,
   axis_name: str | None = None,
   dropout_rng: PRNGKey | None = None,
-) -> tuple[Callable[[Params], Array], Array, Metrics]:
-  """Returns a function that proposes, the revised proposals [n, ...], and metrics.
+) -> tuple[Callable[[Params], Array], Array, Array | None, Metrics]:
+  """Returns a function that proposes, revised images [n, ...], chains and metrics.
 
   The function takes the generator's parameters and has fixed latents, so that its loss
-  is at the latents that were proposed from. The metrics are those of the chain and of
+  is at the latents that were proposed from. What is revised are the proposals or, if
+  the state has chains, rows of these with proposals in the place of some; the chains
+  [m, ...] that are returned keep the ends. The metrics are those of the chain and of
   `moved`.
 
   Args:
-    state: a state with learners `energy` and `generator`.
+    state: a state with learners `energy` and `generator`, and with `chains`.
     latent_rng: key of the latents.
     chain_rng: key of the chain.
     data: images [n, ...], whose shape the samples must have.
     *condition: what both networks are conditioned on [n, ...].
     chain: the chain that revises; see `energies.run_chain`.
+    restart: chance that a chain begins at a proposal; see `energies.continued`.
     axis_name: the mapped axis over which the batch is split.
     dropout_rng: key of the energy's dropout.
 
@@ -81,25 +100,31 @@ def propose_and_revise(
     checks.shape(data.shape, samples=samples)
     return samples
 
-  proposed = propose(state.generator.params)
+  start = propose(state.generator.params)
+  chain_rng, *rngs = (
+    (chain_rng, None, None)
+    if state.chains is None
+    else jax.random.split(chain_rng, 3)
+  )
+  start, keep = energies.continued(*rngs, state.chains, start, restart=restart)
   revised, metrics = energies.run_chain(
     state.energy,
     chain,
     chain_rng,
-    proposed,
+    start,
     *condition,
     axis_name=axis_name,
     dropout_rng=dropout_rng,
   )
   metrics.pop('chain/move')  # that of samples is called 'samples/revision'
-  metrics = {**metrics, **moved(proposed, revised, axis_name=axis_name)}
-  return propose, revised, metrics
+  metrics = {**metrics, **moved(start, revised, axis_name=axis_name)}
+  return propose, revised, keep(revised), metrics
 
 
 def moved(
   start: Array, revised: Array, *, axis_name: str | None = None
 ) -> Metrics:
-  """Returns how far a chain took the samples of a generator, and their spread.
+  """Returns how far a chain took samples, such as a generator's, and their spread.
 
   'samples/revision' is the mean distance from start to end [n, ...], which falls as
   the generator learns what the chain does; 'samples/variance' is the total variance

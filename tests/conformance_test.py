@@ -137,6 +137,18 @@ class ConfigTest(parameterized.TestCase):
   def test_so_does_one_of_every_other_config(self, name):
     self.stop_and_go_on(smoke.get_config(name))
 
+  @parameterized.parameters(
+    ('steingan_toy', 'jit'),
+    ('steingan_toy', 'shard_map'),
+    ('vae_teaching_mnist', 'pmap'),
+  )
+  @pytest.mark.slow
+  def test_so_does_one_with_chains_that_a_generator_began(self, name, mode):
+    config = smoke.get_config(name)
+    config.num_chains, config.parallel = 12, mode
+    config.step.chain.num_steps = 2
+    self.stop_and_go_on(config)
+
   def stop_and_go_on(self, config):
     folder = pathlib.Path(self.create_tempdir().full_path)
     straight = training.train(config, folder / 'straight')

@@ -101,6 +101,8 @@ class RunningGuidesTest(parameterized.TestCase):
     for block in re.findall(r'```python\n(.*?)```', path.read_text(), re.S):
       if 'numpyro' in block:
         pytest.importorskip('numpyro')
+      if 'metrics.convergence' in block:
+        pytest.importorskip('arviz')
       with jax.numpy_rank_promotion('allow'):
         exec(block, {})  # pylint: disable=exec-used
 

@@ -83,9 +83,11 @@ _WITHOUT_ARRAYS = {
   'energies.likelihoods.check_density': 'an energy',
   'energies.likelihoods.log_partition': 'an energy',
   'energies.likelihoods.exact_log_partition': 'an energy',
+  'energies.chains.check_num_chains': 'a batch, as it is',
   'energies.chains.in_whole_batches': 'conditions, as they are',
   'energies.chains.target': 'an energy',
   'metrics.classes.num_splits': 'a count',
+  'revision.first_chains': 'a batch, as it is',
   'revision.init': 'a batch, as it is',
   'revision.propose_and_revise': 'a shape',
   'samplers.targets.target': 'a function',
@@ -513,6 +515,11 @@ DOORS = {
     parts=True,
   ),
   # Metrics.
+  'metrics.chains.convergence': Door(
+    lambda x: (pytest.importorskip('arviz'), metrics.convergence(x))[1],
+    (levels(2, 8),),
+    host=True,
+  ),
   'metrics.classes.inception_score': Door(
     lambda x: metrics.inception_score(x, 2), (_ROWS,), host=True
   ),
@@ -682,6 +689,9 @@ DOORS = {
     lambda x: energies.run_chain(_mlp(), samplers.Langevin(0.1), _KEY, x)[0],
     (_X,),
     keeps=True,
+  ),
+  'energies.chains.continued': Door(
+    lambda x, y: _continued(x, y), (_X, _Y[:3]), parts=True, whole=True
   ),
   'energies.chains.move': Door(energies.chains.move, (_X, _SCORE)),
   'energies.divergences.run_with_divergence': Door(
@@ -1069,6 +1079,12 @@ def _adapted(x):
     _KEY, x, samplers.target(_log_density), samplers.MALA(0.5), num_warmup=3
   )
   return chain.step_size, x
+
+
+def _continued(chains, start):
+  keys = jax.random.split(_KEY)
+  begun, keep = energies.continued(*keys, chains, start, restart=0.6)
+  return begun, keep(begun)
 
 
 def _with_divergence(moved, metrics, terms):

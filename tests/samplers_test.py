@@ -8,8 +8,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from scipy import special
 
 from stein_jax import build
+from stein_jax import collectives
+from stein_jax import parallel
 from stein_jax import samplers
 from stein_jax.samplers import tempering
 
@@ -283,7 +287,83 @@ class TemperedTest(parameterized.TestCase):
     )
     np.testing.assert_array_equal(x, [1])
     self.assertEqual(metrics['swap_0'], 1)
-    self.assertEqual(set(metrics), {'swap_0', 'temperature'})
+    self.assertEqual(
+      set(metrics), {'swap_0', 'barrier', 'round_trips', 'temperature'}
+    )
+
+  def test_rates_and_round_trips_are_the_laws_of_independent_draws(self):
+    # In d dimensions neighbours swap at 2 I_x(d / 2, d / 2), x = b' / (b + b'), and
+    # points come round 1 / (2 + 2 sum r / (1 - r)) times a round, r = 1 - rate [S22].
+    self.check_laws((1, 0.7, 0.3), dim=10, num_rounds=400, error=0.02)
+
+  @parameterized.parameters(
+    ((1, 0.2), 2), (tuple(0.5 ** np.arange(8)), 2), ((1, 0.5, 0.3, 0.05), 3)
+  )
+  @pytest.mark.slow
+  def test_so_are_those_of_other_ladders(self, ladder, dim):
+    self.check_laws(ladder, dim, num_rounds=4000, error=0.01)
+
+  def check_laws(self, ladder, dim, num_rounds, error):
+    chain = samplers.Tempered(_exact, ladder, num_rounds)
+    law, start = samplers.target(_log_density), jnp.zeros((200, dim))
+    _, metrics = jax.jit(lambda rng: chain(rng, start, law))(jax.random.key(0))
+    low, high = np.array(ladder[1:]), np.array(ladder[:-1])
+    rates = 2 * special.betainc(dim / 2, dim / 2, low / (low + high))
+    found = [metrics[f'swap_{i}'] for i in range(len(rates))]
+    np.testing.assert_allclose(found, rates, atol=error)
+    self.assertAlmostEqual(
+      float(metrics['barrier']), np.sum(1 - rates), delta=len(rates) * error
+    )
+    trips = 1 / (2 + 2 * np.sum((1 - rates) / rates))
+    # The first trips take some rounds: fewer than 2 in 100 here.
+    np.testing.assert_allclose(metrics['round_trips'], trips, rtol=0.03)
+
+  def test_trips_of_points_that_always_swap(self):
+    # Of three replicas all go round: one arrives at every second round, the first of
+    # them, which begins in the last, at the third.
+    chain = samplers.Tempered(lambda rng, x, law: (x, {}), (1, 0.5, 0.1), 12)
+    flat = samplers.target(lambda x: 0 * x)
+    x, metrics = chain(jax.random.key(0), jnp.arange(3.0), flat)
+    np.testing.assert_array_equal(x, jnp.arange(3.0))
+    self.assertEqual(metrics['barrier'], 0)
+    self.assertAlmostEqual(float(metrics['round_trips']), 5 / 12, 6)
+
+  def test_a_base_is_what_flat_laws_tend_to(self):
+    # From N(0, 4) to N(3, 1 / 4), all between are normal: b 4 + (1 - b) / 4 is their
+    # precision, b 12 over that their mean.
+    law = samplers.target(lambda x: -2 * (x - 3) ** 2)
+    ladder = np.array([1, 0.2, 0])
+
+    def exact(rng, x, target):
+      at_0, at_1 = (target.score(jnp.full_like(x, v)) for v in (0.0, 1.0))
+      precision = at_0 - at_1
+      densities = [target.log_density(jnp.full_like(x, v)) for v in (0.0, 1.0)]
+      # log p(0) - log p(1) is the mean of minus the score.
+      gap = densities[0] - densities[1] + (at_0 + at_1) / 2
+      noise = jax.random.normal(rng, x.shape)
+      moved = at_0 / precision + noise / jnp.sqrt(precision)
+      return moved, {'precision': precision[0], 'gap': jnp.max(jnp.abs(gap))}
+
+    chain = samplers.Tempered(
+      exact, tuple(ladder), 10, base=lambda x: -(x**2) / 8
+    )
+    x, metrics = jax.jit(lambda rng: chain(rng, jnp.zeros(_NUM), law))(
+      jax.random.key(0)
+    )
+    self.assertLess(metrics['gap'], 1e-4)
+    self.assertEqual(metrics['precision'], 4)
+    _assert_variance(x - 3, 0.25)
+    precision = ladder * 4 + (1 - ladder) / 4
+    mean = 12 * ladder / precision
+    grid = np.linspace(-12, 12, 2001)
+    p = np.exp(-precision[:, None] * (grid - mean[:, None]) ** 2 / 2)
+    p /= p.sum(1, keepdims=True)
+    ratio = -2 * (grid - 3) ** 2 + grid**2 / 8
+    for i in range(2):
+      log_alpha = (ladder[i] - ladder[i + 1]) * (ratio[None] - ratio[:, None])
+      expected = p[i] @ np.exp(np.minimum(log_alpha, 0)) @ p[i + 1]
+      error = 4 * 0.5 / (5 * _NUM) ** 0.5
+      self.assertAlmostEqual(float(metrics[f'swap_{i}']), expected, delta=error)
 
   def test_it_finds_the_well_that_mala_does_not(self):
     ladder = tuple(np.geomspace(1, 0.02, 8))
@@ -294,6 +374,26 @@ class TemperedTest(parameterized.TestCase):
     self.assertEqual(np.mean(run(samplers.MALA(0.6, 400)) > 0), 0)
     share = np.mean(run(samplers.Tempered(samplers.MALA(0.6), ladder, 400)) > 0)
     self.assertAlmostEqual(share, 0.2, delta=4 * (0.16 / 500) ** 0.5)
+
+  def test_devices_hold_chains_with_all_their_replicas(self):
+    # Two replicas of a flat law swap in rounds 0 and 2, when the first come back.
+    chain = samplers.Tempered(lambda rng, x, law: (x, {}), (1, 0.5), 4)
+    flat = samplers.target(lambda x: 0 * x)
+
+    def body(rng, x):
+      x, metrics = chain(collectives.fold_in_index(rng, 'batch'), x, flat)
+      return x, collectives.pmean(metrics, 'batch')
+
+    rows, whole = jax.P('batch'), jax.P()
+    run = jax.shard_map(
+      body,
+      mesh=parallel.mesh(),
+      in_specs=(whole, rows),
+      out_specs=(rows, whole),
+    )
+    _, metrics = jax.jit(run)(jax.random.key(0), jnp.arange(8.0))
+    self.assertEqual(metrics['round_trips'], 0.25)
+    self.assertEqual(metrics['barrier'], 0)
 
   def test_trees_keep_their_dtypes(self):
     x = {
@@ -315,8 +415,13 @@ class TemperedTest(parameterized.TestCase):
       samplers.Tempered(samplers.MALA(0.2), (1, 0.3)),
     )
 
+  def test_a_base_that_is_no_function_is_refused(self):
+    chain = samplers.Tempered(samplers.MALA(0.1), base='normal')
+    with self.assertRaisesRegex(TypeError, "base='normal'|base is the str"):
+      chain(jax.random.key(0), jnp.ones(3), samplers.target(_log_density))
+
   @parameterized.parameters(
-    (1,), (0.5, 0.1), (1, 1), (1, 0), (1, 0.2, 0.3), (1, np.nan)
+    (), (1,), (0.5, 0.1), (1, 1), (1, 0), (1, 0.2, 0.3), (1, np.nan)
   )
   def test_what_is_no_ladder_is_refused(self, *ladder):
     with self.assertRaisesRegex(
@@ -331,6 +436,10 @@ class TemperedTest(parameterized.TestCase):
     (samplers.Tempered(samplers.MALA(0.1, 0)), 'chain.num_steps=0'),
     (samplers.Tempered(samplers.MALA(-0.1)), 'chain.step_size=-0.1'),
     (samplers.Tempered(samplers.Gibbs()), 'no method gibbs.*Langevin'),
+    (
+      samplers.Tempered(samplers.MALA(0.1), base=lambda x: 0.0),
+      r'log_density has shape \(\)',
+    ),
   )
   def test_what_is_refused(self, chain, message):
     with self.assertRaisesRegex(ValueError, message):

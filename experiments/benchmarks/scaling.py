@@ -158,7 +158,7 @@ def of_step(name: str, num: int, share: float):
   algorithm = algorithms.get(config.algorithm)
   rows = num * max(1, round(share * _BATCH.value))
   # A buffer of chains is split like the batch, and so grows with it.
-  if 'num_chains' in config:
+  if config.get('num_chains'):
     config.num_chains = rows
   shape = (32, 32, 3) if name.endswith('cifar10') else (28, 28, 1)
   batch = {

@@ -60,7 +60,7 @@ def step(
 
   # Steps G0 and D1 of the box: latents are decoded, and the energy revises the
   # images. X20 takes no step of G1, which would revise the latents.
-  propose, revised, chain_metrics = revision.propose_and_revise(
+  propose, revised, _, chain_metrics = revision.propose_and_revise(
     state, latent_rng, chain_rng, data, *condition, chain=chain, **context
   )
 

@@ -36,25 +36,13 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
   """
   energy_rng, chain_rng = jax.random.split(rng)
   data = batch['image']
-  checks.count(minimum=0, num_chains=config.num_chains)
-  # A step draws as many chains as the batch has images, no chain twice.
-  if config.num_chains and config.num_chains < len(data):
-    raise ValueError(
-      f'num_chains={config.num_chains} must be 0 or at least batch_size='
-      f'{len(data)}.'
-    )
-  condition = energies.conditions(batch)
-  if condition and config.num_chains:
-    raise ValueError(
-      f'num_chains={config.num_chains} needs data without conditions, since the next '
-      'batch has other ones than its chains; allowed: 0.'
-    )
+  energies.check_num_chains(config.num_chains, batch)
   energy = learners.create(
     energy_rng,
     build.build(energies, **config.energy),
     config.optimizer,
     data,
-    *condition,
+    *energies.conditions(batch),
   )
   chains = None
   if config.num_chains:
@@ -108,9 +96,7 @@ def step(
     ValueError: an argument is out of its range, or the chain takes no step.
   """
   checks.moves(chain=chain)
-  checks.non_negative(restart=restart)
   checks.positive(start_scale=start_scale)
-  checks.at_most(1, restart=restart)
   dropout_rng = learners.dropout_key(state.energy, rng, axis_name=axis_name)
   rng = collectives.fold_in_index(rng, axis_name)
   start_rng, choice_rng, restart_rng, chain_rng = jax.random.split(rng, 4)
@@ -119,13 +105,10 @@ def step(
 
   # Starts are noise, or rows of the buffer with noise in the place of a few
   # [DM19].
-  start = _noise(start_rng, data.shape, start_scale)
-  if state.chains is not None:
-    # No row is drawn twice, since it could keep the end of one chain only.
-    chosen = jax.random.permutation(choice_rng, len(state.chains))[: len(data)]
-    again = jax.random.bernoulli(restart_rng, restart, (len(data),))
-    again = again.reshape(-1, *(1,) * (data.ndim - 1))
-    start = jnp.where(again, start, state.chains[chosen])
+  noise = _noise(start_rng, data.shape, start_scale)
+  start, keep = energies.continued(
+    choice_rng, restart_rng, state.chains, noise, restart=restart
+  )
 
   # A short run of the energy's dynamics stands for its samples.
   samples, chain_metrics, terms = energies.run_with_divergence(
@@ -155,10 +138,8 @@ def step(
   )
 
   # The buffer keeps where the chains ended.
-  chains = state.chains
-  if chains is not None:
-    chains = chains.at[chosen].set(samples)
-  return State(state.step + 1, energy, chains), {**metrics, **chain_metrics}
+  metrics = {**metrics, **chain_metrics}
+  return State(state.step + 1, energy, keep(samples)), metrics
 
 
 def sample(

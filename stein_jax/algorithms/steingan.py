@@ -19,11 +19,16 @@ from stein_jax import dtypes
 from stein_jax import energies
 from stein_jax import generators
 from stein_jax import learners
+from stein_jax import revision
+from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.types import Array, Batch, Metrics, Params, PRNGKey, Tree
 
 _DIVERSITIES = ('none', 'pulling_away', 'batch_norm_entropy')
 _NEGATIVES = ('before', 'fresh')
+
+SPLIT = ('chains',)
+FIELDS = dict(num_chains=0)
 
 
 class State(NamedTuple):
@@ -33,10 +38,20 @@ class State(NamedTuple):
   gap: Array  # [] of the last step; 0 if the controller does not need it
   control: Tree  # the controller's own state
   first: Params | None = None  # the energy's first, if features need them
+  chains: Array | None = None  # [m, ...] if they go on from step to step
 
 
 def init(rng: PRNGKey, config, batch: Batch) -> State:
-  """Returns the first state, conditional where the batch has a condition."""
+  """Returns the first state, conditional where the batch has a condition.
+
+  `config.num_chains` is 0 where all chains begin at samples of the generator. Else that
+  many persist, as many as the batch has images or more.
+
+  Raises:
+    ValueError: see `energies.check_num_chains`.
+  """
+  num = getattr(config, 'num_chains', 0)
+  rng, chain_rng = jax.random.split(rng) if num else (rng, None)
   energy, generator = generators.create_pair(
     rng,
     build.build(energies, **config.energy),
@@ -58,6 +73,7 @@ def init(rng: PRNGKey, config, batch: Batch) -> State:
     jnp.zeros(()),
     options['controller'].init(),
     first,
+    revision.first_chains(chain_rng, generator, num, batch),
   )
 
 
@@ -73,6 +89,8 @@ def step(
   num_generator_steps: int = 1,
   negatives: str = 'before',
   negative_weight: float = 1.0,
+  chain: samplers.Chain = samplers.Langevin(0.01, 0),
+  restart: float = 0.05,
   controller: controllers.Fixed = controllers.Fixed(),
   alpha: float = 0.0,
   epsilon: float = 0.1,
@@ -85,7 +103,7 @@ def step(
   descends mean E(data) - (1 - gamma) mean E(samples) [LW17 eq 23] [WL16 eq 16].
 
   Args:
-    state: the networks.
+    state: the networks, and the chains that persist.
     batch: 'image' [n, ...], and 'condition' where both networks take labels or images;
       samples are given the batch's.
     rng: key of the step.
@@ -103,15 +121,20 @@ def step(
       drew for its last step; 'fresh' are new ones, drawn after that step, as in WL16's
       algorithm.
     negative_weight: 1 - gamma.
+    chain: what takes the samples nearer to the energy's law before the energy sees
+      them; by default nothing does. If the state has chains, as many of these as the
+      batch has images go on instead, and all are put back where they end.
+    restart: chance that a persistent chain begins at a sample of the generator.
     controller: what changes the energy's step by how far the energy is ahead.
     alpha: chance that a step of the energy uses the negatives of SteinCD, one SVGD
       step from the data and under their conditions, in place of the generator's.
     epsilon: size of that SVGD step.
     joint: whether data and samples are normalised in one batch; see `energies.pair`.
-    axis_name: the mapped axis over which the batch is split.
+    axis_name: the mapped axis over which the batch, and the chains, are split.
 
   Raises:
-    ValueError: an argument is out of its range.
+    ValueError: an argument is out of its range, chains persist and take no step, or
+      they are of an energy that sees data and samples in one batch.
   """
   checks.key(rng=rng)
   wanted = 'a controller, such as controllers.Fixed()'
@@ -131,7 +154,10 @@ def step(
   draw = generators.drawer(state.generator, batch, axis_name=axis_name)
   # Where the energy sees the samples that were moved, the pass that gave their
   # scores gives the gradient of their energies too.
-  is_seen = negatives == 'before' and checks.is_zero(alpha)
+  checks.non_negative(restart=restart)
+  checks.at_most(1, restart=restart)
+  revises = state.chains is not None or getattr(chain, 'num_steps', 1) != 0
+  is_seen = negatives == 'before' and checks.is_zero(alpha) and not revises
   one_pass = is_seen and energies.has_one_pass(state.energy, joint=joint)
   phi_at, features = _followed(
     state,
@@ -149,11 +175,19 @@ def step(
     state.generator, draw, draw_rngs, phi_at, penalty, axis_name
   )
 
-  # Negatives are its samples or, of SteinCD, the data moved [LW17 sec 4].
+  # Negatives are its samples, or where a chain takes these; or, of SteinCD, the data
+  # moved [LW17 sec 4].
+  if revises:
+    fresh_rng, chain_rng = jax.random.split(fresh_rng)
   if negatives == 'fresh':
     samples = draw(generator.params, fresh_rng)
+  ends, chains, chain_metrics = samples, None, {}
+  if revises:
+    ends, chains, chain_metrics = _revised(
+      state, examples, samples, chain, restart, chain_rng, **context
+    )
   seen, move_metrics = _or_moved_data(
-    mean[0] if mean else samples,
+    mean[0] if mean else ends,
     *(data, phi_at, alpha, epsilon, shared_rng, axis_name),
   )
 
@@ -168,8 +202,10 @@ def step(
   gap = state.gap
   if controller.needs_gap:
     gap = _gap(energy, data, samples, joint, gap_rng, axis_name, gap.dtype)
-  metrics = {**generator_metrics, **energy_metrics, **move_metrics}
-  state = State(state.step + 1, energy, generator, gap, control, state.first)
+  metrics = generator_metrics | energy_metrics | chain_metrics | move_metrics
+  state = State(
+    state.step + 1, energy, generator, gap, control, state.first, chains
+  )
   return state, metrics
 
 
@@ -247,6 +283,32 @@ def _generator_steps(generator, draw, rngs, phi_at, penalty, axis_name):
     return learners.descend(moved, loss, axis_name=axis_name)
 
   return learners.repeated(move, generator, rngs)
+
+
+def _revised(
+  state, examples, samples, chain, restart, chain_rng, *, joint, axis_name, rng
+):
+  """Returns the ends of chains from samples, the chains with these, and metrics."""
+  if joint and learners.mixes(state.energy):
+    raise ValueError(
+      'A chain is of samples alone, and this energy sees them in one batch with data; '
+      'allowed: joint=False, or chain.num_steps=0.'
+    )
+  checks.moves(chain=chain)
+  chain_rng, *rngs = jax.random.split(chain_rng, 3)
+  start, keep = energies.continued(
+    *rngs, state.chains, samples, restart=restart
+  )
+  ends, metrics = energies.run_chain(
+    state.energy,
+    chain,
+    chain_rng,
+    start,
+    *examples[1:],
+    axis_name=axis_name,
+    dropout_rng=rng,
+  )
+  return ends, keep(ends), metrics
 
 
 def _or_moved_data(samples, data, phi_at, alpha, epsilon, rng, axis_name):

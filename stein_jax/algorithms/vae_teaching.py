@@ -16,7 +16,24 @@ from stein_jax import samplers
 from stein_jax.types import Batch, Metrics, PRNGKey
 
 State = revision.State
-init = revision.init
+SPLIT = ('chains',)
+FIELDS = dict(num_chains=0)
+
+
+def init(rng: PRNGKey, config, batch: Batch) -> State:
+  """Returns the first state, conditional if the batch has a condition.
+
+  `config.num_chains` is 0 where all chains begin at images of the generator. Else that
+  many persist, as many as the batch has images or more.
+
+  Raises:
+    ValueError: see `energies.check_num_chains`.
+  """
+  num = getattr(config, 'num_chains', 0)
+  rng, chain_rng = jax.random.split(rng) if num else (rng, None)
+  state = revision.init(rng, config, batch)
+  chains = revision.first_chains(chain_rng, state.generator, num, batch)
+  return state._replace(chains=chains)
 
 
 def step(
@@ -25,6 +42,7 @@ def step(
   rng: PRNGKey,
   *,
   chain: samplers.Chain = samplers.Langevin(0.002, 15),
+  restart: float = 0.05,
   kl_weight: float = 2.0,
   kl: str = 'prior',
   num_importance: int = 10,
@@ -36,14 +54,17 @@ def step(
 
   In ancestral Langevin sampling a latent is drawn and decoded, and Langevin dynamics
   revise the image. The energy descends mean E(data) - mean E(revised). The autoencoder
-  learns the revised images, and with data_weight 0 never sees the data.
+  learns the revised images, and with data_weight 0 never sees the data. If the state
+  has chains, as many of these as the batch has images are revised further. Some begin
+  at new images instead, and all are put back where they end.
 
   Args:
-    state: the networks.
+    state: the networks, and the chains that persist.
     batch: 'image' [n, ...], and 'condition' [n, ...] if conditional.
     rng: key of the step.
     chain: the chain that revises. The paper prints Langevin dynamics with noise; the
       authors' code has none.
+    restart: chance that a persistent chain begins at an image of the generator.
     kl_weight: gamma; see `generators.variational_loss`.
     kl: the distribution that codes are held to, 'prior' or, as printed, 'posterior'.
     num_importance: number of draws that estimate the evidence for 'posterior'.
@@ -51,7 +72,7 @@ def step(
       conditional generators, whose condition says which image is meant; the rest of
       the loss has weight 1 - data_weight, as in `coopnets`.
     energy_l2: weight of the mean squared energies; see `energies.contrast`.
-    axis_name: the mapped axis over which the batch is split.
+    axis_name: the mapped axis over which the batch, and the chains, are split.
 
   Raises:
     ValueError: an argument is out of its range, or the chain takes no step.
@@ -67,8 +88,15 @@ def step(
 
   # Latents are decoded without observation noise, and the energy's dynamics
   # revise the images (ancestral Langevin sampling).
-  propose, revised, chain_metrics = revision.propose_and_revise(
-    state, latent_rng, chain_rng, data, *condition, chain=chain, **context
+  propose, revised, chains, chain_metrics = revision.propose_and_revise(
+    state,
+    latent_rng,
+    chain_rng,
+    data,
+    *condition,
+    chain=chain,
+    restart=restart,
+    **context,
   )
 
   # The EBM's update: it follows the data, and its samples are the revised
@@ -100,7 +128,7 @@ def step(
     state.generator, generator_loss, axis_name=axis_name
   )
   metrics = {**energy_metrics, **generator_metrics, **chain_metrics}
-  return State(state.step + 1, energy, generator), metrics
+  return State(state.step + 1, energy, generator, chains), metrics
 
 
 sample = revision.sample

@@ -6,6 +6,8 @@ methods that some have are called as `learners.call(energy, energy.params, ...,
 method='log_partition')`.
 """
 
+from stein_jax.energies.chains import check_num_chains
+from stein_jax.energies.chains import continued
 from stein_jax.energies.chains import in_whole_batches
 from stein_jax.energies.chains import run_chain
 from stein_jax.energies.chains import sample_state
@@ -65,7 +67,9 @@ __all__ = [
   'ais_log_partition',
   'ascend_likelihood',
   'check_density',
+  'check_num_chains',
   'conditions',
+  'continued',
   'contrast',
   'cross_entropy',
   'direction',

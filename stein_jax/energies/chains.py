@@ -1,6 +1,6 @@
 """Markov chains of an energy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 
 from flax import struct
@@ -17,7 +17,7 @@ from stein_jax import samplers
 from stein_jax import stein
 from stein_jax.energies import values
 from stein_jax.learners import Learner
-from stein_jax.types import Array, Metrics, PRNGKey, Target
+from stein_jax.types import Array, Batch, Metrics, PRNGKey, Target
 
 
 @struct.dataclass
@@ -166,6 +166,77 @@ def run_chain(
         energy, ksd, moved, *condition, axis_name=axis_name
       )
   return moved, metrics
+
+
+def check_num_chains(num_chains: int, batch: Batch) -> None:
+  """Raises ValueError unless that many chains can go on from step to step.
+
+  Allowed are 0, for none, and at least as many as the batch has images. Chains need
+  data without conditions, since the next batch has other ones.
+  """
+  checks.count(minimum=0, num_chains=num_chains)
+  size = len(batch['image'])
+  # A step draws as many chains as the batch has images, no chain twice.
+  if num_chains and num_chains < size:
+    raise ValueError(
+      f'num_chains={num_chains} must be 0 or at least batch_size={size}.'
+    )
+  if num_chains and values.conditions(batch):
+    raise ValueError(
+      f'num_chains={num_chains} needs data without conditions, since the next batch '
+      'has other ones than its chains; allowed: 0.'
+    )
+
+
+def continued(
+  choice_rng: PRNGKey,
+  restart_rng: PRNGKey,
+  chains: Array | None,
+  start: Array,
+  *,
+  restart: float = 0.05,
+) -> tuple[Array, Callable[[Array], Array | None]]:
+  """Returns where chains begin, like start, and a function that keeps their ends.
+
+  They begin at rows of the chains that are kept, each with chance `restart` at its
+  start instead [DM19]. The function returns the chains with the ends in the rows that
+  were drawn. Without chains all begin at the start, and nothing is kept: None.
+
+  Args:
+    choice_rng: key of the rows, none of which is drawn twice.
+    restart_rng: key of who begins at its start.
+    chains: where chains have ended [m, ...], m at least n; or None.
+    start: where they begin afresh [n, ...].
+    restart: that chance.
+
+  Raises:
+    ValueError: the chance is none, or there are fewer chains than starts.
+
+  Examples:
+    >>> one, other = jax.random.split(jax.random.key(0))
+    >>> chains, afresh = jnp.arange(3.0), jnp.full(2, 9.0)
+    >>> start, keep = continued(one, other, chains, afresh, restart=1.0)
+    >>> start.tolist(), sorted(keep(start + 1).tolist())[1:]
+    ([9.0, 9.0], [10.0, 10.0])
+  """
+  checks.non_negative(restart=restart)
+  checks.at_most(1, restart=restart)
+  if chains is None:
+    return start, lambda ends: None
+  chains, start = dtypes.floating(chains), dtypes.floating(start)
+  num = len(start)
+  if len(chains) < num:
+    raise ValueError(
+      f'There are {len(chains)} chains for {num} starts; wanted: as many, or more.'
+    )
+  # No row is drawn twice, since it could keep the end of one chain only.
+  chosen = jax.random.permutation(choice_rng, len(chains))[:num]
+  again = jax.random.bernoulli(restart_rng, restart, (num,))
+  again = again.reshape(-1, *(1,) * (start.ndim - 1))
+  return (
+    jnp.where(again, start, chains[chosen]),
+    lambda ends: chains.at[chosen].set(ends),
+  )
 
 
 def move(x: Array, moved: Array) -> Metrics:

@@ -6,6 +6,7 @@ class probabilities and pixels are float64 on the host. Where a number that goes
 nan, what comes out is nan.
 """
 
+from stein_jax.metrics.chains import convergence
 from stein_jax.metrics.classes import accuracy
 from stein_jax.metrics.classes import auroc
 from stein_jax.metrics.classes import calibration_error
@@ -35,6 +36,7 @@ __all__ = [
   'calibration_error',
   'class_histogram',
   'classifier_metrics',
+  'convergence',
   'diversity',
   'duplicates',
   'energy_distance',
