@@ -10,13 +10,13 @@ Three functions find squared distances. `squared_by_product` is the fast one.
 `squared_by_subtraction` is exact, and slow in many dimensions.
 """
 
-import functools
+import math
 from typing import NamedTuple
 
-import jax
 from jax import lax
 from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
+import numpy as np
 
 from stein_jax import collectives
 from stein_jax import dtypes
@@ -66,7 +66,7 @@ def prepare(x: Array, y: Array):
   middle = center_of(y)
   middles = lax.cond(
     has_groups(both, middle),
-    lambda: group_middles(both),
+    lambda: group_middles(both, middle if y is x else None),
     lambda: jnp.repeat(middle, _NUM_GROUPS + 1, 0),
   )
   return grouped(x, middles), grouped(y, middles), squared_by_product
@@ -256,19 +256,19 @@ def has_groups(x: Array, middle: Array) -> Array:
   sketch = _sketch(lax.stop_gradient(x) - middle)
   sq_norm = _sum_of_squares(sketch, 0)
   largest = jnp.max(sq_norm)
-  columns = jnp.arange(len(x) + _NUM_NEIGHBOURS) % len(x)
-  around = sketch[:, columns]
-  others = [sketch[:, _first(sq_norm == largest), None]]
-  others += [around[:, i : i + len(x)] for i in range(1, _NUM_NEIGHBOURS + 1)]
-  nearest = [_sum_of_squares(sketch, other) for other in others]
+  row = jnp.arange(len(x))[None]
+  following = (row + np.arange(1, _NUM_NEIGHBOURS + 1)[:, None]) % len(x)
+  furthest = jnp.full_like(row, _first(sq_norm == largest))
+  others = sketch[:, jnp.concatenate([furthest, following])]
+  nearest = _sum_of_squares(sketch[:, None], others)
   # Copies of a point need no digits, so that they are not counted as neighbours.
-  most = jnp.finfo(x.dtype).max
-  nearest = [jnp.where(each > 0, each, most) for each in nearest]
-  near = jnp.min(functools.reduce(jnp.minimum, nearest))
+  near = jnp.min(jnp.where(nearest > 0, nearest, jnp.finfo(x.dtype).max))
   return _in_any_set(near < _NEAR * largest)
 
 
-def group_middles(x: Array, *, axis_name: str | None = None) -> Array:
+def group_middles(
+  x: Array, middle: Array | None = None, *, axis_name: str | None = None
+) -> Array:
   """Returns the middle of all points [n, d] and one point of each group [k, d].
 
   Points far apart are found one after the other. If the distance of the next one from
@@ -277,10 +277,12 @@ def group_middles(x: Array, *, axis_name: str | None = None) -> Array:
 
   Args:
     x: the points.
+    middle: their middle [1, d]; None where it is yet to be found.
     axis_name: the mapped axis over which they are split.
   """
   x = lax.stop_gradient(x)
-  middle = center_of(x, axis_name=axis_name)
+  if middle is None:
+    middle = center_of(x, axis_name=axis_name)
   some, sq_dist = _far_apart(x - middle)
   if collectives.size(axis_name) > 1:
     some, sq_dist = _far_apart(collectives.all_gather(some, axis_name))
@@ -331,10 +333,23 @@ def _sum_of_squares(x, y):
 
 
 def _sketch(x):
-  """Returns the products of points [n, d] with a few random directions [k, n]."""
-  shape = (x.shape[1], min(x.shape[1], _SKETCH_DIMENSIONS))
-  directions = jax.random.rademacher(jax.random.key(0), shape, x.dtype)
-  return jnp.dot(x, directions).T
+  """Returns the products of points [n, d] with a few random directions [k, n].
+
+  In as few dimensions it returns the coordinates.
+  """
+  if x.shape[1] <= _SKETCH_DIMENSIONS:
+    return x.T
+  signs = _signs((x.shape[1], _SKETCH_DIMENSIONS))
+  return jnp.dot(x, signs.astype(x.dtype)).T
+
+
+def _signs(shape):
+  """Returns signs that look random, which compile faster than a generator's."""
+  bits = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) + 1
+  # The finalizer of MurmurHash3.
+  for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+    bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+  return 1 - 2 * (bits >> 31).astype(jnp.int32)
 
 
 def center_of(x: Array, *, axis_name: str | None = None) -> Array:
@@ -357,9 +372,10 @@ def _median_of_means(x):
   n, d = x.shape
   # A product lets the compiler split rows over devices. Fewer than nine rows are
   # repeated.
-  member = jnp.arange(n)[None] % 9 == jnp.arange(9)[:, None] % n
-  member = member.astype(x.dtype)
-  share = member / jnp.sum(member, 1, keepdims=True)
+  mean = np.arange(9)[:, None] % n
+  sizes = (n - 1 - mean) // 9 + 1
+  member = jnp.arange(n)[None] % 9 == mean
+  share = jnp.where(member, (1 / sizes).astype(x.dtype), 0)
   means = jnp.dot(share, x - x[:1], precision=_HIGHEST)
   median = lambda a, b, c: jnp.maximum(
     jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c)

@@ -64,38 +64,43 @@ def median_squared_distance(
   bits = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
   infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), bits)
   over_pairs, num_probes = _pairs(x, rows, block_size, axis_name, infinity)
-  reaches = functools.partial(_reaches, over_pairs, axis_name)
   rank, next_rank = _middle_ranks(n, diagonal)
-
-  def narrowed(bracket, probes):
-    low, high = bracket
-    enough = reaches(rank, probes)
-    low = jnp.maximum(low, jnp.max(jnp.where(enough, low, probes + 1)))
-    return low, jnp.minimum(high, jnp.min(jnp.where(enough, probes, high)))
-
   steps = jnp.arange(num_probes, dtype=bits)
 
-  def divided(bracket):
-    low, high = bracket
+  def divided(low, high):
     step = (high - low) // (num_probes + 1) + 1
-    return narrowed(bracket, jnp.minimum(low + (steps + 1) * step - 1, high))
+    return low, high, jnp.minimum(low + (steps + 1) * step - 1, high)
 
-  bracket = jnp.zeros((), bits), infinity
-  if not is_split:
-    # Under shard_map points without an axis name may still be a shard's own. Their
-    # counts then differ from shard to shard, and so does what the loop carries.
-    bracket = collectives.match_varying(*bracket, x[0, 0])[:2]
+  def narrowed(bracket):
+    low, high, probes = bracket
+    counts = over_pairs(functools.partial(_count, probes))
+    enough = _reaches(counts, axis_name, rank)
+    low = jnp.maximum(low, jnp.max(jnp.where(enough, low, probes + 1)))
+    high = jnp.minimum(high, jnp.min(jnp.where(enough, probes, high)))
+    return divided(low, high)
+
+  bracket = divided(jnp.zeros((), bits), infinity)
   if n > _ONE_BLOCK:
     low, high = lax.bitcast_convert_type(_sampled(x), bits)
     low, high = collectives.pmax((low, high), axis_name)
-    bracket = narrowed(bracket, low + steps * ((high - low) // num_probes + 1))
-  lower, _ = lax.while_loop(lambda b: b[0] < b[1], divided, bracket)
-  upper = lower
+    probes = low + steps * ((high - low) // num_probes + 1)
+    bracket = *bracket[:2], probes
+  if not is_split:
+    # Under shard_map points without an axis name may still be a shard's own. Their
+    # counts then differ from shard to shard, and so does what the loop carries.
+    bracket = collectives.match_varying(*bracket, x[0, 0])[:3]
+  lower = upper = lax.while_loop(lambda b: b[0] < b[1], narrowed, bracket)[0]
   if next_rank > rank:
     # The next value is the same one if it repeats, else the smallest above it.
-    above = over_pairs(functools.partial(_smallest_above, lower, infinity))
+    counts, above = over_pairs(
+      lambda pairs: (
+        _count(lower[None], pairs),
+        _smallest_above(lower, infinity, pairs),
+      )
+    )
     above = collectives.pmin(jnp.min(above), axis_name)
-    upper = jnp.where(reaches(next_rank, lower[None])[0], lower, above)
+    repeats = _reaches(counts, axis_name, next_rank)[0]
+    upper = jnp.where(repeats, lower, above)
   lower, upper = (lax.bitcast_convert_type(v, x.dtype) for v in (lower, upper))
   return _between(lower, upper, x)
 
@@ -133,10 +138,9 @@ def _middle_ranks(n, diagonal):
   return [max(0, -(-(rank - zeros) // 2)) for rank in middle]
 
 
-def _reaches(over_pairs, axis_name, rank, probes):
-  """Returns whether at least `rank` pairs are up to each probe [probes]."""
+def _reaches(counts, axis_name, rank):
+  """Returns whether counts [blocks, probes] add up to at least `rank` [probes]."""
   # Counts of n^2 pass 32 bits.
-  counts = over_pairs(functools.partial(_count, probes))
   low = collectives.psum(jnp.sum(counts % _LIMB, 0), axis_name)
   high = collectives.psum(jnp.sum(counts // _LIMB, 0), axis_name)
   high += low // _LIMB
@@ -178,7 +182,7 @@ def _pairs(x, rows, block_size, axis_name, infinity):
   starts = size * jnp.arange(blocks)
   if blocks == 1:
     one = block(0)
-    return lambda function: function(one)[None], 15
+    return lambda function: jax.tree.map(lambda a: a[None], function(one)), 15
   if block_size is None and blocks * size * width <= _STORED_ENTRIES:
     stored = lax.map(block, starts)
     if stored.size <= _UNLOOPED_ENTRIES:

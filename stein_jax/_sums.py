@@ -160,8 +160,11 @@ def direction_sums(
   def precisely():
     if few_dimensions:
       return _direction_by_coordinates(x, score, y, profile, loop)
-    both = x if at is None else jnp.concatenate([x, at])
-    middles = _distances.group_middles(both, axis_name=axis_name)
+    if at is None:
+      middles = _distances.group_middles(x, middle, axis_name=axis_name)
+    else:
+      both = jnp.concatenate([x, at])
+      middles = _distances.group_middles(both, axis_name=axis_name)
     return _direction_by_products(
       x, score, y, profile, loop, middles, may_subtract=True
     )
@@ -352,8 +355,11 @@ def with_stein_kernel(
   def precisely():
     if middle.shape[1] <= _distances.FEW_DIMENSIONS:
       return function(_by_coordinates(kernel))
-    points = jnp.concatenate(sets)
-    middles = _distances.group_middles(points, axis_name=axis_name)
+    middles = _distances.group_middles(
+      jnp.concatenate(sets),
+      middle if len(sets) == 1 else None,
+      axis_name=axis_name,
+    )
     return function(_by_products(kernel, middles, may_subtract=True))
 
   def simply():
