@@ -241,7 +241,9 @@ def continued(
 
 def move(x: Array, moved: Array) -> Metrics:
   """Returns the metric of how far chains went from x [n, ...], on this device."""
-  way = dtypes.at_least_float32(moved - x).reshape(len(x), -1)
+  # Bytes would wrap around.
+  way = dtypes.at_least_float32(moved) - dtypes.at_least_float32(x)
+  way = way.reshape(len(x), -1)
   return {'chain/move': jnp.mean(jnp.linalg.norm(way, axis=1))}
 
 
