@@ -98,7 +98,7 @@ def thin(
       jnp.abs(x - jnp.mean(x, 0, keepdims=True)), 0, keepdims=True
     )
     # Coordinates in which no points differ have no say.
-    x, score = x / jnp.where(scale > 0, scale, 1), score * scale
+    x, score = x / jnp.where(scale == 0, 1, scale), score * scale
   row, own = _stein_rows(x, score, kernel, covariance)
   weight = jnp.ones_like(own)
   if log_ratio is not None:
