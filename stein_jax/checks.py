@@ -254,6 +254,16 @@ def at_one_position(position) -> Iterator[None]:
     ) from error
 
 
+def has_slope(**values) -> None:
+  """Raises TypeError unless every value is of floating numbers, not of integers."""
+  for name, value in values.items():
+    dtype = getattr(value, 'dtype', bool)
+    if not isinstance(value, float) and not jnp.issubdtype(dtype, jnp.floating):
+      raise TypeError(
+        f'{name} is {_kind(value)}; allowed: a floating number, which has a gradient.'
+      )
+
+
 def instance(**values) -> None:
   """Raises TypeError if a class stands where a value of it is meant."""
   for name, value in values.items():

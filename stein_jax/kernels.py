@@ -429,7 +429,7 @@ def squared_distance(x: Array, y: Array) -> Array:
 
 
 def points(**arrays: Array) -> list[Array]:
-  """Returns arrays of points in the dtype that they are summed in.
+  """Returns arrays of points in the one dtype that they are summed in.
 
   Raises:
     ValueError: one is not [n, d], n and d at least 1, or they differ in d.
@@ -441,7 +441,7 @@ def points(**arrays: Array) -> list[Array]:
     raise ValueError(f'Points must be [n, d], n and d at least 1; got {got}.')
   if len({shape[1] for shape in shapes}) > 1:
     raise ValueError(f'Points must have as many dimensions; got {got}.')
-  return found
+  return dtypes.promoted(*found)
 
 
 def median_bandwidth(

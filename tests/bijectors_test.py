@@ -55,6 +55,22 @@ class MapsTest(parameterized.TestCase):
     found = bijectors.Simplex().forward(jnp.zeros(3))
     np.testing.assert_allclose(found, np.full(4, 0.25), rtol=1e-6)
 
+  def test_of_integers(self):
+    z = np.array([0, 2])
+    for bijector in (*_ONES.values(), bijectors.Simplex()):
+      np.testing.assert_allclose(
+        bijector.forward(z), bijector.forward(np.float32(z)), rtol=1e-6
+      )
+    slopes = bijectors.Simplex().forward_log_det_jacobian
+    np.testing.assert_allclose(slopes(z), slopes(np.float32(z)), rtol=1e-6)
+
+  def test_one_share_is_all(self):
+    whole = {'share': bijectors.Simplex()}
+    z = bijectors.unconstrain(whole, {'share': jnp.ones((3, 1))})
+    self.assertEqual(z['share'].shape, (3, 0))
+    x = bijectors.constrain(whole, z)
+    np.testing.assert_array_equal(x['share'], np.ones((3, 1)))
+
   @parameterized.parameters(1, 2, 5)
   def test_simplex(self, size):
     z = np.random.default_rng(size).normal(scale=2, size=(7, size))
@@ -138,6 +154,14 @@ class TreesTest(parameterized.TestCase):
     self.assertTrue(np.isnan(nan))
     bad = {'rate': jnp.array([1.0, jnp.nan])}
     self.assertTrue(np.isnan(bijectors.unconstrain(of, bad)['rate'][1]))
+    bad = {'rate': jnp.array([1.0, jnp.nan, -1.0])}  # which hides no other
+    with self.assertRaisesRegex(ValueError, r'shape \(3,\) are outside .* Exp'):
+      bijectors.unconstrain(of, bad)
+
+  def test_shares_that_do_not_add_up_are_refused(self):
+    share = jnp.array([[0.2, 0.8], [0.5, 0.7]])
+    with self.assertRaisesRegex(ValueError, 'outside of what Simplex reaches'):
+      bijectors.unconstrain(bijectors.Simplex(), share)
 
   def test_what_is_no_bijector_is_named(self):
     for bad, message in (

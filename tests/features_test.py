@@ -145,6 +145,26 @@ class FssdTest(parameterized.TestCase):
       stein.fssd_test(_KEY, x, score, **keywords)
 
 
+class DtypesTest(absltest.TestCase):
+  def test_of_points_and_scores_may_differ(self):
+    kernel = kernels.RBF(bandwidth=9.0)
+    with jax.enable_x64(True):
+      x = np.random.default_rng(0).normal(size=(12, 2))
+      narrow = np.float32(x)
+      to_0 = lambda x, score: stein.fssd(x, score, jnp.zeros((1, 2)), kernel)
+      waves = lambda x, score: stein.random_feature_ksd(_KEY, x, score, kernel)
+      direction = lambda x, score: stein.RandomFeatureSVGD(kernel, 9)(
+        x, score, rng=_KEY
+      )
+      for function in (to_0, waves, direction):
+        expected = function(x, -x)
+        # Both narrow would draw other frequencies.
+        for mixed in ((narrow, -x), (x, -narrow)):
+          np.testing.assert_allclose(
+            function(*mixed), expected, rtol=1e-2, atol=1e-4
+          )
+
+
 class RandomFeaturesTest(parameterized.TestCase):
   @parameterized.parameters(0.0, 3000.0)
   def test_is_the_mean_over_pairs_of_the_stein_kernel_of_waves(self, offset):

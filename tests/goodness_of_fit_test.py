@@ -300,6 +300,17 @@ class BlockTest(parameterized.TestCase):
     self.assertIn('2 of 3 points', report)
     self.assertNotIn('seed', report)
 
+  def test_of_blocks_that_are_alike_is_nan(self):
+    x = np.tile([[1.0], [3.0]], (3, 1))
+    _, p_value = stein.block_ksd_test(x, x, points_per_block=2)
+    self.assertTrue(np.isnan(p_value))
+
+  def test_is_never_0(self):
+    x = 3 + np.random.default_rng(0).normal(size=(4000, 1))
+    statistic, p_value = stein.block_ksd_test(x, -x)
+    self.assertGreater(statistic, 40)  # where the normal tail is below floats
+    self.assertGreater(p_value, 0)
+
   @parameterized.parameters(
     (1, 'points_per_block=1 must be at least 2'),
     (4, 'points_per_block=4 makes 1 blocks of 6 points; two are needed'),
@@ -367,6 +378,16 @@ class CompositeTest(parameterized.TestCase):
     )
     found = p_values(alone, normal, 1000, 60, 1)
     self.assertLess(np.mean(found <= 0.05), 0.005)
+
+  def test_of_draws_that_are_nan_is_nan(self):
+    # A draw that no comparison holds for would count as one below the statistic.
+    draw = lambda rng, found, n: jnp.full((n, 1), jnp.nan)
+    x = np.arange(9.0)[:, None]
+    statistic, p_value = stein.composite_ksd_test(
+      _KEY, x, fit_normal, score_of_normal, draw, num_bootstrap=9
+    )
+    self.assertTrue(np.isfinite(statistic))
+    self.assertTrue(np.isnan(p_value))
 
   def test_refuses_draws_of_another_shape(self):
     draw = lambda rng, found, n: jnp.zeros(n)

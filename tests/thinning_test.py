@@ -215,6 +215,39 @@ class ThinTest(parameterized.TestCase):
     # Points and scores in another order, and some numbers for each point.
     self.assertLess(needed.temp_size_in_bytes, 4 * 100_000 * (4 * 10 + 20))
 
+  def test_a_coordinate_that_never_moves_has_no_say(self):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    still = np.insert(x, 1, 2.0, axis=1)
+    kernel = kernels.IMQ(bandwidth=2.0)
+    expected, _ = stein.thin(x, -x, 5, kernel)
+    found, ksds = stein.thin(still, -still, 5, kernel)
+    self.assertTrue(np.all(np.isfinite(ksds)))
+    # Its one term, 1 / bandwidth on the diagonal, is that of a wider kernel's slope.
+    self.assertEqual(found[0], expected[0])
+    _, ksd = stein.thin(still[:1], -still[:1], 1, kernel)
+    np.testing.assert_allclose(ksd, [3 / 2.0])  # d / bandwidth, without a score
+
+  def test_points_that_weigh_more_than_floats_hold_are_not_taken(self):
+    # The last two are as far out as a chain's start, with q / p above 10^38.
+    x = np.append(np.linspace(-2, 2, 21), [20.0, 25.0])[:, None]
+    log_ratio = -np.abs(x[:, 0]) + 0.5 * x[:, 0] ** 2
+    indices, ksds = stein.thin(x, -np.sign(x), 8, log_ratio=log_ratio)
+    self.assertLess(np.max(indices), 21)
+    self.assertTrue(np.all(np.isfinite(ksds)))
+
+  def test_dtypes_may_differ(self):
+    with jax.enable_x64(True):
+      x = np.random.default_rng(0).normal(size=(30, 2))
+      ratio = x[:, 0]
+      expected = stein.thin(x, -x, 3, log_ratio=ratio)[1]
+      for narrow in (
+        (np.float32(x), -x, ratio),
+        (np.float32(x), -np.float32(x), ratio),
+      ):
+        x_, score, ratio_ = narrow
+        found = stein.thin(x_, score, 3, log_ratio=ratio_)[1]
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+
   def test_nan_shows_in_the_ksd(self):
     for which in (0, 1):
       arrays = [np.array(a, np.float32) for a in chain()]

@@ -178,6 +178,15 @@ class PolynomialTest(parameterized.TestCase):
       )
       self.assertAlmostEqual(in_single, expected, delta=1e-3)
 
+  def test_a_coordinate_that_never_moves_is_no_harm(self):
+    x, score, mean, _ = self.gaussian()
+    still = np.append(x, np.full((len(x), 1), 2.0), 1)
+    noise = np.random.default_rng(1).normal(size=(len(x), 1))
+    found = stein.polynomial_control_variates(
+      x[:, 0], still, np.append(score, noise, 1)
+    )
+    self.assertAlmostEqual(found, mean[0], delta=1e-3)
+
   def test_the_columns_of_order_two_are_those_of_its_monomials(self):
     # By least squares on Lap q + grad q . s, each by automatic differentiation, of
     # coordinates of mean 0 and variance 1.

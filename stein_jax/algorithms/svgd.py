@@ -118,7 +118,8 @@ def step(
 
   Raises:
     ValueError: the log density is not [], or fails at one position.
-    TypeError: the direction is a class, or cannot be called.
+    TypeError: the direction is a class, or cannot be called; or the log density is an
+      integer, which has no score, where the direction asks for scores.
   """
   checks.function(stein.WANTED, direction=direction)
   stored = state.particles.params['particles']
@@ -134,7 +135,13 @@ def step(
 
   # Every particle moves along phi, which the optimizer ascends [alg 1].
   needs_score = stein.needs_score(direction)
-  score_of = jax.vmap(jax.grad(log_density))
+
+  def scored(position):
+    value = log_density(position)
+    checks.has_slope(log_density=value)
+    return value
+
+  score_of = jax.vmap(jax.grad(scored))
   score = score_of(particles) if needs_score else None
   with build.section('direction'):
     phi = stein.call(

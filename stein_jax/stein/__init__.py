@@ -3,7 +3,10 @@
 All of them take points, scores at the points (grad_x log p) and a radial kernel, and
 nothing else, so that any density will do. A kernel may hold a rule in place of its
 bandwidth, such as `kernels.Median`, which is applied to the points. Everything is pure
-and may be jitted, vmapped, mapped over devices (`axis_name`) and differentiated.
+and may be jitted and vmapped; what has an `axis_name` may be mapped over devices.
+Directions, discrepancies and control variates may be differentiated, with a bandwidth
+by a rule held constant. What searches (`ksd_descent`, `fssd_locations`,
+`importance_weights`) has no reverse mode, and a test's p-value no slope.
 """
 
 from stein_jax.stein.annealing import Annealed

@@ -70,7 +70,7 @@ def p_value(values: Array, slack: Array | float = 0.0) -> Array:
   """
   share = jnp.mean(values >= values[0] - slack)
   # No comparison with a nan holds: it would be the strongest rejection.
-  return jnp.where(jnp.isfinite(values[0]), share, jnp.nan)
+  return jnp.where(jnp.all(jnp.isfinite(values)), share, jnp.nan)
 
 
 def aggregated(

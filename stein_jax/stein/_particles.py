@@ -71,9 +71,11 @@ def on_points(function, x, score, at=None):
   """
   y = x if at is None else at
   check(x, score, y)
-  phi = function(
-    flattened(x), flattened(score), None if at is None else flattened(at)
+  # One dtype, or loops would begin with one and end with another.
+  sets = dtypes.promoted(
+    *map(flattened, (x, score) if at is None else (x, score, at))
   )
+  phi = function(*sets, *([None] if at is None else []))
   return shaped(phi, y)
 
 
@@ -127,13 +129,13 @@ def shaped(points, tree):
 
 
 def points(x, score):
-  """Returns points and scores [n, d] in the dtype that they are summed in."""
+  """Returns points and scores [n, d] in the one dtype that they are summed in."""
   if np.ndim(x) != 2 or np.shape(x) != np.shape(score) or 0 in np.shape(x):
     raise ValueError(
       'Points and scores must be [n, d] alike, n and d at least 1; got '
       f'{np.shape(x)} and {np.shape(score)}.'
     )
-  return dtypes.at_least_float32(x), dtypes.at_least_float32(score)
+  return dtypes.promoted(x, score)
 
 
 def _first(tree):

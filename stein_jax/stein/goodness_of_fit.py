@@ -169,7 +169,7 @@ def block_ksd_test(
     kernel: radial profile; a rule for its bandwidth is applied to 1,000 of the points,
       evenly spaced.
     points_per_block: their number, at least 2; None for the root of n. The normal law
-      of the statistic needs some thirty blocks.
+      of the statistic needs some thirty blocks. Blocks of the same points give nan.
 
   Raises:
     ValueError: there are fewer than two blocks.
@@ -206,10 +206,15 @@ def block_ksd_test(
 
   values = _sums.with_stein_kernel(u_statistics, kernel, (x,))
   values = values / size / (size - 1)
-  statistic = jnp.mean(values) / (jnp.std(values, ddof=1) / num**0.5)
+  mean, error = jnp.mean(values), jnp.std(values, ddof=1) / num**0.5
+  # Blocks that are all alike differ by rounding, and have no standard error.
+  rounding = 8 * jnp.finfo(x.dtype).eps * jnp.abs(mean)
+  statistic = mean / jnp.where(error > rounding, error, jnp.nan)
+  # Far out the normal law's tail is below all floats, and no p-value is 0.
+  p_value = jnp.maximum(stats.norm.sf(statistic), jnp.finfo(x.dtype).tiny)
   return _draws.result(
     statistic,
-    stats.norm.sf(statistic),
+    p_value,
     title='KSD test of goodness of fit, by blocks',
     x=x,
     kernel=kernel,

@@ -16,6 +16,7 @@ import numpy as np
 from stein_jax import build
 from stein_jax import checks
 from stein_jax import collectives
+from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.stein import _particles
 from stein_jax.stein import calling
@@ -39,7 +40,8 @@ class RandomBasis:
     """Returns a basis [d, d] for points x [n, d]."""
     del score, size
     dim = x.shape[1]
-    normal = jax.random.normal(rng, (dim, dim), x.dtype)
+    dtype = dtypes.at_least_float32(x).dtype
+    normal = jax.random.normal(rng, (dim, dim), dtype)
     q, r = jnp.linalg.qr(normal)
     # With the signs of the triangle the law is that of no direction.
     return q * jnp.sign(jnp.diag(r))[None]
@@ -70,6 +72,7 @@ class LearnedBasis:
     """Returns a basis [d, d] for points x [n, d] with scores [n, d]."""
     checks.count(minimum=0, num_steps=self.num_steps)
     checks.positive(step_size=self.step_size)
+    x, score = _particles.points(x, score)
     slope = jax.grad(lambda basis: self.objective(basis, x, score, size))
 
     def climb(basis, _):
@@ -90,7 +93,7 @@ class LearnedBasis:
   def objective(self, basis: Array, x: Array, score: Array, size: int) -> Array:
     """Returns the sum over blocks of their discrepancy [], which the basis climbs."""
 
-    def of_block(columns):
+    def of_block(columns, _):
       return discrepancies.ksd(
         _dot(x, columns), _dot(score, columns), self.kernel
       )
@@ -145,14 +148,19 @@ class ProjectedSVGD:
     basis = lax.stop_gradient(basis)
     checks.shape((x.shape[1],) * 2, basis=basis)
 
-    def in_block(columns):
+    def in_block(columns, block):
+      options = dict(available)
+      if (
+        'rng' in options
+      ):  # no two blocks share their noise, nor have the basis'
+        options['rng'] = jax.random.fold_in(options['rng'], block)
       phi = calling.call(
         self.direction,
         _dot(x, columns),
         _dot(score, columns),
         at=None if at is None else _dot(at, columns),
         axis_name=axis_name,
-        **available,
+        **options,
       )
       return _dot(phi, columns.T)
 
@@ -402,7 +410,7 @@ def _dot(a, b):
 
 
 def _over_blocks(function, basis, size):
-  """Returns the results of a function of the columns of each block of a basis [d, d].
+  """Returns the results of a function of each block of a basis [d, d] and its number.
 
   The results of whole blocks are summed, and come first.
   """
@@ -411,8 +419,9 @@ def _over_blocks(function, basis, size):
   found = []
   if whole:
     blocks = basis[:, :whole].T.reshape(-1, size, dim)
-    of_blocks = lax.map(lambda rows: function(rows.T), blocks)
+    numbered = blocks, jnp.arange(len(blocks))
+    of_blocks = lax.map(lambda row: function(row[0].T, row[1]), numbered)
     found.append(jnp.sum(of_blocks, 0))
   if whole < dim:
-    found.append(function(basis[:, whole:]))
+    found.append(function(basis[:, whole:], whole // size))
   return found

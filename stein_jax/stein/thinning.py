@@ -13,6 +13,9 @@ from stein_jax.stein import _subsets
 from stein_jax.types import Array, Kernel
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
+_LARGEST = (
+  20.0  # logarithm of a weight, whose square float32 holds many times over
+)
 
 
 def thin(
@@ -50,15 +53,18 @@ def thin(
     num: how many to take.
     kernel: radial profile; a rule for its bandwidth is applied to 1,000 of the points,
       evenly spaced.
-    standardize: whether each coordinate is divided by its mean absolute deviation.
+    standardize: whether each coordinate is divided by its mean absolute deviation;
+      one in which all points are equal then has no say.
     covariance: whether the squared distance that the kernel sees is
-      (x - y)' C^-1 (x - y), C the covariance of the points.
+      (x - y)' C^-1 (x - y), C the covariance of the points. Where C is singular, as
+      that of d points or fewer, the KSDs are nan.
     log_density: log p at the points [n], up to a constant.
     laplacian: the sum of the positive parts of the second derivatives of log p along
       each coordinate [n]; None leaves it out.
     entropy: weight of log p; None for 1 / num.
     log_ratio: log q - log p at the points [n], up to a constant. Where it varies by
-      more than 10 few points carry everything.
+      more than 10 few points carry everything; more than 20 above its least it counts
+      as 20.
 
   Raises:
     ValueError: arrays that do not belong to n points, or `laplacian` and `entropy`
@@ -86,17 +92,19 @@ def thin(
   checks.per_example(
     len(x), **{name: a for name, a in given.items() if a is not None}
   )
-  of_points = lambda a: 0 if a is None else dtypes.at_least_float32(a)
+  of_points = lambda a: 0 if a is None else dtypes.floating(a).astype(x.dtype)
   if standardize:
     scale = jnp.mean(
       jnp.abs(x - jnp.mean(x, 0, keepdims=True)), 0, keepdims=True
     )
-    x, score = x / scale, score * scale
+    # Coordinates in which no points differ have no say.
+    x, score = x / jnp.where(scale == 0, 1, scale), score * scale
   row, own = _stein_rows(x, score, kernel, covariance)
   weight = jnp.ones_like(own)
   if log_ratio is not None:
-    log_ratio = dtypes.at_least_float32(log_ratio)
-    weight = jnp.exp(log_ratio - jnp.min(log_ratio))
+    log_weight = of_points(log_ratio) - jnp.min(of_points(log_ratio))
+    # The largest would overflow, and such points are not taken in any case.
+    weight = jnp.exp(jnp.minimum(log_weight, _LARGEST))
   reward = (1 / num if entropy is None else entropy) * of_points(log_density)
 
   def take(state, count):

@@ -5,7 +5,6 @@ from jax import lax
 import jax.numpy as jnp
 
 from stein_jax import checks
-from stein_jax import dtypes
 from stein_jax import kernels
 from stein_jax.stein import _draws
 from stein_jax.stein import goodness_of_fit
@@ -151,7 +150,7 @@ def aggregated_mmd_test(
 
 def _pooled(x, y):
   """Returns all points [n + m, d], and whether each is of the first set, as numbers."""
-  pool = jnp.concatenate(dtypes.promoted(*kernels.points(x=x, y=y)))
+  pool = jnp.concatenate(kernels.points(x=x, y=y))
   checks.count(minimum=2, **{'len(x)': len(x), 'len(y)': len(y)})
   return pool, (jnp.arange(len(pool)) < len(x)).astype(pool.dtype)
 

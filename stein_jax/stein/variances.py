@@ -1,6 +1,7 @@
 """The variance that particles end with, known before they move; whether they rest."""
 
 from collections.abc import Callable
+import numbers
 from typing import NamedTuple
 
 from jax import lax
@@ -10,6 +11,7 @@ from stein_jax import checks
 from stein_jax import collectives
 from stein_jax.stein import _balance
 from stein_jax.stein import _particles
+from stein_jax.stein import calling
 from stein_jax.types import Array, Tree
 
 _SMALLEST = 1e-9  # the least variance that is looked for
@@ -44,6 +46,10 @@ def predicted_variance(
     variance: the mean of the particles' variances in each coordinate, which tells how
       large a fixed bandwidth is beside their distances; None on N(0, I).
 
+  Raises:
+    TypeError: the direction is a class, or cannot be called.
+    ValueError: a count below 1, or a variance below 0.
+
   Returns:
     The share, below 1; None where the direction does not tell.
 
@@ -55,7 +61,10 @@ def predicted_variance(
     0.1
     0.93
   """
+  checks.function(calling.WANTED, direction=direction)
   checks.count(num_particles=num_particles, dim=dim)
+  if isinstance(variance, numbers.Real) and variance < 0:  # nan gives nan
+    checks.non_negative(variance=variance)
   share_at = lambda v: _share(direction, v, num_particles, dim)
   if share_at(1.0) is None:
     return None

@@ -185,6 +185,7 @@ def polynomial_control_variates(
     )
   # Columns of one scale lose no digits, and the constant is the same.
   scale = jnp.std(x, 0, keepdims=True)
+  scale = jnp.where(scale == 0, 1, scale)  # of a coordinate that never moved
   z, slope = (x - jnp.mean(x, 0, keepdims=True)) / scale, score * scale
   columns = [slope]
   if order == 2:

@@ -253,6 +253,11 @@ class StepTest(parameterized.TestCase):
       ValueError, r'log_density has shape \(1,\).*\(\)'
     ):
       svgd.step(state, {'image': x}, None)
+    # An integer has no gradient. Where no score is asked for it is a value.
+    state = svgd.create(lambda x: 0, x, adam)
+    with self.assertRaisesRegex(TypeError, 'log_density is the int 0; allowed'):
+      svgd.step(state, None, None)
+    svgd.step(state, None, None, direction=stein.GradientFreeSVGD())
 
   @parameterized.parameters(
     ({'a': np.ones((4, 2)), 'b': np.ones(3)},),

@@ -39,6 +39,23 @@ class ProjectedTest(parameterized.TestCase):
     found = stein.ProjectedSVGD()(x, score, rng=jax.random.key(0))
     literal.assert_close(found, stein.SVGD()(x, score))
 
+  def test_no_two_blocks_share_their_noise(self):
+    # Noise of covariance (2 / step) D in each block, D the matrix within one, has the
+    # trace 2 d / step tr D / n; along the sum of the slices it is that of one slice.
+    x = jnp.zeros((1, 4))
+    noisy = stein.NoisySVGD(kernels.RBF(bandwidth=1.0), 1.0, langevin=1.0)
+    direction = stein.ProjectedSVGD(noisy)
+
+    def along_the_sum(rng):
+      basis = stein.RandomBasis()(x, x, 1, rng=rng)
+      phi = direction(x, x, rng=rng)
+      return jnp.sum(phi @ basis) / 2
+
+    keys = jax.random.split(jax.random.key(0), 4000)
+    found = np.var(jax.vmap(along_the_sum)(keys))
+    # One particle: D = (1 + langevin) k(0), and the variance is 2 D.
+    self.assertAlmostEqual(found, 4, delta=4 * 4 * (2 / 4000) ** 0.5)
+
   def test_every_rotation_is_as_likely(self):
     # E A A' B A A' for a random column A is (2 B + tr(B) I) / (d (d + 2)), of a
     # symmetric B.

@@ -153,6 +153,12 @@ class PredictedTest(parameterized.TestCase):
     nan = stein.predicted_variance(stein.SVGD(), 200, 50, variance=np.nan)
     self.assertTrue(np.isnan(nan))
 
+  def test_refuses_what_is_no_direction_and_no_variance(self):
+    with self.assertRaisesRegex(TypeError, 'direction is the class SVGD'):
+      stein.predicted_variance(stein.SVGD, 200, 50)
+    with self.assertRaisesRegex(ValueError, 'variance=-1.0 must be zero'):
+      stein.predicted_variance(stein.SVGD(), 200, 50, variance=-1.0)
+
   @parameterized.parameters((0, 3, 'num_particles=0'), (3, 0, 'dim=0'))
   def test_refuses(self, n, d, message):
     with self.assertRaisesRegex(ValueError, message):
