@@ -1,6 +1,7 @@
 """Measures what the guides show, and saves numbers and figures beside them.
 
-python -m docs.measure kernel dimensions energy variates tests power chain large
+python -m docs.measure kernel dimensions energy variates tests power chain large \
+  failures
 
 The numbers lie in docs/pages/guides/NAME.json, a figure, if there is one, in NAME.png.
 """
@@ -19,6 +20,7 @@ import optax
 from sklearn import datasets as sklearn_datasets
 
 from docs import goodness
+from docs import learning
 from stein_jax import densities
 from stein_jax import energies
 from stein_jax import kernels
@@ -282,7 +284,8 @@ def variates():
 def main(names):
   for name in names:
     start = time.perf_counter()
-    measure = globals().get(name) or getattr(goodness, name)
+    elsewhere = getattr(goodness, name, None) or getattr(learning, name, None)
+    measure = globals().get(name) or elsewhere
     fig, numbers = measure()
     if fig is not None:
       fig.tight_layout()

@@ -96,6 +96,36 @@ class TruthsTest(parameterized.TestCase):
     self.assertEqual(np.ptp(truths.get('overlapping', folder).bias), 0)
 
 
+class ImagesTest(absltest.TestCase):
+  def test_each_seed_holds_out_another_sixth(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    digits = truths.Images('digits', folder, fit_steps=30)
+    # A fifth of the 1,797 digits is for tests, and a sixth of the rest validates.
+    self.assertEqual(digits.train(0).shape, (1197, 64))
+    self.assertEqual(digits.valid(0).shape, (240, 64))
+    self.assertEqual(digits.test().shape, (360, 64))
+    together = [
+      np.concatenate([digits.train(seed), digits.valid(seed)])
+      for seed in (0, 1)
+    ]
+    np.testing.assert_array_equal(*(np.sort(each, 0) for each in together))
+    self.assertFalse(np.array_equal(digits.valid(0), digits.valid(1)))
+    # Strokes are four times as high as the model's noise.
+    self.assertEqual(digits.test().max(), 4.0)
+
+  def test_a_fit_has_more_likelihood_than_a_gaussian_and_is_kept(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    digits = truths.Images('digits', folder, fit_steps=100)
+    x = np.float64(digits.train(0))
+    rest = np.sum((x - x.mean(0)) ** 2, 1)
+    gaussian = -0.5 * rest.mean() - 32 * np.log(2 * np.pi)
+    best = digits.best(0)
+    self.assertGreater(best.log_likelihood(x), gaussian + 5)
+    np.testing.assert_array_equal(
+      digits._replace(fit_steps=1).best(0).weight, best.weight
+    )
+
+
 class ObjectivesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
@@ -112,9 +142,8 @@ class ObjectivesTest(parameterized.TestCase):
     truth, way = small(), objectives.WAYS['exact']
     truth = truth.replace(weight=3 * truth.weight)
     found, _ = objectives.train(
-      truth,
+      truths.Draws(truth, 5000),
       way,
-      5000,
       [0, 1],
       1000,
       np.array([3e-2, 1e-3]),
@@ -145,10 +174,32 @@ class ObjectivesTest(parameterized.TestCase):
       self.assertEqual(numbers['curve'][-1], numbers['gap'])
       self.assertLess(numbers['from_truth'], numbers['gap'])
 
+  def test_a_run_of_images_is_measured_from_the_best_fit(self):
+    row = objectives.row_of('digits-images', None, 'exact')
+    self.assertEqual(row.id, 'digits-images-exact')
+    found = objectives.run(self.plan, row)
+    self.assertLen(found, self.plan.seeds)
+    for seed, (numbers, _) in enumerate(found):
+      source = objectives.source_of(self.plan, 'digits-images', None)
+      best = source.best(seed).log_likelihood(source.test())
+      self.assertAlmostEqual(numbers['test'] + numbers['gap'], best)
+    rows.keep(self.folder, row, 0, *found[0])
+    tables, figures = objectives.report(self.plan)[1:]
+    (line,) = tables['digits-images, real images']
+    self.assertEqual(line['below the best fit'], f'{found[0][0]["gap"]:.4g}')
+    self.assertIn('digits-images_evaluations', figures)
+    self.assertNotIn('digits-images_data', figures)
+
+  def test_mnist_has_fewer_updates(self):
+    plan = scripts.plan_of(objectives.SCRIPT, self.folder)
+    self.assertEqual(objectives.steps_of(plan, 'mnist'), 2000)
+    self.assertEqual(objectives.steps_of(plan, 'digits'), 5000)
+
   def test_chains_that_persist_are_as_many_as_a_batch(self):
     truth, way = small(), objectives.WAYS['pcd']
+    draws = truths.Draws(truth, 300)
     found, _ = objectives.train(
-      truth, way, 300, [0], 10, np.array([1e-2]), np.array([np.nan])
+      draws, way, [0], 10, np.array([1e-2]), np.array([np.nan])
     )
     self.assertTrue(np.all(np.isfinite(found['params']['weight'])))
 
@@ -156,7 +207,12 @@ class ObjectivesTest(parameterized.TestCase):
     truth, way = small(), objectives.WAYS['steingan']
     truth = truth.replace(weight=3 * truth.weight)
     found, _ = objectives.train(
-      truth, way, 5000, [0], 300, np.array([1e-2]), np.array([1e-2])
+      truths.Draws(truth, 5000),
+      way,
+      [0],
+      300,
+      np.array([1e-2]),
+      np.array([1e-2]),
     )
     gaps = truth.gaps(found, truth.draws(7, 20_000))[0, 0]
     self.assertGreater(gaps[0], 0.1)

@@ -1,13 +1,14 @@
-"""Every way to learn an energy, where the truth can be learned and likelihood is exact.
+"""Every way to learn an energy, where likelihood is exact.
 
 Data are exact draws of an RBM, and an RBM of that size learns them. Its log Z is exact,
-and so is how many nats it ends from the truth. A way has as many trials as any other,
-of rates alone or of rates and an option, and validation draws choose among them. It
-learns from the usual start, and begins once more at the truth, which says where it
-comes to rest: what it loses there no patience brings back. A generator begins anew in
-both. Rates fall linearly to 0. All trials of a way are one program, and so are its
-seeds, whose time is shared. Every finished row is a file: an interrupted call
-continues.
+and so is how many nats it ends from the truth. Two parts have images in their place,
+and what fits them best in the place of the truth. A way has as many trials as any
+other, of rates alone or of rates and an option, and held-out data choose among them. It
+learns from the usual start, and begins once more at the truth or the best fit, which
+says where it comes to rest: what it loses there no patience brings back. A generator
+begins anew in both. Rates fall linearly to 0. All trials of a way are one program, and
+so are its seeds, whose time is shared. Every finished row is a file: an interrupted
+call continues.
 
 Example:
   python -m experiments.reproduce.objectives --part=overlapping-10000
@@ -42,8 +43,9 @@ from stein_jax.runs import reporting
 BATCH = 200  # and as many persistent chains
 LOOKS = 10  # at the likelihood of a run
 SIZES = (1000, 10_000, 100_000)
+IMAGES = {'mnist': 'mnist', 'digits-images': 'digits'}  # to their data set
+SHARES = {'mnist': 0.4}  # of the updates, where a whole run would take hours
 TRUTH_RATE = 5e-3  # of runs that begin at the truth
-_HELD_OUT = {'valid': 10_000, 'test': 20_000}
 _CHOOSERS = 2  # seeds by which trials are chosen
 # Seeds of draws and runs that choose, beyond those that count.
 _FIRST_CHOOSER = 1000
@@ -210,43 +212,55 @@ WAYS = {
 }
 
 
-def row_of(truth: str, n: int, way: str) -> rows.Row:
-  """Returns the row of a way that learns from n draws of a truth."""
-  what = dict(truth=truth, n=n, way=way)
-  return rows.Row(f'{truth}-{n}-{way}', WAYS[way].name, changes=what)
+def row_of(name: str, n: int | None, way: str) -> rows.Row:
+  """Returns the row of a way that learns from n draws of a truth, or from images."""
+  what = dict(name=name, n=n, way=way)
+  part = f'{name}-{n}' if n else name
+  return rows.Row(f'{part}-{way}', WAYS[way].name, changes=what)
+
+
+def source_of(plan: scripts.Plan, name: str, n: int | None):
+  """Returns what is learned from, n draws of a truth or images."""
+  if n:
+    return truths.Draws(truths.get(name, plan.results), n)
+  fit = {'fit_steps': plan.steps} if plan.smoke else {}
+  return truths.Images(IMAGES[name], plan.results, **fit)
+
+
+def steps_of(plan: scripts.Plan, name: str) -> int:
+  """Returns the updates of a run on these data, in whole looks."""
+  return round(plan.steps * SHARES.get(name, 1)) // LOOKS * LOOKS
 
 
 def run(plan: scripts.Plan, row: rows.Row):
-  """Returns, for each seed, how far a way ends from the truth, and None for images."""
-  name, n, key = (row.changes[k] for k in ('truth', 'n', 'way'))
-  truth, way = truths.get(name, plan.results), WAYS[key]
-  valid, test = (
-    truth.draws(_FIRST_CHOOSER - 1 - i, num)
-    for i, num in enumerate(_HELD_OUT.values())
-  )
+  """Returns, for each seed, how far a way ends from the best, and None for images."""
+  name, n, key = (row.changes[k] for k in ('name', 'n', 'way'))
+  source, way = source_of(plan, name, n), WAYS[key]
   rates, values = way.trials()
   choosers = range(_FIRST_CHOOSER, _FIRST_CHOOSER + _CHOOSERS)
-  num_steps = plan.steps // LOOKS * LOOKS
-  tried, _ = train(truth, way, n, choosers, num_steps, rates, values)
+  num_steps = steps_of(plan, name)
+  tried, _ = train(source, way, choosers, num_steps, rates, values)
   last = jax.tree.map(lambda leaf: leaf[:, :, -1], tried)
   # A run that ended as nan is the worst.
-  gaps = np.nan_to_num(truth.gaps(last, valid), nan=np.inf).mean(0)
+  gaps = _gaps_of(source, choosers, last, source.valid)
+  gaps = np.nan_to_num(gaps, nan=np.inf).mean(0)
   best = int(np.argmin(gaps))
   shared = {'rate': float(rates[best])}
   if way.values:
     shared['value'] = float(values[best])
-  # One program of both starts: the second at the truth, at a rate all ways share.
+  # One program of both starts: the second at the best, at a rate all ways share.
+  seeds = range(plan.seeds)
   both, seconds = train(
-    truth,
+    source,
     way,
-    n,
-    range(plan.seeds),
+    seeds,
     num_steps,
     np.array([rates[best], TRUTH_RATE]),
     values[[best, best]],
     np.array([False, True]),
   )
-  found = truth.gaps(both, test)
+  test = source.test()
+  found = _gaps_of(source, seeds, both, lambda seed: test)
   seconds /= 2 * plan.seeds
   share = np.arange(1, LOOKS + 1) / LOOKS
   curve = dict(
@@ -257,6 +271,7 @@ def run(plan: scripts.Plan, row: rows.Row):
     (
       {
         'gap': float(scratch[-1]),
+        'test': source.best(seed).log_likelihood(test) - float(scratch[-1]),
         'from_truth': float(begun[-1]),
         'valid': float(gaps[best]),
         'training_seconds': seconds,
@@ -268,14 +283,24 @@ def run(plan: scripts.Plan, row: rows.Row):
       },
       None,
     )
-    for scratch, begun in found
+    for seed, (scratch, begun) in zip(seeds, found, strict=True)
   ]
 
 
+def _gaps_of(source, seeds, params, points):
+  """Returns the gaps [seeds, ...] of models to the best of each seed, on its points."""
+  of_seed = lambda i: jax.tree.map(lambda leaf: leaf[i], params)
+  return np.stack(
+    [
+      source.best(seed).gaps(of_seed(i), points(seed))
+      for i, seed in enumerate(seeds)
+    ]
+  )
+
+
 def train(
-  truth: truths.Truth,
+  source: truths.Draws | truths.Images,
   way: Way,
-  n: int,
   seeds: Sequence[int],
   num_steps: int,
   rates: np.ndarray,
@@ -285,25 +310,27 @@ def train(
   """Returns (the parameters at `LOOKS` times, leaves [seeds, m, LOOKS, ...]; seconds).
 
   Args:
-    truth: what data are drawn from.
+    source: what is learned from.
     way: how it is learned.
-    n: number of draws.
     seeds: of data and runs.
     num_steps: updates, in whole looks.
     rates: the first rates [m], one for each run of a seed.
     values: of the way's option [m].
-    begun: whether a run begins at the truth [m]; None for none.
+    begun: whether a run begins at the truth, or the best fit [m]; None for none.
   """
-  data = np.stack([truth.draws(seed, n) for seed in seeds])
+  data = np.stack([source.train(seed) for seed in seeds])
+  bests = jax.tree.map(
+    lambda *leaves: np.stack(leaves), *(source.best(seed) for seed in seeds)
+  )
   keys = jnp.stack([jax.random.key(seed) for seed in seeds])
   # A chain spends most of its time on noise.
   keys = randomness.convert(keys, 'hashed')
   begun = np.zeros(len(rates), bool) if begun is None else begun
-  one = functools.partial(_train_one, truth, way, num_steps)
+  one = functools.partial(_train_one, way, num_steps)
   # Runs of a seed share its data, of which there is one copy.
-  of_seed = jax.vmap(one, in_axes=(None, None, 0, 0, 0))
-  every = jax.jit(jax.vmap(of_seed, in_axes=(0, 0, None, None, None)))
-  arguments = data, keys, rates, values, begun
+  of_seed = jax.vmap(one, in_axes=(None, None, None, 0, 0, 0))
+  every = jax.jit(jax.vmap(of_seed, in_axes=(0, 0, 0, None, None, None)))
+  arguments = data, keys, bests, rates, values, begun
   # The time of the runs alone, without compilation.
   compiled = every.lower(*arguments).compile()
   begin = time.perf_counter()
@@ -311,11 +338,11 @@ def train(
   return found, time.perf_counter() - begin
 
 
-def _train_one(truth, way, num_steps, data, rng, rate, value, begun):
+def _train_one(way, num_steps, data, rng, best, rate, value, begun):
   """Returns the parameters of one run at `LOOKS` times, leaves [LOOKS, ...]."""
   start_rng, begin_rng, rng = jax.random.split(rng, 3)
   algorithm, options = algorithms.get(way.algorithm), way.options(value)
-  dim, num_hidden = truth.weight.shape
+  dim, num_hidden = best.weight.shape
   config = types.SimpleNamespace(
     energy=dict(name='RBM', num_hidden=num_hidden, centered=True),
     optimizer=_adam(rate, num_steps),
@@ -328,7 +355,7 @@ def _train_one(truth, way, num_steps, data, rng, rate, value, begun):
   )
   # The constant mean is that of all data.
   state = algorithm.init(start_rng, config, {'image': data})
-  truly = truth.params(jnp.mean(data, 0))
+  truly = best.params(jnp.mean(data, 0))
   params = jax.tree.map(
     lambda a, b: jnp.where(begun, jnp.asarray(b, a.dtype), a),
     state.energy.params,
@@ -371,15 +398,17 @@ def report(plan: scripts.Plan) -> scripts.Report:
     for n in SIZES
     if (png := gaps_picture(plan, n))
   }
-  for name in truths.TRUTHS:
-    for n in SIZES:
+  for name in (*truths.TRUTHS, *IMAGES):
+    for n in SIZES if name in truths.TRUTHS else (None,):
       mine = [row_of(name, n, way) for way in WAYS]
-      lines = rows.table(plan.results, mine, _COLUMNS, plan.seeds)
-      tables[f'{name}, {n:,} draws'] = lines
+      title = f'{name}, {n:,} draws' if n else f'{name}, real images'
+      columns = _COLUMNS if n else _IMAGE_COLUMNS
+      tables[title] = rows.table(plan.results, mine, columns, plan.seeds)
+    best = 'truth' if name in truths.TRUTHS else 'best fit'
     for key, (label, series) in curves(plan, name).items():
       if series:
         png = reporting.curves(
-          series, xlabel=label, ylabel='nats from the truth', log=True
+          series, xlabel=label, ylabel=f'nats from the {best}', log=True
         )
         figures[f'{name}_{key}'] = f'{name}: over {label}', png
   title = 'Ways to learn an energy whose likelihood is exact'
@@ -459,20 +488,23 @@ def gaps_picture(plan: scripts.Plan, n: int) -> bytes | None:
 
 
 def curves(plan: scripts.Plan, name: str):
-  """Returns mean gaps of ways on one truth, over their data and over their costs.
+  """Returns mean gaps of ways, over draws of a truth and over their costs.
 
   They are named series by what they stand over, with its label. Costs are those of
-  10,000 draws, or of as many as have been run.
+  10,000 draws, or of as many as have been run. Images are never more or fewer, and have
+  costs alone.
   """
+  sizes = SIZES if name in truths.TRUTHS else (None,)
   over_data, costs = {}, {'evaluations': {}, 'elapsed': {}}
   for key, way in WAYS.items():
-    found = {n: _found(plan, name, n, key) for n in SIZES}
+    found = {n: _found(plan, name, n, key) for n in sizes}
     found = {n: results for n, results in found.items() if results}
     if not found:
       continue
     mean = lambda results, number: np.mean([r[number] for r in results], 0)
-    gaps = [mean(results, 'gap') for results in found.values()]
-    over_data[way.name] = list(found), gaps
+    if name in truths.TRUTHS:
+      gaps = [mean(results, 'gap') for results in found.values()]
+      over_data[way.name] = list(found), gaps
     results = found.get(SIZES[1], next(iter(found.values())))
     for cost, series in costs.items():
       series[way.name] = mean(results, cost), mean(results, 'curve')
@@ -487,37 +519,54 @@ def _found(plan, name, n, way):
   return rows.results(plan.results, row_of(name, n, way), plan.seeds)
 
 
-_COLUMNS = {
-  'nats from the truth': 'gap',
-  'begun at the truth': 'from_truth',
+_COST_COLUMNS = {
   'rate': 'rate',
   'option': 'value',
-  'on validation draws': 'valid',
+  'on validation data': 'valid',
   'million evaluations': 'millions',
   'seconds of a run': 'training_seconds',
 }
+_COLUMNS = {
+  'nats from the truth': 'gap',
+  'begun at the truth': 'from_truth',
+  **_COST_COLUMNS,
+}
+_IMAGE_COLUMNS = {
+  'test log likelihood (nats)': 'test',
+  'below the best fit': 'gap',
+  'below it, begun there': 'from_truth',
+  **_COST_COLUMNS,
+}
 
 
-def table_rows(plan: scripts.Plan, name: str, n: int) -> list[rows.Row]:
-  """Returns every way that learns from n draws of a truth."""
-  # A smoke run sees every way, for which one truth does.
-  if plan.smoke and (name, n) != (next(iter(truths.TRUTHS)), SIZES[0]):
-    return []
-  return [row_of(name, n, way) for way in WAYS]
+def table_rows(plan: scripts.Plan, name: str, n: int | None) -> list[rows.Row]:
+  """Returns every way that learns from n draws of a truth, or from images."""
+  # A smoke run sees every way, for which one truth does, and two of images.
+  ways = list(WAYS)
+  if plan.smoke:
+    ways = {
+      (next(iter(truths.TRUTHS)), SIZES[0]): ways,
+      ('digits-images', None): ['exact', 'cd-1-langevin'],
+    }.get((name, n), [])
+  return [row_of(name, n, way) for way in ways]
 
 
+_PARTS = {f'{name}-{n}': (name, n) for name in truths.TRUTHS for n in SIZES}
+_PARTS |= {name: (name, None) for name in IMAGES}
 SCRIPT = scripts.Script(
   'objectives',
   steps=scripts.Option(
-    5000, f'Updates of every run, in whole {LOOKS}ths.', smoke=20, minimum=LOOKS
+    5000,
+    f'Updates of every run, in whole {LOOKS}ths; MNIST has two fifths of them.',
+    smoke=20,
+    minimum=LOOKS,
   ),
   seeds=5,
   parts={
-    f'{name}-{n}': scripts.Part(
+    part: scripts.Part(
       functools.partial(table_rows, name=name, n=n), run, together=True
     )
-    for name in truths.TRUTHS
-    for n in SIZES
+    for part, (name, n) in _PARTS.items()
   },
   report=report,
 )

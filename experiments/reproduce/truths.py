@@ -1,12 +1,15 @@
-"""Truths to learn: models with exact draws, whose likelihood is exact.
+"""What energies learn from where likelihood is exact: draws of a truth, and images.
 
-Each is a Gaussian-Bernoulli RBM, so that it is among the models that are learned. Its
-law is a mixture of 2^h unit Gaussians, one for each state of its hidden units.
+A truth is a Gaussian-Bernoulli RBM, so that it is among the models that are learned.
+Its law is a mixture of 2^h unit Gaussians, one for each state of its hidden units.
+Images have no truth; the best fit of such an RBM takes its place.
 """
 
+from collections.abc import Callable
 import functools
 import itertools
 import pathlib
+from typing import NamedTuple
 
 from flax import struct
 import jax
@@ -23,6 +26,7 @@ from stein_jax.algorithms import maximum_likelihood
 SCALE = 4.0  # of the digits' strokes, in units of the model's noise
 _FIT_STEPS = 4000
 _FIT_RATE = 1e-2
+_FIT_BATCH = 2000  # of images, or all of fewer
 
 
 @struct.dataclass
@@ -83,13 +87,16 @@ class Truth:
     models = [
       jax.tree.map(lambda leaf: leaf[i], params) for i in np.ndindex(runs)
     ]
-    of_truth, *of_models = (
-      likelihood.mean_log_likelihoods(
-        self.module, jax.tree.map(lambda leaf: leaf[None], model), x
-      )[0]
-      for model in (self.params(x.mean(0)), *models)
-    )
-    return (of_truth - np.array(of_models)).reshape(runs)
+    found = [self._log_likelihood(model, x) for model in models]
+    return (self.log_likelihood(x) - np.array(found)).reshape(runs)
+
+  def log_likelihood(self, x: np.ndarray) -> float:
+    """Returns the mean of log p(x) over points [n, d], in float64 nats."""
+    return self._log_likelihood(self.params(x.mean(0)), x)
+
+  def _log_likelihood(self, params, x):
+    one = jax.tree.map(lambda leaf: leaf[None], params)
+    return float(likelihood.mean_log_likelihoods(self.module, one, x)[0])
 
 
 def overlapping() -> Truth:
@@ -111,22 +118,35 @@ def separated() -> Truth:
 
 def digits() -> Truth:
   """Returns 64 units over 10 hidden ones, fitted to all 8x8 digits."""
-  parts = (
-    datasets.load('digits', split=split, scale=SCALE)[:]['image']
-    for split in ('train', 'test')
+  return fitted(
+    np.concatenate([pixels('digits', split) for split in ('train', 'test')]), 0
   )
-  x = jnp.concatenate(list(parts)).reshape(-1, 64)
-  rate = optax.linear_schedule(_FIT_RATE, 0.0, _FIT_STEPS)
+
+
+def fitted(x: np.ndarray, seed: int, num_steps: int = _FIT_STEPS) -> Truth:
+  """Returns the RBM of 10 hidden units of the largest likelihood of x [n, d].
+
+  Args:
+    x: data.
+    seed: of the start, and of the batches where data are many.
+    num_steps: updates by exact gradients.
+  """
+  x, rng = jnp.asarray(x), jax.random.key(seed)
+  rate = optax.linear_schedule(_FIT_RATE, 0.0, num_steps)
   energy = learners.create(
-    jax.random.key(0), energies.RBM(10, centered=True), optax.adam(rate), x
+    rng, energies.RBM(10, centered=True), optax.adam(rate), x
   )
+
+  def step(i, state):
+    batch = x
+    if len(x) > _FIT_BATCH:
+      drawn = jax.random.fold_in(rng, i)
+      batch = x[jax.random.randint(drawn, (_FIT_BATCH,), 0, len(x))]
+    return maximum_likelihood.step(state, {'image': batch}, None)[0]
 
   @jax.jit
   def fit(state):
-    step = lambda i, state: maximum_likelihood.step(state, {'image': x}, None)[
-      0
-    ]
-    return jax.lax.fori_loop(0, _FIT_STEPS, step, state)
+    return jax.lax.fori_loop(0, num_steps, step, state)
 
   params = fit(
     maximum_likelihood.State(jnp.zeros((), int), energy)
@@ -140,6 +160,18 @@ def digits() -> Truth:
   return Truth(bias + mean, weight, hidden_bias - mean @ weight)
 
 
+@functools.lru_cache
+def pixels(dataset: str, split: str) -> np.ndarray:
+  """Returns the images of a split as rows [n, d] of float32.
+
+  MNIST's are in [0, 1], as in the papers, whose RBM has no strokes higher than its
+  noise; those of the digits are `SCALE` high.
+  """
+  scale = {'scale': SCALE} if dataset == 'digits' else {}
+  source = datasets.load(dataset, split=split, **scale)
+  return np.asarray(source[:]['image']).reshape(len(source), -1)
+
+
 TRUTHS = {
   'overlapping': overlapping,
   'separated': separated,
@@ -150,9 +182,79 @@ TRUTHS = {
 @functools.lru_cache
 def get(name: str, folder: pathlib.Path) -> Truth:
   """Returns a truth; one that is fitted is kept in the folder of results."""
-  path = folder / 'truth' / f'{name}.npz'
+  return _kept(folder / 'truth' / f'{name}.npz', TRUTHS[name])
+
+
+def _kept(path: pathlib.Path, make: Callable[[], Truth]) -> Truth:
+  """Returns the truth of a file, which is made where it is not there yet."""
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **vars(TRUTHS[name]()))
+    np.savez(path, **vars(make()))
   with np.load(path, allow_pickle=False) as kept:
     return Truth(**kept)
+
+
+class Draws(NamedTuple):
+  """Draws of a truth, as many for each seed.
+
+  Attributes:
+    truth: what is drawn.
+    num: number of draws that are learned from.
+  """
+
+  truth: Truth
+  num: int
+
+  def train(self, seed: int) -> np.ndarray:
+    """Returns what a seed learns from [n, d]."""
+    return self.truth.draws(seed, self.num)
+
+  def valid(self, seed: int) -> np.ndarray:
+    """Returns what its trials are compared on [m, d]."""
+    del seed
+    return self.truth.draws(999, 10_000)
+
+  def test(self) -> np.ndarray:
+    """Returns what counts [k, d]."""
+    return self.truth.draws(998, 20_000)
+
+  def best(self, seed: int) -> Truth:
+    """Returns what could be learned at best."""
+    del seed
+    return self.truth
+
+
+class Images(NamedTuple):
+  """Images, of which each seed holds out another sixth, as `Draws` has draws.
+
+  Attributes:
+    dataset: its name.
+    folder: where fits are kept.
+    fit_steps: updates of a fit.
+  """
+
+  dataset: str
+  folder: pathlib.Path
+  fit_steps: int = _FIT_STEPS
+
+  def train(self, seed: int) -> np.ndarray:
+    return self._parts(seed)[0]
+
+  def valid(self, seed: int) -> np.ndarray:
+    return self._parts(seed)[1]
+
+  def test(self) -> np.ndarray:
+    return pixels(self.dataset, 'test')
+
+  def best(self, seed: int) -> Truth:
+    """Returns the RBM of the largest likelihood of what the seed learns from."""
+    path = self.folder / 'truth' / f'{self.dataset}-images-{seed}.npz'
+    return _kept(path, lambda: fitted(self.train(seed), seed, self.fit_steps))
+
+  def _parts(self, seed):
+    """Returns the images that are learned from, and those that are held out."""
+    images = pixels(self.dataset, 'train')
+    order = np.random.default_rng(seed).permutation(len(images))
+    # This leaves 50,000 of MNIST, as in the papers.
+    cut = len(images) * 5 // 6
+    return images[order[:cut]], images[order[cut:]]
