@@ -150,9 +150,8 @@ class ProjectedSVGD:
 
     def in_block(columns, block):
       options = dict(available)
-      if (
-        'rng' in options
-      ):  # no two blocks share their noise, nor have the basis'
+      if 'rng' in options:
+        # No two blocks share their noise, and none has the basis's key.
         options['rng'] = jax.random.fold_in(options['rng'], block)
       phi = calling.call(
         self.direction,

@@ -13,9 +13,8 @@ from stein_jax.stein import _subsets
 from stein_jax.types import Array, Kernel
 
 _HIGHEST = lax.Precision.HIGHEST  # TPU and GPU products are half precision
-_LARGEST = (
-  20.0  # logarithm of a weight, whose square float32 holds many times over
-)
+# Logarithm of the largest weight: float32 holds its square many times over.
+_LARGEST = 20.0
 
 
 def thin(
