@@ -72,6 +72,7 @@ def compile_step(
   *,
   spec: Tree | None = None,
   steps_per_call: int = 1,
+  held: Tree | None = None,
 ) -> Callable:
   """Returns step(state, local_batch, rng) -> (state, metrics), compiled.
 
@@ -85,14 +86,21 @@ def compile_step(
     steps_per_call: steps that one call makes, which saves time where they are short.
       Above 1, batches and keys have one more leading axis, of that size, and the
       metrics are the last step's.
+    held: the data, such as `datasets.Held`, which every device then holds under 'jit':
+      a batch is `held[indices]`, and `local_batch` the indices.
 
   Raises:
-    ValueError: the mode is unknown, or rows do not divide over the devices.
+    ValueError: the mode is unknown, or holds no data, or rows do not divide over the
+      devices.
   """
-  checks.choice(MODES, parallel=mode)
+  checks.choice(MODES if held is None else MODES[:1], parallel=mode)
   checks.count(steps_per_call=steps_per_call)
   devices = mesh()
-  rows_axis = 0
+  rows_axis, given = 0, {}
+  if held is not None:
+    # An argument of the program, which would else have a copy among its constants.
+    given = {'held': replicate(held)}
+    step = functools.partial(_on_held, step)
   if steps_per_call > 1:
     step, rows_axis = functools.partial(_several, step), 1
   by_rows = NamedSharding(devices, _rows(rows_axis))
@@ -120,7 +128,7 @@ def compile_step(
   donated = () if jax.default_backend() == 'cpu' else 0
   compiled = jax.jit(body, donate_argnums=donated)
   return _one_at_a_time(
-    lambda state, batch, rng: compiled(state, place(batch), rng)
+    lambda state, batch, rng: compiled(state, place(batch), rng, **given)
   )
 
 
@@ -140,6 +148,11 @@ def per_device(
 def _rows(axis):
   """Returns the PartitionSpec of arrays whose rows, along that axis, are split."""
   return PartitionSpec(*[None] * axis, AXIS)
+
+
+def _on_held(step, state, indices, rng, *, held):
+  """Returns what the step makes of a batch of data that the device holds."""
+  return step(state, held[indices], rng)
 
 
 def _several(step, state, batches, rngs, **options):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from stein_jax import collectives
+from stein_jax import datasets
 from stein_jax import kernels
 from stein_jax import parallel
 from stein_jax import randomness
@@ -99,6 +100,11 @@ PRIMITIVES = {
       rng, _log_density, (3,), num_chains=4, num_temperatures=5, step_size=0.1
     ),
     _KEY,
+  ),
+  'held': (
+    lambda held, indices: held[indices],
+    datasets.synthetic().held(),
+    jax.ShapeDtypeStruct((8,), jnp.int32),
   ),
 }
 for _name, _kernel in _KERNELS.items():

@@ -1,8 +1,9 @@
 """What the training loop adds to its steps, and what a launch costs.
 
 The same compiled step, called bare on batches at hand and by the loop, which reads
-batches, folds keys, logs, and shows progress; then `experiments.train` started as a
-process, from the command to the first step: with nothing compiled yet, and again.
+batches, folds keys, logs, and shows progress; short steps fed by the host, and of data
+that the device holds; then `experiments.train` started as a process, from the command
+to the first step: with nothing compiled yet, and again.
 
 Example:
   python -m experiments.benchmarks.loop --steps=600
@@ -42,6 +43,10 @@ def measure():
       loop.append(loop_seconds(config, scratch / f'run{i}'))
     # The least of three: what else runs on the machine only ever adds.
     lines = [report.line('step of the loop', min(loop), 'bare', min(bare))]
+    for num in (1, 25):
+      cpu = feed_seconds(config, num)
+      what = f'step of held data, {num} a call, CPU'
+      lines.append(report.line(what, cpu['device'], 'by the host', cpu['host']))
     # Both have one cache, which the first finds empty.
     for name in ('first launch', 'second launch'):
       seconds = launch_seconds(scratch, name)
@@ -92,6 +97,31 @@ def loop_seconds(config, workdir) -> float:
   lines = reporting.read_metrics(workdir)[1:-1]
   seconds = [50 / line['steps_per_second'] for line in lines]
   return sum(seconds) / (50 * len(seconds))
+
+
+def feed_seconds(config, steps_per_call) -> dict[str, float]:
+  """Returns seconds of CPU of a short step, by what feeds it: least of 20 rounds."""
+  config = config.copy_and_resolve_references()
+  config.data.num_examples = 50_000  # as many as of MNIST
+  config.step.chain.num_steps, config.num_steps = 1, 10**6
+  config.steps_per_call = steps_per_call
+  calls, least = {}, {}
+  for feed in ('host', 'device'):
+    own = config.copy_and_resolve_references()
+    own.feed = feed
+    source = datasets.load(**own.data)
+    state = training.initial_state(own, training.first_batch(own, source))
+    calls[feed] = training.steps(own, source, state)
+    jax.block_until_ready(next(calls[feed]))  # compiled
+  for _ in range(20):
+    for feed, each in calls.items():
+      begin = time.process_time()
+      for _ in range(100 // steps_per_call):
+        _, state, _ = next(each)
+      jax.block_until_ready(state)
+      seconds = (time.process_time() - begin) / 100
+      least[feed] = min(seconds, least.get(feed, seconds))
+  return least
 
 
 def launch_seconds(scratch, name) -> float:

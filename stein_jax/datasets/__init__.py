@@ -13,6 +13,7 @@ attribute of this package too, and a config's `data` section calls it.
 from stein_jax.datasets import sets
 from stein_jax.datasets._kept import keep_in
 from stein_jax.datasets.batching import batches
+from stein_jax.datasets.batching import indices
 from stein_jax.datasets.sections import bits_per_dimension
 from stein_jax.datasets.sections import from_file
 from stein_jax.datasets.sections import from_folder
@@ -20,12 +21,14 @@ from stein_jax.datasets.sections import from_unit
 from stein_jax.datasets.sections import load
 from stein_jax.datasets.sections import to_unit
 from stein_jax.datasets.sources import Arrays
+from stein_jax.datasets.sources import Held
 from stein_jax.datasets.sources import Items
 from stein_jax.datasets.sources import Records
 from stein_jax.datasets.sources import square
 
 __all__ = [
   'Arrays',
+  'Held',
   'Items',
   'Records',
   'batches',
@@ -33,6 +36,7 @@ __all__ = [
   'from_file',
   'from_folder',
   'from_unit',
+  'indices',
   'keep_in',
   'load',
   'sets',

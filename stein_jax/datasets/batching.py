@@ -28,6 +28,14 @@ def batches(
     ValueError: a batch is larger than the source, or its rows do not divide over the
       processes.
   """
+  rows = indices(source, batch_size, seed=seed, start=start, whole=whole)
+  return (source[each] for each in rows)
+
+
+def indices(
+  source, batch_size: int, *, seed: int, start: int = 0, whole: bool = False
+) -> Iterator[np.ndarray]:
+  """Yields where in the source the rows are that `batches` of the same have."""
   checks.count(batch_size=batch_size)
   processes = jax.process_count()
   if batch_size > len(source):
@@ -43,22 +51,22 @@ def batches(
   if not whole:
     share = batch_size // processes
     rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-  return _batches(source, batch_size, seed, start, rows)
+  return _indices(len(source), batch_size, seed, start, rows)
 
 
-def _batches(source, batch_size, seed, step, rows):
-  """Yields those rows of each batch; apart, so that `batches` refuses when called."""
-  per_epoch = len(source) // batch_size
+def _indices(length, batch_size, seed, step, rows):
+  """Yields those rows of each batch; apart, so that `indices` refuses when called."""
+  per_epoch = length // batch_size
 
   # Batches go through an epoch in turn, so that one permutation is kept.
   @functools.lru_cache(maxsize=1)
   def order(epoch):
-    return np.random.default_rng((seed, epoch)).permutation(len(source))
+    return np.random.default_rng((seed, epoch)).permutation(length)
 
   while True:
     epoch, place = divmod(step, per_epoch)
     begin = place * batch_size
     # All processes have the same permutation, and each takes its rows of the
     # batch.
-    yield source[order(epoch)[begin : begin + batch_size][rows]]
+    yield order(epoch)[begin : begin + batch_size][rows]
     step += 1

@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping
 import copy
+import dataclasses
 import math
 import sys
 from typing import Any
 
 from absl import logging
+import jax
 from jax import dtypes
+from jax import lax
+import jax.numpy as jnp
 import numpy as np
 
 from stein_jax import checks
+from stein_jax.types import Array, Batch
 
 # What bytes are multiplied by, and what is added then, by the name of a range.
 RANGES = {'unit': (1 / 255, 0.0), 'symmetric': (2 / 255, -1.0)}
@@ -133,6 +138,48 @@ class Arrays:
     labels = self._arrays['label'].astype(np.int32)
     source._arrays = {**self._arrays, 'condition': labels}
     return source
+
+  def held(self) -> 'Held | None':
+    """Returns this source for a device to hold; None of what it cannot make there.
+
+    That is other than images of bytes, with labels or nothing beside them, and the
+    noise of `dequantized`, which the host draws.
+    """
+    rest = dict(self._arrays)
+    image = rest.pop('image')
+    has_labels_alone = all(value.ndim == 1 for value in rest.values())
+    if image.dtype != np.uint8 or self.is_dequantized or not has_labels_alone:
+      return None
+    every = {'image': np.arange(256, dtype=np.uint8)}
+    table = _as_batch(every, self.pixels, self.scale)['image']
+    return Held(image, _as_batch(rest, self.pixels, self.scale), table)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """A source that a device can hold: `held[indices]` is a batch, also in a program.
+
+  It is the batch of the source that it was made of, bit for bit: a table has what each
+  byte becomes there, where a compiler may round a product and a sum at once.
+
+  Attributes:
+    image: uint8 [n, ...].
+    rest: what there is beside images, int32 [n], by name.
+    table: float32 [256].
+  """
+
+  image: Array
+  rest: dict[str, Array]
+  table: Array
+
+  def __getitem__(self, indices: Array) -> Batch:
+    rows = lambda array: jnp.take(array, indices, axis=0, mode='clip')
+    image = jnp.take(self.table, rows(self.image), mode='clip')
+    batch = {'image': image, **jax.tree.map(rows, self.rest)}
+    # So that XLA fuses it with nothing that reads a batch, which could round in another
+    # way than where the batch is from the host.
+    return lax.optimization_barrier(batch)
 
 
 class Records:

@@ -33,6 +33,7 @@ LOOP = dict(
   num_steps=10_000,
   parallel='jit',
   steps_per_call=1,
+  feed='auto',
   prng_impl='threefry2x32',
   on_nonfinite='stop',
   matmul_precision='float32',

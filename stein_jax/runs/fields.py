@@ -22,6 +22,7 @@ _LOOP = dict(
   num_steps='length of the run',
   parallel="how devices share a step: 'jit', 'pmap' or 'shard_map'",
   steps_per_call='steps of one compiled call',
+  feed="what holds the data: 'host', 'device', or 'auto' for a GPU or TPU if small",
   prng_impl="generator of random numbers: 'threefry2x32', 'rbg' or 'hashed'",
   on_nonfinite="what is done where numbers go bad: 'stop' or 'rollback'",
   matmul_precision='precision of products in networks',

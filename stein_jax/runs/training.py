@@ -20,6 +20,7 @@ from stein_jax.runs import agreement
 from stein_jax.runs import checkpoints
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
+from stein_jax.runs import feeding
 from stein_jax.runs import loading
 from stein_jax.runs import memory
 from stein_jax.runs import pictures
@@ -125,14 +126,18 @@ def steps(
     state: from `initial_state`, or a later one; the run goes on from its step.
     past: the run's rollbacks, which change the keys of the steps after them.
   """
+  held = feeding.held(config, source)
   step_fn = parallel.compile_step(
     configs.step(config),
     config.parallel,
     spec=_partition(config, state),
     steps_per_call=config.steps_per_call,
+    held=held,
   )
   done = int(state.step)
-  calls = _inputs(config, source, done, past)
+  read = datasets.batches if held is None else datasets.indices
+  batches = read(source, config.batch_size, seed=config.seed, start=done)
+  calls = _inputs(config, batches, done, past)
   while done < config.num_steps:
     inputs = next(calls)
     stopping.step()
@@ -357,12 +362,9 @@ def _partition(config, state):
   return parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
 
 
-def _inputs(config, source, done, past):
+def _inputs(config, batches, done, past):
   """Yields batch and key of every call from step `done` on, stacked where several."""
   num = config.steps_per_call
-  batches = datasets.batches(
-    source, config.batch_size, seed=config.seed, start=done
-  )
   key_of = functools.partial(rollbacks.key, _keys(config)[1], past=past)
   key_of = jax.jit(jax.vmap(key_of) if num > 1 else key_of)
   while True:

@@ -17,6 +17,7 @@ from stein_jax import parallel
 from stein_jax import randomness
 from stein_jax.runs import configs
 from stein_jax.runs import evaluation
+from stein_jax.runs import feeding
 from stein_jax.runs import loading
 from stein_jax.runs import memory
 from stein_jax.runs import rollbacks
@@ -43,6 +44,7 @@ def check(config):
   _check_sections(config)  # before data are read, which may take a while
   with build.section('data', config.data):
     source = datasets.load(**config.data)
+  feeding.held(config, source)  # refuses what no device can hold
   config = configs.fitted(config, source)
   algorithm = algorithms.get(config.algorithm)
   classes = _check_sections(config)
@@ -91,6 +93,7 @@ def _check_loop(config):
   if not isinstance(config.start, str):
     raise TypeError(f'start={config.start!r} must be a string.')
   checks.choice(parallel.MODES, parallel=config.parallel)
+  checks.choice(feeding.WAYS, feed=config.feed)
   checks.choice(randomness.IMPLEMENTATIONS, prng_impl=config.prng_impl)
   checks.choice(rollbacks.ACTIONS, on_nonfinite=config.on_nonfinite)
   checks.choice(parallel.PRECISIONS, matmul_precision=config.matmul_precision)

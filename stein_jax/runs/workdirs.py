@@ -35,6 +35,8 @@ _IMPORTS = 'STEIN_JAX_IMPORTS'
 _SAFE = ('optax.contrib',)  # has optimizers alone
 # Fields of which none is looked up, though they may have a colon.
 _NO_NAMES = ('path', 'split', 'start')
+# Fields that may be others when a run goes on.
+_FREE = {'on_nonfinite', 'feed'}
 _SINCE = (0, 2, 0)  # the first version whose saved configs are read here
 
 
@@ -354,7 +356,7 @@ def _is_ours(workdir, config, extends=False):
     )
     changed = [
       key
-      for key in sorted((a.keys() | b.keys()) - {'on_nonfinite'})
+      for key in sorted((a.keys() | b.keys()) - _FREE)
       if a.get(key) != b.get(key)
     ]
     longer = a['num_steps'] > b['num_steps']
