@@ -16,8 +16,8 @@ from stein_jax.types import (
   Tree,
 )
 
-# A key, points and a target to points like them and a dict of scalars [].
 Chain = Callable[[PRNGKey, Tree, Target], tuple[Tree, Metrics]]
+"""A function of a key, points and a target to points like them and scalars by name."""
 
 # What is allowed in place of what cannot be a chain, or a target.
 WANTED = 'a chain, such as samplers.Langevin(0.1)'
