@@ -25,6 +25,7 @@ help:
 	@echo 'make reproduce-amortized_svgd   WL16 section 2 on known densities (same options)'
 	@echo 'make reproduce-particles   every direction on densities whose truth is known (same options)'
 	@echo 'make reproduce-objectives   every way to learn an energy, where likelihood is exact (same options)'
+	@echo 'make reproduce-image-energies   every way that scales to learn an energy of images (same options)'
 	@echo 'make reproduce-steingan   LW17 Figure 1(b)-(d) on MNIST (same options)'
 	@echo 'make reproduce-cifar10 FLAGS=--npz=cifar10.npz   LW17 Table 1 (same options)'
 	@echo 'make reproduce-vgan       Z16 Tables 1 and 2, grids over rho, on MNIST (same options)'

@@ -29,6 +29,7 @@ _MAINS = (
   'reproduce.amortized_svgd',
   'reproduce.cifar10',
   'reproduce.cost',
+  'reproduce.image_energies',
   'reproduce.modes',
   'reproduce.objectives',
   'reproduce.page',
@@ -290,6 +291,17 @@ class ExperimentsTest(parameterized.TestCase):
     for name in ('Exact maximum likelihood', 'PCD', 'SteinCD', 'Denoising'):
       self.assertIn(f'| {name}', process.stdout)
     self.assertTrue((folder / 'overlapping_data.png').exists())
+
+  @pytest.mark.slow
+  def test_reproduce_image_energies(self):
+    folder = self.folder / 'images'
+    process = run('reproduce.image_energies', '--smoke', f'--results={folder}')
+    self.assertEqual(process.returncode, 0, process.stderr)
+    for name in ('replay buffer', 'Denoising', 'VERA', 'real images'):
+      self.assertIn(name, process.stdout)
+    # Trials are of a seed that the table does not count.
+    self.assertLen(list((folder / 'trials' / 'runs').glob('*_1000.json')), 3)
+    self.assertTrue((folder / 'runs' / 'denoising_0.png').exists())
 
   @pytest.mark.slow
   def test_reproduce_modes(self):

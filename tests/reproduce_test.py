@@ -18,6 +18,7 @@ from experiments.reproduce import budgets
 from experiments.reproduce import chains
 from experiments.reproduce import cifar10
 from experiments.reproduce import claims
+from experiments.reproduce import image_energies
 from experiments.reproduce import page
 from experiments.reproduce import recovery
 from experiments.reproduce import rows
@@ -409,6 +410,55 @@ class VaeTeachingTest(absltest.TestCase):
       self.assertAlmostEqual(updates * budgets.evaluations(config), 22, delta=1)
 
 
+class ImageEnergiesTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    script = image_energies.SCRIPT
+    self.plan = scripts.plan_of(script, self.create_tempdir().full_path)
+
+  def test_rows_evaluate_one_energy_as_often(self):
+    sizes = {}
+    for row in image_energies.ROWS[:-1]:
+      config = image_energies.trained(self.plan, row)
+      self.assertEqual(config.batch_size, 64)
+      spent = config.num_steps * budgets.evaluations(config)
+      self.assertAlmostEqual(spent, 22 * self.plan.steps, delta=12)
+      sizes[row.id] = budgets.parameters(config)['energy']
+    # 5x5 and 3x3 convolutions to 16, 32 and 64 maps, of which 4x4 pixels are left.
+    energy = 25 * 16 + 9 * (16 * 32 + 32 * 64) + 112 + 4 * 4 * 64 + 1
+    # The level is a second channel.
+    self.assertEqual(sizes.pop('denoising'), energy + 25 * 16)
+    self.assertEqual(set(sizes.values()), {energy})
+
+  def test_a_trial_that_went_bad_is_not_chosen(self):
+    row, (first, second) = image_energies.ROWS[0], image_energies.RATES
+    for rate, found in ((first, {}), (second, {'frechet_distance': 9.0})):
+      trial = row._replace(id=f'{row.id}-{rate:g}')
+      folder = self.plan.results / 'trials'
+      rows.keep(folder, trial, image_energies.TRIAL_SEED, found, None)
+    self.assertEqual(image_energies.chosen(self.plan, row), second)
+
+  @parameterized.parameters(
+    ([1.0, -2.0], 0.0, True, True),
+    ([1.0, -10.1 * 784], 0.0, True, False),
+    ([1.0, np.nan], 0.0, False, False),
+    ([1.0, 2.0], np.inf, False, False),
+  )
+  def test_stability(self, gaps, pixel, is_finite, is_stable):
+    run = image_energies.Run(None, np.full((2, 28, 28, 1), pixel), gaps, 0.0)
+    self.assertEqual((run.is_finite, run.is_stable), (is_finite, is_stable))
+
+  def test_the_table_says_where_no_log_z_is_told(self):
+    row = image_energies.ROWS[0]
+    for seed, found in enumerate(({'nats': 1.0, 'stable': 1}, {'stable': 0})):
+      rows.keep(self.plan.results, row, seed, found, None)
+    rows.keep(self.plan.results, image_energies.ROWS[1], 0, {'stable': 1}, None)
+    first, second = image_energies.table(self.plan)
+    self.assertEqual((first['stable'], first['log Z told']), ('1 of 2',) * 2)
+    self.assertEqual(first['test nats an image'], '1')
+    self.assertEqual(second['test nats an image'], 'not told')
+
+
 class VerdictsTest(parameterized.TestCase):
   def test_samples_by_hand(self):
     # Deviations from 2 are -1, 0 and 1: 2 / (3 - 1) = 1.
@@ -772,7 +822,15 @@ class BudgetsTest(parameterized.TestCase):
     ('contrastive_divergence_mnist', {'step.chain.num_steps': 10}, 12),
     ('steingan_mnist', {}, 3),
     ('vgan_mnist', {'step.num_generator_steps': 3}, 5),
+    ('steingan_mnist', {'step.chain.num_steps': 20}, 23),
     ('gan_mnist', {}, 3),
+    ('recovery_likelihood_mnist', {'step.chain.num_steps': 20}, 22),
+    ('noise_contrastive_toy', {'step.num_noise': 6}, 7),
+    ('noise_contrastive_toy', {'step.objective': 'self'}, 2),
+    ('score_matching_mnist', {}, 2),
+    ('score_matching_mnist', {'step.objective': 'denoising'}, 1),
+    ('vera_toy', {}, 4),
+    ('vera_toy', {'step.gradient_penalty': 0.0}, 3),
     ('vae_facades', {}, 0),
     ('bicycle_gan_facades', {}, 6),
   )

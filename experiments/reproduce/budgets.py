@@ -82,7 +82,8 @@ def evaluations(config) -> float:
   """Returns how often an update evaluates the energy, or its gradient, on a batch.
 
   The energy's own update is two evaluations, at data and at samples. Each step of a
-  chain or of SVGD is one more, and so is each update of a generator by the energy.
+  chain or of SVGD is one more, and so is each update of a generator by the energy. A
+  score counts once, whatever its own gradient takes.
 
   Raises:
     ValueError: nothing is known here of the config's algorithm.
@@ -93,8 +94,18 @@ def evaluations(config) -> float:
       return 0
     case 'stein_cd':
       return 2 + step['num_steps']
-    case 'steingan' | 'vgan' | 'vcd':
+    case 'steingan':
+      return 2 + step['num_generator_steps'] + step['chain'].num_steps
+    case 'vgan' | 'vcd':
       return 2 + step.get('num_generator_steps', 1)
+    case 'vera':  # a penalty asks for the slope at data
+      return 3 + (step['gradient_penalty'] > 0)
+    case 'noise_contrastive':  # at each datum, and at its noises
+      return 2 if step['objective'] == 'self' else 1 + step['num_noise']
+    case 'score_matching' if step['objective'] == 'denoising':
+      return 1 + step['control_variate']
+    case 'score_matching' if step['objective'] != 'exact':
+      return 2
     case 'gan':
       between = step['loss'] == 'wasserstein'  # where the slope is penalised
       each = step['num_generator_steps'] / step['generator_every']
@@ -102,7 +113,11 @@ def evaluations(config) -> float:
     case 'bicycle_gan':  # which has two energies
       return 6
     case (
-      'contrastive_divergence' | 'langevin_ebm' | 'coopnets' | 'vae_teaching'
+      'contrastive_divergence'
+      | 'coopnets'
+      | 'langevin_ebm'
+      | 'recovery_likelihood'
+      | 'vae_teaching'
     ):
       return 2 + step['chain'].num_steps
   raise ValueError(f'No evaluations are known of {config.algorithm}.')

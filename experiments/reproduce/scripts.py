@@ -28,6 +28,7 @@ NAMES = (
   'amortized_svgd',
   'cifar10',
   'cost',
+  'image_energies',
   'modes',
   'objectives',
   'particles',

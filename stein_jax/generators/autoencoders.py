@@ -29,7 +29,8 @@ class VAE(nn.Module):
     widths: numbers of maps of all transposed convolutions but the last.
     strides: strides of all transposed convolutions.
     kernels: sides of their kernels.
-    last_norm: whether a norm follows the last of `widths` too.
+    last_norm: whether a norm follows the last of `widths` too; without it, and with no
+      widths, there is no norm, and no image depends on others.
     encoder_widths: numbers of maps of the encoder's convolutions; empty for a network
       without an encoder.
     encoder_strides: strides of the encoder's convolutions.
@@ -111,6 +112,11 @@ class VAE(nn.Module):
     ]
     # The norms have the offsets of all layers but the last.
     self.bias = self.param('bias', nn.initializers.zeros, (self.shape[2],))
+
+  @property
+  def mixes(self) -> bool:
+    """Whether the image of one latent depends on the others, as norms make it."""
+    return self.last_norm or len(self.widths) > 0
 
   def encode(
     self, x: Array, *, key: PRNGKey | None = None

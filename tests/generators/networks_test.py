@@ -459,6 +459,23 @@ class VAETest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, r'encoder_widths=\(\)'):
       self.call(learner, jnp.zeros((2, 5, 6, 2)), method='encode')
 
+  def test_without_norms_no_image_depends_on_others(self):
+    plain = dict(widths=(), strides=(2,), kernels=(4,), last_norm=False)
+    for changes, mixes in (
+      ({}, True),
+      (dict(last_norm=False), True),  # one norm is left
+      (plain, False),
+      (dict(plain, last_norm=True), True),
+    ):
+      learner = networks.vae(**changes)
+      z = jnp.float32(np.random.default_rng(1).normal(size=(6, 3)))
+      decode = lambda z: learners.call(
+        learner, learner.params, z, method='decode'
+      )
+      apart = np.abs(decode(z)[:2] - decode(z[:2])).max()
+      self.assertEqual(learners.mixes(learner), mixes)
+      self.assertEqual(apart > 1e-3, mixes)
+
   def test_maps_of_28_pixels(self):
     module = generators.VAE()
     rises = lambda module, _: isinstance(module, layers.ConvTranspose)
