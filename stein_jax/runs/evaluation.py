@@ -136,8 +136,12 @@ def check_likelihood(config, state, x) -> None:
       jax.eval_shape(_estimator(config), state.energy, jax.random.key(0))
     jax.eval_shape(energies.log_likelihood, state.energy, x, 0.0)
   except (AttributeError, TypeError, ValueError) as error:
+    said = str(error)
+    # A field of the network's own has its whole name.
+    if said.partition('=')[0] in config.get('energy', {}):
+      said = f'energy.{said}'
     raise ValueError(
-      f'evaluation.log_likelihood={method!r} does not fit the energy: {error} '
+      f'evaluation.log_likelihood={method!r} does not fit the energy: {said} '
       "Allowed: 'ais', where the energy takes images alone and does not mix its "
       "batch, or 'none'."
     ) from error

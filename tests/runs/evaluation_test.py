@@ -175,6 +175,17 @@ class RefusedTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       evaluation.test_metrics(config, state, source)
 
+  def test_a_likelihood_of_too_many_units(self):
+    config = smoke.get_config('stein_cd_mnist')
+    config.evaluation.log_likelihood = 'exact'
+    x = np.ones((2, 3), np.float32)
+    energy = learners.create(
+      jax.random.key(0), energies.RBM(40), optax.sgd(0.1), x
+    )
+    state = types.SimpleNamespace(energy=energy)
+    with self.assertRaisesRegex(ValueError, r'energy\.num_hidden=40: enumer'):
+      evaluation.check_likelihood(config, state, x)
+
   @parameterized.parameters(
     ('stein_cd_mnist', '--config.optimizer.ema_decay'),
     ('gan_mnist', '--config.energy_optimizer.*--config.generator_optimizer'),
