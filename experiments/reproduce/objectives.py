@@ -346,7 +346,7 @@ def _train_one(way, num_steps, data, rng, best, rate, value, begun):
   config = types.SimpleNamespace(
     energy=dict(name='RBM', num_hidden=num_hidden, centered=True),
     optimizer=_adam(rate, num_steps),
-    # Of the ways that have a generator, whose option is its rate.
+    # These are of ways that have a generator, whose option is its rate.
     energy_optimizer=_adam(rate, num_steps),
     generator=dict(name='MLP', latent_dim=dim, dim=dim),
     generator_optimizer=_adam(value, num_steps),

@@ -143,6 +143,8 @@ def step(
   checks.count(
     maximum=learners.MAX_REPEATED, num_generator_steps=num_generator_steps
   )
+  checks.non_negative(restart=restart)
+  checks.at_most(1, restart=restart)
   # All devices choose the same negatives, and draw samples of their own.
   shared_rng, rng = jax.random.split(rng)
   rng = collectives.fold_in_index(rng, axis_name)
@@ -154,8 +156,6 @@ def step(
   draw = generators.drawer(state.generator, batch, axis_name=axis_name)
   # Where the energy sees the samples that were moved, the pass that gave their
   # scores gives the gradient of their energies too.
-  checks.non_negative(restart=restart)
-  checks.at_most(1, restart=restart)
   revises = state.chains is not None or getattr(chain, 'num_steps', 1) != 0
   is_seen = negatives == 'before' and checks.is_zero(alpha) and not revises
   one_pass = is_seen and energies.has_one_pass(state.energy, joint=joint)

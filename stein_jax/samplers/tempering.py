@@ -79,26 +79,10 @@ class Tempered:
     Raises:
       ValueError: an option out of range, or a log density that is not [n].
     """
-    checks.has(('log_density', 'score'), targets.TARGETS, target=target)
-    checks.function(targets.WANTED, chain=self.chain)
-    checks.moves(chain=self.chain)
-    if hasattr(self.chain, 'step_size'):
-      checks.positive(**{'chain.step_size': self.chain.step_size})
-    checks.key(rng=rng)
-    checks.count(minimum=2, num_rounds=self.num_rounds)
-    ladder = tuple(self.inverse_temperatures)
-    falls = all(a > b for a, b in zip(ladder, ladder[1:], strict=False))
-    lowest = min(ladder, default=1)
-    ends = lowest > 0 or (lowest == 0 and self.base is not None)
-    if len(ladder) < 2 or ladder[0] != 1 or not (falls and ends):
-      raise ValueError(
-        f'inverse_temperatures={ladder} must be two or more that fall from 1 to '
-        'above 0, or to 0 with a base.'
-      )
+    ladder = self._checked(rng, target)
     start, num_chains = _steps.chains(x)
     base = None
     if self.base is not None:
-      checks.function('a function of points', base=self.base)
       base = targets.target(self.base)
     density_fn = _steps.per_chain(target.log_density, num_chains)
 
@@ -142,7 +126,7 @@ class Tempered:
       lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape)),
       _steps.accumulated(start),
     )
-    # Whose points have been in the last replica since they left the first.
+    # This says whose points have been in the last replica since they left the first.
     came, *_ = collectives.match_varying(
       jnp.zeros((num, num_chains), bool), *jax.tree.leaves(replicas)
     )
@@ -157,6 +141,28 @@ class Tempered:
     metrics['barrier'] = sum(1 - rate for rate in rates)
     first = jax.tree.map(lambda leaf: leaf[0], end)
     return optax.tree.cast_like(first, start), metrics
+
+  def _checked(self, rng, target):
+    """Returns the inverse temperatures, once all options and arguments are right."""
+    checks.has(('log_density', 'score'), targets.TARGETS, target=target)
+    checks.function(targets.WANTED, chain=self.chain)
+    checks.moves(chain=self.chain)
+    if hasattr(self.chain, 'step_size'):
+      checks.positive(**{'chain.step_size': self.chain.step_size})
+    checks.key(rng=rng)
+    checks.count(minimum=2, num_rounds=self.num_rounds)
+    ladder = tuple(self.inverse_temperatures)
+    falls = all(a > b for a, b in zip(ladder, ladder[1:], strict=False))
+    lowest = min(ladder, default=1)
+    ends = lowest > 0 or (lowest == 0 and self.base is not None)
+    if len(ladder) < 2 or ladder[0] != 1 or not (falls and ends):
+      raise ValueError(
+        f'inverse_temperatures={ladder} must be two or more that fall from 1 to '
+        'above 0, or to 0 with a base.'
+      )
+    if self.base is not None:
+      checks.function('a function of points', base=self.base)
+    return ladder
 
 
 @struct.dataclass
