@@ -19,8 +19,25 @@ from stein_jax.types import Batch, Tree
 MODES = ('jit', 'pmap', 'shard_map')
 # What products in networks are rounded to, where a device has a choice; see
 # `jax.default_matmul_precision`. Stein primitives keep float32.
-PRECISIONS = ('float32', 'tensorfloat32', 'bfloat16')
+PRECISIONS = ('auto', 'float32', 'tensorfloat32', 'bfloat16')
 AXIS = 'batch'
+
+
+def precision(name: str, *, learns: bool = False) -> str:
+  """Returns the precision of products in networks that a config's name stands for.
+
+  'auto' is 'tensorfloat32' while a GPU learns, as in other frameworks, and 'float32'
+  on other devices and wherever results are measured: an error of 1e-3 of an energy is
+  noise in a gradient, and a nat in a likelihood. Other names stand for themselves.
+
+  Args:
+    name: one of `PRECISIONS`.
+    learns: whether the products are of a training step.
+  """
+  if name != 'auto':
+    return name
+  gpu = learns and jax.default_backend() == 'gpu'
+  return 'tensorfloat32' if gpu else 'float32'
 
 
 def mesh() -> Mesh:

@@ -42,6 +42,8 @@ FIELDS = {
 _CHAINS = {'langevin': 'Langevin', 'mala': 'MALA', 'gibbs': 'Gibbs'}
 # The new name of a field to what its old values are called.
 VALUES = {
+  # A GPU's steps, of which these say nothing, were float32.
+  'matmul_precision': {'float32': 'auto'},
   'step.chain.name': _CHAINS,
   'sample.chain.name': _CHAINS,
   'step.direction.name': {'pixels': 'SVGD', 'features': 'FeatureSVGD'},

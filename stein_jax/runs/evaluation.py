@@ -18,6 +18,7 @@ from stein_jax import kernels
 from stein_jax import learners
 from stein_jax import locations
 from stein_jax import metrics
+from stein_jax import parallel
 from stein_jax import stein
 from stein_jax.runs import configs
 from stein_jax.runs import judges as judging
@@ -218,7 +219,7 @@ def evaluate(
     raise PermissionError(f'{workdir} cannot be written.')
   with (
     tempfile.TemporaryDirectory() as nowhere,
-    jax.default_matmul_precision(config.matmul_precision),
+    jax.default_matmul_precision(parallel.precision(config.matmul_precision)),
   ):
     # All processes compute, for they share the state; the first one writes.
     folder = workdir if jax.process_index() == 0 else pathlib.Path(nowhere)

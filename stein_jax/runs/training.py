@@ -142,7 +142,8 @@ def steps(
     inputs = next(calls)
     stopping.step()
     # A consumer may have left the precision by now: it is entered anew.
-    with jax.default_matmul_precision(config.matmul_precision):
+    precision = parallel.precision(config.matmul_precision, learns=True)
+    with jax.default_matmul_precision(precision):
       state, metrics = step_fn(state, *inputs)
     done += config.steps_per_call
     yield done, state, metrics
@@ -205,7 +206,7 @@ def _train(
   stops, waiting, guard = False, None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (
-    jax.default_matmul_precision(config.matmul_precision),
+    jax.default_matmul_precision(parallel.precision(config.matmul_precision)),
     stopping.Interruption() as interruption,
     checkpoints.closing(manager),
     reporting.Reporter(

@@ -16,6 +16,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from stein_jax import algorithms
+from stein_jax import parallel
 from stein_jax.runs import checkpoints
 from stein_jax.runs import evaluation
 from stein_jax.runs import reporting
@@ -154,6 +155,38 @@ class TrainTest(parameterized.TestCase):
     evaluation.evaluate(config, self.workdir)
     self.assertGreater(len(found), 2)
     self.assertEqual(set(found), {precision})
+
+  def test_a_gpu_learns_in_tf32_and_measures_in_float32(self):
+    cases = (
+      ('gpu', True, 'tensorfloat32'),
+      ('gpu', False, 'float32'),
+      ('tpu', True, 'float32'),
+      ('cpu', True, 'float32'),
+    )
+    for backend, learns, expected in cases:
+      with mock.patch.object(jax, 'default_backend', lambda: backend):
+        found = parallel.precision('auto', learns=learns)
+        self.assertEqual(found, expected)
+        named = parallel.precision('bfloat16', learns=learns)
+        self.assertEqual(named, 'bfloat16')
+
+  def test_steps_learn_and_the_rest_measures(self):
+    asked = []
+    usual = parallel.precision
+
+    def noted(name, *, learns=False):
+      asked.append(learns)
+      return usual(name, learns=learns)
+
+    config = get_config()
+    self.assertEqual(config.matmul_precision, 'auto')
+    with mock.patch.object(parallel, 'precision', noted):
+      training.train(config, self.workdir)
+      calls = config.num_steps // config.steps_per_call
+      self.assertEqual(asked, [False] + calls * [True])
+      del asked[:]
+      evaluation.evaluate(config, self.workdir)
+    self.assertEqual(asked, [False])
 
   def test_another_configs_workdir_is_refused_untouched(self):
     self.copy_finished()
