@@ -12,11 +12,13 @@ Examples:
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
+import functools
 import inspect
 import math
 import numbers
 from typing import Any
 
+from flax import core as flax_core
 from flax import errors
 from flax import linen as nn
 from flax import struct
@@ -73,6 +75,19 @@ class Function:
   apply: Callable[..., Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+  """A module's `apply`, which equals that of an equal module, as bound methods do not.
+
+  A step that is compiled for one state thus serves the state of another seed.
+  """
+
+  module: Any
+
+  def __call__(self, *args, **kwargs):
+    return self.module.apply(*args, **kwargs)
+
+
 def create(
   rng: PRNGKey,
   module: Any,
@@ -113,12 +128,7 @@ def create(
   if isinstance(module, nn.Module):
     _check_network(module, called, params)
     if set(params) != {'params'}:  # constants have gradients too
-      labels = {
-        name: 'train' if name == 'params' else 'keep' for name in params
-      }
-      optimizer = optax.partition(
-        {'train': optimizer, 'keep': optax.set_to_zero()}, labels
-      )
+      optimizer = _keeping(optimizer, tuple(params))
   else:
     module = Function(_with_dropout_key(module.apply))
   _check_params(params)
@@ -234,7 +244,7 @@ def _learner(module, params, optimizer, inputs, **fields):
   # and takes no tree of parameters but a mapping.
   return Learner(
     step=jnp.zeros((), jnp.int32),
-    apply_fn=module.apply,
+    apply_fn=_Apply(module),
     params=params,
     tx=optimizer,
     # Some optimizers keep the first parameters, whose memory the step takes over.
@@ -609,7 +619,8 @@ def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
 
   The section may hold the numbers of `OPTIMIZER` too: l2 times the parameters is added
   to the gradient, and a gradient whose norm exceeds max_norm is then scaled down to it.
-  `create` reads the third, the decay of `averaging`.
+  `create` reads the third, the decay of `averaging`. Equal sections have one optimizer,
+  for which a step is compiled once.
 
   Args:
     section: `name` of an optax function or, as 'optax.contrib:muon', of any other; and
@@ -620,6 +631,39 @@ def build_optimizer(section: Mapping[str, Any]) -> optax.GradientTransformation:
     ValueError: unknown name, or a number out of range.
     TypeError: an argument that the optimizer does not take.
   """
+  section = _frozen(section)
+  try:
+    hash(section)
+  except TypeError:  # an array is in it
+    return _optimizer.__wrapped__(section)
+  return _optimizer(section)
+
+
+def _frozen(value):
+  """Returns a value of a config, its mappings and lists such that they have a hash."""
+  if hasattr(value, 'items'):
+    return flax_core.FrozenDict({k: _frozen(each) for k, each in value.items()})
+  if isinstance(value, (list, tuple)):
+    return tuple(map(_frozen, value))
+  return value
+
+
+# jit tells optimizers apart as objects: another seed's state would compile anew.
+_kept = functools.lru_cache(maxsize=64)
+
+
+@_kept
+def _keeping(optimizer, collections):
+  """Returns the optimizer, for 'params' alone of a network's collections."""
+  labels = {
+    name: 'train' if name == 'params' else 'keep' for name in collections
+  }
+  parts = {'train': optimizer, 'keep': optax.set_to_zero()}
+  return optax.partition(parts, labels)
+
+
+@_kept
+def _optimizer(section):
   section = dict(section)
   own = {name: section.pop(name, of) for name, of in OPTIMIZER.items()}
   checks.non_negative(**own)

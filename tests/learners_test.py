@@ -208,7 +208,10 @@ class CreateTest(parameterized.TestCase):
       jax.random.key(0), module, optax.sgd(1.0), num=4
     )
     self.assertIs(learner.module, module)
-    self.assertEqual(learner.apply_fn, module.apply)
+    rng, params = jax.random.key(1), learner.params
+    np.testing.assert_array_equal(
+      learner.apply_fn(params, rng, 4), module.apply(params, rng, 4)
+    )
     self.assertEqual((learner.prior, learner.num_classes), ('uniform', 0))
     self.assertEqual((learner.input_shape, learner.batch_size), ((2,), 4))
 
@@ -822,6 +825,55 @@ class OptaxTest(parameterized.TestCase):
       update, state = optimizer.update(jnp.array(gradient), state, params)
       found.append(float(update))
     self.assertEqual(found, [0, -2])  # the mean of 1 and 3, at the second
+
+
+class SeedsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    dict(name='adam', learning_rate=0.1),
+    dict(name='sgd', learning_rate=0.1, l2=0.1, max_norm=1.0),
+    dict(
+      name='chain',
+      args=[
+        dict(name='clip', max_delta=0.5),
+        dict(
+          name='sgd',
+          learning_rate=dict(name='constant_schedule', value=0.1),
+        ),
+      ],
+    ),
+  )
+  def test_a_step_compiled_for_one_seed_serves_another(self, **section):
+    traced = []
+
+    @jax.jit
+    def step(learner):
+      traced.append(learner)
+      loss = lambda p: (jnp.sum(learners.call(learner, p, x)), {})
+      return learners.descend(learner, loss)[0]
+
+    x = jnp.zeros((4, 6))
+    # Centring is a constant, which the optimizer is told to keep.
+    for module in (energies.RBM(2), energies.RBM(2, centered=True)):
+      del traced[:]
+      for seed in range(2):
+        key = jax.random.key(seed)
+        step(learners.create(key, module, section, x))
+      self.assertLen(traced, 1)
+
+  def test_other_options_compile_anew(self):
+    optimizers = [
+      learners.build_optimizer(dict(name='sgd', learning_rate=rate))
+      for rate in (0.1, 0.2, 0.1)
+    ]
+    self.assertIs(optimizers[0], optimizers[2])
+    self.assertIsNot(optimizers[0], optimizers[1])
+
+  def test_an_array_in_a_section_is_taken(self):
+    section = dict(name='sgd', learning_rate=jnp.array(0.5))
+    optimizer = learners.build_optimizer(section)
+    grads = jnp.array(2.0)
+    update, _ = optimizer.update(grads, optimizer.init(grads))
+    self.assertEqual(float(update), -1)
 
 
 class RepeatedTest(parameterized.TestCase):
