@@ -33,6 +33,7 @@ _CGROUPS = (
   '/sys/fs/cgroup/memory.max',
   '/sys/fs/cgroup/memory/memory.limit_in_bytes',
 )
+_DATA = 'the data'
 # Fields that are no sizes of arrays.
 _NO_SIZES = (
   'seed',
@@ -63,6 +64,7 @@ def check(
   state: Tree,
   batch: Tree,
   *programs: core.ClosedJaxpr,
+  held: Tree = None,
 ) -> None:
   """Refuses a config whose run cannot fit into a device's memory.
 
@@ -72,6 +74,7 @@ def check(
     batch: the arrays of one step.
     *programs: what is run with the state in memory, one after another: the step, and
       what draws samples.
+    held: data that the device holds for the whole run; None where the host feeds it.
 
   Raises:
     ValueError: with the field, what is needed, the largest part, and what there is.
@@ -81,18 +84,22 @@ def check(
     for path, leaf in jax.tree_util.tree_leaves_with_path(state)
   }
   parts |= {f'batch[{name!r}]': leaf for name, leaf in batch.items()}
-  held = config.get('steps_per_call', 1) * sum(map(num_bytes, batch.values()))
-  held += sum(map(num_bytes, jax.tree.leaves(state)))
+  parts |= {_DATA: leaf for leaf in jax.tree.leaves(held)[:1]}
+  needed = config.get('steps_per_call', 1) * sum(map(num_bytes, batch.values()))
+  needed += sum(map(num_bytes, jax.tree.leaves((state, held))))
   results = [largest_result(program.jaxpr) for program in programs]
   result = max(results, key=num_bytes, default=None)
   if result is not None:
     parts['a result'] = result
-    held += num_bytes(result)
-  if held <= limit():
+    needed += num_bytes(result)
+  if needed <= limit():
     return
   name, part = max(parts.items(), key=lambda item: num_bytes(item[1]))
+  blamed = (
+    f'feed={config["feed"]!r}' if name == _DATA else _blamed(config, part.shape)
+  )
   raise ValueError(
-    f'{_blamed(config, part.shape)} needs {_gigabytes(held)} of memory and more, and '
+    f'{blamed} needs {_gigabytes(needed)} of memory and more, and '
     f'a device has {_gigabytes(limit())}; the largest part is {name} '
     f'{tuple(part.shape)}, {_gigabytes(num_bytes(part))}.'
   )

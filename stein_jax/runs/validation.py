@@ -44,7 +44,7 @@ def check(config):
   _check_sections(config)  # before data are read, which may take a while
   with build.section('data', config.data):
     source = datasets.load(**config.data)
-  feeding.held(config, source)  # refuses what no device can hold
+  held = feeding.held(config, source)  # refuses what no device can hold
   config = configs.fitted(config, source)
   algorithm = algorithms.get(config.algorithm)
   classes = _check_sections(config)
@@ -60,7 +60,7 @@ def check(config):
   with build.section('sample'):
     sampler = evaluation.sampler(config, test_source)
     draw, samples = jax.make_jaxpr(sampler, return_shape=True)(state)
-  memory.check(config, state, _batch(config, source), step, draw)
+  memory.check(config, state, _batch(config, source), step, draw, held=held)
   if hasattr(samples, 'shape'):  # those of a tree, or none, are like no data
     data = source[slice(0, 1)]['image']
     checks.same_shape(data=data.shape[1:], samples=samples.shape[1:])

@@ -60,6 +60,22 @@ class MemoryTest(parameterized.TestCase):
     ):
       memory.check(config, state, batch, program)
 
+  def test_data_that_the_device_holds_count(self):
+    state = dict(kernel=jax.ShapeDtypeStruct((10, 3), jnp.float32))
+    batch = dict(image=jnp.ones((5, 3)))
+    held = dict(image=jax.ShapeDtypeStruct((700, 3), jnp.uint8))
+    config = dict(feed='device', energy=dict(widths=(500,)))
+    need = 4 * (10 * 3 + 5 * 3) + 700 * 3
+    with mock.patch.object(memory, 'limit', lambda: need):
+      memory.check(config, state, batch, held=held)
+    with (
+      mock.patch.object(memory, 'limit', lambda: need - 1),
+      self.assertRaisesRegex(
+        ValueError, r"^feed='device' needs .* part is the data \(700, 3\)"
+      ),
+    ):
+      memory.check(config, state, batch, held=held)
+
   def test_a_device_without_memory_is_said(self):
     config = dict(generator=dict(latent_dim=10**6), seed=10**8)
     with (
