@@ -66,6 +66,21 @@ def partition(state: Tree, split: Sequence[str] = ()) -> Tree:
   return type(state)(*map(of_field, state._fields, state))
 
 
+def replicated_shapes(state: Tree, spec: Tree) -> Tree:
+  """Returns the shapes of what `replicate` returns for a state of these shapes."""
+  devices = mesh()
+  return jax.tree.map(
+    lambda x, each: jax.ShapeDtypeStruct(
+      x.shape,
+      x.dtype,
+      sharding=NamedSharding(devices, each),
+      weak_type=x.weak_type,
+    ),
+    state,
+    spec,
+  )
+
+
 def replicate(state: Tree, spec: Tree | None = None) -> Tree:
   """Returns the state placed on all devices, split where `spec` says."""
   devices = mesh()

@@ -84,7 +84,8 @@ def check(
     for path, leaf in jax.tree_util.tree_leaves_with_path(state)
   }
   parts |= {f'batch[{name!r}]': leaf for name, leaf in batch.items()}
-  parts |= {_DATA: leaf for leaf in jax.tree.leaves(held)[:1]}
+  if held is not None:
+    parts[_DATA], *_ = jax.tree.leaves(held)
   needed = config.get('steps_per_call', 1) * sum(map(num_bytes, batch.values()))
   needed += sum(map(num_bytes, jax.tree.leaves((state, held))))
   results = [largest_result(program.jaxpr) for program in programs]

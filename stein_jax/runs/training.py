@@ -113,7 +113,11 @@ def initial_state(config, batch: Batch) -> Tree:
 
 
 def steps(
-  config, source, state: Tree, past: Sequence[Mapping[str, int]] = ()
+  config,
+  source,
+  state: Tree,
+  past: Sequence[Mapping[str, int]] = (),
+  step: Callable | None = None,
 ) -> Iterator[tuple[int, Tree, Metrics]]:
   """Yields (steps done, state, metrics) after every call, up to `config.num_steps`.
 
@@ -125,10 +129,11 @@ def steps(
     source: of the batches.
     state: from `initial_state`, or a later one; the run goes on from its step.
     past: the run's rollbacks, which change the keys of the steps after them.
+    step: the config's, from `check`; None to build it.
   """
   held = feeding.held(config, source)
   step_fn = parallel.compile_step(
-    configs.step(config),
+    step or configs.step(config),
     config.parallel,
     spec=_partition(config, state),
     steps_per_call=config.steps_per_call,
@@ -186,9 +191,7 @@ def _first_bad(config, source, workdir, error):
     return f'What went bad first is not known, since a replay failed: {trouble}'
 
 
-def _train(
-  config, workdir, past, algorithm, source, test_source, on_metrics, watch
-):
+def _train(config, workdir, past, step, source, test_source, on_metrics, watch):
   """Returns the last state of a run that has been rolled back as `past` says."""
   first = first_batch(config, source)
   workdirs.note_batch(workdir, first)
@@ -202,7 +205,7 @@ def _train(
     )
   checkpoints.drop_later(manager, done)
   sample = evaluation.sampler(config, test_source)
-  calls = _told(config, done, steps(config, source, state, past))
+  calls = _told(config, done, steps(config, source, state, past, step))
   stops, waiting, guard = False, None, _Guard(manager, done)
   due = lambda every: done == config.num_steps or (every and done % every == 0)
   with (

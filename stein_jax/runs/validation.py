@@ -27,9 +27,10 @@ _OWN = ('algorithm', 'step', 'sample', 'data', 'evaluation')
 
 
 def check(config):
-  """Returns (config, algorithm, training source, test source), if the config can run.
+  """Returns (config, step, training source, test source), if the config can run.
 
-  The config that comes back is whole: completed, with the classes of the data.
+  The config that comes back is whole: completed, with the classes of the data. The step
+  is the algorithm's of (state, batch, rng); `training.steps` need not trace it again.
 
   Everything a config can get wrong short of the data's content is refused here:
   the step is traced on shapes, so that its arguments are checked by the code that
@@ -51,7 +52,7 @@ def check(config):
   with build.section('evaluation.data', config.evaluation.data):
     test_source = datasets.load(**config.evaluation.data)
   _check_classes(config, classes, source, test_source)
-  state, step = _trace(algorithm, config, source)
+  step, state, traced = _trace(algorithm, config, source)
   _check_numbers(config)  # which the code that uses them may have let pass
   if config.start:
     with build.section('start'):
@@ -60,11 +61,11 @@ def check(config):
   with build.section('sample'):
     sampler = evaluation.sampler(config, test_source)
     draw, samples = jax.make_jaxpr(sampler, return_shape=True)(state)
-  memory.check(config, state, _batch(config, source), step, draw, held=held)
+  memory.check(config, state, _batch(config, source), traced, draw, held=held)
   if hasattr(samples, 'shape'):  # those of a tree, or none, are like no data
     data = source[slice(0, 1)]['image']
     checks.same_shape(data=data.shape[1:], samples=samples.shape[1:])
-  return config, algorithm, source, test_source
+  return config, step, source, test_source
 
 
 def _check_loop(config):
@@ -193,7 +194,7 @@ def _check_classes(config, classes, *sources):
 
 
 def _trace(algorithm, config, source):
-  """Returns the shapes of the state after a step, which is traced, and its program."""
+  """Returns the step, the shapes of the state after it, and the program traced."""
   batch = _batch(config, source)
   rng, fields, noted = jax.random.key(0), _Fields(config), _NotedBatch(batch)
   with _explained(config, batch):
@@ -212,13 +213,20 @@ def _trace(algorithm, config, source):
   spec = parallel.partition(state, getattr(algorithm, 'SPLIT', ()))
   _check_split(config, state, spec)
   step = configs.step(config)
-  if config.parallel != 'jit':
-    step = parallel.per_device(step, spec=spec)
-  with _explained(config, batch), build.section('step'):
-    traced, (state, _) = jax.make_jaxpr(step, return_shape=True)(
-      state, batch, rng
-    )
-  return state, traced
+  if config.parallel == 'jit':
+    body = step = jax.jit(step)  # which remembers its trace
+  else:
+    body = parallel.per_device(step, spec=spec)
+  # As the loop will call it, or jit would take it for another call.
+  inputs = parallel.replicated_shapes(state, spec), batch, rng
+  precision = parallel.precision(config.matmul_precision, learns=True)
+  with (
+    _explained(config, batch),
+    build.section('step'),
+    jax.default_matmul_precision(precision),
+  ):
+    traced, (state, _) = jax.make_jaxpr(body, return_shape=True)(*inputs)
+  return step, state, traced
 
 
 def _batch(config, source):

@@ -183,10 +183,31 @@ class TrainTest(parameterized.TestCase):
     with mock.patch.object(parallel, 'precision', noted):
       training.train(config, self.workdir)
       calls = config.num_steps // config.steps_per_call
-      self.assertEqual(asked, [False] + calls * [True])
+      # The check traces a step first.
+      self.assertEqual(asked, [True, False] + calls * [True])
       del asked[:]
       evaluation.evaluate(config, self.workdir)
     self.assertEqual(asked, [False])
+
+  def test_a_run_traces_its_step_once(self):
+    # One device: several are given batches that lie on them, which no check has.
+    self.enter_context(mock.patch.object(jax, 'device_count', lambda: 1))
+    self.enter_context(
+      mock.patch.object(jax, 'devices', lambda: jax.local_devices()[:1])
+    )
+    config = get_config()
+    algorithm = algorithms.get(config.algorithm)
+    traced = []
+
+    def noted(*args, **kwargs):
+      traced.append(args)
+      return step(*args, **kwargs)
+
+    step = algorithm.step
+    noted = functools.wraps(step)(noted)
+    with mock.patch.object(algorithm, 'step', noted):
+      training.train(config, self.workdir)
+    self.assertLen(traced, 1)
 
   def test_another_configs_workdir_is_refused_untouched(self):
     self.copy_finished()
