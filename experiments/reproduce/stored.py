@@ -65,6 +65,7 @@ _FIGURE = {
   'paper-no-kernel': 'paper, no kernel',
   'centred-no-kernel': 'centred, no kernel',
   'fresh-sampler': "fresh sampler on SteinCD's energy",
+  'fresh-sampler-centred': 'centred, fresh sampler on a finished SteinCD energy',
 }
 _AS_DATA = {
   'duplicates': '500 duplicates',
@@ -120,6 +121,8 @@ TABLES = (
       'cd-10-langevin': 'CD-10 Langevin',
       'cd-1-langevin': 'CD-1 Langevin',
       'stein-cd-centred': 'SteinCD, phi / n, centred',
+      'cd-10-langevin-centred': 'CD-10 Langevin, centred',
+      'cd-1-langevin-centred': 'CD-1 Langevin, centred',
     },
     {'test': 'test (nats)'},
     5,
@@ -301,6 +304,7 @@ TABLES = (
       'no-entropy': 'without either',
       'unbounded': 'without either, no bound (`BinaryRBM`)',
       'unbounded-behind': 'the same, generator a hundredth as fast',
+      'no-entropy-behind': 'without either, generator behind',
     },
     {'largest_gap': 'largest difference'},
     3,
