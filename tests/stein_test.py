@@ -408,8 +408,10 @@ def _similarity(name, bandwidth):
   return lambda x, y: pair(_curved(x[None])[0], _curved(y[None])[0])
 
 
-@functools.partial(_in_float64, static='normalize')
-def _exact_direction(name, bandwidth, x, score, *, normalize='count'):
+@functools.partial(_in_float64, static=('normalize', 'diagonal'))
+def _exact_direction(
+  name, bandwidth, x, score, *, normalize='count', diagonal=True
+):
   """The mean over j of k(F(x_j), F(x_i)) s(x_j) + grad_{x_j} k(F(x_j), F(x_i))."""
 
   def term(x_j, score_j, x_i):
@@ -418,8 +420,11 @@ def _exact_direction(name, bandwidth, x, score, *, normalize='count'):
 
   over_j = jax.vmap(term, (0, 0, None))
   terms, k = jax.vmap(over_j, (None, None, 0))(x, score, x)
-  weight = len(x) if normalize == 'count' else jnp.sum(k, 1)[:, None]
-  return jnp.sum(terms, 1) / weight
+  counts = np.ones((len(x), len(x))) - (0 if diagonal else np.eye(len(x)))
+  weight = np.sum(counts, 1)[:, None]
+  if normalize == 'row_sum':
+    weight = jnp.sum(counts * k, 1)[:, None]
+  return jnp.sum(counts[:, :, None] * terms, 1) / weight
 
 
 @_in_float64
@@ -455,19 +460,47 @@ def _named_features(function, *static):
   )
 
 
-_feature_direction = _named_features(stein.feature_svgd_direction, 'normalize')
+_feature_direction = _named_features(
+  stein.feature_svgd_direction, 'normalize', 'diagonal'
+)
 _feature_repulsion = _named_features(stein.feature_repulsion)
 
 
 class FeatureTest(chex.TestCase):
-  @parameterized.product(name=_PROFILES, normalize=['count', 'row_sum'])
-  def test_exact_is_the_definition(self, name, normalize):
+  @parameterized.product(
+    name=_PROFILES, normalize=['count', 'row_sum'], diagonal=[True, False]
+  )
+  def test_exact_is_the_definition(self, name, normalize, diagonal):
     x, score = _points(6, 3)
+    options = dict(normalize=normalize, diagonal=diagonal)
     _assert_close(
-      _feature_direction(name, 2.0, x, score, normalize=normalize),
-      _exact_direction(name, 2.0, x, score, normalize=normalize),
+      _feature_direction(name, 2.0, x, score, **options),
+      _exact_direction(name, 2.0, x, score, **options),
     )
     _assert_close(_feature_repulsion(name, 2.0, x), _pulls(name, 2.0, x).sum(1))
+
+  def test_without_the_own_term_by_hand(self):
+    # Of 1 and 3 with the score -x: k = 1/e, each moved by the other alone.
+    x = np.array([[1.0], [3.0]])
+    direction = stein.FeatureSVGD(kernels.RBF(4.0), diagonal=False)
+    found = direction(x, -x, features=lambda x: x)
+    np.testing.assert_allclose(found, np.exp(-1) * np.array([[-4], [0]]))
+    # Of nothing in reach there is no direction, by either divisor.
+    for normalize in ('count', 'row_sum'):
+      far = direction.replace(normalize=normalize)
+      found = far(100 * x, -x, features=lambda x: x)
+      np.testing.assert_array_equal(found, 0 * x)
+
+  @parameterized.parameters(
+    (3, dict(diagonal=0), 'diagonal=0 must be'),
+    (1, dict(diagonal=False), 'diagonal=False needs at least 2 particles'),
+    (3, dict(diagonal=False, form='nearest'), "form='nearest'"),
+  )
+  def test_without_the_own_term_refuses(self, n, options, message):
+    x, score = _points(n, 3)
+    direction = stein.FeatureSVGD(**options)
+    with self.assertRaisesRegex(ValueError, message):
+      direction(x, score, features=lambda x: x)
 
   @parameterized.parameters(*_PROFILES)
   def test_swapped_descends_the_similarity(self, name):
@@ -1333,6 +1366,9 @@ def _all_feature_forms(x, score, axis_name=None):
       )
   results['value'] = stein.FeatureSVGD()(
     x, score, features=_coupled, axis_name=axis_name
+  )
+  results['without_own'] = stein.FeatureSVGD(diagonal=False)(
+    x, score, features=_curved, axis_name=axis_name
   )
   results['repulsion'] = stein.feature_repulsion(
     x, _curved, kernels.rbf, axis_name=axis_name

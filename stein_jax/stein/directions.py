@@ -92,10 +92,7 @@ def svgd_direction(
     at_zero = kernel(jnp.zeros((), x.dtype))
     drive, total = drive + at_zero * score, total + at_zero
   elif at is None:
-    if count < 2:
-      raise ValueError('diagonal=False needs at least 2 particles, got 1.')
-    count -= 1
-    total = jnp.where(total == 0, 1, total)  # of none in reach, whose sum is 0
+    count, total = _others(count), _nonzero(total)
   phi = drive / (total[:, None] if normalize == 'row_sum' else count)
   if normalize == 'unit_ball':
     # The mean of the Stein operator on phi is phi's squared norm.
@@ -106,6 +103,18 @@ def svgd_direction(
   return phi.astype(dtype)
 
 
+def _others(count):
+  """Returns the number of a particle's others, and refuses a particle alone."""
+  if count < 2:
+    raise ValueError('diagonal=False needs at least 2 particles, got 1.')
+  return count - 1
+
+
+def _nonzero(total):
+  """Returns the divisors of sums, which are 0 where nothing is in a kernel's reach."""
+  return jnp.where(total == 0, 1, total)
+
+
 def feature_svgd_direction(
   x: Array,
   score: Array,
@@ -114,6 +123,7 @@ def feature_svgd_direction(
   *,
   form: str = 'exact',
   normalize: str = 'count',
+  diagonal: bool = True,
   axis_name: str | None = None,
 ) -> Array:
   """Returns the SVGD direction, like x, of a kernel k(F(x), F(x')) on features.
@@ -128,10 +138,20 @@ def feature_svgd_direction(
       is that of LW17's authors: s(x_i), not smoothed by the kernel, plus half the
       repulsion, without a divisor.
     normalize: divisor, the 'count' n or the 'row_sum' of the kernel.
+    diagonal: whether a particle has its own term; see `svgd_direction`. The form
+      'nearest' has it alone.
     axis_name: the mapped axis over which the particles are split.
+
+  Raises:
+    ValueError: an unknown `normalize` or `form`, a score unlike x, or, without the
+      diagonal, the form 'nearest' or one particle alone.
   """
   checks.choice(('count', 'row_sum'), normalize=normalize)
   checks.choice(_repulsion.FORMS, form=form)
+  checks.flag(diagonal=diagonal)
+  if not diagonal:
+    # The score that is not smoothed is a particle's own.
+    checks.choice(('exact', 'swapped'), form=form)
   dtype, x = dtypes.floating(x).dtype, dtypes.at_least_float32(x)
   score = dtypes.at_least_float32(score)
   checks.like(x, score=score)
@@ -144,9 +164,12 @@ def feature_svgd_direction(
   if form == 'nearest':
     # The half is that of the authors' code, as is the score without a kernel.
     return (score + 0.5 * repulsion).astype(dtype)
-  k = kernel(kernels.squared_distance(features[rows], features))
+  k, count = kernel(kernels.squared_distance(features[rows], features)), len(xs)
+  if not diagonal:
+    count = _others(count)
+    k = jnp.where(rows[:, None] == jnp.arange(len(xs))[None], 0, k)
   drive = jnp.tensordot(k, scores, 1, precision=_HIGHEST)
-  weight = len(xs) if normalize == 'count' else jnp.sum(k, 1)
+  weight = count if normalize == 'count' else _nonzero(jnp.sum(k, 1))
   # One weight a particle, against particles of any shape.
   weight = jnp.reshape(weight, (-1,) + (1,) * (x.ndim - 1))
   return ((drive + repulsion) / weight).astype(dtype)
@@ -234,9 +257,7 @@ class SVGD:
 
   def balance(self, variance: Array, num_particles: int, dim: int):
     """Returns the `Balance` of particles on N(0, I); see `predicted_variance`."""
-    if (
-      not self.diagonal
-    ):  # nothing pulls inwards, and v is above 1 or has no end
+    if not self.diagonal:  # nothing pulls inwards: v is above 1 or has no end
       return None
     return _balance.of_kernel(self.kernel, variance, num_particles, dim)
 
@@ -249,11 +270,13 @@ class FeatureSVGD:
     kernel: radial profile; a rule for its bandwidth is applied to all features.
     form: how the repulsion is computed, 'exact', 'swapped' or 'nearest'.
     normalize: divisor, 'count' or 'row_sum'.
+    diagonal: whether a particle has its own term; see `SVGD`.
   """
 
   kernel: Kernel = kernels.RBF()
   form: str = struct.field(pytree_node=False, default='exact')
   normalize: str = struct.field(pytree_node=False, default='count')
+  diagonal: bool = struct.field(pytree_node=False, default=True)
 
   # A caller asks for this to know that it has features to give.
   needs_features = True
@@ -281,6 +304,7 @@ class FeatureSVGD:
       self.kernel,
       form=self.form,
       normalize=self.normalize,
+      diagonal=self.diagonal,
       axis_name=axis_name,
     )
 
