@@ -398,7 +398,8 @@ def _written(value):
 
 
 def _check_scalar(name, value):
-  if hasattr(value, 'shape'):
+  # A config may have a field of that name.
+  if hasattr(value, 'shape') and not hasattr(value, 'keys'):
     shape((), **{name: value})
 
 

@@ -46,6 +46,7 @@ def check(config):
   with build.section('data', config.data):
     source = datasets.load(**config.data)
   held = feeding.held(config, source)  # refuses what no device can hold
+  _check_enough(config, source)
   config = configs.fitted(config, source)
   algorithm = algorithms.get(config.algorithm)
   classes = _check_sections(config)
@@ -177,6 +178,20 @@ def _check_sections(config):
   return classes
 
 
+def _check_enough(config, source):
+  """Refuses batches that are larger than the source."""
+  if config.batch_size > len(source):
+    own = [
+      f'data.{name}={config.data[name]!r}'
+      for name in ('split', 'num_examples')
+      if name in config.data
+    ]
+    raise ValueError(
+      f'batch_size={config.batch_size} is more than the {len(source)} examples of '
+      f'{", ".join(own)}.'
+    )
+
+
 def _check_classes(config, classes, *sources):
   """Refuses networks of other classes than the labels of the sources."""
   found = max(getattr(source, 'num_classes', 0) for source in sources)
@@ -185,7 +200,7 @@ def _check_classes(config, classes, *sources):
       own = [
         f' {field}={value}.'
         for field, value in _leaves(config)
-        if field.endswith('data.num_classes')
+        if field.endswith(('data.num_classes', 'data.num_examples'))
       ]
       raise ValueError(
         f'{name}.num_classes={number}, but labels are from 0 to {found - 1}; '

@@ -116,7 +116,7 @@ ROWS = {
   'coopnets_mnist': (
     ('step.chain.step_size', 'x', "step.chain.step_size='x' must be a number"),
     ('energy.reference_sigma', -0.1, 'energy.reference_sigma=-0.1 must'),
-    ('data.num_examples', 3, 'batch_size=.* is more than the 3 examples'),
+    ('data.num_examples', 3, 'batch_size=.* is more than the 3 .*examples=3'),
   ),
   'gan_celeba': (
     ('step.loss', 'hinge', "step.loss='hinge'.*'wasserstein'"),
