@@ -25,8 +25,8 @@ from typing import Any
 
 from stein_jax import checks
 
-# How what is said of a field begins: with its value or its shape, or that it has none.
-FIELD = re.compile(r'[\w.\[\]]+(=| is missing| has shape )')
+# How what is said of a field begins: with its value, or that it has none.
+FIELD = re.compile(r'[\w.\[\]]+(=| is missing)')
 _SHOWN = 32  # names in a message; optax begins with as many optimizers
 # No section holds these: flax gives modules the first two, a mapped step the third, and
 # the bridge of NNX the last.

@@ -88,6 +88,16 @@ class _Apply:
     return self.module.apply(*args, **kwargs)
 
 
+def _apply_of(module):
+  try:
+    hash(module)
+  except (
+    TypeError
+  ):  # an array is in it, and modules with arrays are equal to none
+    return module.apply
+  return _Apply(module)
+
+
 def create(
   rng: PRNGKey,
   module: Any,
@@ -244,7 +254,7 @@ def _learner(module, params, optimizer, inputs, **fields):
   # and takes no tree of parameters but a mapping.
   return Learner(
     step=jnp.zeros((), jnp.int32),
-    apply_fn=_Apply(module),
+    apply_fn=_apply_of(module),
     params=params,
     tx=optimizer,
     # Some optimizers keep the first parameters, whose memory the step takes over.

@@ -827,6 +827,14 @@ class OptaxTest(parameterized.TestCase):
     self.assertEqual(found, [0, -2])  # the mean of 1 and 3, at the second
 
 
+class _Holding(nn.Module):
+  bias: np.ndarray
+
+  @nn.compact
+  def __call__(self, x):
+    return x * self.param('scale', nn.initializers.ones, ()) + self.bias[None]
+
+
 class SeedsTest(parameterized.TestCase):
   @parameterized.parameters(
     dict(name='adam', learning_rate=0.1),
@@ -859,6 +867,14 @@ class SeedsTest(parameterized.TestCase):
         key = jax.random.key(seed)
         step(learners.create(key, module, section, x))
       self.assertLen(traced, 1)
+
+  def test_a_module_that_holds_an_array_compiles_anew(self):
+    x = jnp.zeros((4, 2))
+    call = jax.jit(lambda learner: learners.call(learner, learner.params, x))
+    for bias in (1.0, 2.0, 2.0):
+      module = _Holding(np.full(2, bias))
+      learner = learners.create(jax.random.key(0), module, optax.sgd(1.0), x)
+      np.testing.assert_array_equal(call(learner), np.full((4, 2), bias))
 
   def test_other_options_compile_anew(self):
     optimizers = [
