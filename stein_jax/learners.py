@@ -89,11 +89,11 @@ class _Apply:
 
 
 def _apply_of(module):
+  """Returns what a learner of the module calls."""
   try:
     hash(module)
-  except (
-    TypeError
-  ):  # an array is in it, and modules with arrays are equal to none
+  except TypeError:
+    # An array is in it, and no comparison says whether such modules are equal.
     return module.apply
   return _Apply(module)
 

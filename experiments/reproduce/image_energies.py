@@ -395,7 +395,7 @@ def likelihood(
 ) -> dict[str, float]:
   """Returns the 'nats' of a test image with their error, if they are told, and 'ess'.
 
-  They are of dequantised images in [-1, 1].
+  They are of dequantised images in noise.
   """
   mean = jnp.asarray(loaded(plan, LEARNED).mean(0))
   options = AIS | (dict(num_temperatures=20) if plan.smoke else {})
